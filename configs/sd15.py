@@ -1,0 +1,34 @@
+"""The paper's model: Stable Diffusion 1.5 at 512 px with 256 elements."""
+
+from elements_jax.config import ModelConfig
+from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+
+MODEL = ModelConfig()
+
+VAE = VAETrainConfig(  # Stable Diffusion's own is used as it is; this is for those who want another
+    steps=246_803,  # of the original kl-f8, as its authors' table says
+    batch_size=96,  # 12 on each of 8 devices
+    learning_rate=4.5e-6 * 96,  # LDM: base rate 4.5e-6 for each image of the batch
+    betas=(0.5, 0.9),  # LDM
+    weight_decay=0.0,  # LDM trains with Adam
+)
+
+AUTOENCODER = TrainConfig(
+    steps=680_000,  # 30 epochs of 2.9 M images at batch 128 (Appendix C.2)
+    batch_size=128,  # over 8 GPUs (Appendix C.2)
+    learning_rate=1e-4,  # Appendix C.2
+    betas=(0.9, 0.95),  # Appendix C.2
+    weight_decay=0.01,  # Appendix C.2
+    sample_every=5000,
+    checkpoint_every=5000,
+)
+
+DIFFUSION = DiffusionTrainConfig(
+    steps=180_000,  # Appendix C.2
+    batch_size=64,  # over 8 GPUs (Appendix C.2)
+    learning_rate=6.4e-5,  # Appendix C.2
+    betas=(0.9, 0.999),  # Appendix C.2
+    weight_decay=0.01,  # Appendix C.2
+    sample_every=5000,
+    checkpoint_every=5000,
+)

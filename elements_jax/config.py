@@ -1,0 +1,144 @@
+"""What a model is: frozen dataclasses, one per network. The presets `tiny` and `sd15` are instances in `configs/`.
+
+Defaults are the paper's (Stable Diffusion 1.5 at 512 px, 256 elements); section and equation numbers refer to the
+paper. Nothing here knows of meshes, optimisers or data: those are `train.config`.
+"""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+DType = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class ElementsConfig:
+    """The representation: how an image is divided and what an element carries (Section 3.1)."""
+
+    image_size: int = 512  # H = W in pixels (Section 3.1)
+    grid: int = 16  # query points a side; N = grid**2 elements (Section 3.1)
+    patch_size: int = 32  # P: every element's patch is resized to P x P (Appendix C.1)
+    content_channels: int = 32  # D: numbers in an appearance code (Appendix C.1)
+    frequencies: int = 10  # octaves of the positional embedding [settled]
+
+    @property
+    def num_elements(self) -> int:
+        return self.grid**2
+
+    @property
+    def token_channels(self) -> int:
+        """Width of an element token: content, then sine and cosine of each of (x, y, w, h) at each frequency."""
+        return self.content_channels + 4 * 2 * self.frequencies
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Content encoder: SD's convolutional encoder with fewer residual blocks (Section 3.2, Appendix C.1)."""
+
+    base_channels: int = 128  # as SD's VAE [settled]
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # channels of a level over base; one stride-2 convolution a level
+    middle_blocks: int = 2  # residual blocks in the middle; attention sits after the first (Appendix C.1)
+    norm_groups: int = 32  # as SD's VAE
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Lightweight transformer decoder of stage 1 (Section 3.2, Appendix C.1)."""
+
+    blocks: int = 4  # each one cross-attention, then two self-attention layers (Appendix C.1)
+    channels: int = 512  # Appendix C.1
+    self_heads: int = 16  # Appendix C.1
+    cross_heads: int = 1  # Appendix C.1
+    mlp_ratio: int = 4  # as MAE's decoder [settled]
+    query_grid: int = 32  # queries a side (Appendix C.1)
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Stable Diffusion's KL autoencoder; the names follow diffusers' `AutoencoderKL`."""
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 4
+    norm_groups: int = 32
+    scaling_factor: float = 0.18215  # latents are multiplied by it before diffusion
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """CLIP's text transformer (ViT-L/14); the names follow transformers' `CLIPTextConfig`."""
+
+    vocab_size: int = 49408
+    max_length: int = 77  # L: tokens of a prompt, padded
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    layers: int = 12
+    heads: int = 12
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Stable Diffusion's UNet with element cross-attention (Section 3.3, Algorithm 1)."""
+
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    attention_levels: tuple[bool, ...] = (True, True, True, False)  # levels that hold transformer blocks
+    layers_per_block: int = 2
+    heads: int = 8  # diffusers' `attention_head_dim=8` means eight heads in SD 1.5
+    norm_groups: int = 32
+    zero_init_elements: bool = False  # start element attention's output projection at zero: then step 0 is stock SD
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Noise schedule and sampling (Section 3.3, Appendix C.2)."""
+
+    train_timesteps: int = 1000  # T of SD 1.5
+    beta_start: float = 0.00085  # SD's scaled-linear schedule
+    beta_end: float = 0.012
+    guidance: float = 3.0  # w (Section 4.1)
+    sample_steps: int = 50  # DDIM (Section 4.1)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes the shapes and the arithmetic of a model."""
+
+    elements: ElementsConfig = field(default_factory=ElementsConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    dtype: DType = "float32"  # of the arithmetic inside the networks; parameters, norms and softmax stay float32
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latent image: the VAE halves the picture between its levels."""
+        return self.elements.image_size // 2 ** (len(self.vae.block_out_channels) - 1)
+
+    def save(self, path: Path) -> None:
+        """Write the configuration as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "ModelConfig":
+        """Read what `save` wrote. Raises ValueError naming the file and the field that does not fit."""
+        try:
+            return _from_json(cls, json.loads(path.read_text()), where="")
+        except (json.JSONDecodeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a model configuration: {error}") from error
+
+
+def _from_json(kind: Any, value: Any, where: str) -> Any:
+    """Rebuild the dataclass `kind` from plain JSON values, strictly: no field may be missing or unknown."""
+    if not dataclasses.is_dataclass(kind):
+        return tuple(value) if isinstance(value, list) else value
+    hints = typing.get_type_hints(kind)
+    if not isinstance(value, dict) or set(value) != set(hints):
+        odd = sorted(set(value) ^ set(hints)) if isinstance(value, dict) else value
+        raise ValueError(f"{where or 'top level'} must have the fields {sorted(hints)}; differing: {odd}")
+    return kind(**{name: _from_json(hint, value[name], f"{where}.{name}".lstrip(".")) for name, hint in hints.items()})

@@ -1,0 +1,45 @@
+"""A module as a pure function of its parameters.
+
+Models are `nnx.Module`s; everything outside the model files works on plain dicts from dotted names to arrays
+(`{"blocks.0.attention.to_q.kernel": ...}`), which jit, optax, orbax and safetensors all take as they are.
+"""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import jax
+from flax import nnx
+
+Params = dict[str, jax.Array]
+ModuleT = TypeVar("ModuleT", bound=nnx.Module)
+
+
+class Functional(Generic[ModuleT]):
+    """Splits the module that `build(rngs)` makes into its structure, kept here, and parameters, held by the caller."""
+
+    def __init__(self, build: Callable[[nnx.Rngs], ModuleT]):
+        self._build = build
+        graphdef, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+        self._graphdef = graphdef
+        self._paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters, float32, by dotted name."""
+        state = nnx.state(self._build(nnx.Rngs(params=key)), nnx.Param)
+        return {".".join(map(str, path)): param[...] for path, param in nnx.to_flat_state(state)}
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of every parameter, without computing any."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def module(self, params: Params) -> ModuleT:
+        """The module with these parameters. Raises ValueError where names are missing or unknown."""
+        if params.keys() != self._paths.keys():
+            missing, extra = sorted(self._paths.keys() - params.keys()), sorted(params.keys() - self._paths.keys())
+            raise ValueError(f"parameters do not fit the module: missing {missing}, unknown {extra}")
+        flat: dict[Any, Any] = {path: params[name] for name, path in self._paths.items()}
+        return nnx.merge(self._graphdef, nnx.from_flat_state(flat))
+
+    def __call__(self, params: Params, *args: Any) -> Any:
+        """`module(params)(*args)`."""
+        return self.module(params)(*args)

@@ -1,0 +1,151 @@
+"""ElementsPipeline: a picture becomes image elements, people edit these, and a picture comes back.
+
+`encode_image` and `decode_elements` are the method itself as pure functions, which training uses too; the pipeline adds
+parameters, prompts and compilation.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Integer, UInt8
+
+from elements_jax.config import ModelConfig
+from elements_jax.diffusion import ddim_sample, guided, make_schedule
+from elements_jax.edits import Canvas
+from elements_jax.elements import ImageElements, extract, tokens
+from elements_jax.functional import Params
+from elements_jax.schema import DROPPED
+from elements_jax.tokenizer import load_tokenizer
+from elements_jax.weights import Networks, load_networks
+
+
+def encode_image(
+    networks: Networks, params: Mapping[str, Params], image: Float[Array, "B H W 3"], label_map: Int[Array, "B H W"]
+) -> ImageElements:
+    """S = {(E(a_n), p_n)}: the elements of images in [-1, 1] under a label map (Section 3.2).
+
+    `params` holds those of the "encoder". Labels outside [0, N) belong to no element.
+    """
+    config = networks.config.elements
+    patches = extract(image, label_map, num_elements=config.num_elements, patch_size=config.patch_size)
+    content = networks.encoder(params["encoder"], patches.pixels)
+    return ImageElements(content, patches.position, patches.valid)
+
+
+def decode_elements(
+    networks: Networks,
+    params: Mapping[str, Params],
+    elements: ImageElements,
+    prompt: Int[Array, "B L"],
+    empty_prompt: Int[Array, " L"],
+    noise: Float[Array, "B h w Z"],
+    guidance: Float[Array, ""],
+    steps: int,
+) -> Float[Array, "B H W 3"]:
+    """D(z_T, C, S): images in [-1, 1] from elements and prompt tokens, by guided DDIM (Section 3.3 and 4.1).
+
+    `params` holds those of "text_encoder", "unet" and "vae"; `empty_prompt` is the tokens of "". The conditioned and the
+    unconditioned prediction are one batch, and their keys and values are projected once, not once a step.
+    """
+    config = networks.config
+    unet = networks.unet.module(params["unet"])
+    element_tokens = tokens(elements, config.elements.frequencies)
+    prompts = jnp.concatenate([prompt, jnp.broadcast_to(empty_prompt, prompt.shape)])
+    context = unet.context(
+        networks.text_encoder(params["text_encoder"], prompts),
+        jnp.concatenate([element_tokens, jnp.zeros_like(element_tokens)]),
+    )
+    predict = guided(lambda latent, timestep: unet(latent, timestep, context), guidance)
+    latent = ddim_sample(predict, make_schedule(config.diffusion), noise, steps)
+    return networks.vae.module(params["vae"]).decode(latent / config.vae.scaling_factor)
+
+
+class ElementsPipeline:
+    """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
+
+        pipeline = ElementsPipeline.load(Path("models/tiny"))
+        canvas = pipeline.open(image, label_map)
+        canvas = edits.move(canvas, edits.selection(canvas.num_elements, [17, 18]), jnp.float32([0.25, 0]))
+        picture = pipeline.decode(batched([canvas]).elements, ["a red circle"], seeds=[0])[0]
+    """
+
+    def __init__(self, config: ModelConfig, params: Mapping[str, Params], tokenizer_file: Path):
+        self.config = config
+        self.params = dict(params)
+        self._tokenize = load_tokenizer(tokenizer_file, config.text)
+        networks = Networks(config)
+        self._encode = jax.jit(partial(encode_image, networks))
+        self._reconstruct = jax.jit(networks.decoder)
+        self._decode = jax.jit(partial(decode_elements, networks), static_argnames="steps")
+
+    @classmethod
+    def load(cls, folder: Path) -> "ElementsPipeline":
+        """Open a model folder, as training writes it.
+
+        Raises FileNotFoundError or ValueError that names every file that is missing and every parameter that does not fit.
+        """
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} is no model folder: it has no config.json (`elements train` makes one)")
+        config = ModelConfig.load(folder / "config.json")
+        names = ["encoder", "decoder", "vae", "text_encoder", "unet"]
+        return cls(config, load_networks(folder, Networks(config), names), folder / "tokenizer.json")
+
+    def encode(
+        self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]
+    ) -> ImageElements:
+        """The elements of images under their label maps (pixels labelled `schema.DROPPED` belong to none).
+
+        Raises ValueError for another size than the model's.
+        """
+        size = self.config.elements.image_size
+        if image.shape[1:3] != (size, size) or label_map.shape[1:] != (size, size):
+            raise ValueError(
+                f"the model takes images and label maps of {size} x {size} px, not {image.shape[1:3]}, {label_map.shape[1:]}"
+            )
+        return self._encode(self.params, jnp.asarray(image) / 127.5 - 1, jnp.asarray(label_map, jnp.int32))
+
+    def open(self, image: UInt8[np.ndarray, "H W 3"], label_map: Integer[np.ndarray, "H W"]) -> Canvas:
+        """Encode one image to be edited."""
+        elements = jax.tree.map(lambda leaf: leaf[0], self.encode(image[None], label_map[None]))
+        count = self.config.elements.num_elements
+        return Canvas(elements, jnp.where(label_map == DROPPED, count, jnp.asarray(label_map, jnp.int32)))
+
+    def decode(
+        self,
+        elements: ImageElements,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        guidance: float | None = None,
+        steps: int | None = None,
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """Pictures of a batch of elements, each with its prompt ("" for none) and its seed.
+
+        `guidance` and `steps` are the configuration's where they are None. A new number of images or steps compiles anew;
+        prompts, seeds and guidance do not.
+        """
+        z = self.config.latent_size, self.config.latent_size, self.config.vae.latent_channels
+        noise = jnp.stack([jax.random.normal(jax.random.key(seed), z) for seed in seeds])
+        image = self._decode(
+            self.params,
+            elements,
+            jnp.stack([jnp.asarray(self._tokenize(prompt)) for prompt in prompts]),
+            jnp.asarray(self._tokenize("")),
+            noise,
+            jnp.float32(self.config.diffusion.guidance if guidance is None else guidance),
+            steps=self.config.diffusion.sample_steps if steps is None else steps,
+        )
+        return to_uint8(image)
+
+    def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
+        """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain."""
+        return to_uint8(self._reconstruct(self.params["decoder"], elements))
+
+
+def to_uint8(image: Float[Array, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
+    """Pixels in [-1, 1] as they are stored, 0 to 255."""
+    return np.asarray(jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8))

@@ -1,0 +1,192 @@
+"""A record: what `partition` knows of one image and `train` reads. NumPy, Pillow and protobuf only.
+
+A record is stored as a serialised `tf.train.Example` with six features, which TensorFlow Datasets reads as they are:
+
+    image         one JPEG or PNG                label_map     one 16-bit PNG
+    caption       UTF-8 text                     object_masks  any number of 1-bit PNGs, so that one can be read alone
+    source_id     UTF-8 text                     settings      JSON: how the image was partitioned
+
+The label map is all that must be stored: patches, centroids and sizes of the elements follow from it.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from jaxtyping import Bool, UInt8, UInt16
+from PIL import Image
+
+DROPPED = 65535
+"""The label of a pixel that belongs to no element."""
+
+
+def _example_class() -> Any:
+    """`tf.train.Example`, declared here so that neither TensorFlow nor generated code is needed.
+
+    It lives in a descriptor pool of its own: TensorFlow, when imported too, puts the same names in the default one.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
+
+    def declare(into: Any, name: str, *fields: tuple[str, int, str], repeated: bool = False) -> Any:
+        kind = into.add(name=name)
+        for number, (field_name, scalar, type_name) in enumerate(fields, start=1):
+            label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+            kind.field.add(name=field_name, number=number, label=label, type=scalar, type_name=type_name or None)
+        return kind
+
+    messages = file.message_type
+    declare(messages, "BytesList", ("value", field.TYPE_BYTES, ""), repeated=True)
+    declare(messages, "FloatList", ("value", field.TYPE_FLOAT, ""), repeated=True)
+    declare(messages, "Int64List", ("value", field.TYPE_INT64, ""), repeated=True)
+    lists = [("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List")]
+    feature = declare(messages, "Feature", *((name, field.TYPE_MESSAGE, f".tensorflow.{kind}") for name, kind in lists))
+    feature.oneof_decl.add(name="kind")
+    for member in feature.field:
+        member.oneof_index = 0
+    entry_type = ".tensorflow.Features.FeatureEntry"
+    features = declare(messages, "Features", ("feature", field.TYPE_MESSAGE, entry_type), repeated=True)
+    value = ("value", field.TYPE_MESSAGE, ".tensorflow.Feature")
+    declare(features.nested_type, "FeatureEntry", ("key", field.TYPE_STRING, ""), value).options.map_entry = True
+    declare(messages, "Example", ("features", field.TYPE_MESSAGE, ".tensorflow.Features"))
+
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+
+
+Example = _example_class()
+"""The protobuf message `tf.train.Example`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One image, divided into elements. Raises ValueError naming `source_id` and the field that does not fit."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    label_map: UInt16[np.ndarray, "H W"]
+    """Each pixel's element, in [0, num_elements), or DROPPED."""
+    caption: str
+    object_masks: Bool[np.ndarray, "M H W"]
+    """Objects in the image; there may be none, and they may overlap."""
+    source_id: str
+    """Names the image for people: its path below the photo folder, or a seed."""
+    settings: dict[str, Any]
+    """How the image was partitioned, as JSON values; `num_elements` (N) is always there."""
+
+    def __post_init__(self) -> None:
+        def require(fits: bool, expected: str, got: object) -> None:
+            if not fits:
+                raise ValueError(f"record {self.source_id!r}: {expected}, got {got}")
+
+        def require_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int | None, ...]) -> None:
+            fits = array.dtype == dtype and array.ndim == len(shape)
+            fits = fits and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
+            expected = f"{np.dtype(dtype)} of shape ({', '.join('?' if side is None else str(side) for side in shape)})"
+            require(fits, f"{name} must be {expected}", f"{array.dtype} of shape {array.shape}")
+
+        require_array("image", self.image, np.uint8, (None, None, 3))
+        size = self.image.shape[:2]
+        require(min(size) > 0, "image must have pixels", f"shape {self.image.shape}")
+        require_array("label_map", self.label_map, np.uint16, size)
+        require_array("object_masks", self.object_masks, np.bool_, (None, *size))
+        require(isinstance(self.settings, dict), "settings must be a dict", repr(self.settings))
+        count = self.settings.get("num_elements")
+        fits = type(count) is int and 0 < count <= DROPPED
+        require(fits, f"settings['num_elements'] must be an integer in [1, {DROPPED}]", repr(count))
+        unknown = self.label_map[(self.label_map >= count) & (self.label_map != DROPPED)]
+        expected = f"label_map must hold labels below num_elements = {count}, or {DROPPED} (dropped)"
+        require(not unknown.size, expected, f"label {unknown.max(initial=0)}")
+
+    def to_example(self, image_format: Literal["jpeg", "png"] = "jpeg", quality: int = 95) -> bytes:
+        """This record as a serialised `tf.train.Example`; the same record gives the same bytes.
+
+        JPEG (at `quality`, without chroma subsampling) loses a little of the image; every other field is exact.
+        """
+        jpeg = {"quality": quality, "subsampling": 0} if image_format == "jpeg" else {}
+        features = {
+            "image": [_encode(self.image, image_format, **jpeg)],
+            "label_map": [_encode(self.label_map, "png")],
+            "caption": [self.caption.encode()],
+            "object_masks": [_encode(mask, "png") for mask in self.object_masks],
+            "source_id": [self.source_id.encode()],
+            "settings": [json.dumps(self.settings, sort_keys=True).encode()],
+        }
+        example = Example()
+        for name, values in features.items():
+            example.features.feature[name].bytes_list.value.extend(values)
+        return example.SerializeToString(deterministic=True)
+
+    @classmethod
+    def from_example(cls, data: bytes, where: str, choose_masks: Callable[[int], Iterable[int]] = range) -> "Record":
+        """The record that `to_example` wrote.
+
+        Args:
+          data: a serialised `tf.train.Example`.
+          where: names the record in errors, e.g. "train.tfrecord record 17".
+          choose_masks: from the number of object masks to the indices of those to read; all by default.
+
+        Raises:
+          ValueError: naming `where` and the field that is missing, cannot be decoded, or does not fit the others.
+        """
+        try:
+            features = Example.FromString(data).features.feature
+        except message.DecodeError as error:
+            raise ValueError(f"{where}: expected a serialised tf.train.Example: {error}") from error
+
+        def values(name: str) -> Any:
+            if name not in features:
+                raise ValueError(f"{where}: field {name!r} is missing; the record has {sorted(features)}")
+            # An empty list may be stored without its kind.
+            if features[name].WhichOneof("kind") not in ("bytes_list", None):
+                raise ValueError(
+                    f"{where}: field {name!r} must be a bytes_list, got {features[name].WhichOneof('kind')}"
+                )
+            return features[name].bytes_list.value
+
+        def single(name: str) -> bytes:
+            if len(values(name)) != 1:
+                raise ValueError(f"{where}: field {name!r} must hold one value, got {len(values(name))}")
+            return values(name)[0]
+
+        def picture(name: str, data: bytes, mode: str, expected: str) -> np.ndarray:
+            try:
+                decoded = Image.open(io.BytesIO(data))
+                if decoded.mode != mode:
+                    raise ValueError(f"pixels are of Pillow's mode {decoded.mode!r}")
+                return np.asarray(decoded)
+            except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for data cut short or damaged
+                raise ValueError(f"{where}: field {name!r} must be {expected}: {error}") from error
+
+        def text(name: str) -> str:
+            try:
+                return single(name).decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where}: field {name!r} must be UTF-8 text: {error}") from error
+
+        image = picture("image", single("image"), "RGB", "a JPEG or PNG in RGB")
+        label_map = picture("label_map", single("label_map"), "I;16", "a 16-bit grey PNG")
+        stored = values("object_masks")
+        masks = [picture(f"object_masks[{i}]", stored[i], "1", "a 1-bit PNG") for i in choose_masks(len(stored))]
+        if odd := {mask.shape for mask in masks} - {image.shape[:2]}:
+            raise ValueError(f"{where}: field 'object_masks' must be of the image's size {image.shape[:2]}, got {odd}")
+        object_masks = np.array(masks, bool).reshape(-1, *image.shape[:2])
+        try:
+            settings = json.loads(text("settings"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: field 'settings' must be JSON: {error}") from error
+        caption, source_id = text("caption"), text("source_id")
+        try:
+            return cls(image, label_map, caption, object_masks, source_id, settings)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+
+def _encode(array: np.ndarray, image_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, image_format, **options)
+    return buffer.getvalue()

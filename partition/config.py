@@ -1,0 +1,48 @@
+"""How an image is divided into elements: one frozen dataclass, stored with every record."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class PartitionConfig:
+    """The defaults are the paper's (Algorithm 2, Appendix C.3), or the project's reading where it is silent [settled].
+
+    Raises ValueError naming the field that does not fit.
+    """
+
+    size: int = 512
+    """Side in pixels of the square picture that is cut out of a photo (Section 3.1)."""
+    grid: int = 16
+    """Query points a side; an image has at most grid**2 elements (Section 3.1)."""
+    iterations: int = 1
+    """T, passes of Algorithm 2 (Appendix C.3)."""
+    centroid_ratio: float = 0.2
+    """beta_c, how far a query point moves from its grid point to its cluster's centroid (Appendix C.3)."""
+    beta: float = 64.0
+    """Weight of the distance against SAM's score in Eq. 1 (Section 4.1)."""
+    distance: Literal["squared", "linear"] = "squared"
+    """d of Eq. 1: the Euclidean distance or its square, where the image has side 1 [settled]."""
+    mask: Literal["best", "single", "smallest"] = "best"
+    """Which mask scores a query: of SAM's three candidates the one with the highest predicted IoU or the smallest one,
+    or SAM's single-mask output [settled]."""
+    opening: bool = False
+    """Open every element by 3 x 3 pixels before its largest component is taken (Algorithm 2, line 8) [settled]."""
+    compactness: float = 10.0
+    """Weight of the distance against the colour in SLIC; the other segmenters ignore it."""
+
+    def __post_init__(self) -> None:
+        positive = {"size": self.size, "grid": self.grid, "iterations": self.iterations, "compactness": self.compactness}
+        if wrong := {name: value for name, value in positive.items() if not value > 0}:
+            raise ValueError(f"expected positive numbers, got {wrong}")
+        if not (1 <= self.grid <= min(self.size, 255)):
+            raise ValueError(f"grid must be at most 255 and at most size = {self.size}, got {self.grid}")
+        if not 0 <= self.centroid_ratio <= 1:
+            raise ValueError(f"centroid_ratio must be in [0, 1], got {self.centroid_ratio}")
+        if not self.beta >= 0:
+            raise ValueError(f"beta must not be negative, got {self.beta}")
+
+    @property
+    def num_elements(self) -> int:
+        """N, the number of elements of an image, empty ones counted."""
+        return self.grid**2

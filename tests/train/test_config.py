@@ -1,0 +1,87 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import sd15, tiny
+from train import cli
+from train.config import DiffusionTrainConfig, TrainConfig
+from train.state import learning_rate
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """What the command line asked for, instead of doing it."""
+    asked = []
+    monkeypatch.setattr(cli, "run", lambda stage, job: asked.append((stage, job)))
+    return asked
+
+
+def test_the_command_line_takes_a_preset_as_it_is(jobs):
+    cli.main(["diffusion", "sd15", "--data", "records", "--model", "models/sd15"])
+    [(stage, job)] = jobs
+    assert stage == "diffusion"
+    assert (job.data, job.model) == (Path("records"), Path("models/sd15"))
+    assert (job.train, job.config) == (sd15.DIFFUSION, sd15.MODEL)
+
+
+def test_the_command_line_overrides_any_field(jobs):
+    arguments = "--data r --model m --train.steps 7 --train.betas 0.8 0.9 --train.schedule constant"
+    cli.main(["diffusion", "tiny", *arguments.split(), "--train.drop-text", "0", "--config.unet.heads", "8"])
+    [(_, job)] = jobs
+    expected = dataclasses.replace(tiny.DIFFUSION, steps=7, betas=(0.8, 0.9), schedule="constant", drop_text=0.0)
+    assert job.train == expected
+    assert job.config == dataclasses.replace(tiny.MODEL, unet=dataclasses.replace(tiny.MODEL.unet, heads=8))
+
+
+def test_help_documents_every_knob(jobs, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["diffusion", "tiny", "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for config, prefix in ((tiny.DIFFUSION, "train"), (tiny.MODEL.unet, "config.unet")):
+        for field in dataclasses.fields(config):
+            assert f"--{prefix}.{field.name.replace('_', '-')}" in shown
+    assert "Probability that the text alone is dropped" in shown
+    assert not jobs
+
+
+@pytest.mark.parametrize("arguments", [["gan", "tiny"], ["vae", "huge"], ["vae", "tiny", "--data", "r"], []])
+def test_a_wrong_command_line_is_refused_with_usage(arguments, jobs, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "elements train" in (streams := capsys.readouterr()).err + streams.out
+    assert not jobs
+
+
+def test_sd15_holds_the_papers_numbers():
+    stage_1, stage_2 = sd15.AUTOENCODER, sd15.DIFFUSION
+    assert (stage_1.learning_rate, stage_1.weight_decay, stage_1.betas) == (1e-4, 0.01, (0.9, 0.95))
+    assert stage_1.batch_size == 128
+    assert stage_1.steps == pytest.approx(30 * 2.9e6 / 128, rel=0.01)
+    assert (stage_2.learning_rate, stage_2.weight_decay, stage_2.betas) == (6.4e-5, 0.01, (0.9, 0.999))
+    assert (stage_2.batch_size, stage_2.steps) == (64, 180_000)
+    assert (stage_2.drop_text, stage_2.drop_elements, stage_2.drop_both) == (0.3, 0.1, 0.1)
+    assert stage_2.random_partition
+    assert not stage_2.text_from_scratch
+
+
+def test_what_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="at most 1"):
+        DiffusionTrainConfig(steps=1, batch_size=2, learning_rate=1, drop_text=0.9, drop_elements=0.2)
+    with pytest.raises(ValueError, match="batch_size must be 2 or more"):
+        DiffusionTrainConfig(steps=1, batch_size=1, learning_rate=1)
+
+
+def test_learning_rate_rises_then_stays():
+    rate = learning_rate(TrainConfig(steps=100, batch_size=1, learning_rate=2e-3, warmup=10))
+    np.testing.assert_allclose([rate(s) for s in (0, 5, 10, 99)], [0, 1e-3, 2e-3, 2e-3], rtol=1e-6)
+
+
+def test_learning_rate_falls_along_a_cosine():
+    config = TrainConfig(steps=110, batch_size=1, learning_rate=2e-3, warmup=10, schedule="cosine", final_fraction=0.1)
+    rate = learning_rate(config)
+    half = 2e-4 + 0.5 * (2e-3 - 2e-4)
+    np.testing.assert_allclose([rate(s) for s in (0, 5, 10, 60, 110)], [0, 1e-3, 2e-3, half, 2e-4], rtol=1e-5)

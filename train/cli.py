@@ -1,0 +1,98 @@
+"""`elements train STAGE PRESET --data RECORDS --model FOLDER`."""
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+import configs
+from elements_jax.config import ModelConfig
+from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+
+if TYPE_CHECKING:
+    from train.stage import Stage
+
+STAGES = {
+    "vae": "the KL autoencoder of images, where the model does not use Stable Diffusion's",
+    "autoencoder": "stage 1: content encoder and transformer decoder (Section 3.2)",
+    "diffusion": "stage 2: the diffusion decoder (Section 3.3)",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, on what, and how."""
+
+    data: Path
+    """Folder of records, as `elements partition` writes it."""
+    model: Path
+    """Model folder: earlier stages' networks are read from it and this stage's are written to it; the run itself
+    (checkpoints, TensorBoard events, samples) lies in its `runs/STAGE`, from where it is resumed."""
+    train: TrainConfig
+    config: ModelConfig
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and train. Errors of the user's making end with one line on stderr."""
+    presets = [module.name for module in pkgutil.iter_modules(configs.__path__)]
+    parser = argparse.ArgumentParser(
+        prog="elements train",
+        description="Train one stage of a model. `elements train STAGE PRESET --help` lists every setting.",
+        epilog="\n".join(f"{name:12} {what}" for name, what in STAGES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
+    parser.add_argument("settings", nargs=argparse.REMAINDER, help="--data, --model, and any setting of the preset")
+    chosen = parser.parse_args(argv)
+
+    preset = importlib.import_module(f"configs.{chosen.preset}")
+    job = tyro.cli(
+        Job,
+        prog=f"elements train {chosen.stage} {chosen.preset}",
+        description=f"Train {STAGES[chosen.stage]}.",
+        args=chosen.settings,
+        default=Job(
+            data=tyro.MISSING, model=tyro.MISSING, train=getattr(preset, chosen.stage.upper()), config=preset.MODEL
+        ),
+    )
+    try:
+        run(chosen.stage, job)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(stage: str, job: Job) -> None:
+    """Run one stage of training."""
+    # On CPUs XLA's own convolutions beat the library it calls by default (up to 1.8x). Read when JAX's back end starts.
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    )
+    from train.autoencoder import AutoencoderStage
+    from train.data import require_fit
+    from train.diffusion import DiffusionStage
+    from train.loop import fit
+    from train.text import start_text
+    from train.vae import VAEStage
+
+    require_fit(job.data, "train", job.config.elements)
+    made: Stage
+    match stage, job.train:
+        case "vae", VAETrainConfig() as train:
+            made = VAEStage(job.config, train, job.model)
+        case "autoencoder", train:
+            made = AutoencoderStage(job.config, job.model)
+        case "diffusion", DiffusionTrainConfig() as train:
+            if train.text_from_scratch:
+                start_text(job.config, train.seed, job.model, job.data)
+            made = DiffusionStage(job.config, train, job.model)
+        case _:
+            raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
+    fit(made, job.train, job.data, job.model / "runs" / stage)

@@ -1,0 +1,86 @@
+"""How a model is trained: one frozen dataclass, with the few numbers that belong to one stage alone in its subclass.
+
+Presets are instances in `configs/`; every field can be overridden on the command line (`--train.steps 500`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every stage shares. The defaults are Stable Diffusion's where the paper is silent."""
+
+    steps: int
+    """Updates of the parameters in the whole run."""
+    batch_size: int
+    """Images in an update, over all devices."""
+    learning_rate: float
+    """Peak of the learning rate (AdamW)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two moments."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay, of every parameter (Appendix C.2)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: stays at its peak, or falls along a cosine to `final_fraction` of it."""
+    final_fraction: float = 0.1
+    """Where the cosine ends, as a part of the peak."""
+    warmup: int = 1000
+    """Steps over which the learning rate rises linearly from zero (no figure in the paper)."""
+    clip_norm: float = 1.0
+    """The gradient is scaled down to this global norm where it exceeds it (no figure in the paper)."""
+    ema_decay: float = 0.9999
+    """Decay of the averaged parameters, the ones exported; starts lower: min(decay, (1 + step) / (10 + step))."""
+    seed: int = 0
+    """Of the initial parameters, the order of the examples and every draw."""
+    log_every: int = 50
+    """Steps between lines on the terminal and scalars in TensorBoard."""
+    sample_every: int = 2000
+    """Steps between sample grids and validation metrics, which use the averaged parameters."""
+    sample_count: int = 8
+    """Held-out images in a sample grid."""
+    checkpoint_every: int = 2000
+    """Steps between checkpoints; each also exports the averaged parameters to the model folder."""
+    keep: int = 2
+    """Checkpoints kept; older ones are deleted."""
+    workers: int = 0
+    """Processes that read and decode records; 0 reads in the training process."""
+    data_parallel: int = -1
+    """Devices over which the batch alone is split; -1 takes the rest of the devices."""
+    fsdp: int = 1
+    """Devices over which parameters and optimiser state are split as well as the batch; -1 takes the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAETrainConfig(TrainConfig):
+    """The KL autoencoder (Rombach et al. 2022, appendix G; its adversarial and perceptual losses are left out)."""
+
+    kl_weight: float = 1e-6
+    """Weight of the divergence from a unit Gaussian, both losses summed over an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionTrainConfig(TrainConfig):
+    """Stage 2: the diffusion decoder (Section 3.3)."""
+
+    random_partition: bool = True
+    """Extract elements with the label map of another example, so that edges of elements say nothing of edges of
+    objects (Section 4.4)."""
+    element_dropout: float = 1.0
+    """Probability that another example's object mask is laid over the image and every element it touches is
+    deleted (Section 3.3; the paper gives no probability)."""
+    drop_text: float = 0.3
+    """Probability that the text alone is dropped (Appendix C.2)."""
+    drop_elements: float = 0.1
+    """Probability that the elements alone are dropped (Appendix C.2)."""
+    drop_both: float = 0.1
+    """Probability that both are dropped (Appendix C.2)."""
+    text_from_scratch: bool = False
+    """Where the model folder has no text encoder, start a random one, with a tokenizer of the captions' own words,
+    instead of stopping. For small models that are trained from nothing."""
+
+    def __post_init__(self) -> None:
+        if self.drop_text + self.drop_elements + self.drop_both > 1:
+            raise ValueError("drop_text, drop_elements and drop_both exclude each other, so they must sum to at most 1")
+        if self.random_partition and self.batch_size < 2:
+            raise ValueError("random_partition takes another example's label map: batch_size must be 2 or more")

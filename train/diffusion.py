@@ -1,0 +1,102 @@
+"""Stage 2: the diffusion decoder learns to paint images from their elements and captions (Section 3.3, Equation 5)."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from elements_jax.config import ModelConfig
+from elements_jax.diffusion import add_noise, make_schedule
+from elements_jax.elements import ImageElements, tokens
+from elements_jax.functional import Params
+from elements_jax.pipeline import decode_elements, encode_image
+from elements_jax.tokenizer import load_tokenizer
+from elements_jax.weights import Networks, load_networks, save_params
+from train.config import DiffusionTrainConfig
+from train.dropout import condition_dropout, dropped_elements, other_example, touched_elements
+from train.folder import open_folder
+from train.pictures import mean_colours
+from train.stage import Batch, Metrics, Tree, normal, to_float
+from train.vae import sample_posterior
+
+
+class DiffusionStage:
+    """Noise prediction given elements and text; VAE, text encoder and content encoder are frozen."""
+
+    def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
+        self.model, self.train, self.folder = open_folder(folder, model), train, folder
+        self.networks = Networks(self.model)
+        self.frozen: Tree = load_networks(folder, self.networks, ["vae", "encoder", "text_encoder"])
+        self.tokenize = load_tokenizer(folder / "tokenizer.json", self.model.text)
+        self.empty_prompt = self.tokenize("")
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        return self.networks.unet.init(key)
+
+    def loss(
+        self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Equation 5: E |eps - eps_theta(z_t, t, C, S)|^2 with element dropout, random partition, condition dropout."""
+        posterior_key, time_key, noise_key, condition_key, element_key = jax.vmap(
+            lambda key: jax.random.split(key, 5), out_axes=1
+        )(keys)
+        image, label_map = to_float(batch["image"]), batch["label_map"]
+        if self.train.random_partition:
+            label_map = other_example(label_map, 1)
+        dropped = dropped_elements(
+            label_map,
+            other_example(batch["object_mask"], -1),
+            element_key,
+            probability=self.train.element_dropout,
+            num_elements=self.model.elements.num_elements,
+        )
+        elements = encode_image(self.networks, frozen, image, label_map)
+        elements = dataclasses.replace(elements, valid=elements.valid & ~dropped)
+        keep_text, keep_elements = condition_dropout(condition_key, self.train)
+        prompt = jnp.where(keep_text[:, None], batch["tokens"], self.empty_prompt)
+        text = self.networks.text_encoder(frozen["text_encoder"], prompt)
+        element_tokens = tokens(elements, self.model.elements.frequencies) * keep_elements[:, None, None]
+
+        schedule = make_schedule(self.model.diffusion)
+        latent = self.latent(frozen, image, posterior_key)
+        steps = self.model.diffusion.train_timesteps
+        timestep = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps))(time_key)
+        noise = normal(noise_key, latent.shape[1:])
+        unet = self.networks.unet.module(params)
+        predicted = unet(add_noise(schedule, latent, noise, timestep), timestep, unet.context(text, element_tokens))
+        return jnp.mean((predicted - noise) ** 2), {"dropped_elements": dropped.mean()}
+
+    def latent(self, frozen: Tree, image: Float[Array, "B H W 3"], keys: Key[Array, " B"]) -> Float[Array, "B h w Z"]:
+        """z_0: a draw from the VAE's posterior, scaled to unit variance."""
+        posterior = self.networks.vae.module(frozen["vae"]).encode(image)
+        return sample_posterior(*posterior, keys) * self.model.vae.scaling_factor
+
+    def pictures(
+        self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+    ) -> dict[str, Float[Array, "B H W 3"]]:
+        """Samples from all elements of the image's own partition, and from those that another example's mask leaves."""
+        config = self.model
+        image, label_map = to_float(batch["image"]), batch["label_map"]
+        mask = other_example(batch["object_mask"], -1)
+        dropped = touched_elements(label_map, mask, config.elements.num_elements)
+        every = encode_image(self.networks, frozen, image, label_map)
+        left = dataclasses.replace(every, valid=every.valid & ~dropped)
+        noise = normal(keys, (config.latent_size, config.latent_size, config.vae.latent_channels))
+
+        def decode(elements: ImageElements) -> Float[Array, "B H W 3"]:
+            guidance, steps = jnp.float32(config.diffusion.guidance), config.diffusion.sample_steps
+            prompts = batch["tokens"], jnp.asarray(self.empty_prompt)
+            return decode_elements(self.networks, frozen | {"unet": params}, elements, *prompts, noise, guidance, steps)
+
+        return {
+            "input": image,
+            "elements": mean_colours(image, label_map, jnp.ones_like(dropped)),
+            "reconstruction": decode(every),
+            "elements left": mean_colours(image, label_map, ~dropped),
+            "filled in": decode(left),
+        }
+
+    def export(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
+        save_params(self.folder / "unet.safetensors", params)

@@ -1,0 +1,51 @@
+"""What stage 2 takes away from the model: partition, elements and conditions (Section 3.3, Appendix C.2)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+
+from train.config import DiffusionTrainConfig
+
+
+def other_example(array: Shaped[Array, "B *rest"], shift: int) -> Shaped[Array, "B *rest"]:
+    """For each example what belongs to the one `shift` places before it, around the batch."""
+    return jnp.roll(array, shift, axis=0)
+
+
+def touched_elements(
+    label_map: Int[Array, "B H W"], mask: Bool[Array, "B H W"], num_elements: int
+) -> Bool[Array, "B N"]:
+    """The elements that have at least one pixel under the mask."""
+
+    def of_one(labels, covered):
+        labels = jnp.where((labels >= 0) & (labels < num_elements), labels, num_elements)
+        return jnp.zeros(num_elements + 1, bool).at[labels].max(covered)[:num_elements]
+
+    batch = label_map.shape[0]
+    return jax.vmap(of_one)(label_map.reshape(batch, -1), mask.reshape(batch, -1))
+
+
+def dropped_elements(
+    label_map: Int[Array, "B H W"],
+    mask: Bool[Array, "B H W"],
+    keys: Key[Array, " B"],
+    *,
+    probability: float,
+    num_elements: int,
+) -> Bool[Array, "B N"]:
+    """Image element dropout (Section 3.3): an object mask is overlaid, and the elements it overlaps are dropped.
+
+    It happens to each example with `probability`.
+    """
+    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+    return touched_elements(label_map, mask, num_elements) & chosen[:, None]
+
+
+def condition_dropout(
+    keys: Key[Array, " B"], train: DiffusionTrainConfig
+) -> tuple[Bool[Array, " B"], Bool[Array, " B"]]:
+    """(keep text, keep elements) for each example: exclusive cases, one number drawn for all (Appendix C.2)."""
+    draw: Float[Array, " B"] = jax.vmap(jax.random.uniform)(keys)
+    text_end = train.drop_text + train.drop_both  # [0, text_end): no text; the part that overlaps: neither
+    elements_end = text_end + train.drop_elements
+    return draw >= text_end, (draw < train.drop_text) | (draw >= elements_end)

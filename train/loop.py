@@ -1,0 +1,93 @@
+"""The training loop, one for every stage.
+
+Resuming, in this order: the newest checkpoint of the run's own folder, else fresh parameters. A run killed at any step
+and started again ends with the same bits as one never killed.
+"""
+
+from pathlib import Path
+
+import jax
+
+from elements_jax.records import find_shards
+from train import sharding
+from train.checkpoint import Checkpoints
+from train.config import TrainConfig
+from train.data import dataset
+from train.metrics import Log
+from train.pictures import grid
+from train.stage import Batch, Stage, example_keys, psnr
+from train.state import State, abstract_state, init_state, make_optimizer
+from train.step import make_step
+
+
+def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
+    """Train `stage` on the records of a folder until `train.steps`; returns the state at the end.
+
+    The folder `run` receives checkpoints, TensorBoard's events, and sample grids as PNG; the stage exports its averaged
+    parameters to its own folder with every checkpoint.
+    """
+    mesh = sharding.make_mesh(train.data_parallel, train.fsdp)
+    if train.batch_size % mesh.size:
+        raise ValueError(f"batch_size={train.batch_size} cannot be split over {mesh.size} devices")
+    init_key, step_key, held_out_key = jax.random.split(jax.random.key(train.seed), 3)
+    optimizer = make_optimizer(train)
+    shapes = abstract_state(stage, optimizer)
+    state_sharding, frozen_sharding = sharding.shardings(shapes, mesh), sharding.shardings(stage.frozen, mesh)
+    batch_sharding, replicated = sharding.over_batch(mesh), sharding.replicated(mesh)
+    frozen = jax.device_put(stage.frozen, frozen_sharding)
+
+    def put(batch: Batch) -> Batch:
+        return {name: jax.make_array_from_process_local_data(batch_sharding, array) for name, array in batch.items()}
+
+    step = jax.jit(
+        make_step(stage, optimizer, train),
+        in_shardings=(state_sharding, frozen_sharding, batch_sharding, replicated),
+        out_shardings=(state_sharding, replicated),
+        donate_argnames="state",
+    )
+
+    @jax.jit
+    def evaluate(params, frozen, batch, keys):
+        loss, metrics = stage.loss(params, frozen, batch, keys)
+        shown = {name: array[: train.sample_count] for name, array in batch.items()}
+        pictures = stage.pictures(params, frozen, shown, keys[: train.sample_count])
+        return metrics | {"loss": loss, "sample_psnr": psnr(pictures["reconstruction"], pictures["input"])}, pictures
+
+    def batches(split: str, shuffle: bool):
+        return dataset(
+            records,
+            split,
+            batch_size=train.batch_size,
+            seed=train.seed,
+            shuffle=shuffle,
+            tokenize=stage.tokenize,
+            workers=train.workers if shuffle else 0,
+        )
+
+    held_out = put(next(batches("val" if "val" in find_shards(records) else "train", shuffle=False)))
+    held_out_keys = example_keys(held_out_key, 0, held_out["index"])
+    iterator = batches("train", shuffle=True)
+    step_key = jax.device_put(step_key, replicated)
+    with Checkpoints(run / "checkpoints", train.keep) as checkpoints:
+        like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
+        state = checkpoints.restore(like, iterator)
+        if state is None:
+            fresh = jax.jit(lambda key: init_state(stage, optimizer, key), out_shardings=state_sharding)
+            state = fresh(init_key)
+        first = int(state["step"])
+        if first >= train.steps:
+            stage.export(state["ema"], frozen, held_out, held_out_keys)
+        with Log(run, first, train) as log:
+            for now in range(first + 1, train.steps + 1):
+                batch = put(next(iterator))
+                with jax.transfer_guard("disallow"):
+                    state, metrics = step(state, frozen, batch, step_key)
+                log.step(now, metrics)
+                last = now == train.steps
+                if now % train.sample_every == 0 or last:
+                    figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
+                    log.held_out(now, figures, grid(pictures), run / "samples" / f"{now:07d}.png")
+                if now % train.checkpoint_every == 0 or last:
+                    checkpoints.save(state, iterator)
+                    stage.export(state["ema"], frozen, held_out, held_out_keys)
+    return state

@@ -1,0 +1,79 @@
+"""Where the figures of a run go: a terse line on the terminal, and TensorBoard."""
+
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+
+from train.config import TrainConfig
+from train.pictures import save_png
+from train.stage import Metrics
+
+
+class Log:
+    """Averages the figures of steps and reports them; use as a context manager."""
+
+    def __init__(self, directory: Path, first_step: int, train: TrainConfig):
+        self._train = train
+        self._writer = SummaryWriter(str(directory), purge_step=first_step)  # hides what a killed run wrote beyond it
+        self._unread: Metrics | None = None
+        self._window: list[dict[str, float]] = []
+        self._clock: float | None = None
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()
+
+    def step(self, step: int, metrics: Metrics) -> None:
+        """Take in the figures of a step that has been started; waits for the step before it alone.
+
+        So the host prepares a step while the device runs another, and never runs further ahead than one.
+        """
+        self._read()
+        self._unread = metrics
+        if step % self._train.log_every == 0 or step == self._train.steps:
+            self._read()
+            self._report(step)
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._window.append(jax.device_get(self._unread))
+            self._unread = None
+        if self._clock is None and self._window:
+            self._clock = time.monotonic()  # starts after the first step, which compiles
+            self._timed_from = len(self._window)
+
+    def _report(self, step: int) -> None:
+        means = {name: float(np.mean([figures[name] for figures in self._window])) for name in self._window[0]}
+        line = f"step {step}/{self._train.steps}  loss {means['loss']:.4g}"
+        if "psnr" in means:
+            line += f"  psnr {means['psnr']:.2f}"
+        timed = len(self._window) - self._timed_from
+        if timed and self._clock is not None:
+            seconds = (time.monotonic() - self._clock) / timed
+            means["images_per_second"] = self._train.batch_size / seconds
+            minutes, rest = divmod(round(seconds * (self._train.steps - step)), 60)
+            line += f"  {means['images_per_second']:.1f} images/s  {minutes}:{rest:02d} left"
+        print(line, flush=True)
+        self._scalars("train", step, means)
+        self._window, self._timed_from, self._clock = [], 0, time.monotonic()
+
+    def held_out(
+        self, step: int, figures: dict[str, float], picture: UInt8[np.ndarray, "height width 3"], path: Path
+    ) -> None:
+        """Report the figures and the sample grid of the held-out batch; the grid also goes to `path`."""
+        print("  held out: " + "  ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items())), flush=True)
+        self._scalars("held_out", step, figures)
+        self._writer.add_image("samples", picture, step, dataformats="HWC")
+        save_png(path, picture)
+        if self._clock is not None:  # time spent on samples is not time spent on steps
+            self._clock, self._timed_from = time.monotonic(), len(self._window)
+
+    def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(f"{group}/{name}", value, step)

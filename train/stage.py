@@ -1,0 +1,64 @@
+"""What a stage of training is. The loop knows nothing else of the model."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+Batch = dict[str, Any]
+"""Arrays of a batch by name (`train.data`), each with the example's axis first."""
+Tree = Any
+"""A pytree of arrays: the flat parameters of one network, or a dict of several such."""
+Metrics = dict[str, Float[Array, ""]]
+
+
+class Stage(Protocol):
+    """A loss and its wiring."""
+
+    frozen: Tree
+    """Parameters that are used and not trained; arguments of the step, so that they are not compiled in."""
+    tokenize: Callable[[str], np.ndarray] | None
+    """Caption -> token ids, where the stage reads captions."""
+
+    def init(self, key: Key[Array, ""]) -> Tree:
+        """Fresh parameters."""
+
+    def loss(
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Mean loss over the batch and further figures. `keys` holds one key for each example."""
+
+    def pictures(
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+    ) -> dict[str, Float[Array, "B H W 3"]]:
+        """Rows of the sample grid, in [-1, 1], among them `input` and `reconstruction`."""
+
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
+        """Write the parameters to the model folder; `batch` is the held-out one."""
+
+
+def example_keys(key: Key[Array, ""], step: Int[Array, ""] | int, index: Int[Array, " B"]) -> Key[Array, " B"]:
+    """One key for each example, from the step and the example's own number.
+
+    What an example draws depends neither on its place in the batch nor on the mesh.
+    """
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(key, step), index)
+
+
+def normal(keys: Key[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B *shape"]:
+    """Standard normal numbers of `shape` for each example."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def to_float(image: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    """Pixels of a record, 0 to 255, as the models take them, -1 to 1."""
+    return image.astype(jnp.float32) / 127.5 - 1
+
+
+def psnr(image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Float[Array, ""]:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1]: the mean of the images' own."""
+    error = jnp.mean((jnp.clip(image, -1, 1) - truth) ** 2 / 4, axis=(1, 2, 3))  # on [0, 1]
+    return jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10)))
