@@ -19,10 +19,11 @@ MODEL = ModelConfig(
         image_size=64,
         grid=8,  # cells of 8 px
         patch_size=8,  # a cell's own size
+        frequencies=6,  # the finest has a period of 4 px; more would be noise at 64 px
     ),
     encoder=EncoderConfig(
-        base_channels=32,
-        multipliers=(1, 2),  # 8 -> 4 -> 2, then the 2 x 2 convolution
+        base_channels=16,
+        multipliers=(1, 4),  # 8 -> 4 -> 2, then the 2 x 2 convolution
         norm_groups=8,
     ),
     decoder=DecoderConfig(
@@ -30,10 +31,10 @@ MODEL = ModelConfig(
         channels=128,
         self_heads=4,
         cross_heads=1,  # as the paper's
-        query_grid=16,  # a query paints 4 x 4 px
+        query_grid=16,  # a query paints 4 x 4 px: four queries an element, as in the paper, so that attention can tell them apart
     ),
     vae=VAEConfig(
-        block_out_channels=(32, 64, 64),  # 64 px -> a latent of 16 x 16
+        block_out_channels=(16, 32, 64),  # 64 px -> a latent of 16 x 16
         layers_per_block=1,
         latent_channels=4,
         norm_groups=8,
@@ -41,7 +42,7 @@ MODEL = ModelConfig(
     ),
     text=TextConfig(
         vocab_size=256,  # words of the captions
-        max_length=24,
+        max_length=32,  # the longest caption has 25 words and commas, and needs a start and an end
         hidden_size=64,
         intermediate_size=256,
         layers=2,
@@ -58,7 +59,7 @@ MODEL = ModelConfig(
 
 VAE = VAETrainConfig(
     steps=3000,
-    batch_size=32,
+    batch_size=16,
     learning_rate=1e-3,
     schedule="cosine",
     warmup=100,
@@ -69,7 +70,7 @@ VAE = VAETrainConfig(
 
 AUTOENCODER = TrainConfig(
     steps=6000,
-    batch_size=32,
+    batch_size=16,
     learning_rate=1e-3,
     betas=(0.9, 0.95),  # Appendix C.2
     schedule="cosine",
@@ -81,7 +82,7 @@ AUTOENCODER = TrainConfig(
 
 DIFFUSION = DiffusionTrainConfig(
     steps=12000,
-    batch_size=32,
+    batch_size=16,
     learning_rate=5e-4,
     schedule="cosine",
     warmup=200,

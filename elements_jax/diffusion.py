@@ -37,12 +37,16 @@ def add_noise(
     return jnp.sqrt(alpha_bar) * latent + jnp.sqrt(1 - alpha_bar) * noise
 
 
-def guided(conditional: PredictNoise, unconditional: PredictNoise, guidance: Float[Array, ""]) -> PredictNoise:
-    """Joint classifier-free guidance (Section 4.1): eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0))."""
+def guided(predict_noise: PredictNoise, guidance: Float[Array, ""]) -> PredictNoise:
+    """Joint classifier-free guidance (Section 4.1): eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0)).
 
-    def predict(latent, timestep):
-        without = unconditional(latent, timestep)
-        return without + guidance * (conditional(latent, timestep) - without)
+    Both predictions are one batch of twice the size: `predict_noise` conditions its first half and not its second.
+    """
+
+    def predict(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
+        both = predict_noise(jnp.concatenate([latent, latent]), jnp.concatenate([timestep, timestep]))
+        conditional, unconditional = jnp.split(both, 2)
+        return unconditional + guidance * (conditional - unconditional)
 
     return predict
 

@@ -22,7 +22,7 @@ class Canvas:
     """The elements of one image and the pixels they cover."""
 
     elements: ImageElements  # without batch dimension: content (N, D), position (N, 4), valid (N,)
-    label_map: Int[Array, "H W"]  # the element that covers a pixel; N where none does
+    label_map: Int[Array, "*B H W"]  # the element that covers a pixel; N where none does
 
     @property
     def num_elements(self) -> int:
@@ -37,6 +37,11 @@ class Transform:
     scale: Float[Array, ""]
     shift: Float[Array, "2"]  # (x, y)
     anchor: Float[Array, "2"]  # (x, y)
+
+
+def batched(canvases: Sequence[Canvas]) -> Canvas:
+    """Canvases of several images as one, whose arrays have a batch dimension."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *canvases)
 
 
 def selection(num_elements: int, indices: Sequence[int]) -> Bool[Array, " N"]:

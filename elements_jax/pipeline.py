@@ -67,10 +67,10 @@ def decode_elements(
 class ElementsPipeline:
     """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
 
-        pipeline = ElementsPipeline.load(Path("models/tiny"))
-        canvas = pipeline.open(image, label_map)
-        canvas = edits.move(canvas, edits.selection(canvas.num_elements, [17, 18]), jnp.float32([0.25, 0]))
-        picture = pipeline.decode(batched([canvas]).elements, ["a red circle"], seeds=[0])[0]
+    pipeline = ElementsPipeline.load(Path("models/tiny"))
+    canvas = pipeline.open(image, label_map)
+    canvas = edits.move(canvas, edits.selection(canvas.num_elements, [17, 18]), jnp.float32([0.25, 0]))
+    picture = pipeline.decode(batched([canvas]).elements, ["a red circle"], seeds=[0])[0]
     """
 
     def __init__(self, config: ModelConfig, params: Mapping[str, Params], tokenizer_file: Path):
@@ -94,9 +94,7 @@ class ElementsPipeline:
         names = ["encoder", "decoder", "vae", "text_encoder", "unet"]
         return cls(config, load_networks(folder, Networks(config), names), folder / "tokenizer.json")
 
-    def encode(
-        self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]
-    ) -> ImageElements:
+    def encode(self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]) -> ImageElements:
         """The elements of images under their label maps (pixels labelled `schema.DROPPED` belong to none).
 
         Raises ValueError for another size than the model's.

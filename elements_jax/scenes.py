@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 Colour: TypeAlias = tuple[int, int, int]
-Plane: TypeAlias = Float[np.ndarray, "h w"]
+Plane: TypeAlias = Float[np.ndarray, "rows columns"]
 
 COLOURS: dict[str, Colour] = {
     "red": (214, 40, 40),
@@ -37,14 +37,14 @@ COLOURS: dict[str, Colour] = {
 WHITE, BLACK = COLOURS["white"], COLOURS["black"]
 
 
-def _polygon(corners: int) -> Callable[[Plane, Plane], Bool[np.ndarray, "h w"]]:
+def _polygon(corners: int) -> Callable[[Plane, Plane], Bool[np.ndarray, "rows columns"]]:
     """A regular polygon within the unit circle, standing on a side."""
     outward = np.pi / 2 + 2 * np.pi * np.arange(corners) / corners
     apothem = np.cos(np.pi / corners)
     return lambda x, y: np.all([x * np.cos(a) + y * np.sin(a) <= apothem for a in outward], axis=0)
 
 
-def _star(x: Plane, y: Plane) -> Bool[np.ndarray, "h w"]:
+def _star(x: Plane, y: Plane) -> Bool[np.ndarray, "rows columns"]:
     """Five points on the unit circle, notches at half the radius."""
     turn = np.pi / 5
     angle = np.abs((np.arctan2(x, -y) + turn) % (2 * turn) - turn)  # from the nearest point's axis, up to a notch's
@@ -55,17 +55,17 @@ def _star(x: Plane, y: Plane) -> Bool[np.ndarray, "h w"]:
 
 
 # For each kind, which points belong to it: (x, y) with the centre at 0, y down, within the unit circle.
-_INSIDE: dict[str, Callable[[Plane, Plane], Bool[np.ndarray, "h w"]]] = {
+_INSIDE: dict[str, Callable[[Plane, Plane], Bool[np.ndarray, "rows columns"]]] = {
     "circle": lambda x, y: x**2 + y**2 <= 0.9**2,
     "ellipse": lambda x, y: x**2 + (y / 0.65) ** 2 <= 1,
     "square": _polygon(4),
-    "rectangle": lambda x, y: (np.abs(x) <= 0.88) & (np.abs(y) <= 0.48),
+    "rectangle": lambda x, y: (np.abs(x) <= 0.87) & (np.abs(y) <= 0.48),
     "triangle": _polygon(3),
     "hexagon": _polygon(6),
     "star": _star,
     "cross": lambda x, y: (np.minimum(np.abs(x), np.abs(y)) <= 0.34) & (np.maximum(np.abs(x), np.abs(y)) <= 0.94),
     "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.68) <= 0.28,
-    "heart": lambda x, y: (1.25 * x) ** 2 + (0.2 - 1.3 * y - 0.8 * np.sqrt(np.abs(x))) ** 2 <= 0.95,
+    "heart": lambda x, y: (1.25 * x) ** 2 + (0.2 - 1.3 * y - 0.8 * np.sqrt(np.abs(x))) ** 2 <= 0.9,
 }
 
 
@@ -75,7 +75,7 @@ _PATTERN: dict[str, Callable[[Plane, Plane], np.ndarray]] = {
     "plain": lambda x, y: np.zeros_like(x),
     "striped": lambda x, y: np.sin(_TURN * x) > 0,
     "checked": lambda x, y: np.sin(_TURN * x) * np.sin(_TURN * y) > 0,
-    "dotted": lambda x, y: np.cos(_TURN * x) + np.cos(_TURN * y) > 0.6,
+    "dotted": lambda x, y: np.cos(_TURN * x) + np.cos(_TURN * y) > 0.8,
     "shaded": lambda x, y: 0.5 + 0.5 * np.sin(1.5 * (x - 0.5)),
     "marbled": lambda x, y: 0.5 + 0.5 * np.sin(2.2 * x + 1.7 * np.sin(1.9 * y + 0.8) + 0.9 * np.sin(3.1 * x - 2.3 * y)),
 }
@@ -201,9 +201,9 @@ def render(scene: Scene) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, 
         weights[rows, columns][inside] = shape.texture.weight(own_x, own_y)[inside]
         labels[rows, columns][inside] = k
 
-    def per_pixel(array: Plane) -> Plane:
-        rows = sum(array[i::samples] for i in range(samples))
-        return sum(rows[:, i::samples] for i in range(samples)) / samples**2
+    def per_pixel(array: Plane) -> Float[np.ndarray, "H W"]:
+        rows = np.add.reduce([array[i::samples] for i in range(samples)])
+        return np.add.reduce([rows[:, i::samples] for i in range(samples)]) / samples**2
 
     picture, coverage = np.zeros((scene.size, scene.size, 3), np.float32), []
     for k, texture in enumerate((scene.background, *(shape.texture for shape in scene.shapes))):
@@ -233,7 +233,7 @@ def scene(seed: int, size: int = 64) -> Scene:
 
 
 def sample_edits(scene: Scene, seed: int) -> tuple[Edit, Edit, Edit]:
-    """A move, a resize and a deletion, each of a shape that no other covers, to where there is room for it."""
+    """A move, a resize and a deletion, each of a shape that no other covers, nor will, to where there is most room."""
     rng = np.random.default_rng(seed)
     whole = [k for k, shape in enumerate(scene.shapes, start=1) if _room(shape, scene.shapes[k:]) > 1]
 
@@ -247,9 +247,9 @@ def sample_edits(scene: Scene, seed: int) -> tuple[Edit, Edit, Edit]:
     def resize() -> Edit:
         return Edit("resize", int(rng.choice(whole)), scale=rng.uniform(*scales))
 
-    def room(edit: Edit) -> float:
-        edited, *others = scene.edited(edit).shapes[edit.k - 1], *scene.delete(edit.k).shapes
-        return _room(edited, others)
+    def room(edit: Edit) -> tuple[bool, float]:
+        edited, others = scene.edited(edit).shapes[edit.k - 1], scene.delete(edit.k).shapes
+        return _room(edited, scene.shapes[edit.k :]) > 1, _room(edited, others)
 
     scales = (0.6, 0.8) if rng.uniform() < 0.5 else (1.25, 1.5)
     roomiest = [max((draw() for _ in range(24)), key=room) for draw in (move, resize)]

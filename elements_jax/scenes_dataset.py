@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from elements_jax.scenes import render, sample_edits, scene
 
@@ -62,11 +63,12 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, seeds: range) -> Iterator[tuple[int, dict[str, Any]]]:
         for seed in seeds:
             original = scene(seed, self.builder_config.size)
-            image, label_map = render(original)
+            # As Pillow's images, since tfds would encode arrays with TensorFlow.
+            image, label_map = map(Image.fromarray, render(original))
             edits = []
             for edit in sample_edits(original, seed):
                 x, y = original.shapes[edit.k - 1].centre
-                truth, _ = render(original.edited(edit))
+                truth = Image.fromarray(render(original.edited(edit))[0])
                 edits.append(dataclasses.asdict(edit) | {"x": x, "y": y, "image": truth})
-            fields = {"image": image, "label_map": label_map[..., None], "caption": original.caption, "edits": edits}
+            fields = {"image": image, "label_map": label_map, "caption": original.caption, "edits": edits}
             yield seed, {"seed": seed, **fields}

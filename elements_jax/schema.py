@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
@@ -63,6 +63,7 @@ Example = _example_class()
 """The protobuf message `tf.train.Example`."""
 
 
+@no_type_check  # it checks itself, with messages for people
 @dataclass(frozen=True, eq=False)
 class Record:
     """One image, divided into elements. Raises ValueError naming `source_id` and the field that does not fit."""

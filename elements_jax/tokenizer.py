@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder: a file of the tokenizers library, which pads and cuts to the prompt's length."""
+"""The tokenizer of a model folder."""
 
 from collections.abc import Callable
 from functools import partial

@@ -59,6 +59,26 @@ class GroupNorm(nnx.Module):
         return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
 
 
+class Conv3x3(nnx.Conv):
+    """A 3 x 3 convolution that keeps the image's size.
+
+    On 2 x 2 pixels every output sees every input, so it is a dense layer of the same arithmetic; written as one it is a
+    plain matrix product, on a CPU a hundred times faster. The content encoder's middle is that small.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        super().__init__(in_channels, out_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B H W C1"]) -> Float[Array, "B H W C2"]:
+        if x.shape[1:3] != (2, 2):
+            return super().__call__(x)
+        x, kernel, bias = (value.astype(self.dtype) for value in (x, self.kernel[...], self.bias[...]))
+        tap = jnp.arange(2)[:, None] - jnp.arange(2) + 1  # [from, to]: the kernel's row or column between two pixels
+        dense = kernel[tap[:, None, :, None], tap[None, :, None, :]]  # (y, x, to y, to x, in, out)
+        dense = dense.transpose(0, 1, 4, 2, 3, 5).reshape(4 * self.in_features, 4 * self.out_features)
+        return (x.reshape(-1, 4 * self.in_features) @ dense).reshape(-1, 2, 2, self.out_features) + bias
+
+
 class ResnetBlock(nnx.Module):
     """Two convolutions beside a shortcut; in the UNet the timestep's embedding is added between them."""
 
@@ -74,11 +94,11 @@ class ResnetBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.norm1 = GroupNorm(groups, in_channels, epsilon, dtype)
-        self.conv1 = nnx.Conv(in_channels, out_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
+        self.conv1 = Conv3x3(in_channels, out_channels, dtype=dtype, rngs=rngs)
         if time_channels is not None:
             self.time_emb_proj = nnx.Linear(time_channels, out_channels, dtype=dtype, rngs=rngs)
         self.norm2 = GroupNorm(groups, out_channels, epsilon, dtype)
-        self.conv2 = nnx.Conv(out_channels, out_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
+        self.conv2 = Conv3x3(out_channels, out_channels, dtype=dtype, rngs=rngs)
         self.conv_shortcut = (
             nnx.Conv(in_channels, out_channels, (1, 1), dtype=dtype, rngs=rngs) if in_channels != out_channels else None
         )

@@ -24,7 +24,7 @@ def save_params(path: Path, params: Params) -> None:
     """Write `params` under `path`, where there is then a whole file or the one before."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        save_file({name: np.ascontiguousarray(value) for name, value in params.items()}, unfinished)
+        save_file({name: np.asarray(value, order="C") for name, value in params.items()}, unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """Image element partition: Algorithm 2 and Eq. 1 of the paper (Section 3.1, Appendix C.3), in PyTorch.
 
-Points and centroids are (x, y) in unit coordinates: the image spans [0, 1] x [0, 1], and the centre of its first pixel is
-(0.5 / W, 0.5 / H). `s` are affinities of N query points with an image's pixels, `g` is an assignment: each pixel's element.
+Points and centroids are (x, y) in unit coordinates: the image spans [0, 1] x [0, 1], and the centre of its first pixel
+is (0.5 / W, 0.5 / H). `s` are affinities of N query points with an image's pixels; `g` is an assignment, the element of
+every pixel.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from partition.config import PartitionConfig
 
 CHUNK = 16
-"""Queries whose scores are held at image size at once: 16 MB at 512 x 512, where all 256 would take 256 MB."""
+"""Queries whose scores are held at image size at once: 32 MB at 512 x 512, where all 256 would take 512 MB."""
 
 
 @torch.inference_mode()
@@ -40,7 +41,7 @@ def assign_elements(
 
 def query_grid(grid: int) -> Float[Tensor, "N 2"]:
     """Q, the query points: the centres of grid x grid cells, row by row."""
-    centres = (torch.arange(grid) + 0.5) / grid
+    centres = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     return torch.stack([x, y], dim=-1).reshape(-1, 2)
 
@@ -60,7 +61,7 @@ def compute_assignment_with_distance(
 
 def distance(centroids: Float[Tensor, "n 2"], size: tuple[int, int], kind: str) -> Float[Tensor, "n H W"]:
     """d(m, n) from every pixel to every centroid, Euclidean ("linear") or "squared", in unit coordinates."""
-    y, x = (((torch.arange(side) + 0.5) / side).to(centroids) for side in size)
+    y, x = ((torch.arange(side, device=centroids.device, dtype=torch.float64) + 0.5) / side for side in size)
     squared = (y - centroids[:, 1:])[:, :, None] ** 2 + (x - centroids[:, :1])[:, None, :] ** 2
     return squared if kind == "squared" else squared.sqrt()
 
@@ -81,9 +82,13 @@ def compute_centroids(g: Int[Tensor, "H W"], empty: Float[Tensor, "N 2"]) -> Flo
 
 
 def _upsample(s: Float[Tensor, "N h w"], size: tuple[int, int]) -> Iterator[Float[Tensor, "n H W"]]:
-    """The scores at image size, bilinear, CHUNK queries at a time."""
+    """The scores at image size, bilinear, CHUNK queries at a time.
+
+    In float64: where several queries score almost 1, as in a wide sky, float32 would leave their order to its rounding,
+    and thereby to the device.
+    """
     for chunk in s.split(CHUNK):
-        yield F.interpolate(chunk[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        yield F.interpolate(chunk[:, None].double(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _running_argmax(chunks: Iterable[Float[Tensor, "n H W"]]) -> Int[Tensor, "H W"]:

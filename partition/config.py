@@ -28,15 +28,16 @@ class PartitionConfig:
     or SAM's single-mask output [settled]."""
     opening: bool = False
     """Open every element by 3 x 3 pixels before its largest component is taken (Algorithm 2, line 8) [settled]."""
-    compactness: float = 10.0
-    """Weight of the distance against the colour in SLIC; the other segmenters ignore it."""
+    compactness: float = 20.0
+    """SLIC's weight of the distance against the colour; the other segmenters ignore it. On photographs (BSDS) elements
+    cross object boundaries least at 10 to 20, on 64 px scenes in an 8 x 8 grid at 40."""
 
     def __post_init__(self) -> None:
-        positive = {"size": self.size, "grid": self.grid, "iterations": self.iterations, "compactness": self.compactness}
-        if wrong := {name: value for name, value in positive.items() if not value > 0}:
-            raise ValueError(f"expected positive numbers, got {wrong}")
-        if not (1 <= self.grid <= min(self.size, 255)):
-            raise ValueError(f"grid must be at most 255 and at most size = {self.size}, got {self.grid}")
+        for name in ("size", "iterations", "compactness"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 1 <= self.grid <= min(self.size, 255):  # a label is below 65535
+            raise ValueError(f"grid must be at least 1, at most 255 and at most size = {self.size}, got {self.grid}")
         if not 0 <= self.centroid_ratio <= 1:
             raise ValueError(f"centroid_ratio must be in [0, 1], got {self.centroid_ratio}")
         if not self.beta >= 0:

@@ -1,9 +1,9 @@
 """MobileSAM's image encoder: TinyViT-5M at 1024 px, in the layout of its official checkpoint.
 
-Architecture: Wu et al., "TinyViT: Fast Pretraining Distillation for Small Vision Transformers", ECCV 2022; used as SAM's
-encoder by Zhang et al., "Faster Segment Anything: Towards Lightweight SAM for Mobile Applications", 2023. A
-convolutional stage, then three stages of windowed attention, then the neck of SAM's own encoder. Module names are the
-checkpoint's. Features are (B, C, H, W) in convolutions and (B, H, W, C) in attention.
+Architecture: Wu et al., "TinyViT: Fast Pretraining Distillation for Small Vision Transformers", ECCV 2022; as SAM's
+encoder: Zhang et al., "Faster Segment Anything: Towards Lightweight SAM for Mobile Applications", 2023. A convolutional
+stage, then three stages of windowed attention, then the neck of SAM's own encoder. Module names are the checkpoint's.
+Features are (B, C, H, W) in convolutions and (B, H, W, C) in attention.
 """
 
 import torch

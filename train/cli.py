@@ -39,8 +39,8 @@ class Job:
     config: ModelConfig
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and train. Errors of the user's making end with one line on stderr."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1."""
     presets = [module.name for module in pkgutil.iter_modules(configs.__path__)]
     parser = argparse.ArgumentParser(
         prog="elements train",
@@ -65,8 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     try:
         run(chosen.stage, job)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def run(stage: str, job: Job) -> None:

@@ -68,7 +68,8 @@ def dataset(
     examples = order.repeat().map_with_index(read)
     own = examples[jax.process_index() :: jax.process_count()]
     threads = grain.ReadOptions(num_threads=_BATCHES_AHEAD, prefetch_buffer_size=_BATCHES_AHEAD)
-    batches = own.batch(batch_size // jax.process_count()).to_iter_dataset(threads)
+    # Nothing remains of an endless stream; without `drop_remainder` Grain rounds its length up, out of range.
+    batches = own.batch(batch_size // jax.process_count(), drop_remainder=True).to_iter_dataset(threads)
     if workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, and absl.app does not run here

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion import add_noise, make_schedule
-from elements_jax.elements import ImageElements, tokens
+from elements_jax.elements import tokens
 from elements_jax.functional import Params
 from elements_jax.pipeline import decode_elements, encode_image
 from elements_jax.tokenizer import load_tokenizer
@@ -84,18 +84,23 @@ class DiffusionStage:
         every = encode_image(self.networks, frozen, image, label_map)
         left = dataclasses.replace(every, valid=every.valid & ~dropped)
         noise = normal(keys, (config.latent_size, config.latent_size, config.vae.latent_channels))
-
-        def decode(elements: ImageElements) -> Float[Array, "B H W 3"]:
-            guidance, steps = jnp.float32(config.diffusion.guidance), config.diffusion.sample_steps
-            prompts = batch["tokens"], jnp.asarray(self.empty_prompt)
-            return decode_elements(self.networks, frozen | {"unet": params}, elements, *prompts, noise, guidance, steps)
-
+        sampled = decode_elements(  # both as one batch
+            self.networks,
+            frozen | {"unet": params},
+            jax.tree.map(lambda *leaves: jnp.concatenate(leaves), every, left),
+            jnp.tile(batch["tokens"], (2, 1)),
+            jnp.asarray(self.empty_prompt),
+            jnp.tile(noise, (2, 1, 1, 1)),
+            jnp.float32(config.diffusion.guidance),
+            config.diffusion.sample_steps,
+        )
+        reconstruction, filled_in = jnp.split(sampled, 2)
         return {
             "input": image,
             "elements": mean_colours(image, label_map, jnp.ones_like(dropped)),
-            "reconstruction": decode(every),
+            "reconstruction": reconstruction,
             "elements left": mean_colours(image, label_map, ~dropped),
-            "filled in": decode(left),
+            "filled in": filled_in,
         }
 
     def export(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:

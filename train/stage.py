@@ -20,8 +20,10 @@ class Stage(Protocol):
 
     frozen: Tree
     """Parameters that are used and not trained; arguments of the step, so that they are not compiled in."""
-    tokenize: Callable[[str], np.ndarray] | None
-    """Caption -> token ids, where the stage reads captions."""
+
+    @property
+    def tokenize(self) -> Callable[[str], np.ndarray] | None:
+        """Caption -> token ids, where the stage reads captions."""
 
     def init(self, key: Key[Array, ""]) -> Tree:
         """Fresh parameters."""

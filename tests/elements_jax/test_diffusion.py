@@ -40,7 +40,7 @@ def test_schedule_is_stable_diffusions(reference):
 def test_add_noise_is_equation_3(reference):
     timestep = np.array([3, 871])
     expected = reference.add_noise(torch.tensor(normal(0)), torch.tensor(normal(1)), torch.tensor(timestep))
-    ours = add_noise(make_schedule(DiffusionConfig()), jnp.asarray(normal(0)), jnp.asarray(normal(1)), timestep)
+    ours = add_noise(make_schedule(DiffusionConfig()), jnp.asarray(normal(0)), jnp.asarray(normal(1)), jnp.asarray(timestep))
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -77,6 +77,9 @@ def test_ddim_with_the_true_noise_returns_the_latent_it_was_added_to():
 
 @pytest.mark.parametrize(("guidance", "expected"), [(0.0, -1.0), (1.0, 2.0), (3.0, 8.0)])
 def test_joint_guidance_extrapolates_from_the_unconditional_prediction(guidance, expected):
-    with_condition, without = (lambda z, t: jnp.full(SHAPE, 2.0)), (lambda z, t: jnp.full(SHAPE, -1.0))
-    predict = guided(with_condition, without, jnp.float32(guidance))
+    def predict_noise(latent, timestep):
+        halves = jnp.repeat(jnp.array([2.0, -1.0]), len(latent) // 2)
+        return jnp.broadcast_to(halves[:, None, None, None], latent.shape)
+
+    predict = guided(predict_noise, jnp.float32(guidance))
     np.testing.assert_allclose(predict(jnp.zeros(SHAPE), jnp.zeros(2, jnp.int32)), expected)

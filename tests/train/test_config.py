@@ -85,3 +85,10 @@ def test_learning_rate_falls_along_a_cosine():
     rate = learning_rate(config)
     half = 2e-4 + 0.5 * (2e-3 - 2e-4)
     np.testing.assert_allclose([rate(s) for s in (0, 5, 10, 60, 110)], [0, 1e-3, 2e-3, half, 2e-4], rtol=1e-5)
+
+
+def test_an_error_of_the_users_making_is_one_line(tmp_path, capsys):
+    (tmp_path / "records").mkdir()
+    code = cli.main(["vae", "tiny", "--data", str(tmp_path / "records"), "--model", str(tmp_path / "model")])
+    assert code == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'records'}: no records of split 'train'")

@@ -28,7 +28,9 @@ def test_condition_dropout_is_exclusive_with_the_papers_frequencies():
 )
 def test_each_case_alone(probabilities, kept):
     names = ("drop_text", "drop_elements", "drop_both")
-    config = DiffusionTrainConfig(steps=1, batch_size=2, learning_rate=1, **dict(zip(names, probabilities, strict=True)))
+    config = DiffusionTrainConfig(
+        steps=1, batch_size=2, learning_rate=1, **dict(zip(names, probabilities, strict=True))
+    )
     text, elements = condition_dropout(keys(100), config)
     assert (np.asarray(text) == kept[0]).all()
     assert (np.asarray(elements) == kept[1]).all()

@@ -1,0 +1,253 @@
+"""The `elements` command: partition, train, encode, edit, reconstruct, scenes.
+
+The one module here that reaches for `partition` and `train`, and only when their command is called, so that each command
+needs no more than its own packages.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import tyro
+from jaxtyping import Integer, UInt8
+from PIL import Image
+
+if TYPE_CHECKING:
+    from elements_jax.edits import Canvas
+    from elements_jax.pipeline import ElementsPipeline
+
+COMMANDS = """\
+commands:
+  partition    divide photographs into image elements and write records (PyTorch, SAM)
+  train        train one stage of a model from records
+  encode       one photograph to its elements: a file to edit, and a picture with their numbers
+  edit         run an edit script on a photograph or an encoded file
+  reconstruct  decode a photograph from its unedited elements
+  scenes       write the synthetic pictures that `tiny` trains on
+
+`elements COMMAND --help` says more.
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a photograph is divided, where the input is not an encoded file already."""
+
+    segmenter: Literal["sam", "mobile-sam", "slic", "grid"] = "sam"
+    """As in `elements partition`; slic and grid need no checkpoint."""
+    checkpoint: Path | None = None
+    """Official checkpoint of SAM or MobileSAM."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the diffusion decoder samples."""
+
+    steps: int | None = None
+    """DDIM steps; by default the model's."""
+    guidance: float | None = None
+    """Weight of text and elements alike (w of Section 4.1); by default the model's."""
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Divide a photograph into its elements and encode them.
+
+    Writes OUT, a NumPy archive (image, label_map, content, position, valid) that `elements edit` and `elements reconstruct`
+    take instead of a photograph, and OUT with the suffix .png, which shows the number of every element.
+    """
+
+    photo: tyro.conf.Positional[Path]
+    """The photograph; its central square is taken."""
+    out: tyro.conf.Positional[Path]
+    """File to write, NAME.npz."""
+    model: Path
+    """Model folder."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+
+    def run(self) -> None:
+        """Encode and write both files."""
+        from elements_jax.draw import boundaries
+
+        pipeline = _pipeline(self.model)
+        image, label_map = _read(self.photo, pipeline, self.source)
+        elements = pipeline.open(image, label_map).elements
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with self.out.open("wb") as file:  # savez given a name would append a suffix to another one than .npz
+            np.savez_compressed(
+                file,
+                image=image,
+                label_map=label_map,
+                content=np.asarray(elements.content),
+                position=np.asarray(elements.position),
+                valid=np.asarray(elements.valid),
+            )
+        count = pipeline.config.elements.num_elements
+        _save(self.out.with_suffix(".png"), boundaries(image, label_map, num_elements=count, numbers=True))
+        print(f"{self.out}: {int(elements.valid.sum())} elements, numbered in {self.out.with_suffix('.png')}")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Run an edit script (JSON; `elements_jax/script.py` describes it) and decode the result."""
+
+    photo: tyro.conf.Positional[Path]
+    """A photograph, or a file that `elements encode` wrote."""
+    script: tyro.conf.Positional[Path]
+    """The edit script. Images that it composes from are found relative to it."""
+    out: tyro.conf.Positional[Path]
+    """PNG to write."""
+    model: Path
+    """Model folder."""
+    drawing: Path | None = None
+    """Also draw the edit on the picture here: red dots where elements were, green where they go, blue crosses on those
+    deleted."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+
+    def run(self) -> None:
+        """Edit, decode and write."""
+        from elements_jax.draw import edit_dots
+        from elements_jax.script import EditScript, apply
+
+        script = EditScript.load(self.script)
+        pipeline = _pipeline(self.model)
+        image, label_map = _read(self.photo, pipeline, self.source)
+        before = pipeline.open(image, label_map)
+
+        def open_image(name: str) -> "Canvas":
+            return pipeline.open(*_read(self.script.parent / name, pipeline, self.source))
+
+        after = apply(script, before, open_image)
+        if self.drawing is not None:
+            _save(self.drawing, edit_dots(image, before.elements, after.elements))
+        _decode(pipeline, after, script.prompt, script.seed, self.sampling, self.out)
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Decode a photograph from its unedited elements: what the model sees of it."""
+
+    photo: tyro.conf.Positional[Path]
+    """A photograph, or a file that `elements encode` wrote."""
+    out: tyro.conf.Positional[Path]
+    """PNG to write."""
+    model: Path
+    """Model folder."""
+    prompt: str = ""
+    """What the picture shows."""
+    seed: int = 0
+    """Of the noise that sampling starts from."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+
+    def run(self) -> None:
+        """Decode and write."""
+        pipeline = _pipeline(self.model)
+        canvas = pipeline.open(*_read(self.photo, pipeline, self.source))
+        _decode(pipeline, canvas, self.prompt, self.seed, self.sampling, self.out)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Write synthetic scenes as a folder of pictures, captions and object masks, for `elements partition`."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder to write; the object masks go to its subfolder `masks`."""
+    count: int = 10_000
+    """Pictures."""
+    first: int = 0
+    """Seed of the first picture; the others follow."""
+    size: int = 64
+    """Side of a picture in pixels."""
+
+    def run(self) -> None:
+        """Render and write."""
+        from elements_jax.scenes import write_folder
+
+        write_folder(self.out, range(self.first, self.first + self.count), self.size)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name == "partition":
+        from partition.__main__ import main as partition
+
+        return partition(rest)
+    if name == "train":
+        from train.cli import main as train
+
+        return train(rest)
+    commands = {"encode": Encode, "edit": Edit, "reconstruct": Reconstruct, "scenes": Scenes}
+    if name not in commands:
+        asked_for_help = name in ("-h", "--help")
+        print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=sys.stdout if asked_for_help else sys.stderr)
+        return 0 if asked_for_help else 2
+    _prepare_cpu()
+    try:
+        tyro.cli(commands[name], args=rest, prog=f"elements {name}").run()
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _prepare_cpu() -> None:
+    """On CPUs XLA's own convolutions beat the library it calls by default, up to 1.8 times. Read when JAX starts."""
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    )
+
+
+def _pipeline(folder: Path) -> "ElementsPipeline":
+    from elements_jax.pipeline import ElementsPipeline
+
+    return ElementsPipeline.load(folder)
+
+
+def _read(
+    path: Path, pipeline: "ElementsPipeline", source: Source
+) -> tuple[UInt8[np.ndarray, "H W 3"], Integer[np.ndarray, "H W"]]:
+    """Picture and label map of an encoded file, or of a photograph, which is divided here."""
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return archive["image"], archive["label_map"]
+        except (KeyError, ValueError, EOFError) as error:
+            raise ValueError(f"{path}: not a file that `elements encode` wrote: {error}") from error
+    from partition.config import PartitionConfig
+    from partition.elements import partition_image
+    from partition.job import make_segmenter
+    from partition.photos import read_photo
+
+    elements = pipeline.config.elements
+    config = PartitionConfig(size=elements.image_size, grid=elements.grid)
+    _, segmenter = make_segmenter(source.segmenter, source.checkpoint, config)
+    image = read_photo(path.parent, path.name, config.size).image
+    return image, partition_image(image, segmenter, config).label_map
+
+
+def _decode(
+    pipeline: "ElementsPipeline", canvas: "Canvas", prompt: str, seed: int, sampling: Sampling, out: Path
+) -> None:
+    from elements_jax.edits import batched
+
+    picture = pipeline.decode(
+        batched([canvas]).elements, [prompt], seeds=[seed], guidance=sampling.guidance, steps=sampling.steps
+    )[0]
+    _save(out, picture)
+    print(f"{out}: {picture.shape[1]} x {picture.shape[0]} px, seed {seed}")
+
+
+def _save(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

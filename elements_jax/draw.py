@@ -1,0 +1,84 @@
+"""Pictures that explain: element boundaries and numbers, and an edit in the red and green dots of the paper's figures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image, ImageDraw
+
+from elements_jax.elements import ImageElements
+
+SIDE = 512  # a drawing is enlarged, by whole numbers of times, to at least this side in pixels
+BOUNDARY, DROPPED_HATCH = (255, 235, 60), (255, 0, 255)
+SOURCE, TARGET, DELETED = (230, 30, 30), (30, 190, 60), (40, 90, 255)  # Figures 4 and 8
+
+
+def enlarge(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """Repeat pixels until the picture is large enough to draw on."""
+    return np.kron(image, np.ones((_factor(image), _factor(image), 1), np.uint8))
+
+
+def boundaries(
+    image: UInt8[np.ndarray, "H W 3"],
+    label_map: Integer[np.ndarray, "H W"],
+    *,
+    num_elements: int,
+    numbers: bool = False,
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """The picture with lines between elements, dropped pixels in magenta and, if asked, each element's number."""
+    factor = _factor(image)
+    labels = np.kron(label_map.astype(np.int32), np.ones((factor, factor), np.int32))
+    picture = enlarge(image)
+    picture[labels >= num_elements] = DROPPED_HATCH
+    edge = np.zeros(labels.shape, bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    picture[edge] = BOUNDARY
+    if not numbers:
+        return picture
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    for n in range(num_elements):
+        ys, xs = np.nonzero(label_map == n)
+        if len(ys):
+            at = (xs.mean() + 0.5) * factor, (ys.mean() + 0.5) * factor
+            pen.text(at, str(n), anchor="mm", fill="white", stroke_width=2, stroke_fill="black")
+    return np.asarray(canvas)
+
+
+def edit_dots(
+    image: UInt8[np.ndarray, "H W 3"], before: ImageElements, after: ImageElements
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """An edit drawn on the picture, as in Figures 4 and 8: what `before` and `after` (without batch) differ in.
+
+    Red dots where elements were, green where they go, blue crosses on those deleted, by hand or by collision.
+    """
+    canvas = Image.fromarray(enlarge(image))
+    pen = ImageDraw.Draw(canvas)
+    radius = max(canvas.size) // 100
+    old, new = (np.asarray(e.position)[:, :2] * canvas.size for e in (before, after))
+    lived, lives = np.asarray(before.valid), np.asarray(after.valid)
+    # A slot that a newcomer took was deleted and filled: its content changed.
+    filled = lives & (~lived | np.any(np.asarray(before.content != after.content), axis=-1))
+    moved = lived & lives & ~filled & np.any(np.asarray(before.position != after.position), axis=-1)
+
+    for x, y in old[lived & (~lives | filled)]:
+        for rise in (radius, -radius):
+            pen.line((x - radius, y - rise, x + radius, y + rise), fill=DELETED, width=max(2, radius // 2))
+    for start, end in zip(old[moved], new[moved], strict=True):
+        pen.line((*start, *end), fill="white", width=1)
+    for colour, points in ((SOURCE, old[moved]), (TARGET, new[moved | filled])):
+        for x, y in points:
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
+    return np.asarray(canvas)
+
+
+def side_by_side(pictures: Sequence[UInt8[np.ndarray, "H W 3"]], gap: int = 4) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """Pictures in a row, each enlarged to the same height."""
+    row = [enlarge(picture) for picture in pictures]
+    space = np.full((row[0].shape[0], gap, 3), 255, np.uint8)
+    return np.concatenate([part for picture in row for part in (picture, space)][:-1], axis=1)
+
+
+def _factor(image: UInt8[np.ndarray, "H W 3"]) -> int:
+    return max(1, -(-SIDE // max(image.shape[:2])))

@@ -1,0 +1,209 @@
+"""The job: a folder of photographs in, sharded records out."""
+
+import json
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from elements_jax.records import DATASET, shard_path, write_tfrecord
+from elements_jax.schema import Record
+from partition.config import PartitionConfig
+from partition.elements import Segmenter, partition_image
+from partition.photos import find_photos, read_photo
+from partition.picture import draw_partition
+from partition.superpixels import Grid, Slic
+from partition.tfds_metadata import write_metadata
+
+
+@dataclass(frozen=True)
+class Job:
+    """Divide photographs into image elements and write them as records.
+
+    A photo's caption is the text file beside it with its stem. Beside the records, partition-SPLIT.json lists what
+    became of every photo: its elements and dropped pixels, or why it was skipped.
+    """
+
+    photos: tyro.conf.Positional[Path]
+    """Folder of photographs; folders below it are searched too, but for those named `masks`."""
+    out: tyro.conf.Positional[Path]
+    """Folder for the records."""
+    segmenter: Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"] = "sam"
+    """SAM (`sam` finds out which the checkpoint is; the next four name it), SLIC superpixels, or a regular grid."""
+    checkpoint: Path | None = None
+    """Official checkpoint of SAM or MobileSAM."""
+    masks: str | None = None
+    """Object masks: a folder that holds, for each photo, STEM.png (a label map, 0 is no object) or STEM/*.png (one
+    object each); or `auto`, SAM's automatic mask generator."""
+    split: str = "train"
+    """Name of the split."""
+    shards: int = 1
+    """Files to write."""
+    image_format: Literal["jpeg", "png"] = "jpeg"
+    """How images are stored: JPEG at quality 95; or PNG, which is exact, and better for small pictures."""
+    pictures: int = 0
+    """Draw the partition of the first so many photos, in OUT/pictures."""
+    overwrite: bool = False
+    """Replace the split if it is there already."""
+    device: Literal["cpu", "cuda"] | None = None
+    """Where SAM runs; by default on a GPU if there is one."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Processes for SLIC and grid; SAM runs in one. The records do not depend on it."""
+    config: Annotated[PartitionConfig, tyro.conf.arg(name="")] = field(default_factory=PartitionConfig)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a photo: a serialised example, or the reason why there is none."""
+
+    source_id: str
+    skipped: str = ""
+    example: bytes = b""
+    elements: int = 0
+    dropped: float = 0.0
+    masks: int = 0
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Do the job and return its summary, which is written beside the records. The same job writes the same bytes.
+
+    A photo that cannot be read is skipped. Raises ValueError for what concerns all photos, such as a wrong checkpoint.
+    """
+    names = _check(job)
+    kind, segmenter = make_segmenter(job)
+    job.out.mkdir(parents=True, exist_ok=True)
+    for path in _existing(job):
+        path.unlink()
+
+    settings = {**asdict(job.config), "segmenter": kind, "num_elements": job.config.num_elements}
+    outcomes = tqdm(_outcomes(job, names, segmenter, settings), total=len(names), desc="partition", unit="photo")
+    done: list[Outcome] = []
+
+    def examples(count: int) -> Iterator[bytes]:
+        for outcome in islice(outcomes, count):
+            done.append(outcome)
+            if not outcome.skipped:
+                yield outcome.example
+
+    shards = min(job.shards, len(names))
+    paths = [shard_path(job.out, job.split, shard, shards) for shard in range(shards)]
+    for shard, path in enumerate(paths):
+        first, last = (len(names) * edge // shards for edge in (shard, shard + 1))
+        write_tfrecord(path, examples(last - first))
+
+    summary = _summarise(job, settings, done)
+    (job.out / f"partition-{job.split}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    if summary["written"]:
+        write_metadata(job.out)
+    else:
+        for path in paths:
+            path.unlink()
+    return summary
+
+
+def make_segmenter(job: Job) -> tuple[str, Segmenter]:
+    """The segmenter of a job, and its name as the records keep it: for SAM, the checkpoint's kind."""
+    match job.segmenter:
+        case "slic":
+            return job.segmenter, Slic(job.config)
+        case "grid":
+            return job.segmenter, Grid(job.config)
+        case name:
+            # Only here is PyTorch needed; the processes that run SLIC and grid start in a third of the time without.
+            import torch
+
+            from partition.sam import SamSegmenter, load_sam
+
+            if job.checkpoint is None:
+                raise ValueError(f"--segmenter {name} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
+            model, kind = load_sam(job.checkpoint, None if name == "sam" else name)
+            device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
+            return kind, SamSegmenter(model.to(device), job.config)
+
+
+def divide(name: PurePosixPath, draw: bool, *, job: Job, segmenter: Segmenter, settings: dict[str, Any]) -> Outcome:
+    """Make one photo a record. `draw` asks for the picture of its partition too."""
+    try:
+        photo = read_photo(job.photos, name, job.config.size, None if job.masks in (None, "auto") else Path(job.masks))
+    except Exception as error:  # decoders raise all sorts on damaged files
+        return Outcome(str(name), skipped=str(error) or type(error).__name__)
+    result = partition_image(photo.image, segmenter, job.config)
+    masks = segmenter.object_masks(photo.image) if job.masks == "auto" else photo.object_masks
+    if draw:
+        path = job.out / "pictures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_partition(photo.image, result).save(path)
+    record = Record(photo.image, result.label_map, photo.caption, masks, str(name), settings)
+    return Outcome(
+        source_id=str(name),
+        example=record.to_example(job.image_format),
+        elements=int(result.valid.sum()),
+        dropped=result.dropped,
+        masks=len(masks),
+    )
+
+
+def _outcomes(
+    job: Job, names: Sequence[PurePosixPath], segmenter: Segmenter, settings: dict[str, Any]
+) -> Iterator[Outcome]:
+    """The outcome of every photo, in order."""
+    work = partial(divide, job=job, segmenter=segmenter, settings=settings)
+    draw = [number < job.pictures for number in range(len(names))]
+    if job.segmenter not in ("slic", "grid") or min(job.workers, len(names)) < 2:
+        yield from map(work, names, draw)
+        return
+    with ProcessPoolExecutor(job.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(work, names, draw, chunksize=8)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _check(job: Job) -> list[PurePosixPath]:
+    """The names of the photos. Raises ValueError for a job that cannot be done, before any work."""
+    if not re.fullmatch(r"\w+", job.split):
+        raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
+    if job.shards < 1 or job.workers < 1:
+        raise ValueError(f"--shards and --workers must be at least 1, got {job.shards} and {job.workers}")
+    if job.masks == "auto" and job.segmenter in ("slic", "grid"):
+        raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
+    folder = [] if job.masks in (None, "auto") else [Path(job.masks)]
+    if folder and not folder[0].is_dir():
+        raise ValueError(f"--masks: {job.masks} is no folder (nor `auto`)")
+    if _existing(job) and not job.overwrite:
+        raise ValueError(f"{job.out}: split {job.split!r} is there already; --overwrite replaces it")
+    return find_photos(job.photos, skip=[job.out, *folder])
+
+
+def _existing(job: Job) -> list[Path]:
+    return sorted(job.out.glob(f"{DATASET}-{job.split}.tfrecord-*"))
+
+
+def _summarise(job: Job, settings: dict[str, Any], done: list[Outcome]) -> dict[str, Any]:
+    written = [outcome for outcome in done if not outcome.skipped]
+
+    def spread(values: list[float]) -> dict[str, float]:
+        return {"mean": sum(values) / len(values), "min": min(values), "max": max(values)} if values else {}
+
+    return {
+        "split": job.split,
+        "settings": settings,
+        "written": len(written),
+        "skipped": {outcome.source_id: outcome.skipped for outcome in done if outcome.skipped},
+        "elements": spread([outcome.elements for outcome in written]),
+        "dropped_percent": spread([100 * outcome.dropped for outcome in written]),
+        "object_masks": spread([outcome.masks for outcome in written]),
+        "images": {
+            outcome.source_id: {"elements": outcome.elements, "dropped_percent": round(100 * outcome.dropped, 4)}
+            for outcome in written
+        },
+    }

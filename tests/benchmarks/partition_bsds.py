@@ -1,0 +1,85 @@
+"""Dropped pixels and seconds of the partition over the BSDS500 validation photographs, at the paper's settings.
+
+    python tests/benchmarks/partition_bsds.py SHARED --images 20
+
+SHARED is a folder with `weights/mobile_sam.pt` and `data/bsds500/images/val`. Photos are taken evenly from the split.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from partition.algorithm import assign_elements, query_grid
+from partition.config import PartitionConfig
+from partition.elements import Partition, partition_image
+from partition.photos import find_photos, read_photo
+from partition.picture import draw_partition
+from partition.sam import SamSegmenter, load_sam
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each part, wall clock."""
+
+    embed: float = 0
+    decode: float = 0
+    assign: float = 0
+    finish: float = 0
+
+
+def timed(segmenter: SamSegmenter, image: np.ndarray, clock: Clock) -> Partition:
+    """`partition_image`, with a clock. One iteration only, as in the paper."""
+    ticks = [time.perf_counter()]
+    embedding = segmenter.embed(image)
+    ticks.append(time.perf_counter())
+    s = segmenter.scores(embedding, query_grid(segmenter.config.grid))
+    ticks.append(time.perf_counter())
+    assignment = assign_elements(lambda _: s, image.shape[:2], segmenter.config).cpu().numpy()
+    ticks.append(time.perf_counter())
+    partition = partition_image(image, lambda _: assignment, segmenter.config)
+    ticks.append(time.perf_counter())
+    for part, seconds in zip(vars(clock), np.diff(ticks), strict=True):
+        setattr(clock, part, getattr(clock, part) + seconds)
+    return partition
+
+
+def main(
+    shared: tyro.conf.Positional[Path],
+    images: int = 20,
+    config: PartitionConfig = PartitionConfig(),  # noqa: B008
+    pictures: Path | None = None,
+) -> None:
+    """Partition some photographs and print what came of it.
+
+    Args:
+        shared: Folder with `weights/mobile_sam.pt` and `data/bsds500/images/val`.
+        images: How many photographs.
+        config: The partition's settings.
+        pictures: Folder for pictures of the partitions.
+    """
+    folder = shared / "data" / "bsds500" / "images" / "val"
+    names = find_photos(folder)
+    names = [names[i * len(names) // images] for i in range(images)]
+    model, _ = load_sam(shared / "weights" / "mobile_sam.pt")
+    segmenter, clock = SamSegmenter(model.to("cuda" if torch.cuda.is_available() else "cpu"), config), Clock()
+    elements, dropped = [], []
+    for name in names:
+        image = read_photo(folder, name, config.size).image
+        partition = timed(segmenter, image, clock)
+        elements.append(partition.valid.sum())
+        dropped.append(100 * partition.dropped)
+        print(f"{name}  elements {elements[-1]}  dropped {dropped[-1]:.3f} %", flush=True)
+        if pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
+            draw_partition(image, partition).save(pictures / f"{name.stem}.png")
+    print(f"{images} images, {np.mean(elements):.1f} elements, {np.mean(dropped):.3f} % dropped on average", end=" ")
+    print(f"(median {np.median(dropped):.3f} %, at most {np.max(dropped):.3f} %)")
+    print("seconds an image: " + ", ".join(f"{part} {total / images:.2f}" for part, total in vars(clock).items()))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

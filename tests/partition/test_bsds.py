@@ -1,0 +1,24 @@
+"""Dropped pixels on real photographs at the paper's settings; `tests/benchmarks/partition_bsds.py` takes more."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from segment_anything.modeling import Sam
+
+from partition.config import PartitionConfig
+from partition.elements import partition_image
+from partition.photos import find_photos, read_photo
+from partition.sam import SamSegmenter
+
+
+@pytest.mark.slow
+def test_less_than_one_percent_of_the_pixels_are_dropped(shared_data: Path, mobile_sam: Sam) -> None:
+    config = PartitionConfig()
+    folder = shared_data / "data" / "bsds500" / "images" / "val"
+    segmenter = SamSegmenter(mobile_sam, config)
+    images = (read_photo(folder, name, config.size).image for name in find_photos(folder)[::17])
+    results = [partition_image(image, segmenter, config) for image in images]
+    assert len(results) == 6
+    assert np.mean([result.dropped for result in results]) < 0.01
+    assert np.mean([result.valid.sum() for result in results]) > 240

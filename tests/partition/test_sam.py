@@ -1,0 +1,163 @@
+"""MobileSAM is the published network; checkpoints are told apart, and a wrong one is one clear error."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling import Sam
+
+from partition.config import PartitionConfig
+from partition.sam import SamSegmenter, choose_mask, detect_kind, load_sam
+from partition.tiny_vit import TinyViT, WindowAttention
+
+
+def test_every_tensor_of_mobile_sam_is_used_but_the_classifiers(shared_data: Path, mobile_sam: Sam) -> None:
+    weights = torch.load(shared_data / "weights" / "mobile_sam.pt", weights_only=True)
+    assert len(weights) == 439
+    classifier = [f"image_encoder.{part}.{kind}" for part in ("norm_head", "head") for kind in ("weight", "bias")]
+    assert set(weights) - set(mobile_sam.state_dict()) == set(classifier)
+    assert set(mobile_sam.state_dict()) < set(weights)
+    for name, value in mobile_sam.state_dict().items():
+        torch.testing.assert_close(value, weights[name], rtol=0, atol=0)
+
+
+def test_the_encoder_has_the_published_size() -> None:
+    """TinyViT-5M without its classifier, with SAM's neck (Faster Segment Anything, Table 2: 5 M parameters)."""
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in TinyViT().parameters()) == 6_065_996
+
+
+def test_window_attention_by_hand() -> None:
+    """Tolerance: float32 in another order. One token, head and pair at a time, as the TinyViT paper writes it."""
+    torch.manual_seed(0)
+    heads, window, channels = 2, 3, 8
+    attention = WindowAttention(channels, heads, window).eval()
+    torch.nn.init.normal_(attention.attention_biases)
+    x = torch.randn(1, window**2, channels)
+    with torch.no_grad():
+        qkv = attention.qkv(attention.norm(x))[0].reshape(window**2, heads, 3, channels // heads)
+        out = torch.zeros(window**2, heads, channels // heads)
+        for head in range(heads):
+            for i in range(window**2):
+                logits = torch.stack([qkv[i, head, 0] @ qkv[j, head, 1] for j in range(window**2)]) / 2  # sqrt(4)
+                for j in range(window**2):
+                    apart = abs(i // window - j // window) * window + abs(i % window - j % window)
+                    logits[j] += attention.attention_biases[head, apart]
+                out[i, head] = logits.softmax(0) @ qkv[:, head, 2]
+        expected = attention.proj(out.flatten(1))
+        torch.testing.assert_close(attention(x)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_loaded_after_eval_count() -> None:
+    """The published encoder caches its attention biases at `.eval()` and would ignore these."""
+    attention = WindowAttention(8, 2, 3).eval()
+    x = torch.randn(1, 9, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = attention(x)
+        biases = torch.linspace(0, 3, 18).reshape(2, 9)
+        attention.load_state_dict({**attention.state_dict(), "attention_biases": biases})
+        assert (attention(x) - before).abs().max() > 1e-3
+
+
+def test_mobile_sam_finds_the_disc(mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]) -> None:
+    image, inside = disc
+    segmenter = SamSegmenter(mobile_sam, PartitionConfig(size=128, grid=2))
+    points = torch.tensor([[74.5 / 128, 60.5 / 128], [0.1, 0.9]])
+    s = segmenter.scores(segmenter.embed(image), points).numpy()
+    found = np.asarray([score[1::2, 1::2] > 0.5 for score in s])  # 256 -> 128
+    assert (found[0] & inside).sum() / (found[0] | inside).sum() > 0.95
+    assert (found[1] & ~inside).sum() / (found[1] | ~inside).sum() > 0.95
+
+
+def test_scores_do_not_depend_on_the_batch(mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]) -> None:
+    """Tolerance: float32 matrix products of other shapes."""
+    segmenter = SamSegmenter(mobile_sam, PartitionConfig())
+    embedding, points = segmenter.embed(disc[0]), torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
+    together = segmenter.scores(embedding, points)
+    segmenter.batch = 2
+    torch.testing.assert_close(segmenter.scores(embedding, points), together, rtol=0, atol=1e-4)
+
+
+def test_automatic_masks_hold_the_disc(mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]) -> None:
+    image, inside = disc
+    masks = SamSegmenter(mobile_sam, PartitionConfig(size=128, grid=2)).object_masks(image)
+    assert masks.shape[1:] == inside.shape
+    areas = masks.sum((1, 2))
+    assert list(areas) == sorted(areas, reverse=True)
+    overlap = (masks & inside).sum((1, 2)) / (masks | inside).sum((1, 2))
+    assert overlap.max() > 0.95
+
+
+def test_choice_of_mask() -> None:
+    areas = torch.tensor([[4, 2, 0], [3, 0, 5]])
+    logits = torch.where(torch.arange(9).reshape(3, 3) < areas[..., None, None], 1.0, -1.0)
+    iou = torch.tensor([[0.1, 0.2, 0.9], [0.3, 0.8, 0.5]])
+    torch.testing.assert_close(choose_mask(logits, iou, "best"), logits[[0, 1], [2, 1]])
+    torch.testing.assert_close(choose_mask(logits, iou, "smallest"), logits[[0, 1], [1, 0]])  # one with a pixel
+    torch.testing.assert_close(choose_mask(logits[:, :1], iou[:, :1], "single"), logits[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["vit_b", "vit_l", "vit_h"])
+def test_official_kinds_are_told_apart_by_their_tensors(kind: str) -> None:
+    with torch.device("meta"):
+        weights = sam_model_registry[kind]().state_dict()
+    assert detect_kind(weights, "here") == kind
+
+
+def test_a_checkpoint_of_another_kind_lists_every_tensor(shared_data: Path, tmp_path: Path) -> None:
+    weights = torch.load(shared_data / "weights" / "mobile_sam.pt", weights_only=True)
+    weights["mask_decoder.iou_token.weight"] = torch.zeros(1, 7)
+    del weights["prompt_encoder.no_mask_embed.weight"], weights["image_encoder.neck.3.bias"]
+    weights["image_encoder.surplus"] = torch.zeros(1)
+    torch.save(weights, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"odd\.pt: not a checkpoint of mobile-sam") as raised:
+        load_sam(tmp_path / "odd.pt")
+    for line in (
+        "missing: image_encoder.neck.3.bias, prompt_encoder.no_mask_embed.weight",
+        "unexpected: image_encoder.surplus",
+        "misshapen: mask_decoder.iou_token.weight (1, 7) instead of (1, 256)",
+    ):
+        assert line in str(raised.value)
+
+
+def test_a_kind_given_by_name_is_held_to_it(shared_data: Path) -> None:
+    with pytest.raises(ValueError, match=r"not a checkpoint of vit_b\n  missing: image_encoder.blocks.0.attn"):
+        load_sam(shared_data / "weights" / "mobile_sam.pt", "vit_b")
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04cut short"])
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"file\.pt: not a PyTorch checkpoint"):
+        load_sam(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(1)], "expected a mapping"),
+        ({"model": {"a": torch.zeros(1)}}, "expected a mapping"),
+        ({"unet.weight": torch.zeros(1)}, "it starts with unet.weight"),
+        ({}, "it starts with nothing"),
+    ],
+)
+def test_other_networks_checkpoints_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "file.pt")
+    with pytest.raises(ValueError, match=message):
+        load_sam(tmp_path / "file.pt")
+
+
+@pytest.mark.slow
+def test_a_vit_b_checkpoint_is_read_as_it_is(tmp_path: Path) -> None:
+    model = sam_model_registry["vit_b"]()
+    torch.save(model.state_dict(), tmp_path / "sam_vit_b.pth")
+    loaded, kind = load_sam(tmp_path / "sam_vit_b.pth")
+    assert kind == "vit_b"
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
+    segmenter = SamSegmenter(loaded, PartitionConfig(size=64, grid=2))
+    assignment = segmenter(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    assert assignment.shape == (64, 64)
+    assert set(np.unique(assignment)) <= set(range(4))

@@ -1,0 +1,207 @@
+"""Batches of records: complete, reproducible on any number of hosts and workers, and resumed exactly."""
+
+import contextlib
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from elements_jax.config import ElementsConfig
+from elements_jax.records import shard_path, write_tfrecord
+from elements_jax.schema import DROPPED, Record
+from train.data import captions, dataset, require_fit
+
+COUNT, SIDE = 23, 8
+"""Records in the training split, and their images' side."""
+
+
+def _record(number: int) -> Record:
+    """A record told apart by its image's first pixel; it has `number % 4` masks, each of one row."""
+    rng = np.random.default_rng(number)
+    image = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+    image[0, 0] = number
+    label_map = np.full((SIDE, SIDE), number % 4, np.uint16)
+    label_map[1, 2] = DROPPED
+    masks = np.zeros((number % 4, SIDE, SIDE), bool)
+    for row, mask in enumerate(masks):
+        mask[row] = True
+    return Record(image, label_map, f"picture {number}", masks, f"photo {number}", {"num_elements": 4})
+
+
+def _write(folder, split, records, shards):
+    for shard in range(shards):
+        path = shard_path(folder, split, shard, shards)
+        write_tfrecord(path, (record.to_example("png") for record in records[shard::shards]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    _write(folder, "train", [_record(number) for number in range(COUNT)], shards=3)
+    _write(folder, "val", [_record(100), _record(101)], shards=1)
+    return folder
+
+
+def _tokenize(caption: str) -> np.ndarray:
+    return np.array([int(caption.split()[1]), 7])
+
+
+@contextlib.contextmanager
+def _batches(folder, split="train", **options):
+    """`dataset` with small defaults, closed at the end."""
+    defaults = {"batch_size": 4, "seed": 5, "shuffle": True, "tokenize": _tokenize}
+    iterator = dataset(folder, split, **defaults | options)
+    try:
+        yield iterator
+    finally:
+        iterator.close()
+
+
+def _numbers(batches):
+    return np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches]).tolist()
+
+
+def _assert_equal(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], name)
+
+
+def test_a_batch_holds_the_records(folder):
+    with _batches(folder, shuffle=False) as iterator:
+        batch = next(iterator)
+    shapes = {name: (array.dtype.name, array.shape) for name, array in batch.items()}
+    assert shapes == {
+        "image": ("uint8", (4, SIDE, SIDE, 3)),
+        "label_map": ("int32", (4, SIDE, SIDE)),
+        "object_mask": ("bool", (4, SIDE, SIDE)),
+        "tokens": ("int32", (4, 2)),
+        "index": ("int32", (4,)),
+    }
+    for place, number in enumerate((0, 3, 6, 9)):  # the first shard's
+        record = _record(number)
+        np.testing.assert_array_equal(batch["image"][place], record.image)
+        expected = record.label_map.astype(np.int32)
+        expected[1, 2] = 4
+        np.testing.assert_array_equal(batch["label_map"][place], expected)
+        assert batch["tokens"][place].tolist() == [number, 7]
+    assert batch["index"].tolist() == [0, 1, 2, 3]
+
+
+def test_captions_need_no_tokenizer(folder):
+    with _batches(folder, tokenize=None) as iterator:
+        assert "tokens" not in next(iterator)
+    assert list(captions(folder, "val")) == ["picture 100", "picture 101"]
+    assert sorted(captions(folder, "train")) == sorted(f"picture {number}" for number in range(COUNT))
+
+
+def test_every_epoch_holds_every_record_once_in_an_order_of_its_own(folder):
+    with _batches(folder, batch_size=1) as iterator:
+        stream = _numbers(next(iterator) for _ in range(3 * COUNT))
+    epochs = [stream[start : start + COUNT] for start in range(0, 3 * COUNT, COUNT)]
+    assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    with _batches(folder, batch_size=1, seed=6) as iterator:
+        assert _numbers(next(iterator) for _ in range(COUNT)) != epochs[0]
+
+
+def test_a_split_smaller_than_a_batch_repeats_within_it(folder):
+    with _batches(folder, "val", shuffle=False, batch_size=5) as iterator:
+        assert _numbers([next(iterator)]) == [100, 101, 100, 101, 100]
+
+
+def test_masks_are_drawn_one_a_time_and_evenly(folder):
+    drawn = {number: [] for number in range(4)}
+    with _batches(folder, batch_size=COUNT) as iterator:
+        for _ in range(40):
+            batch = next(iterator)
+            for label, mask in zip(batch["label_map"][:, 0, 0], batch["object_mask"], strict=True):
+                rows = np.flatnonzero(mask.any(axis=1))
+                assert len(rows) == (label > 0)  # none where the record has none
+                drawn[int(label)].extend(rows)
+    for masks in (1, 2, 3):
+        # About 220 draws: each mask's share is within 5 standard deviations of an even one.
+        share = np.bincount(drawn[masks], minlength=masks) / len(drawn[masks])
+        np.testing.assert_allclose(share, 1 / masks, atol=5 * 0.5 / np.sqrt(len(drawn[masks])))
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_each_batch_without_overlap(folder, monkeypatch, hosts):
+    with _batches(folder, batch_size=8) as iterator:
+        whole = [next(iterator) for _ in range(6)]
+    parts = []
+    monkeypatch.setattr(jax, "process_count", lambda: hosts)
+    for host in range(hosts):
+        monkeypatch.setattr(jax, "process_index", lambda host=host: host)
+        with _batches(folder, batch_size=8) as iterator:
+            parts.append([next(iterator) for _ in range(6)])
+    for expected, *shares in zip(whole, *parts, strict=True):
+        assert all(len(share["index"]) == 8 // hosts for share in shares)
+        joined = {name: np.concatenate([share[name] for share in shares]) for name in expected}
+        order = np.argsort(joined["index"])
+        _assert_equal({name: array[order] for name, array in joined.items()}, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_continues_exactly(folder, workers):
+    with _batches(folder, workers=workers) as iterator:
+        for _ in range(7):  # into the second epoch
+            next(iterator)
+        state = json.loads(json.dumps(iterator.get_state()))
+        expected = [next(iterator) for _ in range(7)]
+    with _batches(folder, workers=workers) as iterator:
+        iterator.set_state(state)
+        for batch in expected:
+            _assert_equal(next(iterator), batch)
+
+
+def test_workers_change_nothing(folder):
+    with _batches(folder) as alone, _batches(folder, workers=2) as shared:
+        for _ in range(8):
+            _assert_equal(next(shared), next(alone))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_record_is_named(tmp_path, workers):
+    _write(tmp_path, "train", [_record(0), _record(1)], shards=1)
+    path = shard_path(tmp_path, "train", 0, 1)
+    damaged = bytearray(path.read_bytes())
+    damaged[-10] ^= 1
+    path.write_bytes(damaged)
+    with (
+        _batches(tmp_path, workers=workers) as iterator,
+        pytest.raises(ValueError, match=f"{path}: the record at offset .* is damaged"),
+    ):
+        next(iterator)
+
+
+def test_a_record_of_another_size_is_named(tmp_path):
+    other = dataclasses.replace(_record(1), settings={"num_elements": 9})
+    _write(tmp_path, "train", [_record(0), other], shards=1)
+    message = r"00000-of-00001 record 1 \(photo 1\): expected images of 8 x 8 px in 4 elements .*, got .* in 9 elements"
+    with _batches(tmp_path) as iterator, pytest.raises(ValueError, match=message):
+        next(iterator)
+
+
+def test_what_is_missing_is_named(folder, tmp_path, monkeypatch):
+    with pytest.raises(
+        ValueError, match=rf"{folder}: no records of split 'test'; .* elements-test.tfrecord-\?\?\?\?\?-of"
+    ):
+        dataset(folder, "test", batch_size=4, seed=0, shuffle=True, tokenize=None)
+    with pytest.raises(ValueError, match=f"{tmp_path}: no records of split 'train'"):
+        captions(tmp_path, "train")
+    write_tfrecord(shard_path(tmp_path, "val", 0, 1), [])
+    with pytest.raises(ValueError, match=f"{tmp_path}: split 'val' holds no record"):
+        dataset(tmp_path, "val", batch_size=4, seed=0, shuffle=True, tokenize=None)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(ValueError, match="batch_size = 4 must be a multiple of the number of hosts, 3"):
+        dataset(folder, "train", batch_size=4, seed=0, shuffle=True, tokenize=None)
+
+
+def test_records_must_fit_the_model(folder):
+    require_fit(folder, "train", ElementsConfig(image_size=SIDE, grid=2))
+    message = f"{folder}: the model takes images of 8 x 8 px in 9 elements, the records have images of 8 x 8 px in 4"
+    with pytest.raises(ValueError, match=message):
+        require_fit(folder, "train", ElementsConfig(image_size=SIDE, grid=3))

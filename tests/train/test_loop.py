@@ -1,0 +1,139 @@
+"""The loop: what it learns, what it leaves, and that being killed changes nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from elements_jax.weights import Networks, load_params
+from train.autoencoder import AutoencoderStage
+from train.checkpoint import Checkpoints
+from train.config import TrainConfig
+from train.loop import fit
+
+CONFIG = TrainConfig(
+    steps=60,
+    batch_size=8,
+    learning_rate=1e-2,
+    warmup=5,
+    ema_decay=0.9,
+    checkpoint_every=4,
+    sample_every=30,
+    log_every=20,
+)
+
+RUN = """
+import sys, dataclasses
+from pathlib import Path
+from tests.train.conftest import SMALL
+from tests.train.test_loop import CONFIG
+from train.autoencoder import AutoencoderStage
+from train.loop import fit
+
+records, folder, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+fit(AutoencoderStage(SMALL, folder), dataclasses.replace(CONFIG, steps=steps), records, folder / "run")
+"""
+
+
+def start(records: Path, folder: Path, steps: int) -> subprocess.Popen:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", RUN, str(records), str(folder), str(steps)], env=environment)
+
+
+def committed(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in (folder / "run" / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def test_a_run_killed_and_restarted_ends_with_the_same_bits(records, small, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(records, whole, 40).wait() == 0
+    process = start(records, killed, 40)
+    while not committed(killed) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    resumed_from = committed(killed)[-1]
+    assert 0 < resumed_from < 40
+    assert start(records, killed, 40).wait() == 0
+    networks = Networks(small)
+    for name in ("encoder", "decoder"):
+        shapes = getattr(networks, name).shapes()
+        one, other = (load_params(folder / f"{name}.safetensors", shapes) for folder in (whole, killed))
+        for leaf in shapes:
+            np.testing.assert_array_equal(one[leaf], other[leaf], err_msg=f"{name} {leaf}")
+
+
+@pytest.fixture(scope="module")
+def finished(records, small, tmp_path_factory):
+    """(final state, run folder, what the terminal showed) of a whole run."""
+    folder = tmp_path_factory.mktemp("model")
+    state = fit(AutoencoderStage(small, folder), CONFIG, records, folder / "run")
+    return state, folder
+
+
+def test_a_small_run_learns(finished, small, records, capsys):
+    """Golden figure: such a run ended at a held-out loss of 0.03 (mean colour: 0.2); other seeds within 30 %."""
+    state, folder = finished
+    fit(AutoencoderStage(small, folder), TrainConfig(**CONFIG.__dict__ | {"steps": 61}), records, folder / "run")
+    line = next(line for line in capsys.readouterr().out.splitlines() if "held out" in line)
+    assert float(line.split("  loss ")[1].split()[0]) < 0.06
+    assert int(state["step"]) == 60
+
+
+def test_a_checkpoint_holds_the_state_of_its_step_although_training_went_on(finished, small, records, tmp_path):
+    """Saving runs in the background while steps donate the buffers it reads."""
+    state, _ = finished
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+    from train.data import dataset
+
+    iterator = dataset(records, "train", batch_size=8, seed=0, shuffle=True, tokenize=None)
+    next(iterator)
+    expected = jax.device_get(jax.tree.map(lambda leaf: leaf + 0, state))
+    overwrite = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0, state), donate_argnums=0)
+    copy = jax.tree.map(lambda leaf: leaf + 0, state)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(copy, iterator)
+        jax.block_until_ready(overwrite(copy))
+        follows = next(iterator)["index"]
+    again = dataset(records, "train", batch_size=8, seed=0, shuffle=True, tokenize=None)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        restored = checkpoints.restore(shapes, again)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), expected)
+    np.testing.assert_array_equal(next(again)["index"], follows)
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished, small, records):
+    import dataclasses
+
+    _, folder = finished
+    other = dataclasses.replace(small, decoder=dataclasses.replace(small.decoder, channels=24))
+    with pytest.raises(ValueError, match=r"checkpoints: step \d+ is of another model"):
+        fit(AutoencoderStage(other, folder / "other"), CONFIG, records, folder / "run")
+
+
+def test_old_checkpoints_go(finished):
+    _, folder = finished
+    assert len(committed(folder)) == CONFIG.keep
+
+
+def test_sample_grids_show_every_row(finished):
+    _, folder = finished
+    names = sorted(path.name for path in (folder / "run" / "samples").iterdir())
+    assert {"0000030.png", "0000060.png"} <= set(names)
+    with Image.open(folder / "run" / "samples" / "0000060.png") as picture:
+        width, height = picture.size
+    assert width == 8 * (128 + 2)
+    assert height == 3 * (128 + 2 + 14)
+
+
+def test_the_batch_must_split_over_the_devices(small, records, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 3}))
+    with pytest.raises(ValueError, match="batch_size=8 cannot be split over 3 devices"):
+        fit(AutoencoderStage(small, tmp_path), CONFIG, records, tmp_path / "run")

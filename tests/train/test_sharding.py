@@ -1,0 +1,119 @@
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from configs import tiny
+from train.autoencoder import AutoencoderStage
+from train.sharding import make_mesh, shardings, spec
+from train.state import abstract_state, make_optimizer
+
+
+@pytest.mark.parametrize(
+    ("shape", "fsdp", "expected"),
+    [
+        ((), 4, P()),
+        ((320,), 4, P()),  # small
+        ((255, 257), 4, P()),  # small, and divisible nowhere
+        ((320, 1280), 4, P(None, "fsdp")),
+        ((3, 3, 640, 320), 8, P(None, None, "fsdp", None)),
+        ((1281, 640), 8, P(None, "fsdp")),  # the largest axis does not divide
+        ((512, 512), 2, P("fsdp", None)),
+        ((320, 1280), 1, P()),
+    ],
+)
+def test_the_largest_divisible_axis_is_split(shape, fsdp, expected):
+    assert spec("w", shape, fsdp) == expected
+
+
+class Mesh8:
+    """All that the rule asks of a mesh, so that eight devices need not be there."""
+
+    def __init__(self):
+        self.shape = {"data": 1, "fsdp": 8}
+
+
+def test_every_leaf_is_covered_or_all_that_are_not_are_named(monkeypatch):
+    monkeypatch.setattr("train.sharding.NamedSharding", lambda mesh, spec: spec)
+    tree = {"good": jnp.zeros((512, 512)), "odd": {"a": jnp.zeros((511, 513)), "b": jnp.zeros((999, 101))}}
+    with pytest.raises(ValueError, match="fsdp=8") as error:
+        shardings(tree, Mesh8())
+    assert "['odd']['a'] [511, 513]" in str(error.value)
+    assert "['odd']['b'] [999, 101]" in str(error.value)
+    assert "good" not in str(error.value)
+    del tree["odd"]
+    assert shardings(tree, Mesh8()) == {"good": P("fsdp", None)}
+
+
+def test_the_whole_state_is_covered(small, tmp_path):
+    mesh = make_mesh(-1, 1)
+    shapes = abstract_state(AutoencoderStage(small, tmp_path), make_optimizer(tiny.AUTOENCODER))
+    laid_out = shardings(shapes, mesh)
+    assert jax.tree.structure(laid_out) == jax.tree.structure(shapes)
+    assert all(sharding.mesh == mesh for sharding in jax.tree.leaves(laid_out))
+
+
+def test_a_mesh_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="data_parallel=3 x fsdp=5 does not fit 1 devices"):
+        make_mesh(3, 5)
+    assert make_mesh(-1, 1).shape == make_mesh(1, -1).shape == {"data": 1, "fsdp": 1}
+
+
+SCRIPT = """
+import pickle, sys
+import jax, jax.numpy as jnp, numpy as np
+from train import sharding
+from train.config import TrainConfig
+from train.stage import example_keys, normal
+from train.state import abstract_state, init_state, make_optimizer
+from train.step import make_step
+
+class Regression:  # of two layers, with noise drawn for each example
+    def init(self, key):
+        return {"in": jax.random.normal(key, (8, 64)) / 3, "out": jnp.ones((64, 4)) / 8, "bias": jnp.zeros(4)}
+
+    def loss(self, params, frozen, batch, keys):
+        hidden = jnp.tanh((batch["x"] + 0.1 * normal(keys, (8,))) @ params["in"])
+        return jnp.mean((hidden @ params["out"] + params["bias"] - batch["x"][:, :4]) ** 2), {}
+
+sharding.SMALL = 64  # so that there is something to split
+devices, data, fsdp = map(int, sys.argv[1:4])
+jax.config.update("jax_num_cpu_devices", devices)
+train = TrainConfig(steps=9, batch_size=16, learning_rate=1e-2, warmup=1)
+stage, optimizer, mesh = Regression(), make_optimizer(train), sharding.make_mesh(data, fsdp)
+layout = sharding.shardings(abstract_state(stage, optimizer), mesh)
+state = jax.jit(lambda key: init_state(stage, optimizer, key), out_shardings=layout)(jax.random.key(0))
+specs = {name: str(leaf.sharding.spec) for name, leaf in state["params"].items()}
+step = jax.jit(make_step(stage, optimizer, train), out_shardings=(layout, None), donate_argnums=0)
+batch = {"x": np.random.default_rng(0).random((16, 8), np.float32), "index": np.arange(16, dtype=np.int32)}
+batch = jax.device_put(batch, sharding.over_batch(mesh))
+losses = []
+for _ in range(5):
+    state, metrics = step(state, {}, batch, jax.random.key(1))
+    losses.append(float(metrics["loss"]))
+draws = jax.jit(lambda index: normal(example_keys(jax.random.key(1), 4, index), (8,)))(batch["index"])
+with open(sys.argv[4], "wb") as file:
+    pickle.dump((losses, np.asarray(draws), specs), file)
+"""
+
+
+def test_another_mesh_draws_the_same_numbers_and_learns_the_same(tmp_path):
+    found = []
+    for devices, data, fsdp in ((1, 1, 1), (4, 2, 2)):
+        out = tmp_path / f"{devices}.pickle"
+        # Without PJRT_NPROC, collectives of many fake devices on few cores can wait for each other for ever.
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16", "PYTHONPATH": os.pathsep.join(sys.path)}
+        arguments = [devices, data, fsdp, out]
+        subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, check=True)
+        found.append(pickle.loads(out.read_bytes()))
+    (losses_1, draws_1, specs_1), (losses_4, draws_4, specs_4) = found
+    assert specs_1 == {"in": str(P()), "out": str(P()), "bias": str(P())}
+    assert specs_4 == {"in": str(P(None, "fsdp")), "out": str(P("fsdp", None)), "bias": str(P())}
+    np.testing.assert_array_equal(draws_1, draws_4)
+    np.testing.assert_allclose(losses_1, losses_4, rtol=1e-4)  # sums over the batch are taken in another order

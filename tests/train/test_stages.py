@@ -1,0 +1,228 @@
+"""Each stage's loss and wiring, and a model folder from nothing to a pipeline."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elements_jax.config import ModelConfig
+from elements_jax.weights import Networks, load_params, save_params
+from train import cli, diffusion
+from train.autoencoder import AutoencoderStage
+from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+from train.data import dataset
+from train.diffusion import DiffusionStage
+from train.stage import example_keys, psnr, to_float
+from train.text import start_text
+from train.vae import VAEStage, sample_posterior
+
+SHARED = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "sample_count": 2}
+DIFFUSION = DiffusionTrainConfig(**SHARED, text_from_scratch=True)
+
+
+def keys(batch, seed=0):
+    return example_keys(jax.random.key(seed), 0, batch["index"])
+
+
+@pytest.fixture(scope="module")
+def folder(small, records, tmp_path_factory):
+    """A model folder that is ready for stage 2, of random networks."""
+    folder = tmp_path_factory.mktemp("model")
+    small.save(folder / "config.json")
+    networks = Networks(small)
+    for name in ("vae", "encoder", "decoder"):
+        save_params(folder / f"{name}.safetensors", getattr(networks, name).init(jax.random.key(1)))
+    start_text(small, 0, folder, records)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stage(small, folder):
+    return DiffusionStage(small, DIFFUSION, folder)
+
+
+@pytest.fixture(scope="module")
+def params(stage):
+    return stage.init(jax.random.key(2))
+
+
+@pytest.fixture(scope="module")
+def batch(stage, records):
+    return next(dataset(records, "train", batch_size=4, seed=0, shuffle=False, tokenize=stage.tokenize))
+
+
+def with_config(stage, **changes):
+    """The stage with another training configuration."""
+    changed = object.__new__(DiffusionStage)
+    changed.__dict__ = stage.__dict__ | {"train": dataclasses.replace(stage.train, **changes)}
+    return changed
+
+
+ALL_KEPT = {"drop_text": 0.0, "drop_elements": 0.0, "drop_both": 0.0}
+
+
+def test_vae_loss_is_reconstruction_and_divergence(small, batch, tmp_path):
+    light, heavy = (VAEStage(small, VAETrainConfig(**SHARED, kl_weight=weight), tmp_path) for weight in (0.0, 2.0))
+    params = light.init(jax.random.key(0))
+    loss, metrics = light.loss(params, {}, batch, keys(batch))
+    network = light.network.module(params)
+    mean, logvar = network.encode(to_float(batch["image"]))
+    decoded = network.decode(sample_posterior(mean, logvar, keys(batch)))
+    np.testing.assert_allclose(loss, np.abs(decoded - to_float(batch["image"])).mean(), rtol=1e-5)
+    mean, logvar = np.asarray(mean, np.float64), np.asarray(logvar, np.float64)
+    divergence = np.mean([0.5 * np.sum(mean[b] ** 2 + np.exp(logvar[b]) - 1 - logvar[b]) for b in range(4)])
+    np.testing.assert_allclose(metrics["kl"], divergence, rtol=1e-4)
+    np.testing.assert_allclose(heavy.loss(params, {}, batch, keys(batch))[0] - loss, 2 * divergence / 768, rtol=1e-3)
+
+
+def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
+    stage = VAEStage(small, VAETrainConfig(**SHARED), tmp_path)
+    params = stage.init(jax.random.key(0))
+    stage.export(params, {}, batch, keys(batch))
+    config = ModelConfig.load(tmp_path / "config.json")
+    posterior = stage.network.module(params).encode(to_float(batch["image"]))
+    latent = sample_posterior(*posterior, keys(batch)) * config.vae.scaling_factor
+    assert float(jnp.std(latent)) == pytest.approx(1, abs=1e-4)
+    assert VAEStage(small, VAETrainConfig(**SHARED), tmp_path).model == config  # the folder's factor stays
+
+
+def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
+    stage = AutoencoderStage(small, tmp_path)
+    params = stage.init(jax.random.key(0))
+    loss, metrics = stage.loss(params, {}, batch, keys(batch))
+    pictures = stage.pictures(params, {}, batch, keys(batch))
+    error = np.asarray(pictures["reconstruction"] - pictures["input"], np.float64)
+    np.testing.assert_allclose(loss, (error**2).mean(), rtol=1e-5)
+    assert metrics["psnr"] == psnr(pictures["reconstruction"], pictures["input"])
+    gradient = jax.grad(lambda p: stage.loss(p, {}, batch, keys(batch))[0])(params)
+    for network in ("encoder", "decoder"):
+        assert any(np.abs(leaf).max() > 0 for leaf in gradient[network].values())
+
+
+def test_random_partition_extracts_with_the_label_map_of_another_example(stage, params, batch, monkeypatch):
+    seen = []
+    encode = diffusion.encode_image
+    monkeypatch.setattr(diffusion, "encode_image", lambda *arguments: seen.append(arguments[2:]) or encode(*arguments))
+    for random_partition in (True, False):
+        with_config(stage, random_partition=random_partition).loss(params, stage.frozen, batch, keys(batch))
+    (image, other), (_, own) = seen
+    np.testing.assert_array_equal(image, to_float(batch["image"]))
+    np.testing.assert_array_equal(own, batch["label_map"])
+    for b in range(4):
+        np.testing.assert_array_equal(other[b], batch["label_map"][b - 1])
+        assert (other[b] != own[b]).any()
+
+
+def test_element_dropout_deletes_what_another_examples_mask_touches(stage, params, batch, monkeypatch):
+    seen = []
+    tokens = diffusion.tokens
+    monkeypatch.setattr(diffusion, "tokens", lambda elements, f: seen.append(elements.valid) or tokens(elements, f))
+    masks = np.zeros_like(batch["object_mask"])
+    masks[1, :2, :2] = True  # touches the first element alone, whatever the partition, and is laid over example 0
+    for probability in (1.0, 0.0):
+        changed = with_config(stage, element_dropout=probability)
+        changed.loss(params, stage.frozen, batch | {"object_mask": masks}, keys(batch))
+    expected = np.ones((4, 4), bool)
+    expected[0, 0] = False
+    np.testing.assert_array_equal(seen[0], expected)
+    assert seen[1].all()
+
+
+@pytest.mark.parametrize(
+    ("dropped", "text_matters", "elements_matter"),
+    [("none", True, True), ("drop_text", False, True), ("drop_elements", True, False), ("drop_both", False, False)],
+)
+def test_a_dropped_condition_leaves_no_trace(stage, params, batch, dropped, text_matters, elements_matter):
+    probabilities = ALL_KEPT if dropped == "none" else ALL_KEPT | {dropped: 1.0}
+    changed = with_config(stage, **probabilities)
+    loss = jax.jit(lambda batch: changed.loss(params, stage.frozen, batch, keys(batch))[0])
+    other_text = batch | {"tokens": np.roll(batch["tokens"], 1, axis=0)[::-1] * 0 + 3}
+    other_elements = batch | {"label_map": 3 - batch["label_map"] % 4}
+    assert (loss(batch) != loss(other_text)) == text_matters
+    assert (loss(batch) != loss(other_elements)) == elements_matter
+
+
+def test_dropped_text_is_the_empty_prompt(stage, params, batch):
+    empty = batch | {"tokens": np.tile(stage.tokenize(""), (4, 1))}
+    kept, dropped = with_config(stage, **ALL_KEPT), with_config(stage, **ALL_KEPT | {"drop_text": 1.0})
+    assert (
+        kept.loss(params, stage.frozen, empty, keys(batch))[0]
+        == dropped.loss(params, stage.frozen, batch, keys(batch))[0]
+    )
+
+
+def test_only_the_unet_is_trained_in_stage_2(stage, params, batch):
+    gradient = jax.grad(lambda p: stage.loss(p, stage.frozen, batch, keys(batch))[0])(params)
+    assert gradient.keys() == stage.networks.unet.shapes().keys()
+    assert set(stage.frozen) == {"vae", "encoder", "text_encoder"}
+
+
+def test_frozen_parameters_are_no_constants_of_the_step(stage, params, batch):
+    jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, batch, keys(batch))
+    assert max((np.size(constant) for constant in jaxpr.consts), default=0) < 100  # the empty prompt's tokens at most
+
+
+def test_from_nothing_to_a_pipeline(small, records, tmp_path, capsys):
+    folder = tmp_path / "model"
+    trains = {"vae": VAETrainConfig(**SHARED), "autoencoder": TrainConfig(**SHARED), "diffusion": DIFFUSION}
+    for name, train in trains.items():
+        cli.run(name, cli.Job(data=records, model=folder, train=train, config=small))
+    from elements_jax.pipeline import ElementsPipeline
+
+    pipeline = ElementsPipeline.load(folder)
+    shapes = Networks(small).unet.shapes()
+    loaded = load_params(folder / "unet.safetensors", shapes)
+    assert all((loaded[name] == pipeline.params["unet"][name]).all() for name in shapes)
+    shown = capsys.readouterr().out
+    assert "has no text encoder" in shown
+    assert "step 2/2  loss" in shown
+    for name in trains:
+        assert (folder / "runs" / name / "samples" / "0000002.png").stat().st_size > 0
+        assert list((folder / "runs" / name).glob("events.out.tfevents.*"))
+
+
+def test_a_bad_model_folder_is_one_clear_error(small, records, folder, tmp_path):
+    def train(where, config=DIFFUSION, model=small):
+        cli.run("diffusion", cli.Job(data=records, model=where, train=config, config=model))
+
+    with pytest.raises(FileNotFoundError, match=r"lacks vae.safetensors \(made by .*encoder.safetensors \(made by"):
+        train(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"text_encoder.safetensors \(made by"):
+        train(tmp_path / "sterner", dataclasses.replace(DIFFUSION, text_from_scratch=False))
+    other = dataclasses.replace(small, unet=dataclasses.replace(small.unet, norm_groups=2))
+    with pytest.raises(ValueError, match=r"config.json is of another model.*\['unet'\]"):
+        train(folder, model=other)
+    larger = dataclasses.replace(small, elements=dataclasses.replace(small.elements, image_size=32))
+    with pytest.raises(ValueError, match=r"32 x 32 px.* 16 x 16 px"):
+        train(tmp_path / "larger", model=larger)
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused(small, folder, tmp_path):
+    for path in folder.glob("*.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["truncation"]["max_length"] = tokenizer["padding"]["strategy"]["Fixed"] = 7
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match=r"tokenizer\.json pads to 7 tokens"):
+        DiffusionStage(small, DIFFUSION, tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a file of the tokenizers library"):
+        DiffusionStage(small, DIFFUSION, tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        DiffusionStage(small, DIFFUSION, tmp_path)
+
+
+def test_captions_become_known_words(stage):
+    tokens = stage.tokenize("A red square")
+    assert tokens.shape == (6,)
+    unknown, start, end = range(3)
+    assert tokens[0] == start
+    assert tokens[4:].tolist() == [end, end]
+    assert unknown not in tokens
+    assert unknown in stage.tokenize("a purple square")
+    assert stage.tokenize("").tolist() == [start, end, end, end, end, end]
+    assert stage.tokenize("a red square " * 9).shape == (6,)
