@@ -31,7 +31,7 @@ MODEL = ModelConfig(
         channels=128,
         self_heads=4,
         cross_heads=1,  # as the paper's
-        query_grid=16,  # a query paints 4 x 4 px: four queries an element, as in the paper, so that attention can tell them apart
+        query_grid=16,  # a query paints 4 x 4 px; four queries an element, as in the paper
     ),
     vae=VAEConfig(
         block_out_channels=(16, 32, 64),  # 64 px -> a latent of 16 x 16

@@ -33,8 +33,8 @@ def attention_in_steps(
 ) -> Float[Array, "B Q heads C"]:
     """`attention` as a loop over as many heads, or queries of one head, as make `SCORES_A_STEP` scores.
 
-    On a CPU it is bound by what the scores, (B, heads, Q, K) in all, move through memory. Kept in cache they are made twice
-    as fast or more, and it pays to make them again for the gradient rather than to store them.
+    On a CPU attention is bound by moving its scores, (B, heads, Q, K) in all, through memory. In cache they are made at
+    least twice as fast, and for the gradient it pays to make them again rather than to store them.
     """
     batch, queries, heads, channels = q_BxQxhxC.shape
     keys = k_BxKxhxC.shape[1]

@@ -1,14 +1,14 @@
 """The `elements` command: partition, train, encode, edit, reconstruct, scenes.
 
-The one module here that reaches for `partition` and `train`, and only when their command is called, so that each command
-needs no more than its own packages.
+The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
+command needs no more than its own packages.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -57,8 +57,8 @@ class Sampling:
 class Encode:
     """Divide a photograph into its elements and encode them.
 
-    Writes OUT, a NumPy archive (image, label_map, content, position, valid) that `elements edit` and `elements reconstruct`
-    take instead of a photograph, and OUT with the suffix .png, which shows the number of every element.
+    Writes OUT, a NumPy archive (image, label_map, content, position, valid) that `elements edit` and `elements
+    reconstruct` take instead of a photograph, and OUT with the suffix .png, which shows the number of every element.
     """
 
     photo: tyro.conf.Positional[Path]
@@ -228,7 +228,7 @@ def _read(
     elements = pipeline.config.elements
     config = PartitionConfig(size=elements.image_size, grid=elements.grid)
     _, segmenter = make_segmenter(source.segmenter, source.checkpoint, config)
-    image = read_photo(path.parent, path.name, config.size).image
+    image = read_photo(path.parent, PurePosixPath(path.name), config.size).image
     return image, partition_image(image, segmenter, config).label_map
 
 

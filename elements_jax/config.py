@@ -40,7 +40,6 @@ class EncoderConfig:
 
     base_channels: int = 128  # as SD's VAE [settled]
     multipliers: tuple[int, ...] = (1, 2, 4, 4)  # channels of a level over base; one stride-2 convolution a level
-    middle_blocks: int = 2  # residual blocks in the middle; attention sits after the first (Appendix C.1)
     norm_groups: int = 32  # as SD's VAE
 
 

@@ -8,28 +8,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from elements_jax.attention import attention
 from elements_jax.config import DecoderConfig, ElementsConfig
 from elements_jax.elements import ImageElements, embed_position, tokens
-
-
-class Attention(nnx.Module):
-    """Multi-head attention. Keys and values have no bias, so that a zero token has logit 0 and value 0."""
-
-    def __init__(
-        self, channels: int, key_channels: int, value_channels: int, heads: int, dtype: DTypeLike, *, rngs: nnx.Rngs
-    ):
-        self.heads = heads
-        self.to_q = nnx.Linear(channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
-        self.to_k = nnx.Linear(key_channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
-        self.to_v = nnx.Linear(value_channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
-        self.to_out = nnx.Linear(channels, channels, dtype=dtype, rngs=rngs)
-
-    def __call__(
-        self, x: Float[Array, "B Q C"], keys: Float[Array, "B K Ck"], values: Float[Array, "B K Cv"]
-    ) -> Float[Array, "B Q C"]:
-        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in (self.to_q(x), self.to_k(keys), self.to_v(values)))
-        return self.to_out(attention(q, k, v).reshape(x.shape))
+from elements_jax.unet_blocks import Attention
 
 
 class SelfAttentionLayer(nnx.Module):
@@ -38,14 +19,14 @@ class SelfAttentionLayer(nnx.Module):
     def __init__(self, config: DecoderConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
         channels = config.channels
         self.norm_attention = nnx.LayerNorm(channels, rngs=rngs)
-        self.attention = Attention(channels, channels, channels, config.self_heads, dtype, rngs=rngs)
+        self.attention = Attention(channels, channels, config.self_heads, dtype=dtype, rngs=rngs)
         self.norm_mlp = nnx.LayerNorm(channels, rngs=rngs)
         self.expand = nnx.Linear(channels, config.mlp_ratio * channels, dtype=dtype, rngs=rngs)
         self.contract = nnx.Linear(config.mlp_ratio * channels, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B Q C"]) -> Float[Array, "B Q C"]:
         normed = self.norm_attention(x)
-        x = x + self.attention(normed, normed, normed)
+        x = x + self.attention(normed, self.attention.keys_values(normed))
         return x + self.contract(nnx.gelu(self.expand(self.norm_mlp(x)), approximate=False))
 
 
@@ -60,9 +41,9 @@ class DecoderBlock(nnx.Module):
         self.cross_attention = Attention(
             config.channels,
             elements.token_channels,
-            elements.content_channels,
             config.cross_heads,
-            dtype,
+            value_channels=elements.content_channels,
+            dtype=dtype,
             rngs=rngs,
         )
         self.self_attention = nnx.List([SelfAttentionLayer(config, dtype, rngs=rngs) for _ in range(2)])
@@ -70,7 +51,7 @@ class DecoderBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "B Q C"], keys: Float[Array, "B N E"], values: Float[Array, "B N D"]
     ) -> Float[Array, "B Q C"]:
-        x = x + self.cross_attention(self.norm(x), keys, values)
+        x = x + self.cross_attention(self.norm(x), self.cross_attention.keys_values(keys, values))
         for layer in self.self_attention:
             x = layer(x)
         return x

@@ -16,7 +16,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Demo:
-    """Partition photographs, train `tiny` on synthetic scenes, edit held-out scenes and a photograph, write a report."""
+    """Partition photographs, train `tiny` on synthetic scenes, edit held-out scenes and photographs, write a report."""
 
     out: tyro.conf.Positional[Path]
     """Folder for everything; what a run that was cut short left there is used again."""

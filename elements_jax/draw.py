@@ -1,4 +1,4 @@
-"""Pictures that explain: element boundaries and numbers, and an edit in the red and green dots of the paper's figures."""
+"""Pictures that explain: element boundaries and numbers, and edits in the red and green dots of the paper's figures."""
 
 from collections.abc import Sequence
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from elements_jax.config import ElementsConfig, EncoderConfig
 from elements_jax.unet_blocks import Downsample, GroupNorm, ResnetBlock
-from elements_jax.vae import EPSILON, PixelAttention
+from elements_jax.vae import EPSILON, MiddleBlock
 
 
 class ContentEncoder(nnx.Module):
@@ -32,8 +32,7 @@ class ContentEncoder(nnx.Module):
             channels = multiplier * config.base_channels
             self.downsamplers.append(Downsample(channels, ((0, 1), (0, 1)), dtype=dtype, rngs=rngs))
 
-        self.mid_resnets = nnx.List([resnet(channels, channels) for _ in range(config.middle_blocks)])
-        self.mid_attention = PixelAttention(channels, groups, dtype=dtype, rngs=rngs)
+        self.mid_block = MiddleBlock(channels, groups, dtype=dtype, rngs=rngs)
         self.norm_out = GroupNorm(groups, channels, EPSILON, dtype)
         rest = elements.patch_size // 2 ** len(config.multipliers)  # side of what is left of the patch: 2 in the paper
         self.conv_out = nnx.Conv(
@@ -45,9 +44,5 @@ class ContentEncoder(nnx.Module):
         x = self.conv_in(pixels.reshape(-1, *pixels.shape[2:]))
         for resnet, downsample in zip(self.resnets, self.downsamplers, strict=True):
             x = downsample(resnet(x))
-        first, *others = self.mid_resnets
-        x = self.mid_attention(first(x))
-        for resnet in others:
-            x = resnet(x)
-        x = jax.nn.silu(self.norm_out(x)).astype(jnp.float32)
+        x = jax.nn.silu(self.norm_out(self.mid_block(x))).astype(jnp.float32)
         return self.conv_out(x).reshape(*pixels.shape[:2], -1)

@@ -48,8 +48,8 @@ def decode_elements(
 ) -> Float[Array, "B H W 3"]:
     """D(z_T, C, S): images in [-1, 1] from elements and prompt tokens, by guided DDIM (Section 3.3 and 4.1).
 
-    `params` holds those of "text_encoder", "unet" and "vae"; `empty_prompt` is the tokens of "". The conditioned and the
-    unconditioned prediction are one batch, and their keys and values are projected once, not once a step.
+    `params` holds those of "text_encoder", "unet" and "vae"; `empty_prompt` is the tokens of "". The conditioned and
+    the unconditioned prediction are one batch, and their keys and values are projected once, not once a step.
     """
     config = networks.config
     unet = networks.unet.module(params["unet"])
@@ -86,7 +86,7 @@ class ElementsPipeline:
     def load(cls, folder: Path) -> "ElementsPipeline":
         """Open a model folder, as training writes it.
 
-        Raises FileNotFoundError or ValueError that names every file that is missing and every parameter that does not fit.
+        Raises FileNotFoundError or ValueError naming every file that is missing and parameter that does not fit.
         """
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} is no model folder: it has no config.json (`elements train` makes one)")
@@ -102,7 +102,8 @@ class ElementsPipeline:
         size = self.config.elements.image_size
         if image.shape[1:3] != (size, size) or label_map.shape[1:] != (size, size):
             raise ValueError(
-                f"the model takes images and label maps of {size} x {size} px, not {image.shape[1:3]}, {label_map.shape[1:]}"
+                f"the model takes images and label maps of {size} x {size} px, "
+                f"not {image.shape[1:3]} and {label_map.shape[1:]}"
             )
         return self._encode(self.params, jnp.asarray(image) / 127.5 - 1, jnp.asarray(label_map, jnp.int32))
 
@@ -123,8 +124,8 @@ class ElementsPipeline:
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Pictures of a batch of elements, each with its prompt ("" for none) and its seed.
 
-        `guidance` and `steps` are the configuration's where they are None. A new number of images or steps compiles anew;
-        prompts, seeds and guidance do not.
+        `guidance` and `steps` are the configuration's where they are None. A new number of images or steps compiles
+        anew; prompts, seeds and guidance do not.
         """
         z = self.config.latent_size, self.config.latent_size, self.config.vae.latent_channels
         noise = jnp.stack([jax.random.normal(jax.random.key(seed), z) for seed in seeds])

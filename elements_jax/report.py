@@ -16,7 +16,7 @@ from elements_jax.draw import boundaries, edit_dots, enlarge
 from elements_jax.edits import Canvas, batched
 from elements_jax.pipeline import ElementsPipeline
 from elements_jax.records import TFRecordSource, find_shards
-from elements_jax.scene_edits import OBJECT_SHARE, EditCase, decode_cases, edit_cases, kind, psnr, scene_of, score
+from elements_jax.scene_edits import OBJECT_SHARE, decode_cases, edit_cases, kind, psnr, scene_of, score
 from elements_jax.schema import Record
 from elements_jax.script import Compose, Delete, Edit, EditScript, Move, Resize, apply
 

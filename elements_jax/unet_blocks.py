@@ -6,7 +6,7 @@ Attribute names follow diffusers' where they say enough; `convert.py` holds the 
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ class GroupNorm(nnx.Module):
         return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
 
 
-class Conv3x3(nnx.Conv):
+class Conv3x3(nnx.Module):
     """A 3 x 3 convolution that keeps the image's size.
 
     On 2 x 2 pixels every output sees every input, so it is a dense layer of the same arithmetic; written as one it is a
@@ -67,16 +67,21 @@ class Conv3x3(nnx.Conv):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        super().__init__(in_channels, out_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (3, 3, in_channels, out_channels)))
+        self.bias = nnx.Param(jnp.zeros(out_channels))
+        self.dtype = dtype
 
     def __call__(self, x: Float[Array, "B H W C1"]) -> Float[Array, "B H W C2"]:
-        if x.shape[1:3] != (2, 2):
-            return super().__call__(x)
         x, kernel, bias = (value.astype(self.dtype) for value in (x, self.kernel[...], self.bias[...]))
+        if x.shape[1:3] != (2, 2):
+            return (
+                lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+            )
+        in_channels, out_channels = kernel.shape[2:]
         tap = jnp.arange(2)[:, None] - jnp.arange(2) + 1  # [from, to]: the kernel's row or column between two pixels
         dense = kernel[tap[:, None, :, None], tap[None, :, None, :]]  # (y, x, to y, to x, in, out)
-        dense = dense.transpose(0, 1, 4, 2, 3, 5).reshape(4 * self.in_features, 4 * self.out_features)
-        return (x.reshape(-1, 4 * self.in_features) @ dense).reshape(-1, 2, 2, self.out_features) + bias
+        dense = dense.transpose(0, 1, 4, 2, 3, 5).reshape(4 * in_channels, 4 * out_channels)
+        return (x.reshape(-1, 4 * in_channels) @ dense).reshape(-1, 2, 2, out_channels) + bias
 
 
 class ResnetBlock(nnx.Module):
@@ -136,7 +141,11 @@ class Upsample(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention, its keys and values projected apart so that those of a fixed context are made only once."""
+    """Multi-head attention, its keys and values projected apart so that those of a fixed context are made only once.
+
+    Without `qkv_bias` a zero token has logit 0 and value 0. Values come from the same context as the keys unless
+    `value_channels` says otherwise.
+    """
 
     def __init__(
         self,
@@ -144,21 +153,25 @@ class Attention(nnx.Module):
         context_channels: int,
         heads: int,
         *,
+        value_channels: int | None = None,
         qkv_bias: bool = False,
         zero_init: bool = False,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.heads = heads
+        value_channels = context_channels if value_channels is None else value_channels
         self.to_q = nnx.Linear(channels, channels, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
         self.to_k = nnx.Linear(context_channels, channels, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
-        self.to_v = nnx.Linear(context_channels, channels, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
+        self.to_v = nnx.Linear(value_channels, channels, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
         kernel_init = nnx.initializers.zeros if zero_init else nnx.initializers.lecun_normal()
         self.to_out = nnx.Linear(channels, channels, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
-    def keys_values(self, context: Float[Array, "B K C"]) -> KeysValues:
+    def keys_values(self, context: Float[Array, "B K C"], values: Float[Array, "B K Cv"] | None = None) -> KeysValues:
         """Project a context: text, element tokens, or for self-attention the features themselves."""
-        return KeysValues(self._split(self.to_k(context)), self._split(self.to_v(context)))
+        return KeysValues(
+            self._split(self.to_k(context)), self._split(self.to_v(context if values is None else values))
+        )
 
     def __call__(self, x: Float[Array, "B Q C"], context: KeysValues) -> Float[Array, "B Q C"]:
         return self.to_out(attention(self._split(self.to_q(x)), context.keys, context.values).reshape(x.shape))
@@ -255,7 +268,7 @@ class Level(nnx.Module):
     def __init__(
         self,
         resnets: Sequence[ResnetBlock],
-        attentions: Sequence[nnx.Module] = (),
+        attentions: Sequence[Any] = (),  # Transformer2D in the UNet, PixelAttention in the VAE
         resample: Downsample | Upsample | None = None,
     ):
         self.resnets = nnx.List(resnets)

@@ -25,13 +25,18 @@ class PixelAttention(nnx.Module):
         return x + self.attention(pixels, self.attention.keys_values(pixels)).reshape(x.shape)
 
 
-def _middle(channels: int, groups: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> Level:
-    resnets = [ResnetBlock(channels, channels, groups, epsilon=EPSILON, dtype=dtype, rngs=rngs) for _ in range(2)]
-    return Level(resnets, [PixelAttention(channels, groups, dtype=dtype, rngs=rngs)])
+class MiddleBlock(nnx.Module):
+    """Residual block, attention, residual block, at the lowest resolution."""
 
+    def __init__(self, channels: int, groups: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        def resnet() -> ResnetBlock:
+            return ResnetBlock(channels, channels, groups, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
-def _run_middle(block: Level, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-    return block.resnets[1](block.attentions[0](block.resnets[0](x)))
+        self.resnets = nnx.List([resnet(), resnet()])
+        self.attentions = nnx.List([PixelAttention(channels, groups, dtype=dtype, rngs=rngs)])
+
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
 class Encoder(nnx.Module):
@@ -50,7 +55,7 @@ class Encoder(nnx.Module):
             last = level == len(widths) - 1
             down = None if last else Downsample(channels, ((0, 1), (0, 1)), dtype=dtype, rngs=rngs)
             self.down_blocks.append(Level(resnets, resample=down))
-        self.mid_block = _middle(channels, groups, dtype=dtype, rngs=rngs)
+        self.mid_block = MiddleBlock(channels, groups, dtype=dtype, rngs=rngs)
         self.conv_norm_out = GroupNorm(groups, channels, EPSILON, dtype)
         self.conv_out = nnx.Conv(channels, 2 * config.latent_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
 
@@ -61,7 +66,7 @@ class Encoder(nnx.Module):
                 x = resnet(x)
             if level.resample is not None:
                 x = level.resample(x)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(_run_middle(self.mid_block, x))))
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(self.mid_block(x))))
 
 
 class Decoder(nnx.Module):
@@ -71,7 +76,7 @@ class Decoder(nnx.Module):
         widths, groups = config.block_out_channels[::-1], config.norm_groups
         channels = widths[0]
         self.conv_in = nnx.Conv(config.latent_channels, channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
-        self.mid_block = _middle(channels, groups, dtype=dtype, rngs=rngs)
+        self.mid_block = MiddleBlock(channels, groups, dtype=dtype, rngs=rngs)
         self.up_blocks: nnx.List[Level] = nnx.List([])
         for level, width in enumerate(widths):
             resnets = []
@@ -84,7 +89,7 @@ class Decoder(nnx.Module):
         self.conv_out = nnx.Conv(channels, 3, (3, 3), padding=1, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W 3"]:
-        x = _run_middle(self.mid_block, self.conv_in(latent))
+        x = self.mid_block(self.conv_in(latent))
         for level in self.up_blocks:
             for resnet in level.resnets:
                 x = resnet(x)

@@ -93,13 +93,12 @@ def _upsample(s: Float[Tensor, "N h w"], size: tuple[int, int]) -> Iterator[Floa
 
 def _running_argmax(chunks: Iterable[Float[Tensor, "n H W"]]) -> Int[Tensor, "H W"]:
     """argmax over the first axis of the chunks' concatenation, with one chunk in memory; the first of equals wins."""
-    best, label, start = None, None, 0
+    chunks = iter(chunks)
+    first = next(chunks)
+    (best, g), start = first.max(dim=0), len(first)
     for values in chunks:
         value, index = values.max(dim=0)
-        if best is None:
-            best, label = value, index
-        else:
-            better = value > best
-            best, label = torch.where(better, value, best), torch.where(better, index + start, label)
+        better = value > best
+        best, g = torch.where(better, value, best), torch.where(better, start + index, g)
         start += len(values)
-    return label
+    return g

@@ -24,13 +24,11 @@ class PartitionConfig:
     distance: Literal["squared", "linear"] = "squared"
     """d of Eq. 1: the Euclidean distance or its square, where the image has side 1 [settled]."""
     mask: Literal["best", "single", "smallest"] = "best"
-    """Which mask scores a query: of SAM's three candidates the one with the highest predicted IoU or the smallest one,
-    or SAM's single-mask output [settled]."""
+    """Of SAM's three masks of a query, the one it trusts most or the smallest; or its single-mask output [settled]."""
     opening: bool = False
     """Open every element by 3 x 3 pixels before its largest component is taken (Algorithm 2, line 8) [settled]."""
     compactness: float = 20.0
-    """SLIC's weight of the distance against the colour; the other segmenters ignore it. On photographs (BSDS) elements
-    cross object boundaries least at 10 to 20, on 64 px scenes in an 8 x 8 grid at 40."""
+    """SLIC's weight of the distance against the colour: 10 to 20 suits photographs, 40 the 64 px scenes."""
 
     def __post_init__(self) -> None:
         for name in ("size", "iterations", "compactness"):

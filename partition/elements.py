@@ -1,7 +1,7 @@
 """From an assignment of pixels to a partition: the end of Algorithm 2, in NumPy, the same for every segmenter."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt16
@@ -12,6 +12,7 @@ from elements_jax.schema import DROPPED
 from partition.config import PartitionConfig
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """Divides an image into at most N elements, N = config.num_elements."""
 

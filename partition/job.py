@@ -4,15 +4,17 @@ import json
 import multiprocessing
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
+import numpy as np
 import tyro
+from jaxtyping import Bool, UInt8
 from tqdm import tqdm
 
 from elements_jax.records import DATASET, shard_path, write_tfrecord
@@ -24,6 +26,8 @@ from partition.picture import draw_partition
 from partition.superpixels import Grid, Slic
 from partition.tfds_metadata import write_metadata
 
+FindObjects: TypeAlias = Callable[[UInt8[np.ndarray, "H W 3"]], Bool[np.ndarray, "M H W"]]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -33,17 +37,16 @@ class Job:
     became of every photo: its elements and dropped pixels, or why it was skipped.
     """
 
-    photos: tyro.conf.Positional[Path]
+    photos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS")]
     """Folder of photographs; folders below it are searched too, but for those named `masks`."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the records."""
     segmenter: Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"] = "sam"
     """SAM (`sam` finds out which the checkpoint is; the next four name it), SLIC superpixels, or a regular grid."""
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Official checkpoint of SAM or MobileSAM."""
-    masks: str | None = None
-    """Object masks: a folder that holds, for each photo, STEM.png (a label map, 0 is no object) or STEM/*.png (one
-    object each); or `auto`, SAM's automatic mask generator."""
+    masks: Annotated[str | None, tyro.conf.arg(metavar="DIR|auto")] = None
+    """Object masks: DIR/STEM.png (label maps, 0 is no object), DIR/STEM/*.png (one object each), or SAM's own."""
     split: str = "train"
     """Name of the split."""
     shards: int = 1
@@ -52,9 +55,9 @@ class Job:
     """How images are stored: JPEG at quality 95; or PNG, which is exact, and better for small pictures."""
     pictures: int = 0
     """Draw the partition of the first so many photos, in OUT/pictures."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the split if it is there already."""
-    device: Literal["cpu", "cuda"] | None = None
+    device: Annotated[Literal["cpu", "cuda"] | None, tyro.conf.arg(metavar="cpu|cuda")] = None
     """Where SAM runs; by default on a GPU if there is one."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes for SLIC and grid; SAM runs in one. The records do not depend on it."""
@@ -79,13 +82,22 @@ def run(job: Job) -> dict[str, Any]:
     A photo that cannot be read is skipped. Raises ValueError for what concerns all photos, such as a wrong checkpoint.
     """
     names = _check(job)
-    kind, segmenter = make_segmenter(job)
+    kind, segmenter, find_objects = make_segmenter(job)
+    if job.masks == "auto" and find_objects is None:
+        raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
     job.out.mkdir(parents=True, exist_ok=True)
     for path in _existing(job):
         path.unlink()
 
     settings = {**asdict(job.config), "segmenter": kind, "num_elements": job.config.num_elements}
-    outcomes = tqdm(_outcomes(job, names, segmenter, settings), total=len(names), desc="partition", unit="photo")
+    work = partial(
+        divide,
+        job=job,
+        settings=settings,
+        segmenter=segmenter,
+        find_objects=find_objects if job.masks == "auto" else None,
+    )
+    outcomes = iter(tqdm(_outcomes(work, job, names), total=len(names), desc="partition", unit="photo"))
     done: list[Outcome] = []
 
     def examples(count: int) -> Iterator[bytes]:
@@ -110,15 +122,15 @@ def run(job: Job) -> dict[str, Any]:
     return summary
 
 
-def make_segmenter(job: Job) -> tuple[str, Segmenter]:
-    """The segmenter of a job, and its name as the records keep it: for SAM, the checkpoint's kind."""
+def make_segmenter(job: Job) -> tuple[str, Segmenter, FindObjects | None]:
+    """The segmenter, its name as the records keep it (the checkpoint's kind), and what finds objects, which SAM has."""
     match job.segmenter:
         case "slic":
-            return job.segmenter, Slic(job.config)
+            return job.segmenter, Slic(job.config), None
         case "grid":
-            return job.segmenter, Grid(job.config)
+            return job.segmenter, Grid(job.config), None
         case name:
-            # Only here is PyTorch needed; the processes that run SLIC and grid start in a third of the time without.
+            # PyTorch is imported for SAM alone: the processes of SLIC and grid start in a third of the time without it.
             import torch
 
             from partition.sam import SamSegmenter, load_sam
@@ -127,36 +139,43 @@ def make_segmenter(job: Job) -> tuple[str, Segmenter]:
                 raise ValueError(f"--segmenter {name} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
             model, kind = load_sam(job.checkpoint, None if name == "sam" else name)
             device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            return kind, SamSegmenter(model.to(device), job.config)
+            segmenter = SamSegmenter(model.to(device), job.config)
+            return kind, segmenter, segmenter.object_masks
 
 
-def divide(name: PurePosixPath, draw: bool, *, job: Job, segmenter: Segmenter, settings: dict[str, Any]) -> Outcome:
-    """Make one photo a record. `draw` asks for the picture of its partition too."""
+def divide(
+    name: PurePosixPath,
+    draw: bool,
+    *,
+    job: Job,
+    settings: dict[str, Any],
+    segmenter: Segmenter,
+    find_objects: FindObjects | None,
+) -> Outcome:
+    """Make one photo a record; `draw` asks for the picture of its partition too."""
+    masks = None if find_objects or job.masks is None else Path(job.masks)
     try:
-        photo = read_photo(job.photos, name, job.config.size, None if job.masks in (None, "auto") else Path(job.masks))
+        photo = read_photo(job.photos, name, job.config.size, masks)
     except Exception as error:  # decoders raise all sorts on damaged files
         return Outcome(str(name), skipped=str(error) or type(error).__name__)
     result = partition_image(photo.image, segmenter, job.config)
-    masks = segmenter.object_masks(photo.image) if job.masks == "auto" else photo.object_masks
+    objects = find_objects(photo.image) if find_objects else photo.object_masks
     if draw:
         path = job.out / "pictures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_partition(photo.image, result).save(path)
-    record = Record(photo.image, result.label_map, photo.caption, masks, str(name), settings)
+    record = Record(photo.image, result.label_map, photo.caption, objects, str(name), settings)
     return Outcome(
         source_id=str(name),
         example=record.to_example(job.image_format),
         elements=int(result.valid.sum()),
         dropped=result.dropped,
-        masks=len(masks),
+        masks=len(objects),
     )
 
 
-def _outcomes(
-    job: Job, names: Sequence[PurePosixPath], segmenter: Segmenter, settings: dict[str, Any]
-) -> Iterator[Outcome]:
+def _outcomes(work: Callable[..., Outcome], job: Job, names: Sequence[PurePosixPath]) -> Iterator[Outcome]:
     """The outcome of every photo, in order."""
-    work = partial(divide, job=job, segmenter=segmenter, settings=settings)
     draw = [number < job.pictures for number in range(len(names))]
     if job.segmenter not in ("slic", "grid") or min(job.workers, len(names)) < 2:
         yield from map(work, names, draw)
@@ -174,8 +193,6 @@ def _check(job: Job) -> list[PurePosixPath]:
         raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
     if job.shards < 1 or job.workers < 1:
         raise ValueError(f"--shards and --workers must be at least 1, got {job.shards} and {job.workers}")
-    if job.masks == "auto" and job.segmenter in ("slic", "grid"):
-        raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
     folder = [] if job.masks in (None, "auto") else [Path(job.masks)]
     if folder and not folder[0].is_dir():
         raise ValueError(f"--masks: {job.masks} is no folder (nor `auto`)")
@@ -191,7 +208,7 @@ def _existing(job: Job) -> list[Path]:
 def _summarise(job: Job, settings: dict[str, Any], done: list[Outcome]) -> dict[str, Any]:
     written = [outcome for outcome in done if not outcome.skipped]
 
-    def spread(values: list[float]) -> dict[str, float]:
+    def spread(values: list[int] | list[float]) -> dict[str, float]:
         return {"mean": sum(values) / len(values), "min": min(values), "max": max(values)} if values else {}
 
     return {

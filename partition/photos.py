@@ -86,11 +86,13 @@ def _read_masks(base: Path, shape: tuple[int, int]) -> Iterable[Bool[np.ndarray,
         values = _read_mask(label_map, shape)
         if values.ndim != 2:
             raise ValueError(f"{label_map}: a label map has one channel, this has {values.shape[2]}")
-        yield from (values == value for value in np.unique(values) if value)
+        yield from (np.equal(values, value) for value in np.unique(values) if value)
     elif base.is_dir():
         for path in sorted(base.glob("*.png")):
             values = _read_mask(path, shape)
-            yield values != 0 if values.ndim == 2 else values[..., : 1 if values.shape[2] == 2 else 3].any(2)
+            if values.ndim == 3:
+                values = values[..., : 1 if values.shape[2] == 2 else 3].max(axis=2)  # without the alpha channel
+            yield np.not_equal(values, 0)
 
 
 def _read_mask(path: Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *channels"]:

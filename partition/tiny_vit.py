@@ -67,6 +67,9 @@ class WindowAttention(nn.Module):
     Here they are gathered on every call.
     """
 
+    distance: Tensor
+    """Which bias belongs to each pair of tokens: (window**2, window**2)."""
+
     def __init__(self, channels: int, heads: int, window: int):
         super().__init__()
         self.heads = heads
@@ -76,7 +79,7 @@ class WindowAttention(nn.Module):
         self.attention_biases = nn.Parameter(torch.zeros(heads, window**2))
         y, x = torch.arange(window**2) // window, torch.arange(window**2) % window
         distance = (y[:, None] - y).abs() * window + (x[:, None] - x).abs()
-        self.register_buffer("distance", distance, persistent=False)  # (window**2, window**2)
+        self.register_buffer("distance", distance, persistent=False)
 
     def forward(self, x_WxTxC: Tensor) -> Tensor:
         # The checkpoint interleaves by head: its query, its key, its value, then the next head's.

@@ -4,6 +4,7 @@ Resuming, in this order: the newest checkpoint of the run's own folder, else fre
 and started again ends with the same bits as one never killed.
 """
 
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -64,11 +65,14 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
             workers=train.workers if shuffle else 0,
         )
 
-    held_out = put(next(batches("val" if "val" in find_shards(records) else "train", shuffle=False)))
+    with closing(batches("val" if "val" in find_shards(records) else "train", shuffle=False)) as iterator:
+        held_out = put(next(iterator))
     held_out_keys = example_keys(held_out_key, 0, held_out["index"])
-    iterator = batches("train", shuffle=True)
     step_key = jax.device_put(step_key, replicated)
-    with Checkpoints(run / "checkpoints", train.keep) as checkpoints:
+    with (
+        closing(batches("train", shuffle=True)) as iterator,
+        Checkpoints(run / "checkpoints", train.keep) as checkpoints,
+    ):
         like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
         state = checkpoints.restore(like, iterator)
         if state is None:

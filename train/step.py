@@ -26,7 +26,7 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, train: Trai
         # As LDM's, the average follows quickly at first, lest it hold the random start for 1 / (1 - decay) steps.
         decay = jnp.minimum(train.ema_decay, (1 + state["step"]) / (10 + state["step"]))
         ema = optax.incremental_update(params, state["ema"], 1 - decay)
-        metrics |= {"loss": loss, "gradient_norm": optax.global_norm(gradient), "learning_rate": rate(state["step"])}
+        metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient), "learning_rate": rate(state["step"])}
         return State(params=params, opt_state=opt_state, ema=ema, step=state["step"] + 1), metrics
 
     return step

@@ -40,7 +40,9 @@ def test_schedule_is_stable_diffusions(reference):
 def test_add_noise_is_equation_3(reference):
     timestep = np.array([3, 871])
     expected = reference.add_noise(torch.tensor(normal(0)), torch.tensor(normal(1)), torch.tensor(timestep))
-    ours = add_noise(make_schedule(DiffusionConfig()), jnp.asarray(normal(0)), jnp.asarray(normal(1)), jnp.asarray(timestep))
+    ours = add_noise(
+        make_schedule(DiffusionConfig()), jnp.asarray(normal(0)), jnp.asarray(normal(1)), jnp.asarray(timestep)
+    )
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 

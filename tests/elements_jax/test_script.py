@@ -93,9 +93,7 @@ def canvas(seed: int = 0) -> Canvas:
     position = np.zeros((N, 4))
     position[:16] = np.concatenate([centre, np.full((16, 2), 0.25)], axis=1)
     content = np.random.default_rng(seed).normal(size=(N, 3))
-    return Canvas(
-        ImageElements(jnp.float32(content), jnp.float32(position), jnp.arange(N) < 16), jnp.int32(label_map)
-    )
+    return Canvas(ImageElements(jnp.float32(content), jnp.float32(position), jnp.arange(N) < 16), jnp.int32(label_map))
 
 
 def no_image(name):
@@ -134,10 +132,16 @@ def test_compose_opens_the_image_it_names():
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        (EditScript((Move((20,), (0.0, 0.0)),)), r"edits\[0\] \(move\): element 20 does not exist; the image has elements 0 to 19"),
+        (
+            EditScript((Move((20,), (0.0, 0.0)),)),
+            r"edits\[0\] \(move\): element 20 does not exist; the image has elements 0 to 19",
+        ),
         (EditScript((Delete((17,)),)), r"edits\[0\] \(delete\): element 17 is empty or was deleted"),
         (EditScript((Delete((3,)), Delete((3,)))), r"edits\[1\] \(delete\): element 3 is empty or was deleted"),
-        (EditScript((Move((0,), (0.25, 0.0)), Delete((1,)))), r"edits\[1\] \(delete\): element 1 is empty or was deleted"),
+        (
+            EditScript((Move((0,), (0.25, 0.0)), Delete((1,)))),
+            r"edits\[1\] \(delete\): element 1 is empty or was deleted",
+        ),
         (
             EditScript((Compose("a.png", tuple(range(16)), scale=0.5),), tolerance=1.0),
             r"edits\[0\] \(compose\): only \d+ of 16 elements find a place",

@@ -23,7 +23,7 @@ def test_parameters_come_back_as_they_were(tmp_path):
 
 def test_one_error_lists_all_that_does_not_fit(tmp_path):
     path = tmp_path / "net.safetensors"
-    wrong = {"a.kernel": np.zeros((3, 2), np.float32), "b": np.float64(7).reshape(()), "c": np.zeros(1, np.float32)}
+    wrong = {"a.kernel": np.zeros((3, 2), np.float32), "b": np.array(7.0), "c": np.zeros(1, np.float32)}
     save_file(wrong, path)
     with pytest.raises(ValueError, match=r"net\.safetensors does not fit the model") as error:
         load_params(path, SHAPES)

@@ -75,7 +75,8 @@ def test_good_photos_become_records_and_bad_ones_are_reported(
     # Of the first two files one is good.
     drawn = [path for path in (out / "pictures").rglob("*") if path.is_file()]
     assert [path.relative_to(out / "pictures").as_posix() for path in drawn] == ["below/ok.png.png"]
-    assert min(Image.open(drawn[0]).size) >= 1024
+    with Image.open(drawn[0]) as picture:
+        assert min(picture.size) >= 1024
 
 
 def test_the_same_command_writes_the_same_bytes_with_any_number_of_workers(photos: Path, tmp_path: Path) -> None:
@@ -157,12 +158,15 @@ def test_mobile_sam_partitions_a_photo_with_automatic_masks(
     (tmp_path / "photos").mkdir()
     Image.fromarray(image).save(tmp_path / "photos" / "disc.png")
     checkpoint = str(shared_data / "weights" / "mobile_sam.pt")
-    small = ["--size", "128", "--grid", "4", "--image-format", "png", "--checkpoint", checkpoint, "--masks", "auto"]
+    # With beta = 4 a pixel pays 0.25 for a pitch of this grid, as with the paper's 64 and 16 x 16.
+    small = ["--size", "128", "--grid", "4", "--beta", "4", "--checkpoint", checkpoint, "--masks", "auto"]
     assert main([str(tmp_path / "photos"), str(tmp_path / "out"), *small]) == 0
     (record,) = read(tmp_path / "out")
     assert record.settings["segmenter"] == "mobile-sam"
     overlap = (record.object_masks & inside).sum((1, 2)) / (record.object_masks | inside).sum((1, 2))
     assert overlap.max() > 0.95
+    areas = list(record.object_masks.sum((1, 2)))
+    assert areas == sorted(areas, reverse=True)
     # Elements keep to one side of the disc's edge.
     sides = np.zeros((16, 2), int)
     kept = record.label_map != DROPPED

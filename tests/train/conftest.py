@@ -20,9 +20,9 @@ from elements_jax.schema import DROPPED, Record
 
 SMALL = ModelConfig(
     elements=ElementsConfig(image_size=16, grid=2, patch_size=4, content_channels=8, frequencies=2),
-    encoder=EncoderConfig(base_channels=8, multipliers=(1,), middle_blocks=1, norm_groups=4),
+    encoder=EncoderConfig(base_channels=8, multipliers=(1,), norm_groups=4),
     decoder=DecoderConfig(blocks=1, channels=16, self_heads=2, cross_heads=1, mlp_ratio=2, query_grid=4),
-    vae=VAEConfig(block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_groups=4, scaling_factor=1),
+    vae=VAEConfig(block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_groups=4, scaling_factor=1.0),
     text=TextConfig(vocab_size=32, max_length=6, hidden_size=16, intermediate_size=32, layers=1, heads=2),
     unet=UNetConfig(block_out_channels=(16,), attention_levels=(True,), layers_per_block=1, heads=2, norm_groups=4),
     diffusion=DiffusionConfig(sample_steps=2),

@@ -43,8 +43,11 @@ fit(AutoencoderStage(SMALL, folder), dataclasses.replace(CONFIG, steps=steps), r
 
 
 def start(records: Path, folder: Path, steps: int) -> subprocess.Popen:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", RUN, str(records), str(folder), str(steps)], env=environment)
+    arguments = [str(records), str(folder), str(steps)]
+    root = Path(__file__).parents[2]  # where `python -c` finds `tests` and the packages
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, *arguments], env=os.environ | {"JAX_PLATFORMS": "cpu"}, cwd=root
+    )
 
 
 def committed(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -108,9 +109,10 @@ def test_another_mesh_draws_the_same_numbers_and_learns_the_same(tmp_path):
     for devices, data, fsdp in ((1, 1, 1), (4, 2, 2)):
         out = tmp_path / f"{devices}.pickle"
         # Without PJRT_NPROC, collectives of many fake devices on few cores can wait for each other for ever.
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16", "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16"}
         arguments = [devices, data, fsdp, out]
-        subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, check=True)
+        root = Path(__file__).parents[2]  # where `python -c` finds the packages
+        subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, cwd=root, check=True)
         found.append(pickle.loads(out.read_bytes()))
     (losses_1, draws_1, specs_1), (losses_4, draws_4, specs_4) = found
     assert specs_1 == {"in": str(P()), "out": str(P()), "bias": str(P())}

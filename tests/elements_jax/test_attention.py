@@ -1,0 +1,95 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elements_jax import attention as module
+from elements_jax.attention import attention
+
+SHAPES = [  # B, Q, K, heads, C
+    (2, 8, 8, 2, 4),
+    (1, 13, 7, 3, 5),
+    (3, 1, 9, 1, 8),
+    (2, 33, 1, 2, 3),
+]
+
+
+def oracle(q, k, v):
+    """Attention and the weights of its softmax in float64."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    scores = np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bhqk,bkhc->bqhc", weights, v), weights
+
+
+def oracle_gradients(q, k, v, cotangent):
+    """d sum(cotangent * attention) / d (q, k, v) in float64, from the derivative of the softmax."""
+    q, k, v, cotangent = (np.asarray(x, np.float64) for x in (q, k, v, cotangent))
+    _, weights = oracle(q, k, v)
+    d_weights = np.einsum("bqhc,bkhc->bhqk", cotangent, v)
+    d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True)) / np.sqrt(q.shape[-1])
+    return (
+        np.einsum("bhqk,bkhc->bqhc", d_scores, k),
+        np.einsum("bhqk,bqhc->bkhc", d_scores, q),
+        np.einsum("bhqk,bqhc->bkhc", weights, cotangent),
+    )
+
+
+def random_qkv(shape, seed=0):
+    batch, queries, keys, heads, channels = shape
+    rng = np.random.default_rng(seed)
+    lengths = (queries, keys, keys)
+    return [rng.normal(size=(batch, length, heads, channels)).astype(np.float32) for length in lengths]
+
+
+# One score a step, a few queries of one head and a rest, a few heads and a rest, everything at once.
+@pytest.fixture(params=[1, 40, 300, 2**20])
+def scores_a_step(request, monkeypatch):
+    monkeypatch.setattr(module, "SCORES_A_STEP", request.param)
+
+
+@pytest.mark.usefixtures("scores_a_step")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_float64_oracle_with_its_gradients(shape):
+    qkv = random_qkv(shape)
+    cotangent = random_qkv(shape, seed=1)[0]
+    out, pullback = jax.vjp(attention, *map(jnp.asarray, qkv))
+    np.testing.assert_allclose(out, oracle(*qkv)[0], rtol=1e-5, atol=1e-6)
+    for gradient, expected in zip(pullback(jnp.asarray(cotangent)), oracle_gradients(*qkv, cotangent), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.usefixtures("scores_a_step")
+def test_large_scores_do_not_overflow():
+    q, k, v = random_qkv((1, 5, 6, 2, 4))
+    out = attention(jnp.asarray(100 * q), jnp.asarray(100 * k), jnp.asarray(v))
+    np.testing.assert_allclose(out, oracle(100 * q, 100 * k, v)[0], rtol=1e-3, atol=1e-3)  # scores to 1e4 in float32
+
+
+def test_a_zero_token_takes_its_share_of_the_softmax():
+    q, k, v = random_qkv((2, 5, 7, 2, 4))
+    k[:, 3], v[:, 3] = 0, 0
+    kept = [0, 1, 2, 4, 5, 6]
+    weights_sum = np.exp(np.einsum("bqhc,bkhc->bqhk", q, k[:, kept]) / 2).sum(-1, keepdims=True)
+    masked_out, _ = oracle(q, k[:, kept], v[:, kept])
+    np.testing.assert_allclose(attention(q, k, v), masked_out * weights_sum / (weights_sum + 1), rtol=1e-5, atol=1e-6)
+
+
+def test_softmax_of_bfloat16_is_float32():
+    # With 4096 equal keys each weight is 2**-12; summed in bfloat16, their sum would stop growing at 2**-4.
+    q, k = jnp.zeros((1, 1, 1, 8), jnp.bfloat16), jnp.zeros((1, 4096, 1, 8), jnp.bfloat16)
+    out = attention(q, k, jnp.ones_like(k))
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), 1, rtol=2**-8)
+
+
+def test_loop_is_for_the_cpu_alone():
+    q, k, v = (jax.ShapeDtypeStruct((1, 4096, 8, 40), jnp.float32) for _ in range(3))
+    gradient = jax.jit(jax.grad(lambda *qkv: attention(*qkv).sum()))
+    loops = {
+        platform: gradient.trace(q, k, v).lower(lowering_platforms=(platform,)).as_text().count("stablehlo.while")
+        for platform in ("cpu", "tpu", "cuda")
+    }
+    assert loops["cpu"] > 0
+    assert loops["tpu"] == loops["cuda"] == 0

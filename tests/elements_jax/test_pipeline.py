@@ -1,0 +1,207 @@
+"""The pipeline over a random small model: shapes, seeds, compilation, errors, and the command line around it."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from elements_jax import edits
+from elements_jax.cli import main
+from elements_jax.edits import batched
+from elements_jax.pipeline import ElementsPipeline
+from elements_jax.weights import Networks, save_params
+from tests.train.conftest import SMALL, record
+from train.text import word_tokenizer
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random parameters."""
+    folder = tmp_path_factory.mktemp("model")
+    SMALL.save(folder / "config.json")
+    networks = Networks(SMALL)
+    for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
+        save_params(folder / f"{name}.safetensors", getattr(networks, name).init(jax.random.key(i)))
+    word_tokenizer(["a red square", "a blue square"], SMALL.text).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline(model_folder: Path) -> ElementsPipeline:
+    return ElementsPipeline.load(model_folder)
+
+
+def test_encode_gives_each_image_its_elements(pipeline):
+    records = [record(0), record(1)]
+    elements = pipeline.encode(np.stack([r.image for r in records]), np.stack([r.label_map for r in records]))
+    assert elements.content.shape == (2, 4, SMALL.elements.content_channels)
+    assert elements.valid.all()
+    alone = pipeline.open(records[1].image, records[1].label_map).elements
+    np.testing.assert_allclose(alone.content, elements.content[1], atol=1e-5)
+    share = np.bincount(records[1].label_map[records[1].label_map < 4], minlength=4)
+    assert (share > 0).all()
+
+
+def test_decode_depends_on_seed_prompt_and_elements_and_on_nothing_else(pipeline):
+    canvas = pipeline.open(record(0).image, record(0).label_map)
+    deleted = edits.delete(canvas, edits.selection(4, [0]))
+
+    def decode(canvas, prompt, seed):
+        return pipeline.decode(batched([canvas]).elements, [prompt], seeds=[seed])[0]
+
+    picture = decode(canvas, "a red square", 0)
+    assert picture.shape == (16, 16, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(decode(canvas, "a red square", 0), picture)
+    for other in (decode(canvas, "a red square", 1), decode(canvas, "a blue", 0), decode(deleted, "a red square", 0)):
+        assert (other != picture).any()
+
+
+def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(pipeline):
+    first, second = (pipeline.open(record(i).image, record(i).label_map) for i in range(2))
+    both = pipeline.decode(batched([first, second]).elements, ["a red square", ""], seeds=[3, 4])
+    alone = pipeline.decode(batched([second]).elements, [""], seeds=[4])
+    assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # rounding to 8 bits
+
+
+def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
+    canvas = pipeline.open(record(0).image, record(0).label_map)
+    pipeline.decode(batched([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
+    compiled = pipeline._decode._cache_size()
+    moved = edits.move(canvas, edits.selection(4, [1]), np.float32([0.1, 0.2]))
+    pipeline.decode(batched([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)
+    assert pipeline._decode._cache_size() == compiled
+
+
+def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
+    """eps(0) + 1 (eps(c) - eps(0)) = eps(c): checked against sampling without guidance's second half."""
+    import jax.numpy as jnp
+
+    from elements_jax.diffusion import ddim_sample, make_schedule
+    from elements_jax.elements import tokens
+
+    canvas = batched([pipeline.open(record(0).image, record(0).label_map)])
+    ours = pipeline.decode(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
+    networks = Networks(SMALL)
+    unet = networks.unet.module(pipeline.params["unet"])
+    text = networks.text_encoder(pipeline.params["text_encoder"], jnp.asarray(pipeline._tokenize("a red square"))[None])
+    context = unet.context(text, tokens(canvas.elements, SMALL.elements.frequencies))
+    noise = jax.random.normal(jax.random.key(0), (SMALL.latent_size, SMALL.latent_size, 4))[None]
+    latent = ddim_sample(lambda z, t: unet(z, t, context), make_schedule(SMALL.diffusion), noise, 2)
+    image = networks.vae.module(pipeline.params["vae"]).decode(latent / SMALL.vae.scaling_factor)
+    np.testing.assert_allclose(ours[0], np.clip((image[0] + 1) * 127.5, 0, 255), atol=1.0)
+
+
+def test_another_size_is_refused(pipeline):
+    with pytest.raises(ValueError, match=r"takes images and label maps of 16 x 16 px, not \(8, 8\)"):
+        pipeline.encode(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint16))
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no model folder: it has no config.json"):
+        ElementsPipeline.load(tmp_path)
+
+
+def test_missing_networks_are_listed(tmp_path):
+    SMALL.save(tmp_path / "config.json")
+    with pytest.raises(FileNotFoundError, match=r"encoder\.safetensors.*vae\.safetensors.*unet\.safetensors"):
+        ElementsPipeline.load(tmp_path)
+
+
+def test_a_configuration_of_another_version_names_the_field(tmp_path, model_folder):
+    value = json.loads((model_folder / "config.json").read_text())
+    value["unet"]["colour"] = value["unet"].pop("heads")
+    (tmp_path / "config.json").write_text(json.dumps(value))
+    with pytest.raises(
+        ValueError, match=r"config\.json is not a model configuration: unet must have .*'colour', 'heads'"
+    ):
+        ElementsPipeline.load(tmp_path)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(record(0).image).resize((40, 32)).save(path)
+    return path
+
+
+def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_folder, capsys):
+    pytest.importorskip("skimage")
+    encoded, script, model = tmp_path / "photo.npz", tmp_path / "edit.json", ["--model", str(model_folder)]
+    assert main(["encode", str(photo), str(encoded), *model, "--segmenter", "grid"]) == 0
+    assert re.search(r"4 elements, numbered in .*photo\.png", capsys.readouterr().out)
+    assert encoded.with_suffix(".png").is_file()
+
+    script.write_text(
+        json.dumps(
+            {
+                "version": 1,
+                "edits": [
+                    {"edit": "move", "elements": [0], "by": [0.5, 0.0]},
+                    {"edit": "compose", "image": "photo.npz", "elements": [3], "by": [-0.5, 0]},
+                ],
+                "prompt": "a red square",
+            }
+        )
+    )
+    for source in (photo, encoded):  # the same picture either way
+        result, drawing = tmp_path / f"{source.suffix[1:]}-result.png", tmp_path / "drawing.png"
+        command = ["edit", str(source), str(script), str(result), *model, "--segmenter", "grid"]
+        assert main([*command, "--drawing", str(drawing)]) == 0
+        assert Image.open(result).size == (16, 16)
+        assert min(Image.open(drawing).size) >= 512
+    assert (tmp_path / "png-result.png").read_bytes() == (tmp_path / "npz-result.png").read_bytes()
+    assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model]) == 0
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"edit": "delete", "elements": [9]}, "element 9 does not exist; the image has elements 0 to 3"),
+        ({"edit": "compose", "image": "none.png", "elements": [0]}, "none.png"),
+        ({"edit": "flip", "elements": [0]}, "edits[0]"),
+    ],
+)
+def test_a_wrong_script_ends_with_one_line(edit, message, tmp_path, photo, model_folder, capsys):
+    pytest.importorskip("skimage")
+    script = tmp_path / "edit.json"
+    script.write_text(json.dumps({"version": 1, "edits": [edit]}))
+    result = tmp_path / "result.png"
+    command = ["edit", str(photo), str(script), str(result), "--model", str(model_folder), "--segmenter", "grid"]
+    assert main(command) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert not result.exists()
+
+
+def test_a_damaged_encoded_file_is_named(tmp_path, model_folder, capsys):
+    path = tmp_path / "photo.npz"
+    path.write_bytes(b"PK not a zip")
+    assert main(["reconstruct", str(path), str(tmp_path / "out.png"), "--model", str(model_folder)]) == 1
+    assert "photo.npz: not a file that `elements encode` wrote" in capsys.readouterr().err
+
+
+def test_every_command_explains_itself(capsys):
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for command in ("partition", "train", "encode", "edit", "reconstruct", "scenes"):
+        assert f"\n  {command} " in overview
+    for command in ("encode", "edit", "reconstruct", "scenes"):
+        with pytest.raises(SystemExit) as exit_code:
+            main([command, "--help"])
+        assert exit_code.value.code == 0
+        assert f"usage: elements {command}" in capsys.readouterr().out
+    assert main(["paint"]) == 2
+    assert "commands:" in capsys.readouterr().err
+
+
+def test_scenes_command_writes_what_partition_reads(tmp_path):
+    assert main(["scenes", str(tmp_path), "--count", "2", "--first", "5", "--size", "32"]) == 0
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["scene-0000005.png", "scene-0000006.png"]
+    assert Image.open(tmp_path / "masks" / "scene-0000005.png").size == (32, 32)

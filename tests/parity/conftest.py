@@ -1,0 +1,60 @@
+"""Random PyTorch networks, saved to a file, read through the real converter and compared with ours."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def randomise():
+    """Draws every parameter of a PyTorch module anew, as a norm's scale left at one would hide that it is unused."""
+
+    def draw(module: torch.nn.Module) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                if parameter.ndim > 1:
+                    parameter.copy_(noise / math.sqrt(parameter[0].numel()))
+                else:
+                    parameter.copy_(0.3 * noise + (1 if name.endswith("weight") else 0))
+        return module.eval()
+
+    return draw
+
+
+@pytest.fixture
+def tensors_of(tmp_path: Path):
+    """A module's parameters as they come out of the safetensors file that it is saved in, read without PyTorch."""
+
+    def save_and_read(module: torch.nn.Module) -> dict[str, np.ndarray]:
+        path = tmp_path / "model.safetensors"
+        safetensors.torch.save_file(module.state_dict(), path)
+        return safetensors.numpy.load_file(path)
+
+    return save_and_read
+
+
+@pytest.fixture
+def assert_same():
+    """Ours (NHWC) against PyTorch's (NCHW where it has four axes): relative error in the 2-norm below 1e-5."""
+
+    def compare(ours, theirs: torch.Tensor) -> None:
+        expected = theirs.detach().numpy()
+        if expected.ndim == 4:
+            expected = expected.transpose(0, 2, 3, 1)
+        assert ours.shape == expected.shape
+        error = np.linalg.norm(np.asarray(ours, np.float64) - expected) / np.linalg.norm(expected)
+        assert error < 1e-5, f"relative error {error:.1e}"
+
+    return compare

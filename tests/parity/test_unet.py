@@ -1,0 +1,175 @@
+"""FlaxUNet against diffusers' UNet2DConditionModel, and against that network with Algorithm 1 put into its blocks."""
+
+import dataclasses
+import math
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+
+from elements_jax import convert
+from elements_jax.config import UNetConfig
+from elements_jax.functional import Functional
+from elements_jax.unet import FlaxUNet
+
+TEXT_CHANNELS, ELEMENT_CHANNELS = 24, 20
+TINY = UNetConfig(
+    block_out_channels=(32, 64), attention_levels=(True, True), layers_per_block=1, heads=4, norm_groups=16
+)
+SMALL = UNetConfig(
+    block_out_channels=(8,),
+    attention_levels=(True,),
+    layers_per_block=1,
+    heads=2,
+    norm_groups=2,
+    zero_init_elements=True,
+)
+AS_SD15 = UNetConfig(block_out_channels=(32, 64, 64, 64), heads=8, norm_groups=8)  # its levels, layers and order
+
+
+def diffusers_unet(config: UNetConfig) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        down_block_types=["CrossAttnDownBlock2D" if yes else "DownBlock2D" for yes in config.attention_levels],
+        up_block_types=["CrossAttnUpBlock2D" if yes else "UpBlock2D" for yes in config.attention_levels[::-1]],
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        attention_head_dim=config.heads,
+        norm_num_groups=config.norm_groups,
+        cross_attention_dim=TEXT_CHANNELS,
+    )
+
+
+def add_element_attention(unet: UNet2DConditionModel, elements: torch.Tensor | None) -> None:
+    """Put Algorithm 1 into each transformer block of diffusers' network, with `elements` as the image's context."""
+
+    def algorithm_1(self, hidden_states, encoder_hidden_states=None, **_):
+        x = hidden_states + self.attn1(self.norm1(hidden_states))
+        y = torch.zeros_like(x)
+        if encoder_hidden_states is not None:
+            y = y + self.attn2(self.norm2(x), encoder_hidden_states=encoder_hidden_states)
+        if elements is not None:
+            y = y + self.element_attention(self.norm_elements(x), encoder_hidden_states=elements)
+        x = x + y
+        return self.ff(self.norm3(x)) + x
+
+    for block in [module for module in unet.modules() if isinstance(module, BasicTransformerBlock)]:
+        channels, heads = block.attn1.to_q.in_features, block.attn1.heads
+        block.norm_elements = torch.nn.LayerNorm(channels)
+        block.element_attention = Attention(channels, ELEMENT_CHANNELS, heads, channels // heads)
+        block.forward = types.MethodType(algorithm_1, block)
+
+
+def our_unet(config: UNetConfig, dtype=jnp.float32) -> Functional[FlaxUNet]:
+    return Functional(lambda rngs: FlaxUNet(config, 4, TEXT_CHANNELS, ELEMENT_CHANNELS, dtype, rngs=rngs))
+
+
+def predict(unet: Functional[FlaxUNet], params, inputs, text: bool = True, elements: bool = True):
+    @jax.jit
+    def run(params, inputs):
+        module = unet.module(params)
+        context = module.context(inputs["text"] if text else None, inputs["elements"] if elements else None)
+        return module(inputs["latent"], inputs["timestep"], context)
+
+    return run(params, inputs)
+
+
+def random_params(unet: Functional[FlaxUNet]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {
+        name: (rng.normal(size=spec.shape) / max(1, math.prod(spec.shape[:-1])) ** 0.5).astype(np.float32)
+        for name, spec in unet.shapes().items()
+    }
+
+
+@pytest.fixture
+def inputs() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    elements = rng.normal(size=(2, 9, ELEMENT_CHANNELS)).astype(np.float32)
+    elements[0, 4:] = 0  # deleted elements: zero tokens, which take part in the softmax
+    return {
+        "latent": rng.normal(size=(2, 16, 8, 4)).astype(np.float32),
+        "timestep": np.array([3, 981], np.int32),
+        "text": rng.normal(size=(2, 7, TEXT_CHANNELS)).astype(np.float32),
+        "elements": elements,
+    }
+
+
+def torch_predict(unet: UNet2DConditionModel, inputs, text: bool = True) -> torch.Tensor:
+    with torch.no_grad():
+        return unet(
+            torch.from_numpy(inputs["latent"].transpose(0, 3, 1, 2)),
+            torch.from_numpy(inputs["timestep"]),
+            torch.from_numpy(inputs["text"]) if text else None,
+        ).sample
+
+
+@pytest.mark.parametrize("config", [TINY, AS_SD15], ids=["tiny", "as SD 1.5"])
+def test_without_elements_equals_diffusers(config, inputs, randomise, tensors_of, assert_same):
+    theirs, ours = randomise(diffusers_unet(config)), our_unet(config)
+    base = convert.from_torch(convert.UNET, tensors_of(theirs), ours.shapes())
+    unused = {name: np.full(spec.shape, np.nan, np.float32) for name, spec in ours.shapes().items() if name not in base}
+    params = unused | base
+    assert_same(predict(ours, params, inputs, elements=False), torch_predict(theirs, inputs))
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "elements"),
+    [(TINY, True, True), (TINY, False, True), (TINY, True, False), (TINY, False, False), (AS_SD15, True, True)],
+    ids=["text and elements", "elements alone", "text alone", "neither", "as SD 1.5"],
+)
+def test_algorithm_1_equals_pytorch(config, text, elements, inputs, randomise, tensors_of, assert_same):
+    theirs, ours = diffusers_unet(config), our_unet(config)
+    add_element_attention(theirs, torch.from_numpy(inputs["elements"]) if elements else None)
+    randomise(theirs)
+    params = convert.from_torch(convert.UNET, tensors_of(theirs), ours.shapes())
+    assert_same(predict(ours, params, inputs, text, elements), torch_predict(theirs, inputs, text))
+
+
+def test_context_is_made_once_for_all_timesteps(inputs):
+    """Keys and values of each block, of text and of elements; those of a zero token are exactly zero."""
+    unet = our_unet(TINY)
+    module = unet.module(random_params(unet))
+    context = module.context(inputs["text"], inputs["elements"])
+    assert len(context) == 2 + 1 + 4  # layers_per_block a level on the way down, one more on the way up
+    for block, width in zip(context, [32, 64, 64, 64, 64, 32, 32], strict=True):
+        assert block.text.keys.shape == block.text.values.shape == (2, 7, 4, width // 4)
+        assert block.elements.keys.shape == block.elements.values.shape == (2, 9, 4, width // 4)
+        for projected in block.elements:
+            assert not projected[0, 4:].any()
+            assert projected[0, :4].any(-1).all()
+            assert projected[1].any(-1).all()
+    assert all(block == (None, None) for block in module.context(None, None))
+
+
+def test_zero_init_starts_as_the_base_network(inputs):
+    unet = our_unet(SMALL)
+    params = unet.init(jax.random.key(1))
+    alone = predict(unet, params, inputs, elements=False)
+    np.testing.assert_array_equal(predict(unet, params, inputs), alone)
+    np.testing.assert_array_equal(predict(unet, params, inputs | {"elements": 0 * inputs["elements"]}), alone)
+    # Without the switch the new attention speaks from the start.
+    random = our_unet(dataclasses.replace(SMALL, zero_init_elements=False)).init(jax.random.key(1))
+    assert np.abs(predict(unet, random, inputs) - alone).max() > 1e-2
+    assert all(np.array_equal(random[name], params[name]) for name in params if "element_attention.to_out" not in name)
+
+
+def test_bfloat16_changes_the_arithmetic_alone(inputs):
+    full, half = our_unet(TINY), our_unet(TINY, jnp.bfloat16)
+    assert all(spec.dtype == jnp.float32 for spec in half.shapes().values())
+    params = random_params(half)
+    expected, noise = predict(full, params, inputs), predict(half, params, inputs)
+    assert noise.dtype == jnp.float32
+    error = np.linalg.norm(noise - expected) / np.linalg.norm(expected)
+    assert 1e-4 < error < 3e-2  # bfloat16 keeps 8 bits, 4e-3
+
+
+def test_a_latent_that_cannot_be_halved_is_refused(inputs):
+    unet = our_unet(TINY)
+    with pytest.raises(ValueError, match="multiples of 2, got"):
+        predict(unet, unet.shapes(), inputs | {"latent": np.zeros((2, 16, 7, 4), np.float32)})
