@@ -1,9 +1,6 @@
 # `make demo` and `make test` set themselves up from nothing; PYTHON names the interpreter to build the environment with.
 PYTHON ?= python3
 BIN := .venv/bin
-# Small pictures on few cores: XLA's convolutions are faster without this fusion (the `elements` command sets it too).
-export JAX_PLATFORMS ?= cpu
-
 .PHONY: demo test lint bench
 demo: .venv/ready
 	$(BIN)/python -m elements_jax.demo out/demo

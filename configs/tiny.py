@@ -58,36 +58,37 @@ MODEL = ModelConfig(
 )
 
 VAE = VAETrainConfig(
-    steps=3000,
+    steps=1100,
     batch_size=16,
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     schedule="cosine",
     warmup=100,
     ema_decay=0.99,
-    sample_every=500,
-    checkpoint_every=500,
+    sample_every=250,
+    checkpoint_every=250,
 )
 
 AUTOENCODER = TrainConfig(
-    steps=6000,
-    batch_size=16,
+    steps=2200,
+    batch_size=8,  # more steps of fewer images learn faster here
     learning_rate=1e-3,
     betas=(0.9, 0.95),  # Appendix C.2
     schedule="cosine",
+    final_fraction=0.02,
     warmup=100,
     ema_decay=0.99,
     sample_every=500,
-    checkpoint_every=500,
+    checkpoint_every=300,
 )
 
 DIFFUSION = DiffusionTrainConfig(
-    steps=12000,
+    steps=2100,
     batch_size=16,
-    learning_rate=5e-4,
+    learning_rate=8e-4,
     schedule="cosine",
     warmup=200,
-    ema_decay=0.999,
-    sample_every=1000,
-    checkpoint_every=500,
+    ema_decay=0.995,
+    sample_every=700,
+    checkpoint_every=250,
     text_from_scratch=True,
 )

@@ -4,7 +4,6 @@ The one module here that reaches for `partition` and `train`, and only when thei
 command needs no more than its own packages.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import numpy as np
 import tyro
 from jaxtyping import Integer, UInt8
 from PIL import Image
+
+from elements_jax.cpu import prefer_own_convolutions
 
 if TYPE_CHECKING:
     from elements_jax.edits import Canvas
@@ -188,20 +189,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked_for_help = name in ("-h", "--help")
         print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
-    _prepare_cpu()
+    prefer_own_convolutions()
     try:
         tyro.cli(commands[name], args=rest, prog=f"elements {name}").run()
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _prepare_cpu() -> None:
-    """On CPUs XLA's own convolutions beat the library it calls by default, up to 1.8 times. Read when JAX starts."""
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-    )
 
 
 def _pipeline(folder: Path) -> "ElementsPipeline":
@@ -227,7 +221,7 @@ def _read(
 
     elements = pipeline.config.elements
     config = PartitionConfig(size=elements.image_size, grid=elements.grid)
-    _, segmenter = make_segmenter(source.segmenter, source.checkpoint, config)
+    _, segmenter, _ = make_segmenter(source.segmenter, source.checkpoint, config)
     image = read_photo(path.parent, PurePosixPath(path.name), config.size).image
     return image, partition_image(image, segmenter, config).label_map
 

@@ -127,7 +127,7 @@ def to_torch(table: Table, params: Mapping[str, jax.Array]) -> dict[str, np.ndar
     Those of the attention to elements, which diffusers does not know, keep our words.
     """
     return {
-        torch_name(table, name): np.ascontiguousarray(np.transpose(value, _torch_axes(name, value.ndim)))
+        torch_name(table, name): np.ascontiguousarray(np.asarray(value).transpose(_torch_axes(name, value.ndim)))
         for name, value in params.items()
     }
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import tyro
 from PIL import Image
 
+from elements_jax.cpu import prefer_own_convolutions
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -24,13 +26,13 @@ class Demo:
     """A trained model folder to use instead of training one."""
     sam: Path = Path("../shared/weights/mobile_sam.pt")
     """Checkpoint of SAM or MobileSAM for the photographs; SLIC divides them where it is absent."""
-    scenes: int = 4000
+    scenes: int = 3000
     """Scenes to train on."""
-    held_out: int = 64
+    held_out: int = 12
     """Scenes to edit."""
-    vae_steps: int = 300
-    autoencoder_steps: int = 600
-    diffusion_steps: int = 900
+    vae_steps: int = 350
+    autoencoder_steps: int = 700
+    diffusion_steps: int = 600
 
     def run(self) -> None:
         """Run every step that is not done yet."""
@@ -38,6 +40,7 @@ class Demo:
         self.partition_photographs()
         self.make_records()
         model = self.model or self.train()
+        prefer_own_convolutions()
         from elements_jax.report import write_report  # after training: JAX would take memory in this process
 
         index = write_report(self.out / "report", model, self.out / "records", self.out / "photos-records")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from elements_jax import edits, scenes
@@ -113,7 +113,8 @@ def report_edits(report: Report, pipeline: ElementsPipeline, records: Sequence[R
     report.table(["reconstruction", "PSNR, dB"], [[name, f"{value:.2f}"] for name, value in mean.items()])
     report.text(
         "p",
-        "Share of edits whose result is nearer to the true edited scene, in the edited region, than both the unedited picture and plain pixel copy-paste; and the median mean squared errors there.",
+        "Share of edits whose result is nearer to the true edited scene, in the edited region, than both the unedited "
+        "picture and plain pixel copy-paste are; and the median mean squared errors there.",
     )
     rows = [
         [name, str(s.count), f"{s.share_won:.1%}", f"{s.ours:.4f}", f"{s.unedited:.4f}", f"{s.pasted:.4f}"]
@@ -149,7 +150,7 @@ def report_composition(report: Report, pipeline: ElementsPipeline, records: Sequ
         k = max(range(1, len(scene.shapes) + 1), key=lambda k: int((objects == k).sum()))
         canvas, theirs = pipeline.open(target.image, target.label_map), pipeline.open(image, other.label_map)
         picked = indices_under(theirs, objects == k)
-        composed = apply(EditScript((Compose(other.source_id, picked),)), canvas, lambda _, theirs=theirs: theirs)
+        composed = edited(canvas, Compose(other.source_id, picked), theirs)
         whole = into.insert(scene.shapes[k - 1])
         report.row(
             {
@@ -161,11 +162,9 @@ def report_composition(report: Report, pipeline: ElementsPipeline, records: Sequ
             }
         )
         half = picked[: len(picked) // 2]
-        varied = apply(EditScript((Delete(half),)), theirs, lambda _: theirs)
+        varied = edited(theirs, Delete(half))
         shape = scene.shapes[k - 1]
-        prompts = {
-            f"{colour}": other.caption.replace(shape.texture.colour, colour) for colour in ("red", "blue", "green")
-        }
+        prompts = {colour: other.caption.replace(shape.texture.colour, colour) for colour in ("red", "blue", "green")}
         report.row(
             {
                 "before": image,
@@ -205,18 +204,21 @@ def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequ
         )
         pictures = {}
         for name, edit in steps.items():
-            script = EditScript(
-                (edit,), prompt="a red circle on a light blue background" if name == "variation" else ""
-            )
-            edited = apply(script, canvas, lambda _, theirs=theirs: theirs)
-            pictures[f"{name}, drawn"] = edit_dots(record.image, canvas.elements, edited.elements)
-            pictures[f"{name}, result"] = decode_one(pipeline, edited, script.prompt)
+            after = edited(canvas, edit, theirs)
+            prompt = "a red circle on a light blue background" if name == "variation" else ""
+            pictures[f"{name}, drawn"] = edit_dots(record.image, canvas.elements, after.elements)
+            pictures[f"{name}, result"] = decode_one(pipeline, after, prompt)
         report.row(pictures)
     report.text("h3", "The script of the last move")
     report.text("pre", EditScript((steps["move"],)).to_json())
 
 
-def indices_under(canvas: Canvas, mask: UInt8[np.ndarray, "H W"]) -> tuple[int, ...]:
+def edited(canvas: Canvas, edit: Edit, other: Canvas | None = None) -> Canvas:
+    """The canvas after one edit; `other` is the image that a composition takes from."""
+    return apply(EditScript((edit,)), canvas, lambda _: other or canvas)
+
+
+def indices_under(canvas: Canvas, mask: Bool[np.ndarray, "H W"]) -> tuple[int, ...]:
     """Numbers of the elements that lie mostly under a mask."""
     share = edits.covered_by(canvas.label_map, jnp.asarray(mask), canvas.num_elements)
     return tuple(np.flatnonzero(np.asarray(share) >= OBJECT_SHARE).tolist())

@@ -29,6 +29,9 @@ from partition.tfds_metadata import write_metadata
 FindObjects: TypeAlias = Callable[[UInt8[np.ndarray, "H W 3"]], Bool[np.ndarray, "M H W"]]
 
 
+SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"]
+
+
 @dataclass(frozen=True)
 class Job:
     """Divide photographs into image elements and write them as records.
@@ -41,7 +44,7 @@ class Job:
     """Folder of photographs; folders below it are searched too, but for those named `masks`."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the records."""
-    segmenter: Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"] = "sam"
+    segmenter: SegmenterName = "sam"
     """SAM (`sam` finds out which the checkpoint is; the next four name it), SLIC superpixels, or a regular grid."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Official checkpoint of SAM or MobileSAM."""
@@ -82,7 +85,7 @@ def run(job: Job) -> dict[str, Any]:
     A photo that cannot be read is skipped. Raises ValueError for what concerns all photos, such as a wrong checkpoint.
     """
     names = _check(job)
-    kind, segmenter, find_objects = make_segmenter(job)
+    kind, segmenter, find_objects = make_segmenter(job.segmenter, job.checkpoint, job.config, job.device)
     if job.masks == "auto" and find_objects is None:
         raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
     job.out.mkdir(parents=True, exist_ok=True)
@@ -122,25 +125,29 @@ def run(job: Job) -> dict[str, Any]:
     return summary
 
 
-def make_segmenter(job: Job) -> tuple[str, Segmenter, FindObjects | None]:
-    """The segmenter, its name as the records keep it (the checkpoint's kind), and what finds objects, which SAM has."""
-    match job.segmenter:
+def make_segmenter(
+    name: SegmenterName, checkpoint: Path | None, config: PartitionConfig, device: str | None = None
+) -> tuple[str, Segmenter, FindObjects | None]:
+    """The segmenter, its name as the records keep it (the checkpoint's kind), and what finds objects, which SAM has.
+
+    Raises ValueError where SAM has no checkpoint or a wrong one.
+    """
+    match name:
         case "slic":
-            return job.segmenter, Slic(job.config), None
+            return name, Slic(config), None
         case "grid":
-            return job.segmenter, Grid(job.config), None
-        case name:
-            # PyTorch is imported for SAM alone: the processes of SLIC and grid start in a third of the time without it.
-            import torch
+            return name, Grid(config), None
+    # PyTorch is imported for SAM alone: the processes of SLIC and grid start in a third of the time without it.
+    import torch
 
-            from partition.sam import SamSegmenter, load_sam
+    from partition.sam import SamSegmenter, load_sam
 
-            if job.checkpoint is None:
-                raise ValueError(f"--segmenter {name} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
-            model, kind = load_sam(job.checkpoint, None if name == "sam" else name)
-            device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            segmenter = SamSegmenter(model.to(device), job.config)
-            return kind, segmenter, segmenter.object_masks
+    if checkpoint is None:
+        raise ValueError(f"--segmenter {name} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
+    model, kind = load_sam(checkpoint, None if name == "sam" else name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    segmenter = SamSegmenter(model.to(device), config)
+    return kind, segmenter, segmenter.object_masks
 
 
 def divide(

@@ -1,4 +1,4 @@
-"""A picture of a partition, for people: boundaries in white, centroids as red dots, dropped pixels in magenta."""
+"""A picture of a partition: boundaries in white and black, centroids as red dots, dropped pixels in magenta."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,10 +18,10 @@ def draw_partition(image: UInt8[np.ndarray, "H W 3"], partition: Partition) -> I
     height, width = labels.shape
     pixels = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST))
     pixels[labels == DROPPED] = (255, 0, 255)
-    boundary = np.zeros(labels.shape, bool)
-    boundary[1:] |= labels[1:] != labels[:-1]
-    boundary[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    pixels[boundary] = (255, 255, 255)
+    # White on one side of a boundary and black on the other shows on any background.
+    vertical, horizontal = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    pixels[:, :-1][vertical] = pixels[:-1][horizontal] = 0
+    pixels[:, 1:][vertical] = pixels[1:][horizontal] = 255
     picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     for x, y in partition.centroids[partition.valid] * (width, height):

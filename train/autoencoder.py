@@ -17,6 +17,7 @@ from train.stage import Batch, Metrics, Tree, psnr, to_float
 class AutoencoderStage:
     """Mean squared error; every element is shown to the decoder, under the image's own partition (Appendix C.2)."""
 
+    rows = ("input", "elements", "reconstruction")
     tokenize = None
 
     def __init__(self, model: ModelConfig, folder: Path):

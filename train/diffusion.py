@@ -25,6 +25,8 @@ from train.vae import sample_posterior
 class DiffusionStage:
     """Noise prediction given elements and text; VAE, text encoder and content encoder are frozen."""
 
+    rows = ("input", "elements", "reconstruction", "elements left", "filled in")
+
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)

@@ -90,7 +90,8 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
                 last = now == train.steps
                 if now % train.sample_every == 0 or last:
                     figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
-                    log.held_out(now, figures, grid(pictures), run / "samples" / f"{now:07d}.png")
+                    picture = grid({name: pictures[name] for name in stage.rows})  # jit sorts names
+                    log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 if now % train.checkpoint_every == 0 or last:
                     checkpoints.save(state, iterator)
                     stage.export(state["ema"], frozen, held_out, held_out_keys)

@@ -21,6 +21,9 @@ class Stage(Protocol):
     frozen: Tree
     """Parameters that are used and not trained; arguments of the step, so that they are not compiled in."""
 
+    rows: tuple[str, ...]
+    """Names of the rows of a sample grid from top to bottom, among them `input` and `reconstruction`."""
+
     @property
     def tokenize(self) -> Callable[[str], np.ndarray] | None:
         """Caption -> token ids, where the stage reads captions."""
@@ -36,7 +39,7 @@ class Stage(Protocol):
     def pictures(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> dict[str, Float[Array, "B H W 3"]]:
-        """Rows of the sample grid, in [-1, 1], among them `input` and `reconstruction`."""
+        """The rows of a sample grid, in [-1, 1]."""
 
     def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         """Write the parameters to the model folder; `batch` is the held-out one."""

@@ -17,6 +17,7 @@ from train.stage import Batch, Metrics, Tree, normal, psnr, to_float
 class VAEStage:
     """Reconstruction (L1) and a light pull of the latents towards a unit Gaussian (Rombach et al. 2022, appendix G)."""
 
+    rows = ("input", "reconstruction")
     tokenize = None
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig, folder: Path):

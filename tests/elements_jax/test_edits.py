@@ -166,7 +166,8 @@ def test_compose_puts_tokens_in_freed_slots(seed, indices, shift):
     assert len(set(used)) == len(used)
     for source in np.flatnonzero(np.asarray(slots) < N + ROOM):
         slot = int(slots[source])
-        assert source in indices and after.elements.valid[slot]
+        assert source in indices
+        assert after.elements.valid[slot]
         np.testing.assert_array_equal(after.elements.content[slot], other.elements.content[source])
         np.testing.assert_allclose(
             after.elements.position[slot] - other.elements.position[source], [*shift, 0, 0], atol=1e-5

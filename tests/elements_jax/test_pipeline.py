@@ -102,7 +102,7 @@ def test_another_size_is_refused(pipeline):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no model folder: it has no config.json"):
+    with pytest.raises(FileNotFoundError, match=r"is no model folder: it has no config\.json"):
         ElementsPipeline.load(tmp_path)
 
 
