@@ -5,6 +5,7 @@ Its numbers are this project's own, chosen by trial on the `scenes` set, but for
 
 from elements_jax.config import (
     DecoderConfig,
+    DiffusionConfig,
     ElementsConfig,
     EncoderConfig,
     ModelConfig,
@@ -48,6 +49,9 @@ MODEL = ModelConfig(
         layers=2,
         heads=4,
     ),
+    diffusion=DiffusionConfig(
+        prediction="v",  # from random weights the noise prediction of SD takes far longer to get colours right
+    ),
     unet=UNetConfig(
         block_out_channels=(64, 128),
         attention_levels=(True, True),
@@ -84,9 +88,9 @@ AUTOENCODER = TrainConfig(
 DIFFUSION = DiffusionTrainConfig(
     steps=2100,
     batch_size=16,
-    learning_rate=8e-4,
+    learning_rate=1e-3,
     schedule="cosine",
-    warmup=200,
+    warmup=100,
     ema_decay=0.995,
     sample_every=700,
     checkpoint_every=250,

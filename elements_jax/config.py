@@ -97,6 +97,7 @@ class DiffusionConfig:
     train_timesteps: int = 1000  # T of SD 1.5
     beta_start: float = 0.00085  # SD's scaled-linear schedule
     beta_end: float = 0.012
+    prediction: Literal["epsilon", "v"] = "epsilon"  # what the UNet predicts (Equation 4); v: Salimans & Ho 2022
     guidance: float = 3.0  # w (Section 4.1)
     sample_steps: int = 50  # DDIM (Section 4.1)
 
@@ -134,7 +135,7 @@ class ModelConfig:
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
     """Rebuild the dataclass `kind` from plain JSON values, strictly: no field may be missing or unknown."""
-    if not dataclasses.is_dataclass(kind):
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return tuple(value) if isinstance(value, list) else value
     hints = typing.get_type_hints(kind)
     if not isinstance(value, dict) or set(value) != set(hints):

@@ -37,6 +37,22 @@ def add_noise(
     return jnp.sqrt(alpha_bar) * latent + jnp.sqrt(1 - alpha_bar) * noise
 
 
+def velocity(
+    schedule: Schedule, latent: Float[Array, "B h w Z"], noise: Float[Array, "B h w Z"], timestep: Int[Array, " B"]
+) -> Float[Array, "B h w Z"]:
+    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) z_0 (Salimans & Ho 2022), of a clean latent z_0."""
+    alpha_bar = schedule.alpha_bar[timestep][:, None, None, None]
+    return jnp.sqrt(alpha_bar) * noise - jnp.sqrt(1 - alpha_bar) * latent
+
+
+def noise_from_velocity(
+    schedule: Schedule, v: Float[Array, "B h w Z"], latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]
+) -> Float[Array, "B h w Z"]:
+    """eps = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) z_t, of a noisy latent z_t."""
+    alpha_bar = schedule.alpha_bar[timestep][:, None, None, None]
+    return jnp.sqrt(alpha_bar) * v + jnp.sqrt(1 - alpha_bar) * latent
+
+
 def guided(predict_noise: PredictNoise, guidance: Float[Array, ""]) -> PredictNoise:
     """Joint classifier-free guidance (Section 4.1): eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0)).
 

@@ -26,7 +26,8 @@ class ContentEncoder(nnx.Module):
 
         channels = config.base_channels
         self.conv_in = nnx.Conv(3, channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
-        self.resnets, self.downsamplers = nnx.List(), nnx.List()
+        self.resnets: nnx.List = nnx.List()
+        self.downsamplers: nnx.List = nnx.List()
         for multiplier in config.multipliers:
             self.resnets.append(resnet(channels, multiplier * config.base_channels))
             channels = multiplier * config.base_channels

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from elements_jax.config import ModelConfig
-from elements_jax.diffusion import ddim_sample, guided, make_schedule
+from elements_jax.diffusion import ddim_sample, guided, make_schedule, noise_from_velocity
 from elements_jax.edits import Canvas
 from elements_jax.elements import ImageElements, extract, tokens
 from elements_jax.functional import Params
@@ -59,8 +59,15 @@ def decode_elements(
         networks.text_encoder(params["text_encoder"], prompts),
         jnp.concatenate([element_tokens, jnp.zeros_like(element_tokens)]),
     )
-    predict = guided(lambda latent, timestep: unet(latent, timestep, context), guidance)
-    latent = ddim_sample(predict, make_schedule(config.diffusion), noise, steps)
+    schedule = make_schedule(config.diffusion)
+
+    def predict_noise(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
+        predicted = unet(latent, timestep, context)
+        if config.diffusion.prediction == "v":
+            return noise_from_velocity(schedule, predicted, latent, timestep)
+        return predicted
+
+    latent = ddim_sample(guided(predict_noise, guidance), schedule, noise, steps)
     return networks.vae.module(params["vae"]).decode(latent / config.vae.scaling_factor)
 
 

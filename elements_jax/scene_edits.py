@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -77,17 +76,17 @@ def edit_case(
 
 
 def decode_cases(
-    pipeline: ElementsPipeline, cases: Sequence[EditCase], batch_size: int, **settings: float | int
+    pipeline: ElementsPipeline, cases: Sequence[EditCase], batch_size: int
 ) -> list[UInt8[np.ndarray, "H W 3"]]:
     """Decode the edited elements, `batch_size` at a time; the last batch is filled up with its own last case."""
     results: list[UInt8[np.ndarray, "H W 3"]] = []
     for start in range(0, len(cases), batch_size):
         part = list(cases[start : start + batch_size])
         filled = part + part[-1:] * (batch_size - len(part))
-        elements = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(case.after.elements for case in filled))
+        elements = edits.batched([case.after for case in filled]).elements
         prompts = [case.prompt for case in filled]
         seeds = range(start, start + batch_size)
-        results.extend(pipeline.decode(elements, prompts, seeds=seeds, **settings)[: len(part)])
+        results.extend(pipeline.decode(elements, prompts, seeds=seeds)[: len(part)])
     return results
 
 
@@ -117,7 +116,7 @@ def score(cases: Sequence[EditCase], results: Sequence[UInt8[np.ndarray, "H W 3"
     """Scores by kind of edit, resizes split into shrinking and enlarging, and of all together."""
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for case, result in zip(cases, results, strict=True):
-        errors = tuple(region_error(picture, case) for picture in (result, case.image, case.pasted))
+        errors = region_error(result, case), region_error(case.image, case), region_error(case.pasted, case)
         for name in (kind(case.edit), "all"):
             rows.setdefault(name, []).append(errors)
     return {name: _score(np.array(errors)) for name, errors in sorted(rows.items(), key=lambda row: row[0] == "all")}

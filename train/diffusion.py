@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from elements_jax.config import ModelConfig
-from elements_jax.diffusion import add_noise, make_schedule
+from elements_jax.diffusion import add_noise, make_schedule, velocity
 from elements_jax.elements import tokens
 from elements_jax.functional import Params
 from elements_jax.pipeline import decode_elements, encode_image
@@ -68,7 +68,8 @@ class DiffusionStage:
         noise = normal(noise_key, latent.shape[1:])
         unet = self.networks.unet.module(params)
         predicted = unet(add_noise(schedule, latent, noise, timestep), timestep, unet.context(text, element_tokens))
-        return jnp.mean((predicted - noise) ** 2), {"dropped_elements": dropped.mean()}
+        target = velocity(schedule, latent, noise, timestep) if self.model.diffusion.prediction == "v" else noise
+        return jnp.mean((predicted - target) ** 2), {"dropped_elements": dropped.mean()}
 
     def latent(self, frozen: Tree, image: Float[Array, "B H W 3"], keys: Key[Array, " B"]) -> Float[Array, "B h w Z"]:
         """z_0: a draw from the VAE's posterior, scaled to unit variance."""

@@ -21,8 +21,9 @@ class Stage(Protocol):
     frozen: Tree
     """Parameters that are used and not trained; arguments of the step, so that they are not compiled in."""
 
-    rows: tuple[str, ...]
-    """Names of the rows of a sample grid from top to bottom, among them `input` and `reconstruction`."""
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of the rows of a sample grid from top to bottom, among them `input` and `reconstruction`."""
 
     @property
     def tokenize(self) -> Callable[[str], np.ndarray] | None:

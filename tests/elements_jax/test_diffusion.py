@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from elements_jax.config import DiffusionConfig
-from elements_jax.diffusion import add_noise, ddim_sample, guided, make_schedule, sample_timesteps
+from elements_jax.diffusion import (
+    add_noise,
+    ddim_sample,
+    guided,
+    make_schedule,
+    noise_from_velocity,
+    sample_timesteps,
+    velocity,
+)
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -61,6 +69,16 @@ def test_ddim_trajectory_equals_diffusers(reference, steps):
     sample = jax.jit(ddim_sample, static_argnums=(0, 3))
     ours = sample(predict_noise, make_schedule(DiffusionConfig()), jnp.asarray(normal(0)), steps)
     np.testing.assert_allclose(ours, latent, rtol=1e-5, atol=1e-5 * float(latent.abs().max()))
+
+
+def test_velocity_is_diffusers_and_gives_the_noise_back(reference):
+    schedule, timestep = make_schedule(DiffusionConfig()), np.array([3, 871])
+    clean, noise, t = jnp.asarray(normal(0)), jnp.asarray(normal(1)), jnp.asarray(timestep)
+    v = velocity(schedule, clean, noise, t)
+    expected = reference.get_velocity(torch.tensor(normal(0)), torch.tensor(normal(1)), torch.tensor(timestep))
+    np.testing.assert_allclose(v, expected, rtol=1e-5, atol=1e-5)
+    noisy = add_noise(schedule, clean, noise, t)
+    np.testing.assert_allclose(noise_from_velocity(schedule, v, noisy, t), noise, rtol=1e-4, atol=1e-5)
 
 
 def test_ddim_with_the_true_noise_returns_the_latent_it_was_added_to():
