@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,15 +73,13 @@ def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
     canvas = pipeline.open(record(0).image, record(0).label_map)
     pipeline.decode(batched([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
     compiled = pipeline._decode._cache_size()
-    moved = edits.move(canvas, edits.selection(4, [1]), np.float32([0.1, 0.2]))
+    moved = edits.move(canvas, edits.selection(4, [1]), jnp.float32([0.1, 0.2]))
     pipeline.decode(batched([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)
     assert pipeline._decode._cache_size() == compiled
 
 
 def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     """eps(0) + 1 (eps(c) - eps(0)) = eps(c): checked against sampling without guidance's second half."""
-    import jax.numpy as jnp
-
     from elements_jax.diffusion import ddim_sample, make_schedule
     from elements_jax.elements import tokens
 
