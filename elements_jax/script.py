@@ -205,15 +205,15 @@ def _check(name: str, value: Any, where: str) -> Any:
                 raise EditError(f"{where}: expected a list of element numbers, at least one")
             return tuple(value)
         case "by" | "anchor":
-            if not isinstance(value, list) or len(value) != 2 or not all(_is_number(v, -4, 4) for v in value):
+            if not isinstance(value, list) or len(value) != 2 or not all(_is_number(v, -4.0, 4.0) for v in value):
                 raise EditError(f"{where}: expected [x, y], two numbers from -4 to 4 in units of the image's size")
             return tuple(float(v) for v in value)
         case "scale":
-            if not _is_number(value, 0.01, 100):
+            if not _is_number(value, 0.01, 100.0):
                 raise EditError(f"{where}: expected a number from 0.01 to 100")
             return float(value)
         case "tolerance":
-            if not _is_number(value, 0, 1):
+            if not _is_number(value, 0.0, 1.0):
                 raise EditError(f"{where}: expected a number from 0 to 1")
             return float(value)
         case "seed":

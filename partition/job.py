@@ -28,7 +28,6 @@ from partition.tfds_metadata import write_metadata
 
 FindObjects: TypeAlias = Callable[[UInt8[np.ndarray, "H W 3"]], Bool[np.ndarray, "M H W"]]
 
-
 SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"]
 
 
@@ -130,7 +129,7 @@ def make_segmenter(
 ) -> tuple[str, Segmenter, FindObjects | None]:
     """The segmenter, its name as the records keep it (the checkpoint's kind), and what finds objects, which SAM has.
 
-    Raises ValueError where SAM has no checkpoint or a wrong one.
+    Raises ValueError where SAM has no checkpoint or a wrong one, or there is no such device.
     """
     match name:
         case "slic":
@@ -144,8 +143,10 @@ def make_segmenter(
 
     if checkpoint is None:
         raise ValueError(f"--segmenter {name} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
-    model, kind = load_sam(checkpoint, None if name == "sam" else name)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no GPU here")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model, kind = load_sam(checkpoint, None if name == "sam" else name)
     segmenter = SamSegmenter(model.to(device), config)
     return kind, segmenter, segmenter.object_masks
 

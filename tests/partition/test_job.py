@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import cuda
 
 from elements_jax.records import TFRecordSource, find_shards
 from elements_jax.scenes import write_folder
@@ -135,6 +136,7 @@ def test_a_split_is_replaced_only_on_request(photos: Path, tmp_path: Path, capsy
     [
         (["--segmenter", "mobile-sam"], "--segmenter mobile-sam needs --checkpoint"),
         (["--checkpoint", "nowhere.pt"], "nowhere.pt"),
+        (["--checkpoint", "nowhere.pt", "--device", "cuda"], "nowhere.pt" if cuda.is_available() else "finds no GPU"),
         (["--segmenter", "grid", "--masks", "auto"], "--masks auto needs SAM"),
         (["--segmenter", "grid", "--masks", "nowhere"], "nowhere is no folder"),
         (["--segmenter", "grid", "--split", "a-b"], "--split must consist of"),

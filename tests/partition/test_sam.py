@@ -64,6 +64,9 @@ def test_mobile_sam_finds_the_disc(mobile_sam: Sam, disc: tuple[np.ndarray, np.n
     found = s[:, 1::2, 1::2].numpy() > 0.5  # 256 -> 128
     for mask, truth in zip(found, [inside, ~inside, inside], strict=True):
         assert (mask & truth).sum() / (mask | truth).sum() > 0.95
+    single = SamSegmenter(mobile_sam, PartitionConfig(mask="single")).scores(embedding, points[1:2])
+    assert single.shape == s[:1].shape
+    assert (single - s[1:2]).abs().max() > 0.01  # a mask of its own, not one of the three
     segmenter.batch = 2
     # Tolerance: float32 matrix products of other shapes.
     torch.testing.assert_close(segmenter.scores(embedding, points), s, rtol=0, atol=1e-4)
