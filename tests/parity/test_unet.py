@@ -1,6 +1,7 @@
 """FlaxUNet against diffusers' UNet2DConditionModel, and against that network with Algorithm 1 put into its blocks."""
 
 import dataclasses
+import functools
 import math
 import types
 
@@ -65,12 +66,13 @@ def add_element_attention(unet: UNet2DConditionModel, elements: torch.Tensor | N
         block.forward = types.MethodType(algorithm_1, block)
 
 
+@functools.cache
 def our_unet(config: UNetConfig, dtype=jnp.float32) -> Functional[FlaxUNet]:
     return Functional(lambda rngs: FlaxUNet(config, 4, TEXT_CHANNELS, ELEMENT_CHANNELS, dtype, rngs=rngs))
 
 
 def predict(unet: Functional[FlaxUNet], params, inputs, text: bool = True, elements: bool = True):
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # to run once
     def run(params, inputs):
         module = unet.module(params)
         context = module.context(inputs["text"] if text else None, inputs["elements"] if elements else None)
@@ -120,8 +122,8 @@ def test_without_elements_equals_diffusers(config, inputs, randomise, tensors_of
 
 @pytest.mark.parametrize(
     ("config", "text", "elements"),
-    [(TINY, True, True), (TINY, False, True), (TINY, True, False), (TINY, False, False), (AS_SD15, True, True)],
-    ids=["text and elements", "elements alone", "text alone", "neither", "as SD 1.5"],
+    [(TINY, True, True), (TINY, False, True), (TINY, False, False), (AS_SD15, True, True)],
+    ids=["text and elements", "elements alone", "neither", "as SD 1.5"],
 )
 def test_algorithm_1_equals_pytorch(config, text, elements, inputs, randomise, tensors_of, assert_same):
     theirs, ours = diffusers_unet(config), our_unet(config)
