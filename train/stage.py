@@ -1,7 +1,7 @@
 """What a stage of training is. The loop knows nothing else of the model."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ Tree = Any
 Metrics = dict[str, Float[Array, ""]]
 
 
+@runtime_checkable
 class Stage(Protocol):
     """A loss and its wiring."""
 
