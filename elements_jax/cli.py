@@ -59,7 +59,7 @@ class Encode:
     """Divide a photograph into its elements and encode them.
 
     Writes OUT, a NumPy archive (image, label_map, content, position, valid) that `elements edit` and `elements
-    reconstruct` take instead of a photograph, and OUT with the suffix .png, which shows the number of every element.
+    reconstruct` take instead of a photograph, and beside it NAME-numbers.png, which shows the number of every element.
     """
 
     photo: tyro.conf.Positional[Path]
@@ -88,8 +88,9 @@ class Encode:
                 valid=np.asarray(elements.valid),
             )
         count = pipeline.config.elements.num_elements
-        _save(self.out.with_suffix(".png"), boundaries(image, label_map, num_elements=count, numbers=True))
-        print(f"{self.out}: {int(elements.valid.sum())} elements, numbered in {self.out.with_suffix('.png')}")
+        drawing = self.out.with_name(f"{self.out.stem}-numbers.png")
+        _save(drawing, boundaries(image, label_map, num_elements=count, numbers=True))
+        print(f"{self.out}: {int(elements.valid.sum())} elements, numbered in {drawing}")
 
 
 @dataclass(frozen=True)

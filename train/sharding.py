@@ -3,7 +3,7 @@
 import math
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from train.stage import Tree
 
@@ -47,7 +47,7 @@ def spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     return PartitionSpec(*("fsdp" if axis == best else None for axis in range(len(shape))))
 
 
-def shardings(tree: Tree, mesh: Mesh) -> Tree:
+def shardings(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
     """A sharding for every leaf of a tree of arrays or their shapes: parameters, moments and averages alike.
 
     Raises one ValueError that lists every leaf no rule covers.

@@ -137,8 +137,9 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
     pytest.importorskip("skimage")
     encoded, script, model = tmp_path / "photo.npz", tmp_path / "edit.json", ["--model", str(model_folder)]
     assert main(["encode", str(photo), str(encoded), *model, "--segmenter", "grid"]) == 0
-    assert re.search(r"4 elements, numbered in .*photo\.png", capsys.readouterr().out)
-    assert encoded.with_suffix(".png").is_file()
+    assert re.search(r"4 elements, numbered in .*photo-numbers\.png", capsys.readouterr().out)
+    assert (tmp_path / "photo-numbers.png").is_file()
+    assert size_of(photo) == (40, 32)  # not overwritten
 
     script.write_text(
         json.dumps(

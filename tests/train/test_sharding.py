@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from configs import tiny
@@ -33,23 +34,16 @@ def test_the_largest_divisible_axis_is_split(shape, fsdp, expected):
     assert spec("w", shape, fsdp) == expected
 
 
-class Mesh8:
-    """All that the rule asks of a mesh, so that eight devices need not be there."""
-
-    def __init__(self):
-        self.shape = {"data": 1, "fsdp": 8}
-
-
-def test_every_leaf_is_covered_or_all_that_are_not_are_named(monkeypatch):
-    monkeypatch.setattr("train.sharding.NamedSharding", lambda mesh, spec: spec)
+def test_every_leaf_is_covered_or_all_that_are_not_are_named():
+    mesh = AbstractMesh((1, 8), ("data", "fsdp"))
     tree = {"good": jnp.zeros((512, 512)), "odd": {"a": jnp.zeros((511, 513)), "b": jnp.zeros((999, 101))}}
     with pytest.raises(ValueError, match="fsdp=8") as error:
-        shardings(tree, Mesh8())
+        shardings(tree, mesh)
     assert "['odd']['a'] [511, 513]" in str(error.value)
     assert "['odd']['b'] [999, 101]" in str(error.value)
     assert "good" not in str(error.value)
     del tree["odd"]
-    assert shardings(tree, Mesh8()) == {"good": P("fsdp", None)}
+    assert shardings(tree, mesh) == {"good": NamedSharding(mesh, P("fsdp", None))}
 
 
 def test_the_whole_state_is_covered(small, tmp_path):

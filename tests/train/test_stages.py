@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,8 @@ def params(stage):
 
 @pytest.fixture(scope="module")
 def batch(stage, records):
-    return next(dataset(records, "train", batch_size=4, seed=0, shuffle=False, tokenize=stage.tokenize))
+    with closing(dataset(records, "train", batch_size=4, seed=0, shuffle=False, tokenize=stage.tokenize)) as batches:
+        return jax.tree.map(jnp.asarray, next(batches))
 
 
 def with_config(stage, **changes):
@@ -149,7 +151,7 @@ def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch
     expected[0, 0] = probability == 0
     with pytest.raises(Captured) as captured:
         with_config(stage, element_dropout=probability).loss(
-            {}, stage.frozen, batch | {"object_mask": masks}, keys(batch)
+            {}, stage.frozen, batch | {"object_mask": jnp.asarray(masks)}, keys(batch)
         )
     np.testing.assert_array_equal(captured.value.args[0], expected)
 
