@@ -6,7 +6,7 @@ demo: .venv/ready
 	$(BIN)/python -m elements_jax.demo out/demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest --jaxtyping-packages=elements_jax,train,beartype.beartype
+	$(BIN)/python -m pytest
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -62,7 +62,9 @@ def add_element_attention(unet: UNet2DConditionModel, elements: torch.Tensor | N
     for block in [module for module in unet.modules() if isinstance(module, BasicTransformerBlock)]:
         channels, heads = block.attn1.to_q.in_features, block.attn1.heads
         block.norm_elements = torch.nn.LayerNorm(channels)
-        block.element_attention = Attention(channels, ELEMENT_CHANNELS, heads, channels // heads)
+        block.element_attention = Attention(
+            channels, cross_attention_dim=ELEMENT_CHANNELS, heads=heads, dim_head=channels // heads
+        )
         block.forward = types.MethodType(algorithm_1, block)
 
 

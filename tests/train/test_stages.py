@@ -160,7 +160,7 @@ def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch
 def test_a_dropped_condition_leaves_no_trace(stage, params, batch, dropped):
     probabilities = ALL_KEPT if dropped == "nothing" else ALL_KEPT | {dropped: 1.0}
     loss = jax.jit(with_config(stage, **probabilities).loss)
-    empty = np.tile(stage.tokenize(""), (4, 1))
+    empty = jnp.tile(stage.tokenize(""), (4, 1))
     unchanged, other_text, other_elements, no_text = (
         loss(params, stage.frozen, batch | change, keys(batch))[0]
         for change in (
