@@ -59,7 +59,7 @@ class Encoder(nnx.Module):
         self.conv_norm_out = GroupNorm(groups, channels, EPSILON, dtype)
         self.conv_out = nnx.Conv(channels, 2 * config.latent_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
 
-    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2*Z"]:
+    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w moments"]:
         x = self.conv_in(image)
         for level in self.down_blocks:
             for resnet in level.resnets:

@@ -91,6 +91,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
                 if now % train.sample_every == 0 or last:
                     figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
                     picture = grid({name: pictures[name] for name in stage.rows})  # jit sorts names
+                    figures = {name: float(value) for name, value in figures.items()}
                     log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 if now % train.checkpoint_every == 0 or last:
                     checkpoints.save(state, iterator)

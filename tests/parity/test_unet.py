@@ -83,10 +83,10 @@ def predict(unet: Functional[FlaxUNet], params, inputs, text: bool = True, eleme
     return run(params, inputs)
 
 
-def random_params(unet: Functional[FlaxUNet]) -> dict[str, np.ndarray]:
+def random_params(unet: Functional[FlaxUNet]) -> dict[str, jax.Array]:
     rng = np.random.default_rng(1)
     return {
-        name: (rng.normal(size=spec.shape) / max(1, math.prod(spec.shape[:-1])) ** 0.5).astype(np.float32)
+        name: jnp.float32(rng.normal(size=spec.shape) / max(1, math.prod(spec.shape[:-1])) ** 0.5)
         for name, spec in unet.shapes().items()
     }
 
@@ -139,7 +139,7 @@ def test_context_is_made_once_for_all_timesteps(inputs):
     """Keys and values of each block, of text and of elements; those of a zero token are exactly zero."""
     unet = our_unet(TINY)
     module = unet.module(random_params(unet))
-    context = module.context(inputs["text"], inputs["elements"])
+    context = module.context(jnp.asarray(inputs["text"]), jnp.asarray(inputs["elements"]))
     assert len(context) == 2 + 1 + 4  # layers_per_block a level on the way down, one more on the way up
     for block, width in zip(context, [32, 64, 64, 64, 64, 32, 32], strict=True):
         assert block.text.keys.shape == block.text.values.shape == (2, 7, 4, width // 4)
