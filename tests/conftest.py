@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from elements_jax.cpu import prefer_own_convolutions
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+prefer_own_convolutions()  # before JAX starts, so that this process and those it starts compute the same bits
 
 
 @pytest.fixture(scope="session")
