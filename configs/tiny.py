@@ -58,6 +58,7 @@ MODEL = ModelConfig(
         layers_per_block=1,
         heads=4,
         norm_groups=16,
+        position_frequencies=4,  # the finest has a period of 4 px of the latent
     ),
 )
 

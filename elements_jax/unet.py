@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from elements_jax.config import UNetConfig
+from elements_jax.elements import embed_position
 from elements_jax.unet_blocks import (
     BlockContext,
     Downsample,
@@ -71,7 +72,9 @@ class FlaxUNet(nnx.Module):
         def transformers(level: int, count: int) -> list[Transformer2D]:
             return [transformer(widths[level]) for _ in range(count)] if config.attention_levels[level] else []
 
-        self.conv_in = nnx.Conv(latent_channels, widths[0], (3, 3), padding=1, dtype=dtype, rngs=rngs)
+        self.position_frequencies = config.position_frequencies
+        in_channels = latent_channels + 2 * 2 * config.position_frequencies
+        self.conv_in = nnx.Conv(in_channels, widths[0], (3, 3), padding=1, dtype=dtype, rngs=rngs)
         self.time_embedding = TimeEmbedding(widths[0], time_channels, dtype=dtype, rngs=rngs)
 
         # Every feature map on the way down is kept for the way up; `skips` are their channels.
@@ -130,7 +133,7 @@ class FlaxUNet(nnx.Module):
             x = level.resnets[index](x, time)
             return level.attentions[index](x, next(contexts)) if level.attentions else x
 
-        x = self.conv_in(latent)
+        x = self.conv_in(self._with_position(latent))
         skips = [x]
         for level in self.down_blocks:
             for index in range(len(level.resnets)):
@@ -149,3 +152,9 @@ class FlaxUNet(nnx.Module):
             if level.resample is not None:
                 x = level.resample(x)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+    def _with_position(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B h w Z_and_position"]:
+        """The latent beside the embedded coordinates of its pixels, as the light decoder's queries have them."""
+        y, x = jnp.meshgrid(*[(jnp.arange(side) + 0.5) / side for side in latent.shape[1:3]], indexing="ij")
+        position = embed_position(jnp.stack([x, y], axis=-1), self.position_frequencies)
+        return jnp.concatenate([latent, jnp.broadcast_to(position, (*latent.shape[:3], position.shape[-1]))], axis=-1)

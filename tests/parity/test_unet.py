@@ -163,6 +163,17 @@ def test_zero_init_starts_as_the_base_network(inputs):
     assert all(np.array_equal(random[name], params[name]) for name in params if "element_attention.to_out" not in name)
 
 
+def test_positions_enter_beside_the_latent_and_nowhere_else(inputs):
+    plain, placed = our_unet(SMALL), our_unet(dataclasses.replace(SMALL, position_frequencies=2))
+    params = random_params(placed)
+    kernel = params["conv_in.kernel"]
+    assert kernel.shape == (3, 3, 4 + 8, 8)  # sine and cosine of x and of y at two frequencies
+    latent_alone = params | {"conv_in.kernel": kernel.at[:, :, 4:].set(0)}
+    expected = predict(plain, params | {"conv_in.kernel": kernel[:, :, :4]}, inputs)
+    np.testing.assert_allclose(predict(placed, latent_alone, inputs), expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(predict(placed, params, inputs) - expected).max() > 1e-2
+
+
 def test_bfloat16_changes_the_arithmetic_alone(inputs):
     full, half = our_unet(TINY), our_unet(TINY, jnp.bfloat16)
     assert all(spec.dtype == jnp.float32 for spec in half.shapes().values())
