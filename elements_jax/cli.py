@@ -34,13 +34,19 @@ commands:
 """
 
 
+Photo = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
+Script = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPT")]
+Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+
+
 @dataclass(frozen=True)
 class Source:
     """How a photograph is divided, where the input is not an encoded file already."""
 
     segmenter: Literal["sam", "mobile-sam", "slic", "grid"] = "sam"
     """As in `elements partition`; slic and grid need no checkpoint."""
-    checkpoint: Path | None = None
+    checkpoint: File = None
     """Official checkpoint of SAM or MobileSAM."""
 
 
@@ -48,9 +54,9 @@ class Source:
 class Sampling:
     """How the diffusion decoder samples."""
 
-    steps: int | None = None
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """DDIM steps; by default the model's."""
-    guidance: float | None = None
+    guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Weight of text and elements alike (w of Section 4.1); by default the model's."""
 
 
@@ -62,9 +68,9 @@ class Encode:
     reconstruct` take instead of a photograph, and beside it NAME-numbers.png, which shows the number of every element.
     """
 
-    photo: tyro.conf.Positional[Path]
+    photo: Photo
     """The photograph; its central square is taken."""
-    out: tyro.conf.Positional[Path]
+    out: Out
     """File to write, NAME.npz."""
     model: Path
     """Model folder."""
@@ -97,15 +103,15 @@ class Encode:
 class Edit:
     """Run an edit script (JSON; `elements_jax/script.py` describes it) and decode the result."""
 
-    photo: tyro.conf.Positional[Path]
+    photo: Photo
     """A photograph, or a file that `elements encode` wrote."""
-    script: tyro.conf.Positional[Path]
+    script: Script
     """The edit script. Images that it composes from are found relative to it."""
-    out: tyro.conf.Positional[Path]
+    out: Out
     """PNG to write."""
     model: Path
     """Model folder."""
-    drawing: Path | None = None
+    drawing: File = None
     """Also draw the edit on the picture here: red dots where elements were, green where they go, blue crosses on those
     deleted."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
@@ -134,9 +140,9 @@ class Edit:
 class Reconstruct:
     """Decode a photograph from its unedited elements: what the model sees of it."""
 
-    photo: tyro.conf.Positional[Path]
+    photo: Photo
     """A photograph, or a file that `elements encode` wrote."""
-    out: tyro.conf.Positional[Path]
+    out: Out
     """PNG to write."""
     model: Path
     """Model folder."""
@@ -158,7 +164,7 @@ class Reconstruct:
 class Scenes:
     """Write synthetic scenes as a folder of pictures, captions and object masks, for `elements partition`."""
 
-    out: tyro.conf.Positional[Path]
+    out: Out
     """Folder to write; the object masks go to its subfolder `masks`."""
     count: int = 10_000
     """Pictures."""
