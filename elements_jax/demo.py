@@ -3,6 +3,7 @@
 Every step but the pictures of the report is a command of this project, run as a user would and printed as it runs.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -24,7 +25,7 @@ class Demo:
     """Folder for everything; what a run that was cut short left there is used again."""
     model: Path | None = None
     """A trained model folder to use instead of training one."""
-    sam: Path = Path("../shared/weights/mobile_sam.pt")
+    sam: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared"), "weights", "mobile_sam.pt")
     """Checkpoint of SAM or MobileSAM for the photographs; SLIC divides them where it is absent."""
     scenes: int = 3000
     """Scenes to train on."""
@@ -68,18 +69,9 @@ class Demo:
             pictures = self.out / "scenes" / split
             if not (self.out / "records" / f"partition-{split}.json").is_file():
                 elements("scenes", pictures, "--first", first, "--count", count)
-                options = ["--masks", pictures / "masks", "--size", 64, "--grid", 8, "--image-format", "png"]
-                elements(
-                    "partition",
-                    pictures,
-                    self.out / "records",
-                    "--segmenter",
-                    "slic",
-                    "--split",
-                    split,
-                    "--overwrite",
-                    *options,
-                )
+                slic = ["--segmenter", "slic", "--compactness", 40, "--size", 64, "--grid", 8]
+                job = ["--masks", pictures / "masks", "--split", split, "--overwrite", "--image-format", "png"]
+                elements("partition", pictures, self.out / "records", *slic, *job)
 
     def train(self) -> Path:
         """VAE, stage 1 and stage 2 of `tiny`, from random weights."""
