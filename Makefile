@@ -14,7 +14,8 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 bench: .venv/ready
-	for file in tests/benchmarks/*.py; do $(BIN)/python $$file; done
+	$(BIN)/python tests/benchmarks/attention.py
+	$(BIN)/python tests/benchmarks/partition_bsds.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,10 +1,11 @@
 """Dropped pixels and seconds of the partition over the BSDS500 validation photographs, at the paper's settings.
 
-    python tests/benchmarks/partition_bsds.py SHARED --images 20
+    python tests/benchmarks/partition_bsds.py --images 20
 
-SHARED is a folder with `weights/mobile_sam.pt` and `data/bsds500/images/val`. Photos are taken evenly from the split.
+The photographs are taken evenly from the split.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def timed(segmenter: SamSegmenter, image: np.ndarray, clock: Clock) -> Partition
 
 
 def main(
-    shared: tyro.conf.Positional[Path],
+    shared: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared")),  # noqa: B008
     images: int = 20,
     config: PartitionConfig = PartitionConfig(),  # noqa: B008
     pictures: Path | None = None,
@@ -56,7 +57,8 @@ def main(
     """Partition some photographs and print what came of it.
 
     Args:
-        shared: Folder with `weights/mobile_sam.pt` and `data/bsds500/images/val`.
+        shared: Folder with `weights/mobile_sam.pt` and `data/bsds500/images/val`; by default $ELEMENTS_DATA, or else
+            ../shared.
         images: How many photographs.
         config: The partition's settings.
         pictures: Folder for pictures of the partitions.
