@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import grain
+import jax
 import orbax.checkpoint as ocp
 
+from train.stage import Tree
 from train.state import State
+
+DIFFERENCES_SHOWN = 5  # arrays that an error names
 
 
 class Checkpoints:
@@ -14,8 +18,11 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int):
         self.directory = directory
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()},
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -33,17 +40,26 @@ class Checkpoints:
     def restore(self, like: State, iterator: Any) -> State | None:
         """The newest state, laid out as `like` (shapes with shardings), or None; sets `iterator` to its place.
 
-        Raises ValueError where the checkpoint is of another model or optimiser.
+        Raises ValueError that shows what differs where the checkpoint is of another model or optimiser.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
+        saved, wanted = _shapes(self._manager.item_metadata(step)["state"]), _shapes(like)
+        if odd := sorted(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name)):
+            found = [
+                f"{name}: expected {wanted.get(name)}, found {saved.get(name)}" for name in odd[:DIFFERENCES_SHOWN]
+            ]
+            raise ValueError(
+                f"{self.directory}: step {step} is of another model or optimiser; {len(odd)} arrays differ:\n  "
+                + "\n  ".join(found)
+            )
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(like), data=grain.checkpoint.CheckpointRestore(iterator)
         )
-        try:
-            return self._manager.restore(step, args=arguments)["state"]
-        except ValueError as error:
-            raise ValueError(
-                f"{self.directory}: step {step} is of another model, optimiser or data set: {error}"
-            ) from error
+        return self._manager.restore(step, args=arguments)["state"]
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}

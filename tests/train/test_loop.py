@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -34,47 +35,51 @@ CONFIG = TrainConfig(
 
 KILLED_AT, ENDS_AT = 11, 14  # steps; the checkpoint of step 8 may be half written by then, that of step 4 is whole
 RUN = """
-import dataclasses, os, signal, sys
+import dataclasses, os, pickle, signal, sys
 from pathlib import Path
+import jax
 from tests.train.conftest import SMALL
-from tests.train.test_loop import CONFIG, ENDS_AT, KILLED_AT
+from tests.train.test_loop import CONFIG, ENDS_AT
 from train import metrics
 from train.autoencoder import AutoencoderStage
 from train.loop import fit
 
+records, folder, killed_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 took_in = metrics.Log.step
 
 def step(log, number, figures):
     took_in(log, number, figures)
-    if number == KILLED_AT:
+    if number == killed_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
 metrics.Log.step = step
-records, folder = map(Path, sys.argv[1:])
 train = dataclasses.replace(CONFIG, steps=ENDS_AT, checkpoint_every=4)
-fit(AutoencoderStage(SMALL, folder), train, records, folder / "run")
+state = fit(AutoencoderStage(SMALL, folder), train, records, folder / "run")
+(folder / "state.pickle").write_bytes(pickle.dumps(jax.device_get(state)))
 """
+
+
+def run(records: Path, folder: Path, killed_at: int = -1) -> int:
+    """Run in a process of its own, which kills itself at a step; returns the exit code."""
+    root = Path(__file__).parents[2]  # where `python -c` finds `tests` and the packages
+    arguments = [sys.executable, "-c", RUN, str(records), str(folder), str(killed_at)]
+    return subprocess.run(arguments, env=os.environ | {"JAX_PLATFORMS": "cpu"}, cwd=root, check=False).returncode
 
 
 def committed(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in (folder / "run" / "checkpoints").glob("*") if path.name.isdigit())
 
 
-def test_a_run_killed_and_restarted_ends_with_the_same_bits(records, small, tmp_path):
-    train = dataclasses.replace(CONFIG, steps=ENDS_AT, checkpoint_every=4)
+def test_a_run_killed_and_restarted_ends_with_the_same_bits(records, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    expected = fit(AutoencoderStage(small, whole), train, records, whole / "run")
-
-    root = Path(__file__).parents[2]  # where `python -c` finds `tests` and the packages
-    arguments = [sys.executable, "-c", RUN, str(records), str(killed)]
-    process = subprocess.run(arguments, env=os.environ | {"JAX_PLATFORMS": "cpu"}, cwd=root, check=False)
-    assert process.returncode == -signal.SIGKILL
+    assert run(records, whole) == 0
+    assert run(records, killed, KILLED_AT) == -signal.SIGKILL
     assert committed(killed)[0] == 4
     assert committed(killed)[-1] < KILLED_AT
-
-    restarted = fit(AutoencoderStage(small, killed), train, records, killed / "run")
-    assert int(restarted["step"]) == ENDS_AT
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restarted), jax.device_get(expected))
+    assert run(records, killed) == 0
+    expected, restarted = (pickle.loads((folder / "state.pickle").read_bytes()) for folder in (whole, killed))
+    assert restarted["step"] == ENDS_AT
+    jax.tree.map(np.testing.assert_array_equal, restarted, expected)
     for name in ("encoder", "decoder"):
         assert (whole / f"{name}.safetensors").read_bytes() == (killed / f"{name}.safetensors").read_bytes()
 
@@ -136,7 +141,9 @@ def test_a_checkpoint_holds_the_state_of_its_step_although_training_went_on(fini
 def test_a_checkpoint_of_another_model_is_refused(finished, small, records):
     _, folder, _ = finished
     other = dataclasses.replace(small, decoder=dataclasses.replace(small.decoder, channels=24))
-    with pytest.raises(ValueError, match=r"checkpoints: step \d+ is of another model"):
+    with pytest.raises(
+        ValueError, match=r"checkpoints: step 60 is of another model.*\n.*expected \(24, 24\), found \(24, 16\)"
+    ):
         fit(AutoencoderStage(other, folder / "other"), CONFIG, records, folder / "run")
 
 
