@@ -56,7 +56,7 @@ MODEL = ModelConfig(
         block_out_channels=(64, 128),
         attention_levels=(True, True),
         layers_per_block=1,
-        heads=4,
+        heads=2,
         norm_groups=16,
         position_frequencies=4,  # the finest has a period of 4 px of the latent
     ),
@@ -87,13 +87,13 @@ AUTOENCODER = TrainConfig(
 )
 
 DIFFUSION = DiffusionTrainConfig(
-    steps=2100,
+    steps=3000,
     batch_size=16,
     learning_rate=1e-3,
     schedule="cosine",
     warmup=100,
     ema_decay=0.995,
-    sample_every=700,
-    checkpoint_every=250,
+    sample_every=600,
+    checkpoint_every=300,
     text_from_scratch=True,
 )
