@@ -1,7 +1,5 @@
 """Pictures that explain: element boundaries and numbers, and edits in the red and green dots of the paper's figures."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image, ImageDraw
@@ -71,13 +69,6 @@ def edit_dots(
         for x, y in points:
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
     return np.asarray(canvas)
-
-
-def side_by_side(pictures: Sequence[UInt8[np.ndarray, "H W 3"]], gap: int = 4) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """Pictures in a row, each enlarged to the same height."""
-    row = [enlarge(picture) for picture in pictures]
-    space = np.full((row[0].shape[0], gap, 3), 255, np.uint8)
-    return np.concatenate([part for picture in row for part in (picture, space)][:-1], axis=1)
 
 
 def _factor(image: UInt8[np.ndarray, "H W 3"]) -> int:

@@ -13,8 +13,8 @@ SHAPES = {  # queries, keys, heads, channels of a head; a batch of 2
     "sd15, pixels, 64 x 64": (4096, 4096, 8, 40),
     "sd15, elements, 64 x 64": (4096, 256, 8, 40),
     "sd15, pixels, 32 x 32": (1024, 1024, 8, 80),
-    "tiny, pixels, 16 x 16": (256, 256, 4, 16),
-    "tiny, elements, 16 x 16": (256, 64, 4, 16),
+    "tiny, pixels, 16 x 16": (256, 256, 2, 32),
+    "tiny, elements, 16 x 16": (256, 64, 2, 32),
 }
 
 
