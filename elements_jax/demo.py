@@ -31,9 +31,9 @@ class Demo:
     """Scenes to train on."""
     held_out: int = 12
     """Scenes to edit."""
-    vae_steps: int = 350
-    autoencoder_steps: int = 700
-    diffusion_steps: int = 600
+    vae_steps: int = 200
+    autoencoder_steps: int = 350
+    diffusion_steps: int = 450
 
     def run(self) -> None:
         """Run every step that is not done yet."""
@@ -82,6 +82,7 @@ class Demo:
             "diffusion": self.diffusion_steps,
         }.items():
             settings = ["--train.steps", steps, "--train.sample-every", steps, "--train.checkpoint-every", steps]
+            settings += ["--train.warmup", steps // 10]
             elements("train", stage, "tiny", "--data", self.out / "records", "--model", model, *settings)
         return model
 
