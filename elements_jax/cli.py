@@ -55,9 +55,15 @@ class Sampling:
     """How the diffusion decoder samples."""
 
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """DDIM steps; by default the model's."""
+    """Steps; by default the model's."""
+    sampler: Literal["ddim", "euler", "dpm"] = "ddim"
+    """DDIM, as the paper; Euler; or DPM-Solver++(2M), which needs fewer steps."""
     guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Weight of text and elements alike (w of Section 4.1); by default the model's."""
+    element_guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Weight of the elements, where it is not the text's."""
+    eta: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Fresh noise of each of DDIM's steps, from none to 1, DDPM's."""
 
 
 @dataclass(frozen=True)
@@ -237,9 +243,17 @@ def _decode(
     pipeline: "ElementsPipeline", canvas: "Canvas", prompt: str, seed: int, sampling: Sampling, out: Path
 ) -> None:
     from elements_jax.edits import batched
+    from elements_jax.samplers import SAMPLERS
 
+    text = pipeline.config.diffusion.guidance if sampling.guidance is None else sampling.guidance
     picture = pipeline.decode(
-        batched([canvas]).elements, [prompt], seeds=[seed], guidance=sampling.guidance, steps=sampling.steps
+        batched([canvas]).elements,
+        [prompt],
+        seeds=[seed],
+        guidance=text if sampling.element_guidance is None else (text, sampling.element_guidance),
+        steps=sampling.steps,
+        sampler=SAMPLERS[sampling.sampler],
+        eta=sampling.eta,
     )[0]
     _save(out, picture)
     print(f"{out}: {picture.shape[1]} x {picture.shape[0]} px, seed {seed}")

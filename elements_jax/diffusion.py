@@ -1,4 +1,4 @@
-"""The diffusion process: noise schedule, noising, joint guidance and the DDIM sampler, as pure functions.
+"""The diffusion process: noise schedule, noising and joint guidance, as pure functions (`samplers` solve it).
 
 A network enters as a function `predict_noise(latent, timestep) -> noise`; what it is conditioned on is its caller's
 business. Notation: alpha_bar_t is `schedule.alpha_bar[t]`, z_t the noisy latent, eps the noise.
@@ -7,7 +7,6 @@ business. Notation: alpha_bar_t is `schedule.alpha_bar[t]`, z_t the noisy latent
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from elements_jax.config import DiffusionConfig
@@ -53,52 +52,20 @@ def noise_from_velocity(
     return jnp.sqrt(alpha_bar) * v + jnp.sqrt(1 - alpha_bar) * latent
 
 
-def guided(predict_noise: PredictNoise, guidance: Float[Array, ""]) -> PredictNoise:
-    """Joint classifier-free guidance (Section 4.1): eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0)).
+def guided(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> PredictNoise:
+    """Classifier-free guidance down G + 1 conditions, each a part of the one before it, the last of them empty.
 
-    Both predictions are one batch of twice the size: `predict_noise` conditions its first half and not its second.
+    eps_G + sum over g < G of weights[g] (eps_g - eps_{g+1}). With one weight that is the paper's joint guidance
+    (Section 4.1), eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0)); with two, text and elements have a weight each,
+    eps(z, 0, 0) + w_S (eps(z, 0, S) - eps(z, 0, 0)) + w_C (eps(z, C, S) - eps(z, 0, S)), the same where they are equal.
+
+    All predictions are one batch, G + 1 times the size, that `predict_noise` conditions part by part.
     """
+    parts = len(weights) + 1
 
     def predict(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
-        both = predict_noise(jnp.concatenate([latent, latent]), jnp.concatenate([timestep, timestep]))
-        conditional, unconditional = jnp.split(both, 2)
-        return unconditional + guidance * (conditional - unconditional)
+        every = predict_noise(jnp.tile(latent, (parts, 1, 1, 1)), jnp.tile(timestep, parts))
+        eps = every.reshape(parts, *latent.shape)
+        return eps[-1] + jnp.tensordot(weights, eps[:-1] - eps[1:], axes=1)
 
     return predict
-
-
-def sample_timesteps(train_timesteps: int, steps: int) -> Int[Array, " steps"]:
-    """The timesteps of a sample, falling: SD's "leading" spacing with offset 1 (for 1000 and 50: 981, 961, ..., 1)."""
-    return jnp.arange(steps)[::-1] * (train_timesteps // steps) + 1
-
-
-def ddim_step(
-    schedule: Schedule,
-    latent: Float[Array, "B h w Z"],
-    noise: Float[Array, "B h w Z"],
-    timestep: Int[Array, ""],
-    previous: Int[Array, ""],
-) -> Float[Array, "B h w Z"]:
-    """One deterministic step (eta = 0) from `timestep` to `previous` < `timestep`, given the predicted noise.
-
-    z_0 = (z_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t);  z_prev = Equation 3 at `previous` with the same eps.
-    A negative `previous` means the end; SD takes alpha_bar_0 there (`set_alpha_to_one=False`).
-    """
-    alpha_bar, alpha_bar_previous = schedule.alpha_bar[timestep], schedule.alpha_bar[jnp.maximum(previous, 0)]
-    clean = (latent - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
-    return jnp.sqrt(alpha_bar_previous) * clean + jnp.sqrt(1 - alpha_bar_previous) * noise
-
-
-def ddim_sample(
-    predict_noise: PredictNoise, schedule: Schedule, noise: Float[Array, "B h w Z"], steps: int
-) -> Float[Array, "B h w Z"]:
-    """Run DDIM from pure noise z_T to a clean latent in `steps` steps (static), as one loop inside jit."""
-    train_timesteps = schedule.alpha_bar.shape[0]
-    stride = train_timesteps // steps
-
-    def step(latent, timestep):
-        predicted = predict_noise(latent, jnp.full(latent.shape[0], timestep))
-        return ddim_step(schedule, latent, predicted, timestep, timestep - stride), None
-
-    latent, _ = lax.scan(step, noise, sample_timesteps(train_timesteps, steps))
-    return latent

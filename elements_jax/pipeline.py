@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from elements_jax.config import ModelConfig
-from elements_jax.diffusion import ddim_sample, guided, make_schedule, noise_from_velocity
+from elements_jax.diffusion import guided, make_schedule, noise_from_velocity
 from elements_jax.edits import Canvas
 from elements_jax.elements import ImageElements, extract, tokens
 from elements_jax.functional import Params
+from elements_jax.samplers import Sampler, ddim_sample
 from elements_jax.schema import DROPPED
 from elements_jax.tokenizer import load_tokenizer
 from elements_jax.weights import Networks, load_networks
@@ -43,21 +44,25 @@ def decode_elements(
     prompt: Int[Array, "B L"],
     empty_prompt: Int[Array, " L"],
     noise: Float[Array, "B h w Z"],
-    guidance: Float[Array, ""],
+    guidance: Float[Array, " G"],
     steps: int,
+    sampler: Sampler = ddim_sample,
+    **renewal: Array,
 ) -> Float[Array, "B H W 3"]:
-    """D(z_T, C, S): images in [-1, 1] from elements and prompt tokens, by guided DDIM (Section 3.3 and 4.1).
+    """D(z_T, C, S): images in [-1, 1] from elements and prompt tokens, by guided sampling (Section 3.3 and 4.1).
 
-    `params` holds those of "text_encoder", "unet" and "vae"; `empty_prompt` is the tokens of "". The conditioned and
-    the unconditioned prediction are one batch, and their keys and values are projected once, not once a step.
+    `params` holds those of "text_encoder", "unet" and "vae"; `empty_prompt` is the tokens of ""; `guidance` is the
+    weight of text and elements together, or one of each; `renewal` goes to the sampler. The conditioned and
+    unconditioned predictions are one batch, and their keys and values are projected once, not once a step.
     """
     config = networks.config
     unet = networks.unet.module(params["unet"])
     element_tokens = tokens(elements, config.elements.frequencies)
-    prompts = jnp.concatenate([prompt, jnp.broadcast_to(empty_prompt, prompt.shape)])
+    no_text, no_elements = jnp.broadcast_to(empty_prompt, prompt.shape), jnp.zeros_like(element_tokens)
+    without_text = len(guidance) - 1  # parts of the batch that have elements and no text
     context = unet.context(
-        networks.text_encoder(params["text_encoder"], prompts),
-        jnp.concatenate([element_tokens, jnp.zeros_like(element_tokens)]),
+        networks.text_encoder(params["text_encoder"], jnp.concatenate([prompt] + [no_text] * (1 + without_text))),
+        jnp.concatenate([element_tokens] * (1 + without_text) + [no_elements]),
     )
     schedule = make_schedule(config.diffusion)
 
@@ -67,7 +72,7 @@ def decode_elements(
             return noise_from_velocity(schedule, predicted, latent, timestep)
         return predicted
 
-    latent = ddim_sample(guided(predict_noise, guidance), schedule, noise, steps)
+    latent = sampler(guided(predict_noise, guidance), schedule, noise, steps, **renewal)
     return networks.vae.module(params["vae"]).decode(latent / config.vae.scaling_factor)
 
 
@@ -87,7 +92,7 @@ class ElementsPipeline:
         networks = Networks(config)
         self._encode = jax.jit(partial(encode_image, networks))
         self._reconstruct = jax.jit(networks.decoder)
-        self._decode = jax.jit(partial(decode_elements, networks), static_argnames="steps")
+        self._decode = jax.jit(partial(decode_elements, networks), static_argnames=("steps", "sampler"))
 
     @classmethod
     def load(cls, folder: Path) -> "ElementsPipeline":
@@ -126,24 +131,38 @@ class ElementsPipeline:
         prompts: Sequence[str],
         *,
         seeds: Sequence[int],
-        guidance: float | None = None,
+        guidance: float | tuple[float, float] | None = None,
         steps: int | None = None,
+        sampler: Sampler = ddim_sample,
+        eta: float | None = None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Pictures of a batch of elements, each with its prompt ("" for none) and its seed.
 
-        `guidance` and `steps` are the configuration's where they are None. A new number of images or steps compiles
-        anew; prompts, seeds and guidance do not.
+        Args:
+            guidance: weight of text and elements alike, or of (text, elements); by default the configuration's.
+            steps: of the sampler; by default the configuration's.
+            sampler: one of `elements_jax.samplers`.
+            eta: the fresh noise of each of DDIM's steps, from none to 1, DDPM's.
+
+        A new number of images, steps or weights, or another sampler, compiles anew; prompts, seeds and values do not.
+        Raises ValueError for a number of steps that the schedule does not have, and for eta with another sampler.
         """
+        if eta is not None and sampler is not ddim_sample:
+            raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
         z = self.config.latent_size, self.config.latent_size, self.config.vae.latent_channels
-        noise = jnp.stack([jax.random.normal(jax.random.key(seed), z) for seed in seeds])
+        keys = [jax.random.key(seed) for seed in seeds]
+        noise = jnp.stack([jax.random.normal(key, z) for key in keys])
+        renewal = {} if eta is None else {"eta": jnp.float32(eta), "keys": jnp.stack(keys)}
         image = self._decode(
             self.params,
             elements,
             jnp.stack([jnp.asarray(self._tokenize(prompt)) for prompt in prompts]),
             jnp.asarray(self._tokenize("")),
             noise,
-            jnp.float32(self.config.diffusion.guidance if guidance is None else guidance),
+            jnp.atleast_1d(jnp.float32(self.config.diffusion.guidance if guidance is None else guidance)),
             steps=self.config.diffusion.sample_steps if steps is None else steps,
+            sampler=sampler,
+            **renewal,
         )
         return to_uint8(image)
 

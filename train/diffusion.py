@@ -94,7 +94,7 @@ class DiffusionStage:
             jnp.tile(batch["tokens"], (2, 1)),
             jnp.asarray(self.empty_prompt),
             jnp.tile(noise, (2, 1, 1, 1)),
-            jnp.float32(config.diffusion.guidance),
+            jnp.float32([config.diffusion.guidance]),
             config.diffusion.sample_steps,
         )
         reconstruction, filled_in = jnp.split(sampled, 2)

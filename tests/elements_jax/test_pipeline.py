@@ -12,8 +12,11 @@ from PIL import Image
 
 from elements_jax import edits
 from elements_jax.cli import main
+from elements_jax.diffusion import make_schedule
 from elements_jax.edits import batched
+from elements_jax.elements import tokens
 from elements_jax.pipeline import ElementsPipeline
+from elements_jax.samplers import ddim_sample, euler_sample
 from elements_jax.weights import Networks, save_params
 from tests.train.conftest import SMALL, record
 from train.text import word_tokenizer
@@ -80,9 +83,6 @@ def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
 
 def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     """eps(0) + 1 (eps(c) - eps(0)) = eps(c): checked against sampling without guidance's second half."""
-    from elements_jax.diffusion import ddim_sample, make_schedule
-    from elements_jax.elements import tokens
-
     canvas = batched([pipeline.open(record(0).image, record(0).label_map)])
     ours = pipeline.decode(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
     networks = Networks(SMALL)
@@ -93,6 +93,29 @@ def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     latent = ddim_sample(lambda z, t: unet(z, t, context), make_schedule(SMALL.diffusion), noise, 2)
     image = networks.vae.module(pipeline.params["vae"]).decode(latent / SMALL.vae.scaling_factor)
     np.testing.assert_allclose(ours[0], np.clip((image[0] + 1) * 127.5, 0, 255), atol=1.0)
+
+
+def test_separate_guidance_of_equal_weights_is_joint_guidance(pipeline):
+    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+    joint, separate, other = (
+        pipeline.decode(elements, ["a red square"], seeds=[0], guidance=weights).astype(int)
+        for weights in (3.0, (3.0, 3.0), (1.0, 3.0))
+    )
+    assert np.abs(joint - separate).max() <= 1  # rounding to 8 bits
+    assert (joint != other).any()
+
+
+def test_fresh_noise_of_ddim_follows_the_seed_and_vanishes_with_eta(pipeline):
+    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+
+    def decode(eta, seed):
+        return pipeline.decode(elements, [""], seeds=[seed], eta=eta).astype(int)
+
+    np.testing.assert_array_equal(decode(1.0, 0), decode(1.0, 0))
+    assert (decode(1.0, 0) != decode(0.0, 0)).any()
+    assert np.abs(decode(0.0, 0) - decode(None, 0)).max() <= 1  # rounding to 8 bits
+    with pytest.raises(ValueError, match="eta is for DDIM"):
+        pipeline.decode(elements, [""], seeds=[0], sampler=euler_sample, eta=0.5)
 
 
 def test_another_size_is_refused(pipeline):
@@ -160,7 +183,9 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
         assert size_of(result) == (16, 16)
         assert min(size_of(drawing)) >= 512
     assert (tmp_path / "png-result.png").read_bytes() == (tmp_path / "npz-result.png").read_bytes()
-    assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model]) == 0
+    sampling = ["--sampler", "dpm", "--steps", "3", "--guidance", "2", "--element-guidance", "1"]
+    assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model, *sampling]) == 0
+    assert size_of(tmp_path / "again.png") == (16, 16)
 
 
 @pytest.mark.parametrize(
