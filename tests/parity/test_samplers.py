@@ -83,7 +83,7 @@ def test_ddim_with_fresh_noise_is_that_of_diffusers(eta):
 @pytest.mark.parametrize("sample", SAMPLERS.values())
 @pytest.mark.parametrize("steps", [0, 1000])
 def test_too_few_or_too_many_steps_are_refused(sample, steps):
-    with pytest.raises(ValueError, match="expected from 1 to 999 sampling steps, got"):
+    with pytest.raises(ValueError, match=r"expected from 1 to 99[89] sampling steps, got"):
         sample(predict_noise, make_schedule(DiffusionConfig()), jnp.zeros(SHAPE), steps)
 
 
