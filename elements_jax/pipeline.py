@@ -58,11 +58,11 @@ def decode_elements(
     config = networks.config
     unet = networks.unet.module(params["unet"])
     element_tokens = tokens(elements, config.elements.frequencies)
-    no_text, no_elements = jnp.broadcast_to(empty_prompt, prompt.shape), jnp.zeros_like(element_tokens)
-    without_text = len(guidance) - 1  # parts of the batch that have elements and no text
+    texts = networks.text_encoder(params["text_encoder"], jnp.concatenate([prompt, empty_prompt[None]]))
+    text, no_text = texts[:-1], jnp.broadcast_to(texts[-1:], texts[:-1].shape)
     context = unet.context(
-        networks.text_encoder(params["text_encoder"], jnp.concatenate([prompt] + [no_text] * (1 + without_text))),
-        jnp.concatenate([element_tokens] * (1 + without_text) + [no_elements]),
+        jnp.concatenate([text] + [no_text] * len(guidance)),
+        jnp.concatenate([element_tokens] * len(guidance) + [jnp.zeros_like(element_tokens)]),
     )
     schedule = make_schedule(config.diffusion)
 

@@ -40,7 +40,7 @@ class Checkpoints:
     def restore(self, like: State, iterator: Any) -> State | None:
         """The newest state, laid out as `like` (shapes with shardings), or None; sets `iterator` to its place.
 
-        Raises ValueError that shows what differs where the checkpoint is of another model or optimiser.
+        Raises ValueError that shows what differs where the checkpoint is of another model, optimiser or data set.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -57,7 +57,10 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(like), data=grain.checkpoint.CheckpointRestore(iterator)
         )
-        return self._manager.restore(step, args=arguments)["state"]
+        try:
+            return self._manager.restore(step, args=arguments)["state"]
+        except ValueError as error:
+            raise ValueError(f"{self.directory}: step {step} is of another data set or its workers: {error}") from error
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:

@@ -5,37 +5,15 @@ import numpy as np
 import pytest
 
 from elements_jax.config import DiffusionConfig
-from elements_jax.diffusion import (
-    add_noise,
-    guided,
-    make_schedule,
-    noise_from_velocity,
-    velocity,
-)
+from elements_jax.diffusion import add_noise, guided, make_schedule, noise_from_velocity, velocity
+from tests.parity.test_samplers import REFERENCES, SHAPE, normal
 
-diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
-
-SHAPE = (2, 4, 4, 3)
 
 
 @pytest.fixture
 def reference():
-    config = DiffusionConfig()
-    return diffusers.DDIMScheduler(
-        num_train_timesteps=config.train_timesteps,
-        beta_start=config.beta_start,
-        beta_end=config.beta_end,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        timestep_spacing="leading",
-    )
-
-
-def normal(seed):
-    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+    return REFERENCES["ddim"]()
 
 
 def test_schedule_is_stable_diffusions(reference):
