@@ -37,6 +37,7 @@ commands:
 Photo = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
 Script = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPT")]
 Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 
 
@@ -78,8 +79,8 @@ class Encode:
     """The photograph; its central square is taken."""
     out: Out
     """File to write, NAME.npz."""
-    model: Path
-    """Model folder."""
+    model: Model
+    """Model folder, or the name of a repository on the Hugging Face hub."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
 
     def run(self) -> None:
@@ -115,8 +116,8 @@ class Edit:
     """The edit script. Images that it composes from are found relative to it."""
     out: Out
     """PNG to write."""
-    model: Path
-    """Model folder."""
+    model: Model
+    """Model folder, or the name of a repository on the Hugging Face hub."""
     drawing: File = None
     """Also draw the edit on the picture here: red dots where elements were, green where they go, blue crosses on those
     deleted."""
@@ -150,8 +151,8 @@ class Reconstruct:
     """A photograph, or a file that `elements encode` wrote."""
     out: Out
     """PNG to write."""
-    model: Path
-    """Model folder."""
+    model: Model
+    """Model folder, or the name of a repository on the Hugging Face hub."""
     prompt: str = ""
     """What the picture shows."""
     seed: int = 0
@@ -211,10 +212,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pipeline(folder: Path) -> "ElementsPipeline":
+def _pipeline(model: str) -> "ElementsPipeline":
     from elements_jax.pipeline import ElementsPipeline
 
-    return ElementsPipeline.load(folder)
+    return ElementsPipeline.from_pretrained(model)
 
 
 def _read(

@@ -1,7 +1,8 @@
 """PyTorch parameters <-> ours: Stable Diffusion's networks as diffusers and transformers name and lay them out.
 
 One table a network says how our names become PyTorch's; the same table, read over the names that a network has, serves
-both directions. Layouts follow from a parameter's kind:
+both directions. `ORIGINAL` reads Stable Diffusion's first checkpoints, which name the same parameters otherwise.
+Layouts follow from a parameter's kind:
 
     convolution  kernel (height, width, in, out)  <->  weight (out, in, height, width)
     linear       kernel (in, out)                 <->  weight (out, in)
@@ -9,8 +10,8 @@ both directions. Layouts follow from a parameter's kind:
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,16 @@ import numpy as np
 
 from elements_jax.functional import Params
 
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+"""A regular expression, and what it becomes."""
+
 
 @dataclass(frozen=True)
 class Table:
     """How the parameters of one network are called in PyTorch."""
 
-    names: tuple[tuple[str, str], ...]  # regular expressions over our names, and what they become, in order
-    aliases: tuple[tuple[str, str], ...] = ()  # what older checkpoints say, and what is said now
+    names: tuple[Rule, ...]  # over our names, in order
+    aliases: tuple[Rule, ...] = ()  # over the names that other checkpoints use, in order
     buffers: tuple[str, ...] = ()  # tensors that older checkpoints hold beside the parameters
     ours_alone: str = "$^"  # matches parameters of ours that Stable Diffusion lacks; by default none
 
@@ -71,11 +75,87 @@ TEXT = Table(  # transformers' CLIPTextModel
     names=(
         (r"^(token|position)_embedding\.", r"embeddings.\1_embedding."),
         (r"^layers\.", "encoder.layers."),
+        (r"^", "text_model."),
         *_KINDS,
     ),
-    aliases=((r"^text_model\.", ""),),  # said until transformers 5
-    buffers=("embeddings.position_ids",),
+    aliases=((r"^(?!text_model\.)", "text_model."),),  # transformers 5 leaves the prefix out, and reads both
+    buffers=("text_model.embeddings.position_ids",),
 )
+
+OWN = Table(names=_KINDS)  # networks that Stable Diffusion has not: our names, PyTorch's layouts
+
+
+def _down(part: str) -> Callable[[re.Match[str]], str]:
+    """`input_blocks` are numbered through: conv_in, then two blocks and a downsampling a level."""
+
+    def rename(match: re.Match[str]) -> str:
+        level, layer = divmod(int(match[1]) - 1, 3)
+        return f"down_blocks.{level}.downsamplers.0.conv." if part == "down" else f"down_blocks.{level}.{part}.{layer}."
+
+    return rename
+
+
+def _up(part: str) -> Callable[[re.Match[str]], str]:
+    """`output_blocks` are numbered through, three a level; an upsampling belongs to the level's last."""
+
+    def rename(match: re.Match[str]) -> str:
+        level, layer = divmod(int(match[1]), 3)
+        return f"up_blocks.{level}.upsamplers.0.conv." if part == "up" else f"up_blocks.{level}.{part}.{layer}."
+
+    return rename
+
+
+ORIGINAL = {  # Stable Diffusion 1's single file: each network's prefix there, and its table
+    "unet": (
+        "model.diffusion_model.",
+        replace(
+            UNET,
+            aliases=(
+                (r"^time_embed\.0\.", "time_embedding.linear_1."),
+                (r"^time_embed\.2\.", "time_embedding.linear_2."),
+                (r"^input_blocks\.0\.0\.", "conv_in."),
+                (r"^out\.0\.", "conv_norm_out."),
+                (r"^out\.2\.", "conv_out."),
+                (r"^input_blocks\.(\d+)\.0\.op\.", _down("down")),
+                (r"^input_blocks\.(\d+)\.0\.", _down("resnets")),
+                (r"^input_blocks\.(\d+)\.1\.", _down("attentions")),
+                (r"^middle_block\.0\.", "mid_block.resnets.0."),
+                (r"^middle_block\.1\.", "mid_block.attentions.0."),
+                (r"^middle_block\.2\.", "mid_block.resnets.1."),
+                (r"^output_blocks\.(\d+)\.[12]\.conv\.", _up("up")),
+                (r"^output_blocks\.(\d+)\.0\.", _up("resnets")),
+                (r"^output_blocks\.(\d+)\.1\.", _up("attentions")),
+                (r"\.in_layers\.0\.", ".norm1."),
+                (r"\.in_layers\.2\.", ".conv1."),
+                (r"\.emb_layers\.1\.", ".time_emb_proj."),
+                (r"\.out_layers\.0\.", ".norm2."),
+                (r"\.out_layers\.3\.", ".conv2."),
+                (r"\.skip_connection\.", ".conv_shortcut."),
+            ),
+        ),
+    ),
+    "vae": (
+        "first_stage_model.",
+        replace(
+            VAE,
+            aliases=(
+                (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
+                (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
+                # The decoder's levels are counted from the finest.
+                (r"\.up\.(\d+)\.block\.", lambda match: f".up_blocks.{3 - int(match[1])}.resnets."),
+                (r"\.up\.(\d+)\.upsample\.", lambda match: f".up_blocks.{3 - int(match[1])}.upsamplers.0."),
+                (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
+                (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
+                (r"\.mid\.attn_1\.norm\.", ".mid_block.attentions.0.group_norm."),
+                (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
+                (r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
+                (r"\.norm_out\.", ".conv_norm_out."),
+                (r"\.nin_shortcut\.", ".conv_shortcut."),
+            ),
+        ),
+    ),
+    "text_encoder": ("cond_stage_model.transformer.", TEXT),
+}
 
 
 def from_torch(
@@ -108,6 +188,8 @@ def from_torch(
         theirs = torch_name(table, ours)
         if theirs in found:
             tensor = tensors[found[theirs]]
+            if tensor.shape == (*expected[theirs], 1, 1):  # older checkpoints attend by convolutions of 1 x 1
+                tensor = tensor[..., 0, 0]
             if tensor.shape == expected[theirs]:
                 axes = np.argsort(_torch_axes(ours, tensor.ndim))
                 params[ours] = jnp.asarray(np.ascontiguousarray(tensor.transpose(axes), np.float32))
@@ -152,7 +234,7 @@ def _torch_axes(name: str, ndim: int) -> tuple[int, ...]:
     return {2: (1, 0), 4: (3, 2, 0, 1)}[ndim]
 
 
-def _substitute(rules: tuple[tuple[str, str], ...], name: str) -> str:
+def _substitute(rules: tuple[Rule, ...], name: str) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

@@ -28,6 +28,11 @@ class Functional(Generic[ModuleT]):
         state = nnx.state(self._build(nnx.Rngs(params=key)), nnx.Param)
         return {".".join(map(str, path)): param[...] for path, param in nnx.to_flat_state(state)}
 
+    def complete(self, known: Params, key: jax.Array) -> Params:
+        """`known` parameters, and fresh ones where it has none; the others are not even drawn."""
+        new = self.shapes().keys() - known.keys()
+        return known | jax.jit(lambda key: {name: value for name, value in self.init(key).items() if name in new})(key)
+
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every parameter, without computing any."""
         return jax.eval_shape(self.init, jax.random.key(0))

@@ -4,6 +4,7 @@
 parameters, prompts and compilation.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from elements_jax.diffusion import guided, make_schedule, noise_from_velocity
 from elements_jax.edits import Canvas
 from elements_jax.elements import ImageElements, extract, tokens
 from elements_jax.functional import Params
+from elements_jax.model_folder import CLIP_TOKENIZER, read_model, save_network, write_config
+from elements_jax.networks import Networks
 from elements_jax.samplers import Sampler, ddim_sample
 from elements_jax.schema import DROPPED
-from elements_jax.tokenizer import load_tokenizer
-from elements_jax.weights import Networks, load_networks
+from elements_jax.tokenizer import PromptTokenizer
 
 
 def encode_image(
@@ -79,32 +81,49 @@ def decode_elements(
 class ElementsPipeline:
     """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
 
-    pipeline = ElementsPipeline.load(Path("models/tiny"))
+    pipeline = ElementsPipeline.from_pretrained("models/tiny")
     canvas = pipeline.open(image, label_map)
     canvas = edits.move(canvas, edits.selection(canvas.num_elements, [17, 18]), jnp.float32([0.25, 0]))
     picture = pipeline.decode(batched([canvas]).elements, ["a red circle"], seeds=[0])[0]
     """
 
-    def __init__(self, config: ModelConfig, params: Mapping[str, Params], tokenizer_file: Path):
+    def __init__(self, config: ModelConfig, params: Mapping[str, Params], tokenizer: PromptTokenizer):
         self.config = config
         self.params = dict(params)
-        self._tokenize = load_tokenizer(tokenizer_file, config.text)
+        self._tokenizer = tokenizer
         networks = Networks(config)
         self._encode = jax.jit(partial(encode_image, networks))
         self._reconstruct = jax.jit(networks.decoder)
         self._decode = jax.jit(partial(decode_elements, networks), static_argnames=("steps", "sampler"))
 
     @classmethod
-    def load(cls, folder: Path) -> "ElementsPipeline":
-        """Open a model folder, as training writes it.
+    def from_pretrained(cls, source: str | Path, *, tokenizer: str | Path = CLIP_TOKENIZER) -> "ElementsPipeline":
+        """Open a model. Needs no PyTorch; half precision is read as float32.
 
-        Raises FileNotFoundError or ValueError naming every file that is missing and parameter that does not fit.
+        Args:
+            source: a model folder (`elements_jax.model_folder`); Stable Diffusion 1, in diffusers' layout or as its
+                original single safetensors file; or the name of a repository on the Hugging Face hub.
+            tokenizer: for a single file, which has none: folder or repository of CLIP's vocabulary.
+
+        What Stable Diffusion lacks is drawn at random, with a warning; its UNet still is Stable Diffusion's then, since
+        the new attention starts at zero.
+
+        Raises FileNotFoundError that lists what is missing, or ValueError that lists every tensor that does not fit.
         """
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} is no model folder: it has no config.json (`elements train` makes one)")
-        config = ModelConfig.load(folder / "config.json")
-        names = ["encoder", "decoder", "vae", "text_encoder", "unet"]
-        return cls(config, load_networks(folder, Networks(config), names), folder / "tokenizer.json")
+        config, params, tokenize = read_model(source, tokenizer)
+        networks = Networks(config)
+        if "encoder" not in params:
+            warnings.warn(f"{source} is a Stable Diffusion: what reads elements is new and untrained", stacklevel=2)
+            for name in ("encoder", "decoder", "unet"):
+                params[name] = getattr(networks, name).complete(params.get(name, {}), jax.random.key(0))
+        return cls(config, params, tokenize)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a model folder, of which diffusers' and transformers' PyTorch classes read all that they know."""
+        write_config(Path(folder), self.config)
+        self._tokenizer.save(Path(folder) / "tokenizer")
+        for name, params in self.params.items():
+            save_network(Path(folder), name, params)
 
     def encode(self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]) -> ImageElements:
         """The elements of images under their label maps (pixels labelled `schema.DROPPED` belong to none).
@@ -149,6 +168,10 @@ class ElementsPipeline:
         """
         if eta is not None and sampler is not ddim_sample:
             raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
+        for prompt in prompts:
+            if cut := self._tokenizer.cut(prompt):
+                limit = self.config.text.max_length
+                warnings.warn(f"a prompt is cut at {limit} tokens; this is not read: {cut!r}", stacklevel=2)
         z = self.config.latent_size, self.config.latent_size, self.config.vae.latent_channels
         keys = [jax.random.key(seed) for seed in seeds]
         noise = jnp.stack([jax.random.normal(key, z) for key in keys])
@@ -156,8 +179,8 @@ class ElementsPipeline:
         image = self._decode(
             self.params,
             elements,
-            jnp.stack([jnp.asarray(self._tokenize(prompt)) for prompt in prompts]),
-            jnp.asarray(self._tokenize("")),
+            jnp.stack([jnp.asarray(self._tokenizer(prompt)) for prompt in prompts]),
+            jnp.asarray(self._tokenizer("")),
             noise,
             jnp.atleast_1d(jnp.float32(self.config.diffusion.guidance if guidance is None else guidance)),
             steps=self.config.diffusion.sample_steps if steps is None else steps,

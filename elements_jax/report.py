@@ -76,7 +76,7 @@ class Report:
 
 def write_report(folder: Path, model: Path, scene_records: Path, photo_records: Path) -> Path:
     """Edit held-out scenes and photographs with a model, and show what came of it. Returns the page."""
-    pipeline = ElementsPipeline.load(model)
+    pipeline = ElementsPipeline.from_pretrained(model)
     report = Report(folder, "Editable image elements: tiny")
     held_out = read_records(scene_records, "val")
     report_edits(report, pipeline, held_out)

@@ -1,33 +1,98 @@
-"""The tokenizer of a model folder."""
+"""The tokenizer of a model folder: CLIP's, or one of the tokenizers library."""
 
-from collections.abc import Callable
-from functools import partial
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 
 from elements_jax.config import TextConfig
 
+START, END = "<|startoftext|>", "<|endoftext|>"
+# CLIP's pieces of text: contractions, runs of letters, single digits, runs of anything else but spaces.
+PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
-def load_tokenizer(path: Path, config: TextConfig) -> Callable[[str], Int32[np.ndarray, " L"]]:
-    """The function from a caption to its tokens, cut or padded to `config.max_length`.
 
-    Raises FileNotFoundError, or ValueError where the file is no tokenizer or does not fit the text encoder.
+class PromptTokenizer:
+    """From a prompt to the tokens that the text encoder reads, cut or padded to `max_length`.
+
+    Args:
+        folder: holds `tokenizer.json` of the tokenizers library, or CLIP's `vocab.json` and `merges.txt`.
+
+    Raises FileNotFoundError, or ValueError where a file is damaged or knows more words than the text encoder.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no tokenizer there")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{path} is not a file of the tokenizers library: {error}") from error
-    length, words = len(tokenizer.encode("").ids), tokenizer.get_vocab_size()
-    if length != config.max_length or words > config.vocab_size:
-        takes = f"the text encoder takes {config.max_length} of {config.vocab_size}"
-        raise ValueError(f"{path} pads to {length} tokens of {words}; {takes}")
-    return partial(_tokenize, tokenizer)
+
+    def __init__(self, folder: Path, config: TextConfig):
+        self._files = {path.name: path.read_bytes() for path in sorted(folder.glob("*")) if path.is_file()}
+        try:
+            if "tokenizer.json" in self._files:
+                self._tokenizer = Tokenizer.from_str(self._files["tokenizer.json"].decode())
+            else:
+                self._tokenizer = _clip(folder)
+            pad = self._padding_token()
+            pad_id = self._tokenizer.token_to_id(pad)
+            if pad_id is None:
+                raise ValueError(f"it does not know the token that it pads with, {pad!r}")
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{folder} holds no tokenizer that can be read: {error}") from error
+        words = self._tokenizer.get_vocab_size()
+        if words > config.vocab_size:
+            raise ValueError(f"{folder}: the tokenizer knows {words} tokens, the text encoder {config.vocab_size}")
+        self._tokenizer.enable_truncation(config.max_length)
+        self._tokenizer.enable_padding(length=config.max_length, pad_id=pad_id, pad_token=pad)
+
+    def __call__(self, prompt: str) -> Int32[np.ndarray, " L"]:
+        """The tokens of a prompt; what is too long is cut."""
+        return np.array(self._tokenizer.encode(prompt).ids, np.int32)
+
+    def cut(self, prompt: str) -> str:
+        """The end of a prompt that does not fit and is not read; "" where all of it is."""
+        encoding = self._tokenizer.encode(prompt)
+        if not encoding.overflowing:
+            return ""
+        return prompt[max(end for _, end in encoding.offsets) :].strip()
+
+    def save(self, folder: Path) -> None:
+        """Write the files that were read."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self._files.items():
+            (folder / name).write_bytes(content)
+
+    def _padding_token(self) -> str:
+        if self._tokenizer.padding is not None:
+            return self._tokenizer.padding["pad_token"]
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            token: Any = json.loads(self._files.get(name, b"{}")).get("pad_token")
+            if token is not None:
+                return token["content"] if isinstance(token, dict) else token
+        return END
 
 
-def _tokenize(tokenizer: Tokenizer, caption: str) -> Int32[np.ndarray, " L"]:
-    return np.array(tokenizer.encode(caption).ids, np.int32)
+def _clip(folder: Path) -> Tokenizer:
+    """CLIP's byte pair encoding (Radford et al. 2021): lower case, any space as one, words end in "</w>"."""
+    if missing := [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{folder} holds no tokenizer: neither tokenizer.json nor {' and '.join(missing)}")
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [(first, second) for first, second in (line.split() for line in merges if line and line[0] != "#")]
+    tokenizer = Tokenizer(BPE(vocabulary, pairs, end_of_word_suffix="</w>", unk_token=END))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(token, vocabulary[token]) for token in (START, END)]
+    )
+    tokenizer.add_special_tokens([START, END])
+    return tokenizer

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from elements_jax.config import ModelConfig
+from elements_jax.model_folder import save_network
+from elements_jax.networks import Networks
 from elements_jax.pipeline import encode_image
-from elements_jax.weights import Networks, save_params
 from train.folder import open_folder
 from train.pictures import mean_colours
 from train.stage import Batch, Metrics, Tree, psnr, to_float
@@ -25,7 +26,10 @@ class AutoencoderStage:
         self.networks = Networks(self.model)
         self.frozen: Tree = {}
 
-    def init(self, key: Key[Array, ""]) -> Tree:
+    def pretrained(self) -> Tree:
+        return {}
+
+    def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         encoder_key, decoder_key = jax.random.split(key)
         return {"encoder": self.networks.encoder.init(encoder_key), "decoder": self.networks.decoder.init(decoder_key)}
 
@@ -54,4 +58,4 @@ class AutoencoderStage:
 
     def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         for name in ("encoder", "decoder"):
-            save_params(self.folder / f"{name}.safetensors", params[name])
+            save_network(self.folder, name, params[name])

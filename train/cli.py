@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -37,6 +37,9 @@ class Job:
     (checkpoints, TensorBoard events, samples) lies in its `runs/STAGE`, from where it is resumed."""
     train: TrainConfig
     config: ModelConfig
+    init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """A model to start from, of which the model folder receives what it lacks: Stable Diffusion 1.5 (a folder in
+    diffusers' layout, the original single file, or a repository on the Hugging Face hub), or another model folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,11 +80,14 @@ def run(stage: str, job: Job) -> None:
     from train.autoencoder import AutoencoderStage
     from train.data import require_fit
     from train.diffusion import DiffusionStage
+    from train.folder import start_from
     from train.loop import fit
     from train.text import start_text
     from train.vae import VAEStage
 
     require_fit(job.data, "train", job.config.elements)
+    if job.init is not None:
+        start_from(job.init, job.model, job.config)
     made: Stage
     match stage, job.train:
         case "vae", VAETrainConfig() as train:

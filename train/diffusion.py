@@ -11,9 +11,10 @@ from elements_jax.config import ModelConfig
 from elements_jax.diffusion import add_noise, make_schedule, velocity
 from elements_jax.elements import tokens
 from elements_jax.functional import Params
+from elements_jax.model_folder import has_network, load_networks, save_network
+from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements, encode_image
-from elements_jax.tokenizer import load_tokenizer
-from elements_jax.weights import Networks, load_networks, save_params
+from elements_jax.tokenizer import PromptTokenizer
 from train.config import DiffusionTrainConfig
 from train.dropout import condition_dropout, dropped_elements, other_example, touched_elements
 from train.folder import open_folder
@@ -31,11 +32,17 @@ class DiffusionStage:
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
         self.frozen: Tree = load_networks(folder, self.networks, ["vae", "encoder", "text_encoder"])
-        self.tokenize = load_tokenizer(folder / "tokenizer.json", self.model.text)
+        self.tokenize = PromptTokenizer(folder / "tokenizer", self.model.text)
         self.empty_prompt = self.tokenize("")
 
-    def init(self, key: Key[Array, ""]) -> Params:
-        return self.networks.unet.init(key)
+    def pretrained(self) -> Params:
+        """The UNet in the model folder, be it Stable Diffusion's or one that was trained before."""
+        if not has_network(self.folder, "unet"):
+            return {}
+        return load_networks(self.folder, self.networks, ["unet"], attention=False)["unet"]
+
+    def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
+        return self.networks.unet.init(key) | pretrained
 
     def loss(
         self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
@@ -107,4 +114,4 @@ class DiffusionStage:
         }
 
     def export(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
-        save_params(self.folder / "unet.safetensors", params)
+        save_network(self.folder, "unet", params)

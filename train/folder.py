@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from elements_jax.config import ModelConfig
+from elements_jax.diffusers_config import from_diffusers, to_diffusers
+from elements_jax.model_folder import CONFIG, has_network, read_model, save_network, write_config
 
 
 def open_folder(folder: Path, wanted: ModelConfig) -> ModelConfig:
@@ -12,10 +14,9 @@ def open_folder(folder: Path, wanted: ModelConfig) -> ModelConfig:
     The two may differ in the VAE's scaling factor alone, which its stage measures. Raises ValueError naming the parts
     that differ.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        wanted.save(path)
+        write_config(folder, wanted)
         return wanted
     config = ModelConfig.load(path)
     wanted = with_scaling_factor(wanted, config.vae.scaling_factor)
@@ -23,6 +24,31 @@ def open_folder(folder: Path, wanted: ModelConfig) -> ModelConfig:
     if differ := [name for name in parts if getattr(config, name) != getattr(wanted, name)]:
         raise ValueError(f"{path} is of another model: it differs from the preset and its overrides in {differ}")
     return config
+
+
+def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
+    """Make the folder from the networks and the tokenizer of another model; what the folder has already is left alone.
+
+    Args:
+        source: what `ElementsPipeline.from_pretrained` takes: a Stable Diffusion, say.
+
+    Raises ValueError naming the parts in which the other model is not like `wanted`, besides the elements' own.
+    """
+    names = ("vae", "text_encoder", "unet")
+    if all(has_network(folder, name) for name in names):
+        return
+    config, params, tokenizer = read_model(source)
+    wanted = with_scaling_factor(wanted, config.vae.scaling_factor)
+    mine, theirs = (from_diffusers(to_diffusers(each)) for each in (wanted, config))
+    if differ := [
+        part for part in ("vae", "text", "unet", "diffusion") if getattr(mine, part) != getattr(theirs, part)
+    ]:
+        raise ValueError(f"{source} is of another model: it differs from the preset and its overrides in {differ}")
+    open_folder(folder, wanted)
+    tokenizer.save(folder / "tokenizer")
+    for name in names:
+        if not has_network(folder, name):
+            save_network(folder, name, params[name])
 
 
 def with_scaling_factor(config: ModelConfig, scaling_factor: float) -> ModelConfig:

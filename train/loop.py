@@ -1,10 +1,12 @@
 """The training loop, one for every stage.
 
-Resuming, in this order: the newest checkpoint of the run's own folder, else fresh parameters. A run killed at any step
-and started again ends with the same bits as one never killed.
+A run starts from, in this order: the newest checkpoint of its own folder; the parameters that the model folder has of
+this stage (Stable Diffusion's, or those of a run before); fresh ones. A run killed at any step and started again ends
+with the same bits as one never killed.
 """
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -76,8 +78,10 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
         like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
         state = checkpoints.restore(like, iterator)
         if state is None:
-            fresh = jax.jit(lambda key: init_state(stage, optimizer, key), out_shardings=state_sharding)
-            state = fresh(init_key)
+            pretrained = stage.pretrained()
+            start = jax.jit(partial(init_state, stage, optimizer), out_shardings=state_sharding)
+            state = start(init_key, jax.device_put(pretrained, sharding.shardings(pretrained, mesh)))
+            del pretrained
         first = int(state["step"])
         if first >= train.steps:
             stage.export(state["ema"], frozen, held_out, held_out_keys)

@@ -30,8 +30,11 @@ class Stage(Protocol):
     def tokenize(self) -> Callable[[str], np.ndarray] | None:
         """Caption -> token ids, where the stage reads captions."""
 
-    def init(self, key: Key[Array, ""]) -> Tree:
-        """Fresh parameters."""
+    def pretrained(self) -> Tree:
+        """Parameters in the model folder that a run starts from, as flat names; {} where it starts from nothing."""
+
+    def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
+        """The parameters before the first step: fresh ones where `pretrained` has none."""
 
     def loss(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]

@@ -41,12 +41,12 @@ def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
     )
 
 
-def init_state(stage: Stage, optimizer: optax.GradientTransformation, key: Key[Array, ""]) -> State:
+def init_state(stage: Stage, optimizer: optax.GradientTransformation, key: Key[Array, ""], pretrained: Tree) -> State:
     """The state before the first step."""
-    params = stage.init(key)
+    params = stage.init(key, pretrained)
     return State(params=params, opt_state=optimizer.init(params), ema=params, step=jnp.int32(0))
 
 
 def abstract_state(stage: Stage, optimizer: optax.GradientTransformation) -> State:
     """Shapes and dtypes of the state, without computing any of it."""
-    return jax.eval_shape(lambda: init_state(stage, optimizer, jax.random.key(0)))
+    return jax.eval_shape(lambda: init_state(stage, optimizer, jax.random.key(0), {}))

@@ -1,5 +1,6 @@
 """Text for models that start from nothing: a tokenizer of the captions' own words and a random text encoder."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,14 +13,18 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordLevelTrainer
 
 from elements_jax.config import ModelConfig, TextConfig
-from elements_jax.weights import Networks, save_params
+from elements_jax.model_folder import has_network, save_network
+from elements_jax.networks import Networks
 from train.data import captions
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 
 
-def word_tokenizer(captions: Iterable[str], config: TextConfig) -> Tokenizer:
-    """One token for each of the captions' commonest words, between a start and an end token, padded with the latter."""
+def write_tokenizer(folder: Path, captions: Iterable[str], config: TextConfig) -> int:
+    """Write a tokenizer with one token for each of the captions' commonest words; returns their number.
+
+    A caption stands between a start and an end token and is padded with the latter.
+    """
     tokenizer = Tokenizer(WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = Lowercase()
     tokenizer.pre_tokenizer = Whitespace()
@@ -30,21 +35,21 @@ def word_tokenizer(captions: Iterable[str], config: TextConfig) -> Tokenizer:
     tokenizer.post_processor = TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)]
     )
-    tokenizer.enable_truncation(config.max_length)
-    tokenizer.enable_padding(length=config.max_length, pad_id=tokenizer.token_to_id(END), pad_token=END)
-    return tokenizer
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": END, "unk_token": UNKNOWN}, indent=2)
+    )
+    return tokenizer.get_vocab_size()
 
 
 def start_text(model: ModelConfig, seed: int, folder: Path, records: Path) -> None:
     """Where the model folder has no text encoder, put a random one there, and a tokenizer of the records' captions."""
-    path = folder / "text_encoder.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    if path.exists():
+    if has_network(folder, "text_encoder"):
         return
-    tokenizer = word_tokenizer(captions(records, "train"), model.text)
+    words = write_tokenizer(folder / "tokenizer", captions(records, "train"), model.text)
     print(
-        f"{folder} has no text encoder: starting a random one, which stays as it is, and a tokenizer of the "
-        f"{tokenizer.get_vocab_size()} words of the captions"
+        f"{folder} has no text encoder: starting a random one, which stays as it is, and a tokenizer of the {words} "
+        "words of the captions"
     )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    save_params(path, Networks(model).text_encoder.init(jax.random.key(seed)))
+    save_network(folder, "text_encoder", Networks(model).text_encoder.init(jax.random.key(seed)))

@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, Key
 
 from elements_jax.config import ModelConfig
 from elements_jax.functional import Params
-from elements_jax.weights import Networks, save_params
+from elements_jax.model_folder import save_network, write_config
+from elements_jax.networks import Networks
 from train.config import VAETrainConfig
 from train.folder import open_folder, with_scaling_factor
 from train.stage import Batch, Metrics, Tree, normal, psnr, to_float
@@ -25,7 +26,10 @@ class VAEStage:
         self.network = Networks(self.model).vae
         self.frozen: Tree = {}
 
-    def init(self, key: Key[Array, ""]) -> Params:
+    def pretrained(self) -> Params:
+        return {}
+
+    def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
         return self.network.init(key)
 
     def loss(
@@ -57,9 +61,9 @@ class VAEStage:
             latent = sample_posterior(*self.network.module(params).encode(to_float(batch["image"])), keys)
             return jnp.std(latent)
 
-        save_params(self.folder / "vae.safetensors", params)
+        save_network(self.folder, "vae", params)
         factor = 1 / float(spread(params, batch, keys))
-        with_scaling_factor(self.model, factor).save(self.folder / "config.json")
+        write_config(self.folder, with_scaling_factor(self.model, factor))
 
 
 def sample_posterior(

@@ -22,7 +22,7 @@ def main(model: tyro.conf.Positional[Path], records: tyro.conf.Positional[Path])
         model: Model folder; its encoder alone is used.
         records: Folder of records of `scenes`, whose split `val` is edited.
     """
-    cases = list(edit_cases(ElementsPipeline.load(model), read_records(records, "val")))
+    cases = list(edit_cases(ElementsPipeline.from_pretrained(model), read_records(records, "val")))
     flat = [np.full_like(case.image, case.image.mean((0, 1)).astype(np.uint8)) for case in cases]
     for name, of_kind in score(cases, flat).items():
         print(f"{name:8} {of_kind.count:4}  won {of_kind.share_won:6.1%}  median error {of_kind.ours:.4f}")

@@ -15,28 +15,29 @@ from elements_jax.cli import main
 from elements_jax.diffusion import make_schedule
 from elements_jax.edits import batched
 from elements_jax.elements import tokens
+from elements_jax.model_folder import save_network, write_config
+from elements_jax.networks import Networks
 from elements_jax.pipeline import ElementsPipeline
 from elements_jax.samplers import ddim_sample, euler_sample
-from elements_jax.weights import Networks, save_params
 from tests.train.conftest import SMALL, record
-from train.text import word_tokenizer
+from train.text import write_tokenizer
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random parameters."""
     folder = tmp_path_factory.mktemp("model")
-    SMALL.save(folder / "config.json")
+    write_config(folder, SMALL)
     networks = Networks(SMALL)
     for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
-        save_params(folder / f"{name}.safetensors", getattr(networks, name).init(jax.random.key(i)))
-    word_tokenizer(["a red square", "a blue square"], SMALL.text).save(str(folder / "tokenizer.json"))
+        save_network(folder, name, getattr(networks, name).init(jax.random.key(i)))
+    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], SMALL.text)
     return folder
 
 
 @pytest.fixture(scope="session")
 def pipeline(model_folder: Path) -> ElementsPipeline:
-    return ElementsPipeline.load(model_folder)
+    return ElementsPipeline.from_pretrained(model_folder)
 
 
 def test_encode_gives_each_image_its_elements(pipeline):
@@ -87,7 +88,9 @@ def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     ours = pipeline.decode(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
     networks = Networks(SMALL)
     unet = networks.unet.module(pipeline.params["unet"])
-    text = networks.text_encoder(pipeline.params["text_encoder"], jnp.asarray(pipeline._tokenize("a red square"))[None])
+    text = networks.text_encoder(
+        pipeline.params["text_encoder"], jnp.asarray(pipeline._tokenizer("a red square"))[None]
+    )
     context = unet.context(text, tokens(canvas.elements, SMALL.elements.frequencies))
     noise = jax.random.normal(jax.random.key(0), (SMALL.latent_size, SMALL.latent_size, 4))[None]
     latent = ddim_sample(lambda z, t: unet(z, t, context), make_schedule(SMALL.diffusion), noise, 2)
@@ -124,24 +127,27 @@ def test_another_size_is_refused(pipeline):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no model folder: it has no config\.json"):
-        ElementsPipeline.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"is neither a model folder, .* nor a Stable Diffusion .*unet/config"):
+        ElementsPipeline.from_pretrained(tmp_path)
 
 
 def test_missing_networks_are_listed(tmp_path):
-    SMALL.save(tmp_path / "config.json")
-    with pytest.raises(FileNotFoundError, match=r"encoder\.safetensors.*vae\.safetensors.*unet\.safetensors"):
-        ElementsPipeline.load(tmp_path)
+    write_config(tmp_path, SMALL)
+    with pytest.raises(FileNotFoundError, match="is not complete") as error:
+        ElementsPipeline.from_pretrained(tmp_path)
+    for name in ("vae", "text_encoder", "unet", "elements holds no encoder", "elements holds no decoder", "attention"):
+        assert name in str(error.value)
 
 
 def test_a_configuration_of_another_version_names_the_field(tmp_path, model_folder):
-    value = json.loads((model_folder / "config.json").read_text())
+    value = json.loads((model_folder / "elements" / "config.json").read_text())
     value["unet"]["colour"] = value["unet"].pop("heads")
-    (tmp_path / "config.json").write_text(json.dumps(value))
+    (tmp_path / "elements").mkdir()
+    (tmp_path / "elements" / "config.json").write_text(json.dumps(value))
     with pytest.raises(
         ValueError, match=r"config\.json is not a model configuration: unet must have .*'colour', 'heads'"
     ):
-        ElementsPipeline.load(tmp_path)
+        ElementsPipeline.from_pretrained(tmp_path)
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -80,8 +80,8 @@ def test_a_run_killed_and_restarted_ends_with_the_same_bits(records, tmp_path):
     expected, restarted = (pickle.loads((folder / "state.pickle").read_bytes()) for folder in (whole, killed))
     assert restarted["step"] == ENDS_AT
     jax.tree.map(np.testing.assert_array_equal, restarted, expected)
-    for name in ("encoder", "decoder"):
-        assert (whole / f"{name}.safetensors").read_bytes() == (killed / f"{name}.safetensors").read_bytes()
+    for name in ("elements/encoder.safetensors", "elements/decoder.safetensors"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +111,10 @@ def test_the_terminal_says_where_the_run_is(finished):
 
 def test_a_finished_run_is_only_exported_again(finished, small, records, capsys):
     _, folder, _ = finished
-    exported = (folder / "decoder.safetensors").read_bytes()
-    (folder / "decoder.safetensors").unlink()
+    exported = (folder / "elements" / "decoder.safetensors").read_bytes()
+    (folder / "elements" / "decoder.safetensors").unlink()
     fit(AutoencoderStage(small, folder), CONFIG, records, folder / "run")
-    assert (folder / "decoder.safetensors").read_bytes() == exported
+    assert (folder / "elements" / "decoder.safetensors").read_bytes() == exported
     assert "step" not in capsys.readouterr().out
 
 

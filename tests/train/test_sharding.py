@@ -70,7 +70,10 @@ from train.state import abstract_state, init_state, make_optimizer
 from train.step import make_step
 
 class Regression:  # of two layers, with noise drawn for each example
-    def init(self, key):
+    def pretrained(self):
+        return {}
+
+    def init(self, key, pretrained):
         return {"in": jax.random.normal(key, (8, 64)) / 3, "out": jnp.ones((64, 4)) / 8, "bias": jnp.zeros(4)}
 
     def loss(self, params, frozen, batch, keys):

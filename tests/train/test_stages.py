@@ -1,7 +1,7 @@
 """Each stage's loss and wiring, and a model folder from nothing to a pipeline."""
 
 import dataclasses
-import json
+import shutil
 from contextlib import closing
 
 import jax
@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elements_jax.config import ModelConfig
+from elements_jax.config import ModelConfig, TextConfig
 from elements_jax.elements import ImageElements
-from elements_jax.weights import Networks, load_params, save_params
+from elements_jax.model_folder import save_network, write_config
+from elements_jax.networks import Networks
 from train import cli, diffusion
 from train.autoencoder import AutoencoderStage
 from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
 from train.data import dataset
 from train.diffusion import DiffusionStage
 from train.stage import example_keys, psnr, to_float
-from train.text import start_text
+from train.text import start_text, write_tokenizer
 from train.vae import VAEStage, sample_posterior
 
 SHARED = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "sample_count": 2}
@@ -33,10 +34,10 @@ def keys(batch, seed=0):
 def folder(small, records, tmp_path_factory):
     """A model folder that is ready for stage 2, of random networks."""
     folder = tmp_path_factory.mktemp("model")
-    small.save(folder / "config.json")
+    write_config(folder, small)
     networks = Networks(small)
     for name in ("vae", "encoder", "decoder"):
-        save_params(folder / f"{name}.safetensors", getattr(networks, name).init(jax.random.key(1)))
+        save_network(folder, name, getattr(networks, name).init(jax.random.key(1)))
     start_text(small, 0, folder, records)
     return folder
 
@@ -48,7 +49,7 @@ def stage(small, folder):
 
 @pytest.fixture(scope="module")
 def params(stage):
-    return stage.init(jax.random.key(2))
+    return stage.init(jax.random.key(2), {})
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ class Captured(Exception):
 
 def test_vae_loss_is_reconstruction_and_divergence(small, batch, tmp_path):
     stage = VAEStage(small, VAETrainConfig(**SHARED, kl_weight=2.0), tmp_path)
-    params = stage.init(jax.random.key(0))
+    params = stage.init(jax.random.key(0), {})
 
     @jax.jit
     def oracle(params, image):
@@ -93,9 +94,9 @@ def test_vae_loss_is_reconstruction_and_divergence(small, batch, tmp_path):
 
 def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
     stage = VAEStage(small, VAETrainConfig(**SHARED), tmp_path)
-    params = stage.init(jax.random.key(0))
+    params = stage.init(jax.random.key(0), {})
     stage.export(params, {}, batch, keys(batch))
-    config = ModelConfig.load(tmp_path / "config.json")
+    config = ModelConfig.load(tmp_path / "elements" / "config.json")
     encode = jax.jit(lambda params, image: stage.network.module(params).encode(image))
     latent = sample_posterior(*encode(params, to_float(batch["image"])), keys(batch)) * config.vae.scaling_factor
     assert float(jnp.std(latent)) == pytest.approx(1, abs=1e-4)
@@ -104,7 +105,7 @@ def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
 
 def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
     stage = AutoencoderStage(small, tmp_path)
-    params = stage.init(jax.random.key(0))
+    params = stage.init(jax.random.key(0), {})
     value_and_gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
     (loss, metrics), gradient = value_and_gradient(params, {}, batch, keys(batch))
     pictures = jax.jit(stage.pictures)(params, {}, batch, keys(batch))
@@ -192,10 +193,8 @@ def test_from_nothing_to_a_pipeline(small, records, tmp_path, capsys):
         cli.run(name, cli.Job(data=records, model=folder, train=train, config=small))
     from elements_jax.pipeline import ElementsPipeline
 
-    pipeline = ElementsPipeline.load(folder)
-    shapes = Networks(small).unet.shapes()
-    loaded = load_params(folder / "unet.safetensors", shapes)
-    assert all((loaded[name] == pipeline.params["unet"][name]).all() for name in shapes)
+    pipeline = ElementsPipeline.from_pretrained(folder)
+    assert pipeline.params["unet"].keys() == Networks(small).unet.shapes().keys()
     shown = capsys.readouterr().out
     assert "has no text encoder" in shown
     assert "step 2/2  loss" in shown
@@ -208,9 +207,11 @@ def test_a_bad_model_folder_is_one_clear_error(small, records, folder, tmp_path)
     def train(where, config=DIFFUSION, model=small):
         cli.run("diffusion", cli.Job(data=records, model=where, train=config, config=model))
 
-    with pytest.raises(FileNotFoundError, match=r"lacks vae.safetensors \(made by .*encoder.safetensors \(made by"):
+    with pytest.raises(
+        FileNotFoundError, match=r"(?s)not complete:.*vae holds no .*\(made by .*elements holds no encoder.*\(made by"
+    ):
         train(tmp_path / "empty")
-    with pytest.raises(FileNotFoundError, match=r"text_encoder.safetensors \(made by"):
+    with pytest.raises(FileNotFoundError, match=r"text_encoder holds no model.safetensors \(made by"):
         train(tmp_path / "sterner", dataclasses.replace(DIFFUSION, text_from_scratch=False))
     other = dataclasses.replace(small, unet=dataclasses.replace(small.unet, norm_groups=2))
     with pytest.raises(ValueError, match=r"config.json is of another model.*\['unet'\]"):
@@ -221,19 +222,17 @@ def test_a_bad_model_folder_is_one_clear_error(small, records, folder, tmp_path)
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused(small, folder, tmp_path):
-    for path in folder.glob("*.*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
-    tokenizer["truncation"]["max_length"] = tokenizer["padding"]["strategy"]["Fixed"] = 7
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ValueError, match=r"tokenizer\.json pads to 7 tokens"):
-        DiffusionStage(small, DIFFUSION, tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not a file of the tokenizers library"):
-        DiffusionStage(small, DIFFUSION, tmp_path)
-    (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
-        DiffusionStage(small, DIFFUSION, tmp_path)
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer" / "tokenizer.json"
+    write_tokenizer(path.parent, [f"word{i}" for i in range(99)], TextConfig(vocab_size=60))
+    with pytest.raises(ValueError, match=r"knows 60 tokens, the text encoder 32"):
+        DiffusionStage(small, DIFFUSION, tmp_path / "model")
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer holds no tokenizer that can be read"):
+        DiffusionStage(small, DIFFUSION, tmp_path / "model")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"neither tokenizer\.json nor vocab\.json and merges\.txt"):
+        DiffusionStage(small, DIFFUSION, tmp_path / "model")
 
 
 def test_captions_become_known_words(stage):

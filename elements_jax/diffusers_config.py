@@ -1,0 +1,166 @@
+"""Our configuration <-> the JSON files that diffusers and transformers read, one for each part of a model folder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from elements_jax.config import DiffusionConfig, ModelConfig, TextConfig, UNetConfig, VAEConfig
+
+Json = dict[str, Any]
+
+
+def to_diffusers(config: ModelConfig) -> dict[str, Json]:
+    """The files of a folder by their paths, as diffusers' and transformers' own classes take them.
+
+    Everything is written out that changes the arithmetic, defaults too, so that reading can compare.
+    """
+    unet, vae, text, diffusion = config.unet, config.vae, config.text, config.diffusion
+    return {
+        "unet/config.json": {
+            "_class_name": "UNet2DConditionModel",
+            "sample_size": config.latent_size,
+            "in_channels": vae.latent_channels + 2 * 2 * unet.position_frequencies,
+            "out_channels": vae.latent_channels,
+            "block_out_channels": list(unet.block_out_channels),
+            "down_block_types": ["CrossAttnDownBlock2D" if yes else "DownBlock2D" for yes in unet.attention_levels],
+            "mid_block_type": "UNetMidBlock2DCrossAttn",
+            "up_block_types": ["CrossAttnUpBlock2D" if yes else "UpBlock2D" for yes in unet.attention_levels[::-1]],
+            "layers_per_block": unet.layers_per_block,
+            "attention_head_dim": unet.heads,
+            "cross_attention_dim": text.hidden_size,
+            "norm_num_groups": unet.norm_groups,
+            "norm_eps": 1e-5,
+            "act_fn": "silu",
+            "center_input_sample": False,
+            "class_embed_type": None,
+            "addition_embed_type": None,
+            "downsample_padding": 1,
+            "dual_cross_attention": False,
+            "encoder_hid_dim_type": None,
+            "flip_sin_to_cos": True,
+            "freq_shift": 0,
+            "mid_block_scale_factor": 1,
+            "num_attention_heads": None,
+            "num_class_embeds": None,
+            "only_cross_attention": False,
+            "resnet_time_scale_shift": "default",
+            "time_embedding_type": "positional",
+            "transformer_layers_per_block": 1,
+            "use_linear_projection": False,
+        },
+        "vae/config.json": {
+            "_class_name": "AutoencoderKL",
+            "sample_size": config.elements.image_size,
+            "in_channels": 3,
+            "out_channels": 3,
+            "block_out_channels": list(vae.block_out_channels),
+            "down_block_types": ["DownEncoderBlock2D"] * len(vae.block_out_channels),
+            "up_block_types": ["UpDecoderBlock2D"] * len(vae.block_out_channels),
+            "layers_per_block": vae.layers_per_block,
+            "latent_channels": vae.latent_channels,
+            "norm_num_groups": vae.norm_groups,
+            "scaling_factor": vae.scaling_factor,
+            "shift_factor": None,
+            "act_fn": "silu",
+            "mid_block_add_attention": True,
+            "use_quant_conv": True,
+            "use_post_quant_conv": True,
+        },
+        "text_encoder/config.json": {
+            "architectures": ["CLIPTextModel"],
+            "model_type": "clip_text_model",
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.max_length,
+            "hidden_size": text.hidden_size,
+            "intermediate_size": text.intermediate_size,
+            "num_hidden_layers": text.layers,
+            "num_attention_heads": text.heads,
+            "hidden_act": "quick_gelu",
+            "layer_norm_eps": 1e-5,
+        },
+        "scheduler/scheduler_config.json": {
+            "_class_name": "DDIMScheduler",
+            "num_train_timesteps": diffusion.train_timesteps,
+            "beta_start": diffusion.beta_start,
+            "beta_end": diffusion.beta_end,
+            "beta_schedule": "scaled_linear",
+            "trained_betas": None,
+            "prediction_type": {"epsilon": "epsilon", "v": "v_prediction"}[diffusion.prediction],
+            "timestep_spacing": "leading",
+            "steps_offset": 1,
+            "set_alpha_to_one": False,
+            "clip_sample": False,
+            "thresholding": False,
+            "rescale_betas_zero_snr": False,
+        },
+    }
+
+
+_DOES_NOT_MATTER = {"_class_name", "architectures", "model_type", "sample_size"} | {
+    "timestep_spacing",
+    "steps_offset",
+    "set_alpha_to_one",
+    "clip_sample",
+    "thresholding",
+}
+"""Labels, the size that a network was trained at, and how a scheduler steps, for which there are `samplers`."""
+
+
+def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
+    """The configuration of a Stable Diffusion 1 from the JSON of its parts; the elements' own part is the default.
+
+    Element attention starts at zero, so that the network is still Stable Diffusion.
+
+    Raises one ValueError that lists every setting that is missing, or that our networks do not have.
+    """
+    missing: list[str] = []
+
+    def read(path: str, name: str, default: Any = None) -> Any:
+        value = files[path].get(name, default)
+        if value is None:
+            missing.append(f"missing: {name} of {path}")
+        return value
+
+    def names(path: str, name: str) -> tuple:
+        return tuple(read(path, name) or ())
+
+    unet, vae, text, scheduler = to_diffusers(ModelConfig())
+    config = ModelConfig(
+        unet=UNetConfig(
+            block_out_channels=names(unet, "block_out_channels"),
+            attention_levels=tuple("CrossAttn" in kind for kind in names(unet, "down_block_types")),
+            layers_per_block=read(unet, "layers_per_block"),
+            heads=read(unet, "attention_head_dim"),
+            norm_groups=read(unet, "norm_num_groups", 32),
+            zero_init_elements=True,
+        ),
+        vae=VAEConfig(
+            block_out_channels=names(vae, "block_out_channels"),
+            layers_per_block=read(vae, "layers_per_block"),
+            latent_channels=read(vae, "latent_channels"),
+            norm_groups=read(vae, "norm_num_groups", 32),
+            scaling_factor=read(vae, "scaling_factor", 0.18215),  # SD 1.5's own file was written before the field was
+        ),
+        text=TextConfig(
+            vocab_size=read(text, "vocab_size"),
+            max_length=read(text, "max_position_embeddings"),
+            hidden_size=read(text, "hidden_size"),
+            intermediate_size=read(text, "intermediate_size"),
+            layers=read(text, "num_hidden_layers"),
+            heads=read(text, "num_attention_heads"),
+        ),
+        diffusion=DiffusionConfig(
+            train_timesteps=read(scheduler, "num_train_timesteps"),
+            beta_start=read(scheduler, "beta_start"),
+            beta_end=read(scheduler, "beta_end"),
+            prediction="v" if files[scheduler].get("prediction_type") == "v_prediction" else "epsilon",
+        ),
+    )
+    problems = missing or [
+        f"expected {name} = {wanted!r} in {path}, found {files[path][name]!r}"
+        for path, ours in to_diffusers(config).items()
+        for name, wanted in ours.items()
+        if name not in _DOES_NOT_MATTER and name in files[path] and files[path][name] != wanted
+    ]
+    if problems:
+        raise ValueError("this is not a Stable Diffusion 1:\n  " + "\n  ".join(problems))
+    return config
