@@ -138,6 +138,17 @@ def load_networks(
     return _read({name: (_TABLES[name], TensorFiles(*paths)) for name, paths in found.items()}, networks, str(folder))
 
 
+def load_original(path: Path, networks: Networks) -> dict[str, Params]:
+    """Parameters of Stable Diffusion's three networks out of its original single safetensors file.
+
+    Where the file has averaged weights beside the others (`model_ema.*`), they are left, as diffusers does.
+
+    Raises as `load_networks`.
+    """
+    parts = {name: (table, TensorFiles(path, prefix=prefix)) for name, (prefix, table) in convert.ORIGINAL.items()}
+    return _read(parts, networks, str(path))
+
+
 def save_network(folder: Path, name: str, params: Params) -> None:
     """Write the parameters of one network, so that there is then a whole file or the one before."""
     where, stem = _FILES[name]
@@ -156,7 +167,7 @@ def read_model(
 
     Args:
         source: a folder, Stable Diffusion 1's original single safetensors file, or the name of a repository on the
-            Hugging Face hub. Of a single file's averaged weights (`model_ema.*`) none is taken, as diffusers does.
+            Hugging Face hub.
         tokenizer: for a single file, which has none: folder or repository of CLIP's vocabulary.
 
     A Stable Diffusion gives its own three networks, the UNet without attention to elements.
@@ -166,11 +177,10 @@ def read_model(
     path = Path(source)
     if path.is_file():
         config = ModelConfig(unet=UNetConfig(zero_init_elements=True))
-        parts = {name: (table, TensorFiles(path, prefix=prefix)) for name, (prefix, table) in convert.ORIGINAL.items()}
         words = Path(tokenizer)
         if not words.is_dir():
             words = _download(str(tokenizer), ["vocab.json", "merges.txt"])
-        return config, _read(parts, Networks(config), str(path)), PromptTokenizer(words, config.text)
+        return config, load_original(path, Networks(config)), PromptTokenizer(words, config.text)
 
     if not path.is_dir():
         path = _download(str(source), _PUBLISHED)

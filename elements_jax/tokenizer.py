@@ -80,7 +80,8 @@ def _clip(folder: Path) -> Tokenizer:
         raise FileNotFoundError(f"{folder} holds no tokenizer: neither tokenizer.json nor {' and '.join(missing)}")
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [(first, second) for first, second in (line.split() for line in merges if line and line[0] != "#")]
+    # "# #" is a pair like any other.
+    pairs = [(a, b) for a, b in (line.split() for line in merges if line and not line.startswith("#version"))]
     tokenizer = Tokenizer(BPE(vocabulary, pairs, end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]

@@ -1,0 +1,104 @@
+"""CLIP's tokenizer from its own files, against transformers'; the vocabulary is the one that ships with open_clip."""
+
+import gzip
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers.pre_tokenizers import ByteLevel
+
+from elements_jax.config import TextConfig
+from elements_jax.tokenizer import END, START, PromptTokenizer
+
+
+def write_clip_tokenizer(folder: Path) -> Path:
+    """The files of `tokenizer/` in Stable Diffusion 1.5."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or found.origin is None:
+        pytest.skip("needs CLIP's vocabulary, which open_clip_torch brings")
+    with gzip.open(Path(found.origin).with_name("bpe_simple_vocab_16e6.txt.gz"), "rt", encoding="utf-8") as file:
+        merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(byte) for byte in printable]  # of a byte; the bytes without a letter take the next ones
+    letters += sorted(set(ByteLevel.alphabet()) - set(letters))
+    words = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *("".join(line.split()) for line in merges),
+        START,
+        END,
+    ]
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+    names = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END, "model_max_length": 77}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names | {"tokenizer_class": "CLIPTokenizer"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_clip_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def tokenize(folder) -> PromptTokenizer:
+    return PromptTokenizer(folder, TextConfig())
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    from transformers import CLIPTokenizer
+
+    theirs = CLIPTokenizer.from_pretrained(folder)
+    return lambda text: theirs(text, padding="max_length", truncation=True, max_length=77).input_ids
+
+
+def test_tokens_are_the_published_ones(tokenize):
+    tokens = tokenize("a photo of a cat")
+    assert tokens.shape == (77,)
+    assert tokens.dtype == np.int32
+    assert tokens.tolist() == [49406, 320, 1125, 539, 320, 2368, *[49407] * 71]
+
+
+@given(text=st.text(max_size=300))
+@example("It's 2 cats, ISN'T it?  \n\t ## ###... émigré — 猫 <|endoftext|> \U0001f600")
+@example("")
+@example("a cat " * 100)
+def test_tokens_equal_those_of_transformers(tokenize, reference, text):
+    assert tokenize(text).tolist() == reference(text)
+
+
+def test_what_is_cut_is_told(tokenize):
+    assert tokenize.cut("a red cat " * 25) == ""  # 75 tokens between start and end
+    assert tokenize.cut("a red cat " * 25 + "On a Mat.") == "On a Mat."
+    assert tokenize("cat " * 90).tolist() == [49406, *[2368] * 75, 49407]
+
+
+def test_saved_files_are_the_ones_that_were_read(tokenize, folder, tmp_path):
+    tokenize.save(tmp_path / "tokenizer")
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "tokenizer").iterdir()}
+    assert copied == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_padding_token_is_the_checkpoints_own(folder, tmp_path):
+    PromptTokenizer(folder, TextConfig()).save(tmp_path)
+    for token in ("!", {"content": "!", "lstrip": False}):  # as Stable Diffusion 2 pads
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": token}))
+        assert PromptTokenizer(tmp_path, TextConfig())("")[-1] == 0
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<none>"}))
+    with pytest.raises(ValueError, match=r"does not know the token that it pads with, '<none>'"):
+        PromptTokenizer(tmp_path, TextConfig())
+
+
+def test_a_file_that_transformers_wrote_is_read(folder, tmp_path, tokenize):
+    from transformers import CLIPTokenizer
+
+    CLIPTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").is_file()
+    text = "An astronaut's horse, 4K"
+    assert PromptTokenizer(tmp_path, TextConfig())(text).tolist() == tokenize(text).tolist()

@@ -1,0 +1,413 @@
+"""Model folders in and out: what diffusers and transformers write we read, and what we write they read."""
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from elements_jax import convert
+from elements_jax.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
+from elements_jax.elements import ImageElements
+from elements_jax.model_folder import load_networks, load_original, read_config, read_model, save_network, write_config
+from elements_jax.networks import Networks
+from elements_jax.pipeline import ElementsPipeline
+from tests.elements_jax.test_tokenizer import write_clip_tokenizer
+from tests.train.conftest import SMALL
+
+SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def stable_diffusion() -> dict[str, torch.nn.Module]:
+    """Stable Diffusion's networks, small."""
+    torch.manual_seed(0)
+    return {
+        "unet": UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=24,
+            attention_head_dim=4,
+            norm_num_groups=8,
+        ),
+        "vae": AutoencoderKL(
+            block_out_channels=(8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=4,
+        ),
+        "text_encoder": CLIPTextModel(
+            CLIPTextConfig(hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+        ),
+    }
+
+
+def write_stable_diffusion(folder: Path, networks: dict[str, torch.nn.Module], **how) -> Path:
+    for name, network in networks.items():
+        network.save_pretrained(folder / name, **how)
+    PNDMScheduler(**SCHEDULER, skip_prk_steps=True).save_pretrained(folder / "scheduler")
+    write_clip_tokenizer(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, torch.nn.Module]:
+    return stable_diffusion()
+
+
+@pytest.fixture(scope="module")
+def folder(networks, tmp_path_factory) -> Path:
+    return write_stable_diffusion(tmp_path_factory.mktemp("sd"), networks)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder) -> ElementsPipeline:
+    with pytest.warns(UserWarning, match="is a Stable Diffusion: what reads elements is new and untrained"):
+        return ElementsPipeline.from_pretrained(folder)
+
+
+def read_tensors(*paths: Path) -> dict[str, np.ndarray]:
+    return {name: value for path in paths for name, value in safetensors.numpy.load_file(path).items()}
+
+
+def assert_same_params(ours, expected, rtol=0.0):
+    assert ours.keys() == expected.keys()
+    for network, params in expected.items():
+        assert ours[network].keys() == params.keys()
+        for name, value in params.items():
+            np.testing.assert_allclose(ours[network][name], value, rtol=rtol, atol=rtol, err_msg=name)
+
+
+def test_the_configuration_is_read_from_diffusers_files(folder):
+    config = read_config(folder)
+    assert config.unet == UNetConfig((16, 32), (True, False), 1, heads=4, norm_groups=8, zero_init_elements=True)
+    assert config.vae == VAEConfig((8, 16), 1, norm_groups=4)
+    assert config.text == TextConfig(hidden_size=24, intermediate_size=48, layers=2, heads=4)
+    assert config.diffusion == ModelConfig().diffusion
+
+
+@pytest.mark.parametrize(
+    ("how", "files", "tolerance"),
+    [
+        ({"max_shard_size": "20KB"}, "unet/*-of-*.safetensors", 0.0),
+        ({"variant": "fp16"}, "unet/diffusion_pytorch_model.fp16.safetensors", 0.0),
+        ({"variant": "fp16", "max_shard_size": "20KB"}, "unet/*.fp16-*-of-*.safetensors", 0.0),
+    ],
+    ids=["parts", "half precision", "parts in half precision"],
+)
+def test_every_way_to_store_the_parameters_is_read(how, files, tolerance, tmp_path):
+    networks = stable_diffusion()
+    if "variant" in how:
+        networks = {name: network.half() for name, network in networks.items()}
+    write_stable_diffusion(tmp_path, networks, **how)
+    assert list(tmp_path.glob(files))
+    _, params, _ = read_model(tmp_path)
+    config = read_config(tmp_path)
+    expected = {
+        name: convert.from_torch(
+            {"unet": convert.UNET, "vae": convert.VAE, "text_encoder": convert.TEXT}[name],
+            {key: value.numpy() for key, value in network.state_dict().items()},
+            getattr(Networks(config), name).shapes(),
+        )
+        for name, network in networks.items()
+    }
+    assert_same_params(params, expected)
+
+
+def test_torch_is_not_needed(folder):
+    script = f"""
+        import sys, warnings
+        for name in ("torch", "transformers", "diffusers"):
+            sys.modules[name] = None  # importing it fails
+        from elements_jax.pipeline import ElementsPipeline
+        warnings.simplefilter("ignore")
+        print(len(ElementsPipeline.from_pretrained({str(folder)!r}).params["unet"]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+
+
+def test_the_way_back_is_bit_exact_and_has_the_published_names(pipeline, folder, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"):
+        back, there = (read_tensors(root / f"{name}.safetensors") for root in (tmp_path, folder))
+        there = {key if "unet" in name or "vae" in name else f"text_model.{key}": v for key, v in there.items()}
+        assert back.keys() == there.keys()
+        assert all(np.array_equal(back[key], there[key]) for key in there)
+    added = read_tensors(tmp_path / "elements" / "attention.safetensors")
+    block = "mid_block.attentions.0.transformer_blocks.0"
+    assert added[f"{block}.element_attention.to_k.weight"].shape == (32, 112)
+    assert not added[f"{block}.element_attention.to_out.0.weight"].any()
+    assert len(added) == 4 * 7
+
+    again = ElementsPipeline.from_pretrained(tmp_path)  # without a warning
+    assert again.config == pipeline.config
+    assert_same_params(again.params, pipeline.params)
+
+
+def test_diffusers_own_pipeline_paints_the_same_picture(pipeline, tmp_path):
+    """Text to image out of the folder that we write: tokenizer, three networks, scheduler and guidance at once."""
+    pipeline.save_pretrained(tmp_path)
+    theirs = StableDiffusionPipeline.from_pretrained(tmp_path)
+    theirs.set_progress_bar_config(disable=True)
+    assert isinstance(theirs.scheduler, DDIMScheduler)
+    side = pipeline.config.latent_size
+    noise = np.array(jax.random.normal(jax.random.key(7), (side, side, 4)))
+    expected = theirs(
+        "a photo of a cat",
+        num_inference_steps=5,
+        guidance_scale=4.0,
+        latents=torch.from_numpy(noise.transpose(2, 0, 1)[None]),
+        height=2 * side,
+        width=2 * side,
+        output_type="np",
+    ).images[0]
+    rng = np.random.default_rng(0)
+    shape = (1, pipeline.config.elements.num_elements)
+    content, position = (jnp.float32(rng.random((*shape, width))) for width in (32, 4))
+    elements = ImageElements(content, position, jnp.ones(shape, bool))  # attention to them starts at zero
+    ours = pipeline.decode(elements, ["a photo of a cat"], seeds=[7], steps=5, guidance=4.0)[0]
+    assert ours.std() > 5
+    assert np.abs(ours - expected * 255).max() < 1.1  # rounding to 8 bits, and float32
+
+
+def test_a_folder_in_the_hub_cache_is_found_by_its_name(folder, pipeline, tmp_path, monkeypatch):
+    """The hub's own client, without a network: what it once downloaded lies in its cache."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    cached = tmp_path / "models--somebody--small-diffusion"
+    shutil.copytree(folder, cached / "snapshots" / "0123")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0123")
+    _, params, _ = read_model("somebody/small-diffusion")
+    np.testing.assert_array_equal(params["vae"]["quant_conv.bias"], pipeline.params["vae"]["quant_conv.bias"])
+    with pytest.raises(FileNotFoundError, match="nobody/none is no folder or file here, and not to be had from"):
+        read_model("nobody/none")
+
+
+def test_one_error_lists_what_does_not_fit_in_all_networks(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sd")
+    unet, vae = (tmp_path / "sd" / name / "diffusion_pytorch_model.safetensors" for name in ("unet", "vae"))
+    tensors = read_tensors(unet)
+    del tensors["conv_in.weight"]
+    tensors["conv_out.bias"] = np.zeros(9, np.float32)
+    safetensors.numpy.save_file(tensors, unet)
+    safetensors.numpy.save_file(read_tensors(vae) | {"extra": np.zeros(1, np.float32)}, vae)
+    with pytest.raises(ValueError, match="sd does not fit the model") as error:
+        read_model(tmp_path / "sd")
+    for line in (
+        "missing: conv_in.weight",
+        "expected shape (4,), found (9,): conv_out.bias",
+        "unknown: extra",
+    ):
+        assert f"  {line}" in str(error.value).splitlines()
+
+
+def test_a_truncated_file_is_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sd")
+    path = tmp_path / "sd" / "text_encoder" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"text_encoder/model\.safetensors: not a safetensors file, or damaged"):
+        read_model(tmp_path / "sd")
+
+
+def test_another_kind_of_diffusion_model_is_refused_by_its_settings(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sd")
+    path = tmp_path / "sd" / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"attention_head_dim": [4, 8], "use_linear_projection": True}))
+    with pytest.raises(ValueError, match=r"(?s)not a Stable Diffusion 1:.*use_linear_projection = False .*found True"):
+        read_model(tmp_path / "sd")
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"(?s)missing: block_out_channels of unet/config.*missing: layers_per_b"):
+        read_model(tmp_path / "sd")
+
+
+def test_a_network_that_was_exchanged_alone_is_noticed(tmp_path):
+    """The UNet and its attention to elements belong together."""
+    write_config(tmp_path, SMALL)
+    unet = Networks(SMALL).unet
+    save_network(tmp_path, "unet", unet.init(jax.random.key(0)))
+    kept = (tmp_path / "elements" / "attention.safetensors").read_bytes()
+    save_network(tmp_path, "unet", unet.init(jax.random.key(1)))
+    (tmp_path / "elements" / "attention.safetensors").write_bytes(kept)
+    with pytest.raises(ValueError, match="are of two different saves"):
+        load_networks(tmp_path, Networks(SMALL), ["unet"])
+
+
+# The names of the original checkpoints, as the code that wrote them builds its blocks, at small widths.
+WIDTHS, CONTEXT = (16, 32, 64, 64), 24
+
+
+def original_unet() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name, *shape, bias=True):
+        shapes[f"{name}.weight"] = shape
+        if bias:
+            shapes[f"{name}.bias"] = shape[:1]
+
+    def resnet(name, before, width):
+        layer(f"{name}.in_layers.0", before)
+        layer(f"{name}.in_layers.2", width, before, 3, 3)
+        layer(f"{name}.emb_layers.1", width, 4 * WIDTHS[0])
+        layer(f"{name}.out_layers.0", width)
+        layer(f"{name}.out_layers.3", width, width, 3, 3)
+        if before != width:
+            layer(f"{name}.skip_connection", width, before, 1, 1)
+
+    def transformer(name, width):
+        layer(f"{name}.norm", width)
+        layer(f"{name}.proj_in", width, width, 1, 1)
+        block = f"{name}.transformer_blocks.0"
+        for attention, context in (("attn1", width), ("attn2", CONTEXT)):
+            layer(f"{block}.{attention}.to_q", width, width, bias=False)
+            layer(f"{block}.{attention}.to_k", width, context, bias=False)
+            layer(f"{block}.{attention}.to_v", width, context, bias=False)
+            layer(f"{block}.{attention}.to_out.0", width, width)
+        layer(f"{block}.ff.net.0.proj", 8 * width, width)
+        layer(f"{block}.ff.net.2", width, 4 * width)
+        for i in (1, 2, 3):
+            layer(f"{block}.norm{i}", width)
+        layer(f"{name}.proj_out", width, width, 1, 1)
+
+    layer("time_embed.0", 4 * WIDTHS[0], WIDTHS[0])
+    layer("time_embed.2", 4 * WIDTHS[0], 4 * WIDTHS[0])
+    layer("input_blocks.0.0", WIDTHS[0], 4, 3, 3)
+    number, channels, skips = 1, WIDTHS[0], [WIDTHS[0]]
+    for level, width in enumerate(WIDTHS):
+        for _ in range(2):
+            resnet(f"input_blocks.{number}.0", channels, width)
+            if level < 3:
+                transformer(f"input_blocks.{number}.1", width)
+            channels, number = width, number + 1
+            skips.append(channels)
+        if level < 3:
+            layer(f"input_blocks.{number}.0.op", width, width, 3, 3)
+            number += 1
+            skips.append(channels)
+    resnet("middle_block.0", channels, channels)
+    transformer("middle_block.1", channels)
+    resnet("middle_block.2", channels, channels)
+    number = 0
+    for level, width in reversed(list(enumerate(WIDTHS))):
+        for i in range(3):
+            resnet(f"output_blocks.{number}.0", channels + skips.pop(), width)
+            if level < 3:
+                transformer(f"output_blocks.{number}.1", width)
+            if i == 2 and level > 0:
+                layer(f"output_blocks.{number}.{2 if level < 3 else 1}.conv", width, width, 3, 3)
+            channels, number = width, number + 1
+    layer("out.0", channels)
+    layer("out.2", 4, channels, 3, 3)
+    return shapes
+
+
+def original_vae() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name, *shape):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+
+    def resnet(name, before, width):
+        layer(f"{name}.norm1", before)
+        layer(f"{name}.conv1", width, before, 3, 3)
+        layer(f"{name}.norm2", width)
+        layer(f"{name}.conv2", width, width, 3, 3)
+        if before != width:
+            layer(f"{name}.nin_shortcut", width, before, 1, 1)
+
+    def middle(name, width):
+        resnet(f"{name}.mid.block_1", width, width)
+        layer(f"{name}.mid.attn_1.norm", width)
+        for part in ("q", "k", "v", "proj_out"):
+            layer(f"{name}.mid.attn_1.{part}", width, width, 1, 1)
+        resnet(f"{name}.mid.block_2", width, width)
+
+    layer("encoder.conv_in", WIDTHS[0], 3, 3, 3)
+    channels = WIDTHS[0]
+    for level, width in enumerate(WIDTHS):
+        for i in range(2):
+            resnet(f"encoder.down.{level}.block.{i}", channels, width)
+            channels = width
+        if level < 3:
+            layer(f"encoder.down.{level}.downsample.conv", width, width, 3, 3)
+    middle("encoder", channels)
+    layer("encoder.norm_out", channels)
+    layer("encoder.conv_out", 8, channels, 3, 3)
+    layer("quant_conv", 8, 8, 1, 1)
+    layer("post_quant_conv", 4, 4, 1, 1)
+    layer("decoder.conv_in", channels, 4, 3, 3)
+    middle("decoder", channels)
+    for level, width in reversed(list(enumerate(WIDTHS))):
+        for i in range(3):
+            resnet(f"decoder.up.{level}.block.{i}", channels, width)
+            channels = width
+        if level > 0:
+            layer(f"decoder.up.{level}.upsample.conv", width, width, 3, 3)
+    layer("decoder.norm_out", channels)
+    layer("decoder.conv_out", 3, channels, 3, 3)
+    return shapes
+
+
+def test_the_original_single_file_is_read(networks, tmp_path):
+    """Against diffusers' own conversion of the same tensors."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        prefix + name: rng.normal(size=shape).astype(np.float16)
+        for prefix, shapes in (("model.diffusion_model.", original_unet()), ("first_stage_model.", original_vae()))
+        for name, shape in shapes.items()
+    }
+    text = {name: value.numpy() for name, value in networks["text_encoder"].state_dict().items()}
+    prefix = "cond_stage_model.transformer.text_model."
+    others = {prefix + "embeddings.position_ids": np.arange(77)[None], "alphas_cumprod": np.zeros(1000, np.float32)}
+    others["model_ema.diffusion_modelinput_blocks00weight"] = np.zeros(1, np.float32)
+    everything = tensors | others | {prefix + name: value for name, value in text.items()}
+    safetensors.numpy.save_file(everything, tmp_path / "v1-5.safetensors")
+
+    config = ModelConfig(
+        unet=UNetConfig(block_out_channels=WIDTHS, heads=4, norm_groups=8),
+        vae=VAEConfig(block_out_channels=WIDTHS, norm_groups=8),
+        text=TextConfig(hidden_size=24, intermediate_size=48, layers=2, heads=4),
+    )
+    ours = load_original(tmp_path / "v1-5.safetensors", Networks(config))
+
+    theirs = {
+        "unet": convert_ldm_unet_checkpoint(dict(tensors), {"layers_per_block": 2}),
+        "vae": convert_ldm_vae_checkpoint(
+            {name: torch.from_numpy(value) for name, value in tensors.items() if name.startswith("first_stage_model.")},
+            {"down_block_types": [""] * 4, "up_block_types": [""] * 4},
+        ),
+        "text_encoder": text,
+    }
+    tables = {"unet": convert.UNET, "vae": convert.VAE, "text_encoder": convert.TEXT}
+    expected = {
+        name: convert.from_torch(
+            tables[name],
+            {key: np.asarray(value) for key, value in theirs[name].items()},
+            getattr(Networks(config), name).shapes(),
+        )
+        for name in tables
+    }
+    assert_same_params(ours, expected)
+
+
+def test_a_single_file_of_something_else_is_one_clear_error(tmp_path):
+    safetensors.numpy.save_file({"lora.up.weight": np.zeros((2, 2), np.float32)}, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match=r"(?s)lora\.safetensors does not fit.*unet:.*missing.*vae:.*text_encoder:"):
+        load_original(tmp_path / "lora.safetensors", Networks(SMALL))
