@@ -112,51 +112,49 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
 
     Raises one ValueError that lists every setting that is missing, or that our networks do not have.
     """
-    missing: list[str] = []
+    problems: list[str] = []
 
-    def read(path: str, name: str, default: Any = None) -> Any:
+    def read(path: str, name: str, kind: Any, default: Any = None) -> Any:
         value = files[path].get(name, default)
-        if value is None:
-            missing.append(f"missing: {name} of {path}")
-        return value
-
-    def names(path: str, name: str) -> tuple:
-        return tuple(read(path, name) or ())
+        if not isinstance(value, kind) or isinstance(value, bool):
+            problems.append(f"expected {kind.__name__} as {name} of {path}, found {value!r}")
+            return kind()
+        return tuple(value) if kind is list else value
 
     unet, vae, text, scheduler = to_diffusers(ModelConfig())
     config = ModelConfig(
         unet=UNetConfig(
-            block_out_channels=names(unet, "block_out_channels"),
-            attention_levels=tuple("CrossAttn" in kind for kind in names(unet, "down_block_types")),
-            layers_per_block=read(unet, "layers_per_block"),
-            heads=read(unet, "attention_head_dim"),
-            norm_groups=read(unet, "norm_num_groups", 32),
+            block_out_channels=read(unet, "block_out_channels", list),
+            attention_levels=tuple(kind == "CrossAttnDownBlock2D" for kind in read(unet, "down_block_types", list)),
+            layers_per_block=read(unet, "layers_per_block", int),
+            heads=read(unet, "attention_head_dim", int),
+            norm_groups=read(unet, "norm_num_groups", int, 32),
             zero_init_elements=True,
         ),
         vae=VAEConfig(
-            block_out_channels=names(vae, "block_out_channels"),
-            layers_per_block=read(vae, "layers_per_block"),
-            latent_channels=read(vae, "latent_channels"),
-            norm_groups=read(vae, "norm_num_groups", 32),
-            scaling_factor=read(vae, "scaling_factor", 0.18215),  # SD 1.5's own file was written before the field was
+            block_out_channels=read(vae, "block_out_channels", list),
+            layers_per_block=read(vae, "layers_per_block", int),
+            latent_channels=read(vae, "latent_channels", int),
+            norm_groups=read(vae, "norm_num_groups", int, 32),
+            scaling_factor=read(vae, "scaling_factor", float, 0.18215),  # SD 1.5's own file is older than the field
         ),
         text=TextConfig(
-            vocab_size=read(text, "vocab_size"),
-            max_length=read(text, "max_position_embeddings"),
-            hidden_size=read(text, "hidden_size"),
-            intermediate_size=read(text, "intermediate_size"),
-            layers=read(text, "num_hidden_layers"),
-            heads=read(text, "num_attention_heads"),
+            vocab_size=read(text, "vocab_size", int),
+            max_length=read(text, "max_position_embeddings", int),
+            hidden_size=read(text, "hidden_size", int),
+            intermediate_size=read(text, "intermediate_size", int),
+            layers=read(text, "num_hidden_layers", int),
+            heads=read(text, "num_attention_heads", int),
         ),
         diffusion=DiffusionConfig(
-            train_timesteps=read(scheduler, "num_train_timesteps"),
-            beta_start=read(scheduler, "beta_start"),
-            beta_end=read(scheduler, "beta_end"),
+            train_timesteps=read(scheduler, "num_train_timesteps", int),
+            beta_start=read(scheduler, "beta_start", float),
+            beta_end=read(scheduler, "beta_end", float),
             prediction="v" if files[scheduler].get("prediction_type") == "v_prediction" else "epsilon",
         ),
     )
-    problems = missing or [
-        f"expected {name} = {wanted!r} in {path}, found {files[path][name]!r}"
+    problems = problems or [
+        f"expected {wanted!r} as {name} of {path}, found {files[path][name]!r}"
         for path, ours in to_diffusers(config).items()
         for name, wanted in ours.items()
         if name not in _DOES_NOT_MATTER and name in files[path] and files[path][name] != wanted

@@ -230,11 +230,14 @@ def test_another_kind_of_diffusion_model_is_refused_by_its_settings(folder, tmp_
     shutil.copytree(folder, tmp_path / "sd")
     path = tmp_path / "sd" / "unet" / "config.json"
     config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | {"attention_head_dim": [4, 8], "use_linear_projection": True}))
-    with pytest.raises(ValueError, match=r"(?s)not a Stable Diffusion 1:.*use_linear_projection = False .*found True"):
+    path.write_text(json.dumps(config | {"use_linear_projection": True}))
+    with pytest.raises(ValueError, match=r"(?s)not a Stable Diffusion 1:.*False as use_linear_projection .*found True"):
+        read_model(tmp_path / "sd")
+    path.write_text(json.dumps(config | {"attention_head_dim": [4, 8]}))
+    with pytest.raises(ValueError, match=r"expected int as attention_head_dim of unet/config.json, found \[4, 8\]"):
         read_model(tmp_path / "sd")
     path.write_text("{}")
-    with pytest.raises(ValueError, match=r"(?s)missing: block_out_channels of unet/config.*missing: layers_per_b"):
+    with pytest.raises(ValueError, match=r"(?s)int as layers_per_block .*found None.*int as attention_head_dim"):
         read_model(tmp_path / "sd")
 
 
