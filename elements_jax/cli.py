@@ -20,6 +20,7 @@ from elements_jax.cpu import prefer_own_convolutions
 if TYPE_CHECKING:
     from elements_jax.edits import Canvas
     from elements_jax.pipeline import ElementsPipeline
+    from elements_jax.preserve import Preserve
 
 COMMANDS = """\
 commands:
@@ -121,12 +122,17 @@ class Edit:
     drawing: File = None
     """Also draw the edit on the picture here: red dots where elements were, green where they go, blue crosses on those
     deleted."""
+    preserve: bool = False
+    """Keep the pixels outside the edited region and a narrow band around it; otherwise all are decoded anew, as in the
+    paper."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
 
     def run(self) -> None:
         """Edit, decode and write."""
         from elements_jax.draw import edit_dots
+        from elements_jax.edits import edited_region
+        from elements_jax.preserve import Preserve
         from elements_jax.script import EditScript, apply
 
         script = EditScript.load(self.script)
@@ -140,7 +146,8 @@ class Edit:
         after = apply(script, before, open_image)
         if self.drawing is not None:
             _save(self.drawing, edit_dots(image, before.elements, after.elements))
-        _decode(pipeline, after, script.prompt, script.seed, self.sampling, self.out)
+        preserve = Preserve(image[None], edited_region(before, after)[None]) if self.preserve else None
+        _decode(pipeline, after, script.prompt, script.seed, self.sampling, self.out, preserve)
 
 
 @dataclass(frozen=True)
@@ -241,7 +248,13 @@ def _read(
 
 
 def _decode(
-    pipeline: "ElementsPipeline", canvas: "Canvas", prompt: str, seed: int, sampling: Sampling, out: Path
+    pipeline: "ElementsPipeline",
+    canvas: "Canvas",
+    prompt: str,
+    seed: int,
+    sampling: Sampling,
+    out: Path,
+    preserve: "Preserve | None" = None,
 ) -> None:
     from elements_jax.edits import batched
     from elements_jax.samplers import SAMPLERS
@@ -255,6 +268,7 @@ def _decode(
         steps=sampling.steps,
         sampler=SAMPLERS[sampling.sampler],
         eta=sampling.eta,
+        preserve=preserve,
     )[0]
     _save(out, picture)
     print(f"{out}: {picture.shape[1]} x {picture.shape[0]} px, seed {seed}")

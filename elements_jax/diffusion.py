@@ -7,7 +7,7 @@ business. Notation: alpha_bar_t is `schedule.alpha_bar[t]`, z_t the noisy latent
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from elements_jax.config import DiffusionConfig
 from elements_jax.pytree import pytree_dataclass
@@ -67,5 +67,23 @@ def guided(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> PredictN
         every = predict_noise(jnp.tile(latent, (parts, 1, 1, 1)), jnp.tile(timestep, parts))
         eps = every.reshape(parts, *latent.shape)
         return eps[-1] + jnp.tensordot(weights, eps[:-1] - eps[1:], axes=1)
+
+    return predict
+
+
+def preserving(
+    predict_noise: PredictNoise, schedule: Schedule, clean: Float[Array, "B h w Z"], region: Bool[Array, "B h w"]
+) -> PredictNoise:
+    """Predict what leads to the latent `clean` outside `region`, whatever the sampler; inside, what was predicted.
+
+    Outside, eps = (z_t - sqrt(alpha_bar_t) z_0) / sqrt(1 - alpha_bar_t) with the z_0 given: Equation 3 solved for eps.
+    Blended Latent Diffusion (Avrahami et al. 2023) replaces z_t there with newly noised z_0; this keeps to the noise
+    that sampling began with, so that it is a solution of the same equation that all samplers solve.
+    """
+
+    def predict(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
+        alpha_bar = schedule.alpha_bar[timestep][:, None, None, None]
+        to_clean = (latent - jnp.sqrt(alpha_bar) * clean) / jnp.sqrt(1 - alpha_bar)
+        return jnp.where(region[..., None], predict_noise(latent, timestep), to_clean)
 
     return predict

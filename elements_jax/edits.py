@@ -147,6 +147,20 @@ def compose(
     return Canvas(elements, jnp.where(arrived < count, arrived, room.label_map)), slot
 
 
+def edited_region(before: Canvas, after: Canvas) -> Bool[Array, "H W"]:
+    """The pixels whose picture may change between two canvases of one image; all others may be kept as they are.
+
+    Those that passed to another element, or to none, and all those of an element that was moved, resized or inserted,
+    even where it still covers them. An element that only gave up some pixels keeps the others.
+    """
+    old, new = before.elements, after.elements
+    # Beside its number its content is compared, since an inserted element may have the number of a deleted one.
+    same_content = jnp.all(old.content == new.content, axis=-1)
+    same_place = jnp.all(old.position == new.position, axis=-1)
+    edited = ~(same_content & same_place & (old.valid == new.valid))
+    return (before.label_map != after.label_map) | _lookup(edited, after.label_map)
+
+
 def paste_pixels(
     image: Shaped[Array, "H W 3"],
     other: Shaped[Array, "H W 3"],

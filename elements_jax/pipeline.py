@@ -15,12 +15,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from elements_jax.config import ModelConfig
-from elements_jax.diffusion import guided, make_schedule, noise_from_velocity
+from elements_jax.diffusion import guided, make_schedule, noise_from_velocity, preserving
 from elements_jax.edits import Canvas
 from elements_jax.elements import ImageElements, extract, tokens
 from elements_jax.functional import Params
 from elements_jax.model_folder import CLIP_TOKENIZER, read_model, save_network, write_config
 from elements_jax.networks import Networks
+from elements_jax.preserve import Preserve, blend, feather, latent_cells
 from elements_jax.samplers import Sampler, ddim_sample
 from elements_jax.schema import DROPPED
 from elements_jax.tokenizer import PromptTokenizer
@@ -49,13 +50,15 @@ def decode_elements(
     guidance: Float[Array, " G"],
     steps: int,
     sampler: Sampler = ddim_sample,
+    preserve: Preserve | None = None,
     **renewal: Array,
 ) -> Float[Array, "B H W 3"]:
     """D(z_T, C, S): images in [-1, 1] from elements and prompt tokens, by guided sampling (Section 3.3 and 4.1).
 
     `params` holds those of "text_encoder", "unet" and "vae"; `empty_prompt` is the tokens of ""; `guidance` is the
-    weight of text and elements together, or one of each; `renewal` goes to the sampler. The conditioned and
-    unconditioned predictions are one batch, and their keys and values are projected once, not once a step.
+    weight of text and elements together, or one of each; `preserve` keeps its images outside its regions, but for a
+    feather; `renewal` goes to the sampler. The conditioned and unconditioned predictions are one batch, and their keys
+    and values are projected once, not once a step.
     """
     config = networks.config
     unet = networks.unet.module(params["unet"])
@@ -74,8 +77,19 @@ def decode_elements(
             return noise_from_velocity(schedule, predicted, latent, timestep)
         return predicted
 
-    latent = sampler(guided(predict_noise, guidance), schedule, noise, steps, **renewal)
-    return networks.vae.module(params["vae"]).decode(latent / config.vae.scaling_factor)
+    vae = networks.vae.module(params["vae"])
+    predict = guided(predict_noise, guidance)
+    if preserve is None:
+        return vae.decode(sampler(predict, schedule, noise, steps, **renewal) / config.vae.scaling_factor)
+
+    size = config.elements.image_size
+    original = jnp.asarray(preserve.image) / 127.5 - 1
+    weight = feather(jnp.asarray(preserve.region), max(1, size // 128))
+    # Under the feather's slope the latent is the input's: what fades into the input is like it already.
+    clean = vae.encode(original)[0] * config.vae.scaling_factor
+    predict = preserving(predict, schedule, clean, latent_cells(weight == 1, size // config.latent_size))
+    latent = sampler(predict, schedule, noise, steps, **renewal)
+    return blend(original, vae.decode(latent / config.vae.scaling_factor), weight)
 
 
 class ElementsPipeline:
@@ -154,6 +168,7 @@ class ElementsPipeline:
         steps: int | None = None,
         sampler: Sampler = ddim_sample,
         eta: float | None = None,
+        preserve: Preserve | None = None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Pictures of a batch of elements, each with its prompt ("" for none) and its seed.
 
@@ -162,9 +177,13 @@ class ElementsPipeline:
             steps: of the sampler; by default the configuration's.
             sampler: one of `elements_jax.samplers`.
             eta: the fresh noise of each of DDIM's steps, from none to 1, DDPM's.
+            preserve: the input pictures and the edited regions (`edits.edited_region`). Farther than 3 r pixels from
+                its region a picture is its input bit for bit, within r it is decoded, and between them it changes over;
+                r is a 128th of the image's side, at least 1. By default all is decoded anew, as in the paper.
 
         A new number of images, steps or weights, or another sampler, compiles anew; prompts, seeds and values do not.
-        Raises ValueError for a number of steps that the schedule does not have, and for eta with another sampler.
+        Raises ValueError for a number of steps that the schedule does not have, for eta with another sampler, and for
+        other pictures to preserve than uint8 ones of the model's size, one for each prompt.
         """
         if eta is not None and sampler is not ddim_sample:
             raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
@@ -172,6 +191,9 @@ class ElementsPipeline:
             if cut := self._tokenizer.cut(prompt):
                 limit = self.config.text.max_length
                 warnings.warn(f"a prompt is cut at {limit} tokens; this is not read: {cut!r}", stacklevel=2)
+        size = self.config.elements.image_size
+        if preserve is not None:
+            _check_preserve(preserve, (len(prompts), size, size))
         z = self.config.latent_size, self.config.latent_size, self.config.vae.latent_channels
         keys = [jax.random.key(seed) for seed in seeds]
         noise = jnp.stack([jax.random.normal(key, z) for key in keys])
@@ -185,6 +207,7 @@ class ElementsPipeline:
             jnp.atleast_1d(jnp.float32(self.config.diffusion.guidance if guidance is None else guidance)),
             steps=self.config.diffusion.sample_steps if steps is None else steps,
             sampler=sampler,
+            preserve=preserve,
             **renewal,
         )
         return to_uint8(image)
@@ -192,6 +215,17 @@ class ElementsPipeline:
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
         """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain."""
         return to_uint8(self._reconstruct(self.params["decoder"], elements))
+
+
+def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:
+    for name, value, wanted, dtype in (
+        ("image", preserve.image, (*shape, 3), np.uint8),
+        ("region", preserve.region, shape, np.bool_),
+    ):
+        if value.shape != wanted or value.dtype != dtype:
+            raise ValueError(
+                f"preserve.{name}: expected {np.dtype(dtype)} of shape {wanted}, not {value.dtype} of {value.shape}"
+            )
 
 
 def to_uint8(image: Float[Array, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:

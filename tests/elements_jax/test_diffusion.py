@@ -1,12 +1,14 @@
 """Schedule against diffusers' own, and the algebra of guidance."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from elements_jax.config import DiffusionConfig
-from elements_jax.diffusion import add_noise, guided, make_schedule, noise_from_velocity, velocity
-from tests.parity.test_samplers import REFERENCES, SHAPE, normal
+from elements_jax.diffusion import add_noise, guided, make_schedule, noise_from_velocity, preserving, velocity
+from elements_jax.samplers import SAMPLERS, ddim_sample
+from tests.parity.test_samplers import REFERENCES, SHAPE, normal, predict_noise
 
 torch = pytest.importorskip("torch")
 
@@ -58,3 +60,37 @@ def test_separate_guidance_weighs_text_and_elements(text, elements):
     predict = guided(predict_noise, jnp.float32([text, elements]))
     expected = -1 + elements * (1 - -1) + text * (2 - 1)
     np.testing.assert_allclose(predict(jnp.zeros(SHAPE), jnp.zeros(2, jnp.int32)), expected)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_ends_at_the_preserved_latent_outside_the_region(name):
+    schedule, clean = make_schedule(DiffusionConfig()), jnp.asarray(normal(1))
+    region = np.random.default_rng(2).random(SHAPE[:3]) < 0.5
+    free, kept = (
+        np.asarray(SAMPLERS[name](predict, schedule, jnp.asarray(normal(0)), 20))
+        for predict in (predict_noise, preserving(predict_noise, schedule, clean, jnp.asarray(region)))
+    )
+    expected = clean
+    if name == "ddim":  # ends at timestep 0, which still holds a little of the noise that it began with
+        first, last = schedule.alpha_bar[951], schedule.alpha_bar[0]
+        noise = (normal(0) - jnp.sqrt(first) * clean) / jnp.sqrt(1 - first)
+        expected = jnp.sqrt(last) * clean + jnp.sqrt(1 - last) * noise
+    np.testing.assert_allclose(kept[~region], expected[~region], atol=2e-5)
+    np.testing.assert_array_equal(kept[region], free[region])  # this prediction is pixel by pixel
+    assert (np.abs(free - expected)[~region] > 0.1).any()
+
+
+def test_fresh_noise_leaves_the_preserved_latent_too():
+    schedule, clean = make_schedule(DiffusionConfig()), jnp.asarray(normal(1))
+    predict = preserving(predict_noise, schedule, clean, jnp.zeros(SHAPE[:3], bool))
+    keys = jax.random.split(jax.random.key(0), SHAPE[0])
+    ends = [ddim_sample(predict, schedule, jnp.asarray(normal(i)), 5, eta=1.0, keys=keys) for i in (0, 2)]
+    last = np.sqrt(schedule.alpha_bar[0])
+    noise = (np.stack(ends) - last * clean) / np.sqrt(1 - last**2)
+    assert 0.7 < np.std(noise) < 1.3  # what DDIM leaves at its end, and no more
+
+
+def test_preserving_nothing_is_the_prediction_itself():
+    predict = preserving(predict_noise, make_schedule(DiffusionConfig()), jnp.zeros(SHAPE), jnp.ones(SHAPE[:3], bool))
+    latent, timestep = jnp.asarray(normal(0)), jnp.array([1, 981])
+    np.testing.assert_array_equal(predict(latent, timestep), predict_noise(latent, timestep))

@@ -1,5 +1,7 @@
 """The rules of editing, as properties over random canvases (SPEC section 6)."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ quick = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31)
 shifts = st.tuples(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2))
 picks = st.lists(st.integers(0, N - 1), max_size=6, unique=True)
+sequences = st.lists(st.tuples(st.sampled_from(["move", "resize", "delete", "compose"]), picks, shifts), max_size=5)
 
 
 def canvas_of(seed: int, dropped: float = 0.1) -> Canvas:
@@ -53,6 +56,17 @@ def check_invariants(before: Canvas, after: Canvas):
     np.testing.assert_array_equal(pixels_of(after) > 0, after.elements.valid)
     assert after.elements.content.shape == before.elements.content.shape
     assert np.isfinite(after.elements.position).all()
+
+
+def run_edit(canvas: Canvas, other: Canvas, kind: str, indices, shift) -> Canvas:
+    chosen, by = selected(indices), Transform(jnp.float32(0.7), jnp.float32(shift), jnp.float32([0.5, 0.5]))
+    if kind == "move":
+        return edits.move(canvas, chosen, jnp.float32(shift))
+    if kind == "delete":
+        return edits.delete(canvas, chosen)
+    if kind == "resize":
+        return edits.transform(canvas, chosen, by)
+    return edits.compose(canvas, other, chosen, by)[0]
 
 
 def transform_oracle(canvas: Canvas, indices, scale, shift, anchor, tolerance):
@@ -93,21 +107,57 @@ def test_transform_equals_its_oracle(seed, indices, shift, scale, tolerance):
 
 
 @quick
-@given(seeds, st.lists(st.tuples(st.sampled_from(["move", "resize", "delete", "compose"]), picks, shifts), max_size=5))
+@given(seeds, sequences)
 def test_any_sequence_of_edits_keeps_the_invariants(seed, sequence):
     canvas, other = canvas_of(seed), canvas_of(seed + 1)
     for kind, indices, shift in sequence:
-        before, chosen = canvas, selected(indices)
-        by = Transform(jnp.float32(0.7), jnp.float32(shift), jnp.float32([0.5, 0.5]))
-        if kind == "move":
-            canvas = edits.move(canvas, chosen, jnp.float32(shift))
-        elif kind == "delete":
-            canvas = edits.delete(canvas, chosen)
-        elif kind == "resize":
-            canvas = edits.transform(canvas, chosen, by)
-        else:
-            canvas, _ = edits.compose(canvas, other, chosen, by)
+        before, canvas = canvas, run_edit(canvas, other, kind, indices, shift)
         check_invariants(before, canvas)
+
+
+@quick
+@given(seeds, sequences)
+def test_the_edited_region_is_where_a_pixel_changed_its_element_or_the_element_changed(seed, sequence):
+    before = after = canvas_of(seed)
+    other = canvas_of(seed + 1)
+    for kind, indices, shift in sequence:
+        after = run_edit(after, other, kind, indices, shift)
+    old, new = (jax.tree.map(np.asarray, canvas) for canvas in (before, after))
+    expected = old.label_map != new.label_map
+    for n in range(N + ROOM):  # dropped pixels that stay dropped are not edited
+        pairs = zip(jax.tree.leaves(old.elements), jax.tree.leaves(new.elements), strict=True)
+        if any((was[n] != is_now[n]).any() for was, is_now in pairs):
+            expected[(old.label_map == n) | (new.label_map == n)] = True
+    np.testing.assert_array_equal(edits.edited_region(before, after), expected)
+    if not sequence:
+        assert not expected.any()
+
+
+def test_an_element_moved_by_less_than_a_pixel_is_edited_and_no_other():
+    canvas = canvas_of(2)
+    after = edits.move(canvas, selected([5]), jnp.float32([0.4 / SIZE, 0.0]))
+    np.testing.assert_array_equal(after.label_map, canvas.label_map)
+    np.testing.assert_array_equal(edits.edited_region(canvas, after), canvas.label_map == 5)
+
+
+def test_a_slot_that_an_element_of_another_image_took_is_edited():
+    canvas = canvas_of(2)
+    other = Canvas(replace(canvas.elements, content=canvas.elements.content + 1), canvas.label_map)
+    nothing = Transform(jnp.float32(1), jnp.zeros(2), jnp.zeros(2))
+    after, slots = edits.compose(canvas, other, selected([5]), nothing)
+    assert slots[5] == 5  # the label maps are the same
+    np.testing.assert_array_equal(edits.edited_region(canvas, after), canvas.label_map == 5)
+
+
+def test_an_element_that_gave_up_pixels_keeps_the_others():
+    canvas = canvas_of(2)
+    chosen, shift = selected([5]), jnp.float32([0.1, 0.0])
+    after = edits.move(canvas, chosen, shift, tolerance=0.9)
+    region = np.asarray(edits.edited_region(canvas, after))
+    lives_on = np.asarray(after.label_map) == 6
+    assert (region & (np.asarray(canvas.label_map) == 6)).any()
+    assert lives_on.any()
+    assert not region[lives_on].any()
 
 
 @quick

@@ -14,10 +14,11 @@ from elements_jax import edits
 from elements_jax.cli import main
 from elements_jax.diffusion import make_schedule
 from elements_jax.edits import batched
-from elements_jax.elements import tokens
+from elements_jax.elements import ImageElements, tokens
 from elements_jax.model_folder import save_network, write_config
 from elements_jax.networks import Networks
 from elements_jax.pipeline import ElementsPipeline
+from elements_jax.preserve import Preserve
 from elements_jax.samplers import ddim_sample, euler_sample
 from tests.train.conftest import SMALL, record
 from train.text import write_tokenizer
@@ -121,6 +122,79 @@ def test_fresh_noise_of_ddim_follows_the_seed_and_vanishes_with_eta(pipeline):
         pipeline.decode(elements, [""], seeds=[0], sampler=euler_sample, eta=0.5)
 
 
+def deletions(pipeline: ElementsPipeline, *seeds: int) -> tuple[ImageElements, Preserve]:
+    """Pictures of which the top left element is deleted, and what to preserve of them."""
+    records = [record(seed) for seed in seeds]
+    before = [pipeline.open(r.image, r.label_map) for r in records]
+    after = [edits.delete(canvas, edits.selection(4, [0])) for canvas in before]
+    regions = [edits.edited_region(*pair) for pair in zip(before, after, strict=True)]
+    return batched(after).elements, Preserve(np.stack([r.image for r in records]), jnp.stack(regions))
+
+
+def test_preserved_pixels_are_the_inputs_and_the_edited_region_is_drawn_anew(pipeline):
+    elements, preserve = deletions(pipeline, 0)
+    kept = pipeline.decode(elements, [""], seeds=[0], preserve=preserve)[0]
+    anew = pipeline.decode(elements, [""], seeds=[0])[0]
+    image, region = preserve.image[0], np.asarray(preserve.region[0])
+    ys, xs = np.nonzero(region)
+    far = np.ones((16, 16), bool)
+    far[: ys.max() + 4, : xs.max() + 4] = False  # the feather of a picture this small is one pixel, and reaches three
+    assert far.sum() > 30
+    np.testing.assert_array_equal(kept[far], image[far])
+    assert (anew[far] != image[far]).mean() > 0.9
+    assert (kept[region] != image[region]).mean() > 0.9
+
+
+def test_an_edit_of_nothing_preserves_every_value_of_a_pixel(pipeline):
+    canvas = pipeline.open(record(0).image, record(0).label_map)
+    image = np.arange(16 * 16 * 3).astype(np.uint8).reshape(1, 16, 16, 3)
+    preserve = Preserve(image, edits.edited_region(canvas, canvas)[None])
+    np.testing.assert_array_equal(
+        pipeline.decode(batched([canvas]).elements, ["a"], seeds=[5], preserve=preserve), image
+    )
+
+
+def test_an_edit_of_everything_preserves_nothing(pipeline):
+    elements, preserve = deletions(pipeline, 0)
+    everything = Preserve(preserve.image, np.ones((1, 16, 16), bool))
+    kept, anew = (pipeline.decode(elements, [""], seeds=[0], preserve=p).astype(int) for p in (everything, None))
+    assert np.abs(kept - anew).max() <= 1  # rounding to 8 bits
+
+
+def test_the_preserved_latent_reaches_into_the_region(pipeline):
+    """What is drawn anew is drawn beside the input: another input outside the region, another picture inside."""
+    elements, preserve = deletions(pipeline, 0)
+    inside = np.asarray(preserve.region)[..., None]
+    other = Preserve(np.where(inside, preserve.image, 255 - preserve.image), preserve.region)
+    one, two = (pipeline.decode(elements, [""], seeds=[0], preserve=p) for p in (preserve, other))
+    assert (one[0, 0, 0] != two[0, 0, 0]).any()
+
+
+def test_preservation_neither_mixes_a_batch_nor_compiles_anew_for_other_values(pipeline):
+    elements, preserve = deletions(pipeline, 0, 1)
+    both = pipeline.decode(elements, ["a red square", ""], seeds=[3, 4], preserve=preserve)
+    alone = pipeline.decode(*deletions(pipeline, 1)[:1], [""], seeds=[4], preserve=deletions(pipeline, 1)[1])
+    assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # rounding to 8 bits
+    compiled = pipeline._decode._cache_size()
+    elements, preserve = deletions(pipeline, 2)
+    pipeline.decode(elements, ["a blue square"], seeds=[0], preserve=preserve)
+    assert pipeline._decode._cache_size() == compiled
+
+
+def test_what_cannot_be_preserved_is_refused(pipeline):
+    elements, preserve = deletions(pipeline, 0)
+    wrong_size = Preserve(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), bool))
+    too_many = Preserve(np.zeros((2, 16, 16, 3), np.uint8), np.zeros((2, 16, 16), bool))
+    wrong_type = jax.tree.map(lambda leaf: leaf.astype(np.float32), preserve)
+    for wrong, message in (
+        (wrong_size, r"preserve\.image: expected uint8 of shape \(1, 16, 16, 3\), not uint8 of \(1, 8, 8, 3\)"),
+        (too_many, r"preserve\.image: expected uint8 of shape \(1, 16, 16, 3\), not uint8 of \(2, 16, 16, 3\)"),
+        (wrong_type, r"preserve\.image: expected uint8 of .*, not float32 of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipeline.decode(elements, [""], seeds=[0], preserve=wrong)
+
+
 def test_another_size_is_refused(pipeline):
     with pytest.raises(ValueError, match=r"takes images and label maps of 16 x 16 px, not \(8, 8\)"):
         pipeline.encode(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint16))
@@ -192,6 +266,25 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
     sampling = ["--sampler", "dpm", "--steps", "3", "--guidance", "2", "--element-guidance", "1"]
     assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model, *sampling]) == 0
     assert size_of(tmp_path / "again.png") == (16, 16)
+
+
+def test_an_edit_that_preserves_gives_the_input_back_where_nothing_was_edited(tmp_path, photo, model_folder):
+    pytest.importorskip("skimage")
+    encoded, script, result = tmp_path / "photo.npz", tmp_path / "edit.json", tmp_path / "result.png"
+    model = ["--model", str(model_folder)]
+    assert main(["encode", str(photo), str(encoded), *model, "--segmenter", "grid"]) == 0
+    with np.load(encoded) as archive:
+        image, label_map = archive["image"], archive["label_map"]
+    for listed, far in (
+        ([], np.ones((16, 16), bool)),
+        ([{"edit": "delete", "elements": [int(label_map[0, 0])]}], np.add.outer(range(16), range(16)) >= 24),
+    ):
+        script.write_text(json.dumps({"version": 1, "edits": listed}))
+        assert main(["edit", str(encoded), str(script), str(result), *model, "--preserve"]) == 0
+        with Image.open(result) as picture:
+            kept = np.asarray(picture)
+        np.testing.assert_array_equal(kept[far], image[far])
+        assert (kept[~far] != image[~far]).any() == bool(listed)
 
 
 @pytest.mark.parametrize(
