@@ -21,7 +21,9 @@ class Functional(Generic[ModuleT]):
         self._build = build
         graphdef, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
         self._graphdef = graphdef
-        self._paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
+        flat = {".".join(map(str, path)): (path, param) for path, param in nnx.to_flat_state(state)}
+        self._paths = {name: path for name, (path, _) in flat.items()}
+        self._shapes = {name: jax.ShapeDtypeStruct(param.shape, param.dtype) for name, (_, param) in flat.items()}
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32, by dotted name."""
@@ -35,7 +37,7 @@ class Functional(Generic[ModuleT]):
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every parameter, without computing any."""
-        return jax.eval_shape(self.init, jax.random.key(0))
+        return dict(self._shapes)
 
     def module(self, params: Params) -> ModuleT:
         """The module with these parameters. Raises ValueError where names are missing or unknown."""
