@@ -15,19 +15,18 @@ def _one_torch_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def randomise():
     """Draws every parameter of a PyTorch module anew, as a norm's scale left at one would hide that it is unused."""
 
-    def draw(module: torch.nn.Module) -> torch.nn.Module:
-        generator = torch.Generator().manual_seed(0)
+    def draw(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
-                noise = torch.randn(parameter.shape, generator=generator)
                 if parameter.ndim > 1:
-                    parameter.copy_(noise / math.sqrt(parameter[0].numel()))
+                    parameter.normal_(0, 1 / math.sqrt(parameter[0].numel()), generator=generator)
                 else:
-                    parameter.copy_(0.3 * noise + (1 if name.endswith("weight") else 0))
+                    parameter.normal_(1 if name.endswith("weight") else 0, 0.3, generator=generator)
         return module.eval()
 
     return draw
@@ -47,14 +46,14 @@ def tensors_of(tmp_path: Path):
 
 @pytest.fixture
 def assert_same():
-    """Ours (NHWC) against PyTorch's (NCHW where it has four axes): relative error in the 2-norm below 1e-5."""
+    """Ours (NHWC) against PyTorch's (NCHW where it has four axes), by the relative error in the 2-norm."""
 
-    def compare(ours, theirs: torch.Tensor) -> None:
+    def compare(ours, theirs: torch.Tensor, tolerance: float = 1e-5) -> None:
         expected = theirs.detach().numpy()
         if expected.ndim == 4:
             expected = expected.transpose(0, 2, 3, 1)
         assert ours.shape == expected.shape
         error = np.linalg.norm(np.asarray(ours, np.float64) - expected) / np.linalg.norm(expected)
-        assert error < 1e-5, f"relative error {error:.1e}"
+        assert error < tolerance, f"relative error {error:.1e}"
 
     return compare

@@ -3,21 +3,18 @@
 import dataclasses
 import functools
 import math
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import Attention
 
 from elements_jax import convert
 from elements_jax.config import UNetConfig
 from elements_jax.functional import Functional
 from elements_jax.unet import FlaxUNet
+from tests.parity.algorithm_1 import add_element_attention, diffusers_unet, torch_predict
 
 TEXT_CHANNELS, ELEMENT_CHANNELS = 24, 20
 TINY = UNetConfig(
@@ -32,40 +29,6 @@ SMALL = UNetConfig(
     zero_init_elements=True,
 )
 AS_SD15 = UNetConfig(block_out_channels=(32, 64, 64, 64), heads=8, norm_groups=8)  # its levels, layers and order
-
-
-def diffusers_unet(config: UNetConfig) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        down_block_types=["CrossAttnDownBlock2D" if yes else "DownBlock2D" for yes in config.attention_levels],
-        up_block_types=["CrossAttnUpBlock2D" if yes else "UpBlock2D" for yes in config.attention_levels[::-1]],
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        attention_head_dim=config.heads,
-        norm_num_groups=config.norm_groups,
-        cross_attention_dim=TEXT_CHANNELS,
-    )
-
-
-def add_element_attention(unet: UNet2DConditionModel, elements: torch.Tensor | None) -> None:
-    """Put Algorithm 1 into each transformer block of diffusers' network, with `elements` as the image's context."""
-
-    def algorithm_1(self, hidden_states, encoder_hidden_states=None, **_):
-        x = hidden_states + self.attn1(self.norm1(hidden_states))
-        y = torch.zeros_like(x)
-        if encoder_hidden_states is not None:
-            y = y + self.attn2(self.norm2(x), encoder_hidden_states=encoder_hidden_states)
-        if elements is not None:
-            y = y + self.element_attention(self.norm_elements(x), encoder_hidden_states=elements)
-        x = x + y
-        return self.ff(self.norm3(x)) + x
-
-    for block in [module for module in unet.modules() if isinstance(module, BasicTransformerBlock)]:
-        channels, heads = block.attn1.to_q.in_features, block.attn1.heads
-        block.norm_elements = torch.nn.LayerNorm(channels)
-        block.element_attention = Attention(
-            channels, cross_attention_dim=ELEMENT_CHANNELS, heads=heads, dim_head=channels // heads
-        )
-        block.forward = types.MethodType(algorithm_1, block)
 
 
 @functools.cache
@@ -104,18 +67,9 @@ def inputs() -> dict[str, np.ndarray]:
     }
 
 
-def torch_predict(unet: UNet2DConditionModel, inputs, text: bool = True) -> torch.Tensor:
-    with torch.no_grad():
-        return unet(
-            torch.from_numpy(inputs["latent"].transpose(0, 3, 1, 2)),
-            torch.from_numpy(inputs["timestep"]),
-            torch.from_numpy(inputs["text"]) if text else None,
-        ).sample
-
-
 @pytest.mark.parametrize("config", [TINY, AS_SD15], ids=["tiny", "as SD 1.5"])
 def test_without_elements_equals_diffusers(config, inputs, randomise, tensors_of, assert_same):
-    theirs, ours = randomise(diffusers_unet(config)), our_unet(config)
+    theirs, ours = randomise(diffusers_unet(config, TEXT_CHANNELS)), our_unet(config)
     base = convert.from_torch(convert.UNET, tensors_of(theirs), ours.shapes())
     unused = {name: np.full(spec.shape, np.nan, np.float32) for name, spec in ours.shapes().items() if name not in base}
     params = unused | base
@@ -128,8 +82,8 @@ def test_without_elements_equals_diffusers(config, inputs, randomise, tensors_of
     ids=["text and elements", "elements alone", "neither", "as SD 1.5"],
 )
 def test_algorithm_1_equals_pytorch(config, text, elements, inputs, randomise, tensors_of, assert_same):
-    theirs, ours = diffusers_unet(config), our_unet(config)
-    add_element_attention(theirs, torch.from_numpy(inputs["elements"]) if elements else None)
+    theirs, ours = diffusers_unet(config, TEXT_CHANNELS), our_unet(config)
+    add_element_attention(theirs, ELEMENT_CHANNELS, torch.from_numpy(inputs["elements"]) if elements else None)
     randomise(theirs)
     params = convert.from_torch(convert.UNET, tensors_of(theirs), ours.shapes())
     assert_same(predict(ours, params, inputs, text, elements), torch_predict(theirs, inputs, text))
