@@ -10,8 +10,8 @@ from flax import nnx
 
 from elements_jax.config import DecoderConfig, ElementsConfig, EncoderConfig, ModelConfig
 from elements_jax.elements import ImageElements
+from elements_jax.networks import Networks
 from elements_jax.unet_blocks import Conv3x3
-from elements_jax.weights import Networks
 
 SMALL = ModelConfig(
     elements=ElementsConfig(image_size=16, grid=3, patch_size=8, content_channels=6, frequencies=2),
