@@ -118,7 +118,7 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
         value = files[path].get(name, default)
         if not isinstance(value, kind) or isinstance(value, bool):
             problems.append(f"expected {kind.__name__} as {name} of {path}, found {value!r}")
-            return kind()
+            value = kind()
         return tuple(value) if kind is list else value
 
     unet, vae, text, scheduler = to_diffusers(ModelConfig())
