@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
 
 from elements_jax.config import ModelConfig
 from elements_jax.weights import Networks
@@ -52,7 +53,7 @@ def _cost(jaxpr) -> Cost:
         elif name == "cond":  # a branch for each platform, the default last
             total += Cost(_cost(equation.params["branches"][-1].jaxpr).flops, moved)
         else:
-            for inside in jax.core.jaxprs_in_params(equation.params):
+            for inside in jaxprs_in_params(equation.params):
                 total += _cost(inside)
     return total
 
