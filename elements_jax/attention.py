@@ -44,13 +44,14 @@ def attention_in_steps(
 
         @jax.checkpoint
         def one_query(q_C):
-            scores_K = jnp.dot(q_C, k_KxC.T, preferred_element_type=jnp.float32) * channels**-0.5
+            scores_K = jnp.dot(q_C, k_KxC.T, preferred_element_type=jnp.float32)
             # Normalised after the product with the values: it has fewer numbers than the weights.
             weights_K = jnp.exp(scores_K - lax.stop_gradient(scores_K.max()))
             return jnp.dot(weights_K.astype(v_KxC.dtype), v_KxC, preferred_element_type=jnp.float32) / weights_K.sum()
 
         return lax.map(one_query, q_QxC, batch_size=max(1, SCORES_A_STEP // keys))
 
-    qkv = [x.swapaxes(1, 2).reshape(batch * heads, -1, channels) for x in (q_BxQxhxC, k_BxKxhxC, v_BxKxhxC)]
+    scaled = q_BxQxhxC * channels**-0.5  # there are fewer of these than scores
+    qkv = [x.swapaxes(1, 2).reshape(batch * heads, -1, channels) for x in (scaled, k_BxKxhxC, v_BxKxhxC)]
     out = lax.map(one_head, qkv, batch_size=max(1, SCORES_A_STEP // (queries * keys)))
     return out.reshape(batch, heads, queries, channels).swapaxes(1, 2).astype(q_BxQxhxC.dtype)

@@ -1,0 +1,72 @@
+"""Candidates in processes of their own, so that the memory of each is its own and their libraries never meet.
+
+A candidate is a module whose `CASES` holds, by name, functions that build a model and return what is to be timed.
+"""
+
+import importlib
+import multiprocessing
+import re
+import statistics
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Run(NamedTuple):
+    """One run of a case."""
+
+    seconds: float
+    gigabytes: float  # the most memory that the process held meanwhile, its model included
+
+
+class Worker:
+    """A process that holds one case of a candidate and runs it when asked."""
+
+    def __init__(self, candidate: str, case: str):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other_end, candidate, case))
+        self._process.start()
+        other_end.close()
+
+    def run(self) -> Run:
+        """Run the case once. Raises EOFError where the process died; it has said why."""
+        self._pipe.send("run")
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+class Comparison(NamedTuple):
+    """Medians over the turns."""
+
+    ours: Run
+    theirs: Run
+    ratio: float  # theirs / ours within a turn: above 1, ours is faster
+
+
+def compare(ours: Worker, theirs: Worker, turns: int) -> Comparison:
+    """Let both run by turns: on machines whose speed drifts, what counts is the ratio within a turn. Warms up first."""
+    ours.run(), theirs.run()
+    runs = [(ours.run(), theirs.run()) for _ in range(turns)]
+    mine, other = (Run(*map(statistics.median, zip(*side, strict=True))) for side in zip(*runs, strict=True))
+    return Comparison(mine, other, statistics.median(b.seconds / a.seconds for a, b in runs))
+
+
+def _serve(pipe: Connection, candidate: str, case: str) -> None:
+    run = importlib.import_module(candidate).CASES[case]()
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to what is held now
+        start = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
+        kilobytes = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        pipe.send(Run(seconds, int(kilobytes[1]) / 1e6))
