@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from elements_jax.functional import Params
@@ -192,7 +191,7 @@ def from_torch(
                 tensor = tensor[..., 0, 0]
             if tensor.shape == expected[theirs]:
                 axes = np.argsort(_torch_axes(ours, tensor.ndim))
-                params[ours] = jnp.asarray(np.ascontiguousarray(tensor.transpose(axes), np.float32))
+                params[ours] = jax.device_put(tensor.astype(np.float32, copy=False).transpose(axes))
             else:
                 problems.append(f"expected shape {expected[theirs]}, found {tensor.shape}: {found[theirs]}")
         elif not (base_alone and is_new[theirs]):

@@ -4,6 +4,7 @@ Models are `nnx.Module`s; everything outside the model files works on plain dict
 (`{"blocks.0.attention.to_q.kernel": ...}`), which jit, optax, orbax and safetensors all take as they are.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -14,12 +15,25 @@ Params = dict[str, jax.Array]
 ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 
 
+class _Keys(nnx.Rngs):
+    """Gives the keys that `nnx.Rngs(params=key)` gives, but counts them in Python.
+
+    Its count is an array otherwise, and to set that while tracing costs 10 ms, ten seconds for Stable Diffusion's UNet.
+    """
+
+    def __init__(self, key: jax.Array):
+        self._key, self._count = key, itertools.count()
+
+    def params(self) -> jax.Array:
+        return jax.random.fold_in(self._key, next(self._count))
+
+
 class Functional(Generic[ModuleT]):
     """Splits the module that `build(rngs)` makes into its structure, kept here, and parameters, held by the caller."""
 
     def __init__(self, build: Callable[[nnx.Rngs], ModuleT]):
         self._build = build
-        graphdef, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+        graphdef, state = nnx.split(nnx.eval_shape(lambda: build(_Keys(jax.random.key(0)))))
         self._graphdef = graphdef
         flat = {".".join(map(str, path)): (path, param) for path, param in nnx.to_flat_state(state)}
         self._paths = {name: path for name, (path, _) in flat.items()}
@@ -27,7 +41,7 @@ class Functional(Generic[ModuleT]):
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32, by dotted name."""
-        state = nnx.state(self._build(nnx.Rngs(params=key)), nnx.Param)
+        state = nnx.state(self._build(_Keys(key)), nnx.Param)
         return {".".join(map(str, path)): param[...] for path, param in nnx.to_flat_state(state)}
 
     def complete(self, known: Params, key: jax.Array) -> Params:

@@ -111,6 +111,11 @@ def has_network(folder: Path, name: str) -> bool:
     return any((folder / where).glob(f"{stem}*.safetensors*"))
 
 
+def load_present(folder: Path, networks: Networks, *names: str) -> dict[str, Params]:
+    """Parameters of those of the named networks that a model folder has; the UNet may be Stable Diffusion's."""
+    return load_networks(folder, networks, [name for name in names if has_network(folder, name)], attention=False)
+
+
 def load_networks(
     folder: Path, networks: Networks, names: Sequence[str], *, attention: bool = True
 ) -> dict[str, Params]:

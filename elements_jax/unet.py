@@ -117,9 +117,11 @@ class FlaxUNet(nnx.Module):
         return tuple(attention.block.context(text, elements) for level in levels for attention in level.attentions)
 
     def __call__(
-        self, latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"], context: Context
+        self, latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"], context: Context, *, remat: bool = False
     ) -> Float[Array, "B h w Z"]:
         """The noise in `latent` (scaled by `VAEConfig.scaling_factor`) at `timestep`, in float32.
+
+        With `remat` the gradient computes what is inside a block again, instead of keeping it from the way forward.
 
         Raises ValueError where the latent image cannot be halved between all levels.
         """
@@ -130,8 +132,12 @@ class FlaxUNet(nnx.Module):
         contexts = iter(context)
 
         def layer(level: Level, index: int, x: jax.Array) -> jax.Array:
-            x = level.resnets[index](x, time)
-            return level.attentions[index](x, next(contexts)) if level.attentions else x
+            def compute(x, time, context):
+                x = level.resnets[index](x, time)
+                return level.attentions[index](x, context) if level.attentions else x
+
+            read = next(contexts) if level.attentions else None
+            return (jax.checkpoint(compute) if remat else compute)(x, time, read)
 
         x = self.conv_in(self._with_position(latent))
         skips = [x]

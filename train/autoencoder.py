@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from elements_jax.config import ModelConfig
-from elements_jax.model_folder import save_network
+from elements_jax.model_folder import load_present, save_network
 from elements_jax.networks import Networks
 from elements_jax.pipeline import encode_image
 from train.folder import open_folder
@@ -27,11 +27,12 @@ class AutoencoderStage:
         self.frozen: Tree = {}
 
     def pretrained(self) -> Tree:
-        return {}
+        return load_present(self.folder, self.networks, "encoder", "decoder")
 
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         encoder_key, decoder_key = jax.random.split(key)
-        return {"encoder": self.networks.encoder.init(encoder_key), "decoder": self.networks.decoder.init(decoder_key)}
+        fresh = {"encoder": self.networks.encoder.init(encoder_key), "decoder": self.networks.decoder.init(decoder_key)}
+        return fresh | pretrained
 
     def reconstruct(self, params: Tree, batch: Batch) -> Float[Array, "B H W 3"]:
         """D(S): the batch's images through their elements (Equation 2)."""

@@ -75,6 +75,9 @@ class DiffusionTrainConfig(TrainConfig):
     """Probability that the elements alone are dropped (Appendix C.2)."""
     drop_both: float = 0.1
     """Probability that both are dropped (Appendix C.2)."""
+    remat: bool = False
+    """Keep only what lies between the UNet's blocks for the gradient and compute the rest again: less memory, more
+    time."""
     text_from_scratch: bool = False
     """Where the model folder has no text encoder, start a random one, with a tokenizer of the captions' own words,
     instead of stopping. For small models that are trained from nothing."""

@@ -11,7 +11,7 @@ from elements_jax.config import ModelConfig
 from elements_jax.diffusion import add_noise, make_schedule, velocity
 from elements_jax.elements import tokens
 from elements_jax.functional import Params
-from elements_jax.model_folder import has_network, load_networks, save_network
+from elements_jax.model_folder import load_networks, load_present, save_network
 from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements, encode_image
 from elements_jax.tokenizer import PromptTokenizer
@@ -37,9 +37,7 @@ class DiffusionStage:
 
     def pretrained(self) -> Params:
         """The UNet in the model folder, be it Stable Diffusion's or one that was trained before."""
-        if not has_network(self.folder, "unet"):
-            return {}
-        return load_networks(self.folder, self.networks, ["unet"], attention=False)["unet"]
+        return load_present(self.folder, self.networks, "unet").get("unet", {})
 
     def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
         return self.networks.unet.init(key) | pretrained
@@ -74,7 +72,8 @@ class DiffusionStage:
         timestep = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps))(time_key)
         noise = normal(noise_key, latent.shape[1:])
         unet = self.networks.unet.module(params)
-        predicted = unet(add_noise(schedule, latent, noise, timestep), timestep, unet.context(text, element_tokens))
+        noisy, context = add_noise(schedule, latent, noise, timestep), unet.context(text, element_tokens)
+        predicted = unet(noisy, timestep, context, remat=self.train.remat)
         target = velocity(schedule, latent, noise, timestep) if self.model.diffusion.prediction == "v" else noise
         return jnp.mean((predicted - target) ** 2), {"dropped_elements": dropped.mean()}
 

@@ -31,7 +31,7 @@ class Stage(Protocol):
         """Caption -> token ids, where the stage reads captions."""
 
     def pretrained(self) -> Tree:
-        """Parameters in the model folder that a run starts from, as flat names; {} where it starts from nothing."""
+        """Those of the stage's parameters that the model folder has, which a run starts from."""
 
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         """The parameters before the first step: fresh ones where `pretrained` has none."""

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from elements_jax.config import ModelConfig
 from elements_jax.functional import Params
-from elements_jax.model_folder import save_network, write_config
+from elements_jax.model_folder import load_present, save_network, write_config
 from elements_jax.networks import Networks
 from train.config import VAETrainConfig
 from train.folder import open_folder, with_scaling_factor
@@ -23,14 +23,15 @@ class VAEStage:
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
-        self.network = Networks(self.model).vae
+        self.networks = Networks(self.model)
+        self.network = self.networks.vae
         self.frozen: Tree = {}
 
     def pretrained(self) -> Params:
-        return {}
+        return load_present(self.folder, self.networks, "vae").get("vae", {})
 
     def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
-        return self.network.init(key)
+        return self.network.init(key) | pretrained
 
     def loss(
         self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
 from elements_jax.config import ModelConfig
-from elements_jax.weights import Networks
+from elements_jax.networks import Networks
 
 TPU_V5E = 197e12, 0.82e12  # operations a second in bfloat16, bytes a second
 

@@ -23,8 +23,8 @@ import tyro
 
 from elements_jax.cpu import prefer_own_convolutions
 from elements_jax.elements import ImageElements
+from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements
-from elements_jax.weights import Networks
 from train.config import DiffusionTrainConfig
 from train.diffusion import DiffusionStage
 from train.state import abstract_state, make_optimizer

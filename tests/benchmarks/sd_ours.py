@@ -12,8 +12,8 @@ from elements_jax.config import ModelConfig
 from elements_jax.cpu import prefer_own_convolutions
 from elements_jax.diffusion import guided, make_schedule
 from elements_jax.functional import Functional, Params
+from elements_jax.networks import Networks
 from elements_jax.samplers import ddim_sample
-from elements_jax.weights import Networks
 
 prefer_own_convolutions()  # as the commands do
 

@@ -195,6 +195,13 @@ def test_what_cannot_be_preserved_is_refused(pipeline):
             pipeline.decode(elements, [""], seeds=[0], preserve=wrong)
 
 
+def test_a_prompt_that_is_too_long_is_cut_with_a_warning(pipeline):
+    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+    with pytest.warns(UserWarning, match=r"a prompt is cut at 6 tokens; this is not read: 'blue square'"):
+        cut = pipeline.decode(elements, ["a red square a blue square"], seeds=[0])
+    np.testing.assert_array_equal(cut, pipeline.decode(elements, ["a red square a"], seeds=[0]))
+
+
 def test_another_size_is_refused(pipeline):
     with pytest.raises(ValueError, match=r"takes images and label maps of 16 x 16 px, not \(8, 8\)"):
         pipeline.encode(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint16))

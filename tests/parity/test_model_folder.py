@@ -24,6 +24,7 @@ from elements_jax.model_folder import load_networks, load_original, read_config,
 from elements_jax.networks import Networks
 from elements_jax.pipeline import ElementsPipeline
 from tests.elements_jax.test_tokenizer import write_clip_tokenizer
+from tests.parity.algorithm_1 import add_element_attention
 from tests.train.conftest import SMALL
 
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -152,6 +153,11 @@ def test_the_way_back_is_bit_exact_and_has_the_published_names(pipeline, folder,
     assert added[f"{block}.element_attention.to_k.weight"].shape == (32, 112)
     assert not added[f"{block}.element_attention.to_out.0.weight"].any()
     assert len(added) == 4 * 7
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "unet")  # a PyTorch user's way to the whole network
+    add_element_attention(unet, 112, None)
+    loaded = unet.load_state_dict({key: torch.from_numpy(value) for key, value in added.items()}, strict=False)
+    assert not loaded.unexpected_keys
+    assert not [key for key in loaded.missing_keys if "element" in key]
 
     again = ElementsPipeline.from_pretrained(tmp_path)  # without a warning
     assert again.config == pipeline.config

@@ -1,0 +1,93 @@
+"""Training that starts from a Stable Diffusion as diffusers wrote it."""
+
+import dataclasses
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from elements_jax.model_folder import read_config, read_model, save_network
+from elements_jax.networks import Networks
+from elements_jax.pipeline import ElementsPipeline
+from tests.parity.test_model_folder import stable_diffusion, write_stable_diffusion
+from tests.train.conftest import SMALL, write_records
+from train import cli
+from train.config import DiffusionTrainConfig
+from train.diffusion import DiffusionStage
+from train.folder import start_from
+from train.state import init_state, make_optimizer
+
+TRAIN = DiffusionTrainConfig(steps=1, batch_size=4, learning_rate=1e-3, warmup=1, sample_count=2)
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory):
+    return write_stable_diffusion(tmp_path_factory.mktemp("sd"), stable_diffusion())
+
+
+@pytest.fixture
+def config(diffusion):
+    """The paper's additions to the small Stable Diffusion, as a preset names them."""
+    config = read_config(diffusion)
+    return dataclasses.replace(
+        SMALL,
+        vae=config.vae,
+        text=config.text,
+        unet=dataclasses.replace(config.unet, zero_init_elements=False),
+    )
+
+
+def with_encoder(folder, config):
+    """What stage 1 would leave."""
+    for name in ("encoder", "decoder"):
+        save_network(folder, name, getattr(Networks(config), name).init(jax.random.key(5)))
+
+
+def test_the_model_folder_receives_what_it_lacks(diffusion, config, tmp_path):
+    start_from(str(diffusion), tmp_path, config)
+    assert read_config(tmp_path) == config
+    with_encoder(tmp_path, config)
+    _, base, _ = read_model(diffusion)
+
+    stage = DiffusionStage(config, TRAIN, tmp_path)
+    assert stage.tokenize("a photo of a cat")[:3].tolist() == [49406, 320, 1125]
+    pretrained = stage.pretrained()
+    assert pretrained.keys() == base["unet"].keys()
+    state = init_state(stage, make_optimizer(TRAIN), jax.random.key(0), pretrained)
+    for name, value in base["unet"].items():
+        np.testing.assert_array_equal(state["params"][name], value)
+    new = state["params"].keys() - base["unet"].keys()
+    assert len(new) == 4 * 7
+    assert all(state["params"][name].any() for name in new if name.endswith("kernel"))
+
+    changed = {name: value + 1 for name, value in base["vae"].items()}
+    save_network(tmp_path, "vae", changed)
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    start_from(str(diffusion), tmp_path, config)  # the UNet again, and nothing else
+    kept = DiffusionStage(config, TRAIN, tmp_path)
+    np.testing.assert_array_equal(kept.frozen["vae"]["quant_conv.bias"], changed["quant_conv.bias"])
+    assert kept.pretrained().keys() == base["unet"].keys()
+
+
+def test_another_model_is_refused_by_the_parts_that_differ(diffusion, config, tmp_path):
+    other = dataclasses.replace(config, unet=dataclasses.replace(config.unet, heads=2), vae=SMALL.vae)
+    with pytest.raises(ValueError, match=r"is of another model.*\['vae', 'unet'\]"):
+        start_from(str(diffusion), tmp_path, other)
+    assert not list(tmp_path.iterdir())
+
+
+def test_from_stable_diffusion_to_a_model(diffusion, config, tmp_path):
+    records, model = write_records(tmp_path / "records"), tmp_path / "model"
+    job = cli.Job(data=records, model=model, train=TRAIN, config=config, init=str(diffusion))
+    with pytest.raises(FileNotFoundError, match=r"elements holds no encoder.* `elements train autoencoder`"):
+        cli.run("diffusion", job)
+    with_encoder(model, config)
+    cli.run("diffusion", job)
+    _, base, _ = read_model(diffusion)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained = ElementsPipeline.from_pretrained(model).params
+    np.testing.assert_array_equal(trained["vae"]["quant_conv.bias"], base["vae"]["quant_conv.bias"])
+    assert (trained["unet"]["conv_in.kernel"] != base["unet"]["conv_in.kernel"]).any()
+    assert np.abs(trained["unet"]["conv_in.kernel"] - base["unet"]["conv_in.kernel"]).max() < 3e-3  # AdamW's one step

@@ -1,0 +1,57 @@
+"""Stage 2 at the paper's size: 20 GB and some minutes, so not among the others."""
+
+import dataclasses
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import sd15
+from elements_jax.networks import Networks
+from train.diffusion import DiffusionStage
+from train.state import init_state, make_optimizer
+from train.step import make_step
+
+TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=2, warmup=1, remat=True)
+
+
+class StageFromNothing(DiffusionStage):
+    """Stage 2 whose frozen networks are random, instead of a model folder's."""
+
+    def __init__(self):
+        self.model, self.train, self.networks = sd15.MODEL, TRAIN, Networks(sd15.MODEL)
+        names = ("vae", "encoder", "text_encoder")
+        self.frozen = {name: getattr(self.networks, name).init(jax.random.key(1)) for name in names}
+        self.tokenize = None
+        self.empty_prompt = np.full(sd15.MODEL.text.max_length, 49407, np.int32)
+
+
+@pytest.mark.slow
+def test_sd15_trains_for_a_few_steps():
+    stage, optimizer = StageFromNothing(), make_optimizer(TRAIN)
+    state = jax.jit(lambda key: init_state(stage, optimizer, key, {}))(jax.random.key(0))
+    name = "mid_block.attentions.0.block.element_attention.to_k.kernel"
+    before = np.asarray(state["params"][name])
+
+    rng = np.random.default_rng(0)
+    rows = np.arange(512) // 32
+    batch = {
+        "image": rng.integers(0, 256, (2, 512, 512, 3)).astype(np.uint8),
+        "label_map": np.stack([16 * rows[:, None] + rows, 16 * rows[::-1, None] + rows]).astype(np.int32),
+        "object_mask": np.zeros((2, 512, 512), bool),
+        "tokens": rng.integers(0, 49408, (2, 77)).astype(np.int32),
+        "index": np.arange(2, dtype=np.int32),
+    }
+    batch["object_mask"][:, 100:200, 200:300] = True
+    step = jax.jit(make_step(stage, optimizer, TRAIN), donate_argnums=0)
+    losses = []
+    for _ in range(3):
+        state, metrics = step(state, stage.frozen, jax.tree.map(jnp.asarray, batch), jax.random.key(2))
+        losses.append(float(metrics["loss"]))
+    print("losses", losses, "peak GB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+    assert np.isfinite(losses).all()
+    assert int(state["step"]) == 3
+    assert (np.asarray(state["params"][name]) != before).any()
+    assert all(np.isfinite(value).all() for value in state["params"].values())
