@@ -1,4 +1,4 @@
-"""Stage 2 at the paper's size: 20 GB and some minutes, so not among the others."""
+"""Stage 2 at the paper's size: 22 GB and some minutes, so not among the others."""
 
 import dataclasses
 import resource
@@ -14,7 +14,7 @@ from train.diffusion import DiffusionStage
 from train.state import init_state, make_optimizer
 from train.step import make_step
 
-TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=2, warmup=1, remat=True)
+TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=1, random_partition=False, warmup=1, remat=True)
 
 
 class StageFromNothing(DiffusionStage):
@@ -38,11 +38,11 @@ def test_sd15_trains_for_a_few_steps():
     rng = np.random.default_rng(0)
     rows = np.arange(512) // 32
     batch = {
-        "image": rng.integers(0, 256, (2, 512, 512, 3)).astype(np.uint8),
-        "label_map": np.stack([16 * rows[:, None] + rows, 16 * rows[::-1, None] + rows]).astype(np.int32),
-        "object_mask": np.zeros((2, 512, 512), bool),
-        "tokens": rng.integers(0, 49408, (2, 77)).astype(np.int32),
-        "index": np.arange(2, dtype=np.int32),
+        "image": rng.integers(0, 256, (1, 512, 512, 3)).astype(np.uint8),
+        "label_map": (16 * rows[:, None] + rows)[None].astype(np.int32),
+        "object_mask": np.zeros((1, 512, 512), bool),
+        "tokens": rng.integers(0, 49408, (1, 77)).astype(np.int32),
+        "index": np.arange(1, dtype=np.int32),
     }
     batch["object_mask"][:, 100:200, 200:300] = True
     step = jax.jit(make_step(stage, optimizer, TRAIN), donate_argnums=0)
