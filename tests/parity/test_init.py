@@ -18,7 +18,7 @@ from train.diffusion import DiffusionStage
 from train.folder import start_from
 from train.state import init_state, make_optimizer
 
-TRAIN = DiffusionTrainConfig(steps=1, batch_size=4, learning_rate=1e-3, warmup=1, sample_count=2)
+TRAIN = DiffusionTrainConfig(steps=2, batch_size=4, learning_rate=1e-3, warmup=1, sample_count=2)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,7 @@ def test_another_model_is_refused_by_the_parts_that_differ(diffusion, config, tm
 
 
 def test_from_stable_diffusion_to_a_model(diffusion, config, tmp_path):
+    (tmp_path / "records").mkdir()
     records, model = write_records(tmp_path / "records"), tmp_path / "model"
     job = cli.Job(data=records, model=model, train=TRAIN, config=config, init=str(diffusion))
     with pytest.raises(FileNotFoundError, match=r"elements holds no encoder.* `elements train autoencoder`"):
@@ -90,4 +91,4 @@ def test_from_stable_diffusion_to_a_model(diffusion, config, tmp_path):
         trained = ElementsPipeline.from_pretrained(model).params
     np.testing.assert_array_equal(trained["vae"]["quant_conv.bias"], base["vae"]["quant_conv.bias"])
     assert (trained["unet"]["conv_in.kernel"] != base["unet"]["conv_in.kernel"]).any()
-    assert np.abs(trained["unet"]["conv_in.kernel"] - base["unet"]["conv_in.kernel"]).max() < 3e-3  # AdamW's one step
+    assert np.abs(trained["unet"]["conv_in.kernel"] - base["unet"]["conv_in.kernel"]).max() < 3e-3  # two steps of AdamW, averaged

@@ -117,6 +117,24 @@ def test_zero_init_starts_as_the_base_network(inputs):
     assert all(np.array_equal(random[name], params[name]) for name in params if "element_attention.to_out" not in name)
 
 
+def test_what_is_computed_again_has_the_gradient_of_what_was_kept(inputs):
+    unet = our_unet(SMALL)
+
+    @functools.partial(jax.jit, static_argnums=1, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.grad
+    def gradient(params, remat):
+        module = unet.module(params)
+        context = module.context(jnp.asarray(inputs["text"]), jnp.asarray(inputs["elements"]))
+        return (module(jnp.asarray(inputs["latent"]), jnp.asarray(inputs["timestep"]), context, remat=remat) ** 2).sum()
+
+    params = random_params(unet)
+    kept, again = (gradient(params, remat) for remat in (False, True))
+    assert all(np.asarray(value).any() for value in kept.values())
+    for name in kept:
+        scale = np.abs(kept[name]).max()
+        np.testing.assert_allclose(again[name], kept[name], rtol=1e-4, atol=1e-5 * scale, err_msg=name)
+
+
 def test_positions_enter_beside_the_latent_and_nowhere_else(inputs):
     plain, placed = our_unet(SMALL), our_unet(dataclasses.replace(SMALL, position_frequencies=2))
     params = random_params(placed)
