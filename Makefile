@@ -18,6 +18,7 @@ bench: .venv/ready .venv/diffusers-0.39
 	$(BIN)/python tests/benchmarks/arithmetic.py
 	$(BIN)/python tests/benchmarks/stable_diffusion.py
 	$(BIN)/python tests/benchmarks/compile_time.py
+	$(BIN)/python tests/benchmarks/loading.py
 	$(BIN)/python tests/benchmarks/partition_bsds.py
 
 .venv/ready: pyproject.toml
