@@ -90,5 +90,5 @@ def test_from_stable_diffusion_to_a_model(diffusion, config, tmp_path):
         warnings.simplefilter("error")
         trained = ElementsPipeline.from_pretrained(model).params
     np.testing.assert_array_equal(trained["vae"]["quant_conv.bias"], base["vae"]["quant_conv.bias"])
-    assert (trained["unet"]["conv_in.kernel"] != base["unet"]["conv_in.kernel"]).any()
-    assert np.abs(trained["unet"]["conv_in.kernel"] - base["unet"]["conv_in.kernel"]).max() < 3e-3  # two steps of AdamW, averaged
+    moved = np.abs(trained["unet"]["conv_in.kernel"] - base["unet"]["conv_in.kernel"]).max()
+    assert 0 < moved < 3e-3  # two steps of AdamW, averaged
