@@ -18,10 +18,12 @@ file; both can be read, and become the paper's model by training.
 
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from elements_jax import convert
 from elements_jax.config import ModelConfig, UNetConfig
@@ -29,7 +31,7 @@ from elements_jax.convert import Table
 from elements_jax.diffusers_config import from_diffusers, to_diffusers
 from elements_jax.functional import Params
 from elements_jax.networks import Networks
-from elements_jax.tensor_files import TensorFiles, find_tensors, require_same_save, save_tensors
+from elements_jax.tensor_files import TensorFiles, find_tensors, read_metadata, save_tensors
 from elements_jax.tokenizer import PromptTokenizer
 
 CONFIG = Path("elements", "config.json")
@@ -138,7 +140,8 @@ def load_networks(
     if missing:
         raise FileNotFoundError("\n  ".join(["the model is not complete:", *missing]))
     if "unet" in found and (folder / ATTENTION).is_file():
-        require_same_save(found["unet"][0], folder / ATTENTION)
+        if read_metadata(folder / ATTENTION, "unet") != _fingerprint(TensorFiles(*found["unet"])):
+            raise ValueError(f"{folder}: unet/ and {ATTENTION} are not of the same save: write the model again")
         found["unet"].append(folder / ATTENTION)
     return _read({name: (_TABLES[name], TensorFiles(*paths)) for name, paths in found.items()}, networks, str(folder))
 
@@ -158,10 +161,10 @@ def save_network(folder: Path, name: str, params: Params) -> None:
     """Write the parameters of one network, so that there is then a whole file or the one before."""
     where, stem = _FILES[name]
     tensors = convert.to_torch(_TABLES[name], params)
-    files = {folder / where / f"{stem}.safetensors": tensors}
-    if name == "unet":
-        added = {theirs: tensors.pop(theirs) for theirs in list(tensors) if re.search(convert.UNET.ours_alone, theirs)}
-        files |= {folder / ATTENTION: added} if added else {}
+    added = {theirs: tensors.pop(theirs) for theirs in list(tensors) if re.search(_TABLES[name].ours_alone, theirs)}
+    files = {folder / where / f"{stem}.safetensors": (tensors, ("format", "pt"))}  # without it transformers refuses
+    if added:
+        files[folder / ATTENTION] = added, ("unet", _fingerprint(tensors))
     save_tensors(files)
 
 
@@ -202,6 +205,11 @@ _PUBLISHED = ["model_index.json", "scheduler/*", "tokenizer/*", "elements/*"] + 
     for file in ("config.json", f"{stem}.safetensors*", f"{stem}-*-of-*.safetensors")
 ]
 """What is downloaded of a repository: not its copies in half precision, of other frameworks, or of a single file."""
+
+
+def _fingerprint(unet: Mapping[str, np.ndarray]) -> str:
+    """Of one tensor, since training changes all: a process killed between two files leaves them of different saves."""
+    return f"{zlib.crc32(np.ascontiguousarray(unet['conv_out.weight']).data):08x}" if "conv_out.weight" in unet else ""
 
 
 def _download(repository: str, files: list[str]) -> Path:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -61,22 +60,17 @@ def find_tensors(folder: Path, stem: str) -> list[Path]:
     raise FileNotFoundError(f"{folder} holds no {stem}.safetensors")
 
 
-def save_tensors(files: Mapping[Path, Mapping[str, np.ndarray]]) -> None:
-    """Write files that belong together; under each path there is then a whole file or the one before.
+def save_tensors(files: Mapping[Path, tuple[Mapping[str, np.ndarray], tuple[str, str]]]) -> None:
+    """Write files, each of tensors and one pair of metadata.
 
-    A process killed between two of them leaves files of two saves, which `require_same_save` tells by the stamp that
-    each carries. Equal tensors give equal files.
+    Under each path there is then a whole file or the one before. Equal tensors give equal files; with more than one
+    pair they would not, as the order of pairs is left to chance.
     """
-    stamp = 0
-    if len(files) > 1:
-        for tensors in files.values():
-            for name in sorted(tensors):
-                stamp = zlib.crc32(tensors[name].data, stamp)
     unfinished = {path: path.with_name(f".{path.name}.{os.getpid()}.unfinished") for path in files}
     try:
-        for path, tensors in files.items():
+        for path, (tensors, (key, value)) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(dict(tensors), unfinished[path], metadata={"format": "pt", "elements_jax.save": f"{stamp:08x}"})
+            save_file(dict(tensors), unfinished[path], metadata={key: value})
         for path in files:
             unfinished[path].replace(path)
     finally:
@@ -84,14 +78,10 @@ def save_tensors(files: Mapping[Path, Mapping[str, np.ndarray]]) -> None:
             path.unlink(missing_ok=True)
 
 
-def require_same_save(*paths: Path) -> None:
-    """Raises ValueError where files that belong together were not written together."""
-    stamps = []
-    for path in paths:
-        with safe_open(path, framework="numpy") as file:
-            stamps.append((file.metadata() or {}).get("elements_jax.save"))
-    if len(set(stamps)) > 1:
-        raise ValueError(f"{' and '.join(map(str, paths))} are of two different saves: write the model again")
+def read_metadata(path: Path, key: str) -> str | None:
+    """A file's metadata under this key, None where it has none."""
+    with safe_open(path, framework="numpy") as file:
+        return (file.metadata() or {}).get(key)
 
 
 def _names(path: Path) -> list[str]:

@@ -49,12 +49,36 @@ class Comparison(NamedTuple):
     ratio: float  # theirs / ours within a turn: above 1, ours is faster
 
 
-def compare(ours: Worker, theirs: Worker, turns: int) -> Comparison:
-    """Let both run by turns: on machines whose speed drifts, what counts is the ratio within a turn. Warms up first."""
-    ours.run(), theirs.run()
-    runs = [(ours.run(), theirs.run()) for _ in range(turns)]
+def compare(candidates: tuple[str, str], case: str, turns: int, together: bool) -> Comparison:
+    """Let ours and theirs run by turns, each warm: on machines whose speed drifts, what counts is the ratio in a turn.
+
+    Args:
+        together: whether both processes live all the while; otherwise each ends before the other starts.
+
+    Raises EOFError where a process died; it has said why.
+    """
+    if together:
+        workers = [Worker(candidate, case) for candidate in candidates]
+        try:
+            for worker in workers:
+                worker.run()
+            runs = [tuple(worker.run() for worker in workers) for _ in range(turns)]
+        finally:
+            for worker in workers:
+                worker.close()
+    else:
+        runs = [tuple(_alone(candidate, case) for candidate in candidates) for _ in range(turns)]
     mine, other = (Run(*map(statistics.median, zip(*side, strict=True))) for side in zip(*runs, strict=True))
     return Comparison(mine, other, statistics.median(b.seconds / a.seconds for a, b in runs))
+
+
+def _alone(candidate: str, case: str) -> Run:
+    worker = Worker(candidate, case)
+    try:
+        worker.run()
+        return worker.run()
+    finally:
+        worker.close()
 
 
 def _serve(pipe: Connection, candidate: str, case: str) -> None:

@@ -255,7 +255,7 @@ def test_a_network_that_was_exchanged_alone_is_noticed(tmp_path):
     kept = (tmp_path / "elements" / "attention.safetensors").read_bytes()
     save_network(tmp_path, "unet", {name: jnp.ones(spec.shape) for name, spec in shapes.items()})
     (tmp_path / "elements" / "attention.safetensors").write_bytes(kept)
-    with pytest.raises(ValueError, match="are of two different saves"):
+    with pytest.raises(ValueError, match="are not of the same save"):
         load_networks(tmp_path, Networks(SMALL), ["unet"])
 
 

@@ -86,7 +86,7 @@ jax.config.update("jax_num_cpu_devices", devices)
 train = TrainConfig(steps=9, batch_size=16, learning_rate=1e-2, warmup=1)
 stage, optimizer, mesh = Regression(), make_optimizer(train), sharding.make_mesh(data, fsdp)
 layout = sharding.shardings(abstract_state(stage, optimizer), mesh)
-state = jax.jit(lambda key: init_state(stage, optimizer, key), out_shardings=layout)(jax.random.key(0))
+state = jax.jit(lambda key: init_state(stage, optimizer, key, {}), out_shardings=layout)(jax.random.key(0))
 specs = {name: str(leaf.sharding.spec) for name, leaf in state["params"].items()}
 step = jax.jit(make_step(stage, optimizer, train), out_shardings=(layout, None), donate_argnums=0)
 batch = {"x": np.random.default_rng(0).random((16, 8), np.float32), "index": np.arange(16, dtype=np.int32)}
