@@ -12,6 +12,7 @@ Layouts follow from a parameter's kind:
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -84,25 +85,17 @@ TEXT = Table(  # transformers' CLIPTextModel
 OWN = Table(names=_KINDS)  # networks that Stable Diffusion has not: our names, PyTorch's layouts
 
 
-def _down(part: str) -> Callable[[re.Match[str]], str]:
-    """`input_blocks` are numbered through: conv_in, then two blocks and a downsampling a level."""
+def _in_levels(blocks: str, first: int, part: str) -> Callable[[re.Match[str]], str]:
+    """For blocks that are numbered through from `first`, three a level; a resampling has no number of its own."""
 
     def rename(match: re.Match[str]) -> str:
-        level, layer = divmod(int(match[1]) - 1, 3)
-        return f"down_blocks.{level}.downsamplers.0.conv." if part == "down" else f"down_blocks.{level}.{part}.{layer}."
+        level, layer = divmod(int(match[1]) - first, 3)
+        return f"{blocks}.{level}.{part.format(layer=layer)}."
 
     return rename
 
 
-def _up(part: str) -> Callable[[re.Match[str]], str]:
-    """`output_blocks` are numbered through, three a level; an upsampling belongs to the level's last."""
-
-    def rename(match: re.Match[str]) -> str:
-        level, layer = divmod(int(match[1]), 3)
-        return f"up_blocks.{level}.upsamplers.0.conv." if part == "up" else f"up_blocks.{level}.{part}.{layer}."
-
-    return rename
-
+_down, _up = partial(_in_levels, "down_blocks", 1), partial(_in_levels, "up_blocks", 0)  # before the first is conv_in
 
 ORIGINAL = {  # Stable Diffusion 1's single file: each network's prefix there, and its table
     "unet": (
@@ -115,15 +108,15 @@ ORIGINAL = {  # Stable Diffusion 1's single file: each network's prefix there, a
                 (r"^input_blocks\.0\.0\.", "conv_in."),
                 (r"^out\.0\.", "conv_norm_out."),
                 (r"^out\.2\.", "conv_out."),
-                (r"^input_blocks\.(\d+)\.0\.op\.", _down("down")),
-                (r"^input_blocks\.(\d+)\.0\.", _down("resnets")),
-                (r"^input_blocks\.(\d+)\.1\.", _down("attentions")),
+                (r"^input_blocks\.(\d+)\.0\.op\.", _down("downsamplers.0.conv")),
+                (r"^input_blocks\.(\d+)\.0\.", _down("resnets.{layer}")),
+                (r"^input_blocks\.(\d+)\.1\.", _down("attentions.{layer}")),
                 (r"^middle_block\.0\.", "mid_block.resnets.0."),
                 (r"^middle_block\.1\.", "mid_block.attentions.0."),
                 (r"^middle_block\.2\.", "mid_block.resnets.1."),
-                (r"^output_blocks\.(\d+)\.[12]\.conv\.", _up("up")),
-                (r"^output_blocks\.(\d+)\.0\.", _up("resnets")),
-                (r"^output_blocks\.(\d+)\.1\.", _up("attentions")),
+                (r"^output_blocks\.(\d+)\.[12]\.conv\.", _up("upsamplers.0.conv")),
+                (r"^output_blocks\.(\d+)\.0\.", _up("resnets.{layer}")),
+                (r"^output_blocks\.(\d+)\.1\.", _up("attentions.{layer}")),
                 (r"\.in_layers\.0\.", ".norm1."),
                 (r"\.in_layers\.2\.", ".conv1."),
                 (r"\.emb_layers\.1\.", ".time_emb_proj."),
@@ -166,7 +159,7 @@ def from_torch(
         shapes: names and shapes of the network's parameters (`Functional.shapes()`).
 
     Where the checkpoint has none of the attention to elements, as Stable Diffusion's, neither has the result:
-    `{**unet.init(key), **from_torch(UNET, tensors, unet.shapes())}` starts it afresh.
+    `unet.complete(from_torch(UNET, tensors, unet.shapes()), key)` starts it afresh.
 
     Raises one ValueError that lists every tensor that is missing, unknown, given twice or of another shape.
     """
