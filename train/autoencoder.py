@@ -31,8 +31,10 @@ class AutoencoderStage:
 
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         encoder_key, decoder_key = jax.random.split(key)
-        fresh = {"encoder": self.networks.encoder.init(encoder_key), "decoder": self.networks.decoder.init(decoder_key)}
-        return fresh | pretrained
+        return {
+            "encoder": self.networks.encoder.complete(pretrained.get("encoder", {}), encoder_key),
+            "decoder": self.networks.decoder.complete(pretrained.get("decoder", {}), decoder_key),
+        }
 
     def reconstruct(self, params: Tree, batch: Batch) -> Float[Array, "B H W 3"]:
         """D(S): the batch's images through their elements (Equation 2)."""

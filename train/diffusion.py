@@ -40,7 +40,7 @@ class DiffusionStage:
         return load_present(self.folder, self.networks, "unet").get("unet", {})
 
     def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
-        return self.networks.unet.init(key) | pretrained
+        return self.networks.unet.complete(pretrained, key)
 
     def loss(
         self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]

@@ -24,21 +24,20 @@ class VAEStage:
     def __init__(self, model: ModelConfig, train: VAETrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
-        self.network = self.networks.vae
         self.frozen: Tree = {}
 
     def pretrained(self) -> Params:
         return load_present(self.folder, self.networks, "vae").get("vae", {})
 
     def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
-        return self.network.init(key) | pretrained
+        return self.networks.vae.complete(pretrained, key)
 
     def loss(
         self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> tuple[Float[Array, ""], Metrics]:
         """mean |x - D(z)| + kl_weight * KL(q(z|x) || N(0, 1)) / (H W 3), so that both count per image alike."""
         image = to_float(batch["image"])
-        network = self.network.module(params)
+        network = self.networks.vae.module(params)
         mean, logvar = network.encode(image)
         reconstruction = network.decode(sample_posterior(mean, logvar, keys))
         divergence = 0.5 * (mean**2 + jnp.exp(logvar) - 1 - logvar).sum((1, 2, 3)).mean()
@@ -50,7 +49,7 @@ class VAEStage:
         self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> dict[str, Float[Array, "B H W 3"]]:
         image = to_float(batch["image"])
-        network = self.network.module(params)
+        network = self.networks.vae.module(params)
         mean, _ = network.encode(image)
         return {"input": image, "reconstruction": network.decode(mean)}
 
@@ -59,7 +58,7 @@ class VAEStage:
 
         @jax.jit
         def spread(params, batch, keys):
-            latent = sample_posterior(*self.network.module(params).encode(to_float(batch["image"])), keys)
+            latent = sample_posterior(*self.networks.vae.module(params).encode(to_float(batch["image"])), keys)
             return jnp.std(latent)
 
         save_network(self.folder, "vae", params)

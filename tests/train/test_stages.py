@@ -78,7 +78,7 @@ def test_vae_loss_is_reconstruction_and_divergence(small, batch, tmp_path):
 
     @jax.jit
     def oracle(params, image):
-        network = stage.network.module(params)
+        network = stage.networks.vae.module(params)
         mean, logvar = network.encode(image)
         return mean, logvar, network.decode(sample_posterior(mean, logvar, keys(batch)))
 
@@ -97,7 +97,7 @@ def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
     params = stage.init(jax.random.key(0), {})
     stage.export(params, {}, batch, keys(batch))
     config = ModelConfig.load(tmp_path / "elements" / "config.json")
-    encode = jax.jit(lambda params, image: stage.network.module(params).encode(image))
+    encode = jax.jit(lambda params, image: stage.networks.vae.module(params).encode(image))
     latent = sample_posterior(*encode(params, to_float(batch["image"])), keys(batch)) * config.vae.scaling_factor
     assert float(jnp.std(latent)) == pytest.approx(1, abs=1e-4)
     assert VAEStage(small, VAETrainConfig(**SHARED), tmp_path).model == config  # the folder's factor stays
