@@ -47,7 +47,7 @@ class Demo:
         index = write_report(self.out / "report", model, self.out / "records", self.out / "photos-records")
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open {index}")
         if self.model is None:
-            print("Trained for minutes, a model knows places and rough colours; README's figures are of a longer run.")
+            print("Trained for minutes, a model paints blobs on a background; README's figures are of a longer run.")
 
     def partition_photographs(self) -> None:
         """Photographs that ship inside scikit-image, divided at the paper's size and at tiny's."""
