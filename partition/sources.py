@@ -240,7 +240,7 @@ def _assemble(source_id: str, files: Sequence[tuple[str, bytes]]) -> Sample:
     for name, content in objects:
         try:
             metadata = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}: not JSON: {error}") from error
         if not isinstance(metadata, dict):
             raise ValueError(f"{name}: expected a JSON object, got {type(metadata).__name__}")
@@ -250,7 +250,10 @@ def _assemble(source_id: str, files: Sequence[tuple[str, bytes]]) -> Sample:
             caption = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{name}: not UTF-8 text: {error}") from error
-    return Sample(source_id, images[0][1], caption.strip() if isinstance(caption, str) else "", metadata)
+    text = (
+        caption.strip().encode(errors="replace").decode() if isinstance(caption, str) else ""
+    )  # JSON has half characters
+    return Sample(source_id, images[0][1], text, metadata)
 
 
 def _source_id(path: str) -> str:
@@ -355,7 +358,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     `tarfile` itself takes any header that it cannot read, and the end of the file, for the end of the archive.
     """
     while member := tar.next():
-        tar.members.clear()  # it keeps all that it has seen
+        tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has seen
         key, extension = _key_and_extension(member.name)
         hidden = key.endswith("/") or not key
         if member.isfile() and not hidden and extension in (*SUFFIXES, ".txt", ".json"):

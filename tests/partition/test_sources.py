@@ -71,19 +71,22 @@ class TestFolders:
         assert plan(str(tmp_path / "two"), 3)[0].name != one
 
     def test_captions_and_metadata_lie_beside_photos(self, tmp_path: Path) -> None:
-        touch(tmp_path, *(f"{letter}.png" for letter in "abcdefg"))
+        touch(tmp_path, *(f"{letter}.png" for letter in "abcdefgh"))
         (tmp_path / "a.txt").write_text("\ufeffa café\r\n", encoding="utf-8")
         (tmp_path / "a.json").write_text('\ufeff{"caption": "not this", "similarity": 0.3}', encoding="utf-8")
         (tmp_path / "c.json").write_text('{"caption": " from JSON ", "AESTHETIC_SCORE": 6.5}')
         (tmp_path / "d.json").write_text('{"caption": null}')
+        (tmp_path / "h.json").write_text(r'{"caption": "half a \ud83d smile"}')
         (tmp_path / "e.txt").write_bytes(b"\xff\xfe\xfa")
         (tmp_path / "f.json").write_text('{"caption": ')
         (tmp_path / "g.json").write_text("[1]")
-        a, b, c, d, e, f, g = read(plan(str(tmp_path), 10))
+        a, b, c, d, e, f, g, h = read(plan(str(tmp_path), 10))
         assert a == Sample("a.png", b"a.png", "a café", {"caption": "not this", "similarity": 0.3})
         assert b == Sample("b.png", b"b.png")
         assert c == Sample("c.png", b"c.png", "from JSON", {"caption": " from JSON ", "AESTHETIC_SCORE": 6.5})
         assert d == Sample("d.png", b"d.png", "", {"caption": None})
+        assert isinstance(h, Sample)
+        assert h.caption == "half a ? smile"
         for sample, reason in ((e, "e.txt: not UTF-8"), (f, "f.json: not JSON"), (g, "g.json: expected a JSON object")):
             assert isinstance(sample, Failure)
             assert sample.reason.startswith(reason)
