@@ -59,8 +59,7 @@ def read_photo(folder: Path, name: PurePosixPath, size: int, masks: Path | None 
     text = path.with_suffix(".txt")
     caption = text.read_text(encoding="utf-8-sig").strip() if text.is_file() else ""
     found = [] if masks is None else list(_read_masks(masks / name.with_suffix(""), (picture.height, picture.width)))
-    rows, columns = _square(picture.height, picture.width, size)
-    cropped = np.array([mask[rows[:, None], columns] for mask in found], bool).reshape(-1, size, size)
+    cropped = np.array([crop_labels(mask, size) for mask in found], bool).reshape(-1, size, size)
     return Photo(_crop(picture, size), caption, cropped[cropped.any((1, 2))])
 
 
@@ -78,6 +77,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def crop_labels(labels: Shaped[np.ndarray, "h w"], size: int) -> Shaped[np.ndarray, "H W"]:
+    """A photo's mask or label map as `read_photo` crops the photo: each pixel is the nearest one's."""
+    side = min(labels.shape)
+    pixel = (np.arange(size) + 0.5) * side / size
+    rows, columns = (((whole - side) / 2 + pixel).astype(int) for whole in labels.shape)
+    return labels[rows[:, None], columns]
 
 
 def _read_masks(base: Path, shape: tuple[int, int]) -> Iterable[Bool[np.ndarray, "h w"]]:
@@ -111,10 +118,3 @@ def _crop(picture: Image.Image, size: int) -> UInt8[np.ndarray, "H W 3"]:
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
     box = (left, top, left + side, top + side)
     return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box))
-
-
-def _square(height: int, width: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels nearest to those of the square that `_crop` makes."""
-    side = min(height, width)
-    pixel = (np.arange(size) + 0.5) * side / size
-    return tuple(((whole - side) / 2 + pixel).astype(int) for whole in (height, width))  # type: ignore[return-value]
