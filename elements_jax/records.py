@@ -7,7 +7,7 @@ checksum is a CRC-32C, rotated and shifted. Shards of a split are named as Tenso
 import os
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -82,14 +82,7 @@ class TFRecordSource:
         path, _ = self._locate(index)
         start = int(self._starts[index])
         with path.open("rb", buffering=0) as file:
-            length = _read_length(file.fileno(), path, start)
-            body = os.pread(file.fileno(), length + _FOOTER.size, start + _HEADER.size)
-        if len(body) != length + _FOOTER.size:
-            raise ValueError(f"{path}: the file ends within the record at offset {start}")
-        data = body[:length]
-        if _FOOTER.unpack_from(body, length)[0] != _checksum(data):
-            raise ValueError(f"{path}: the record at offset {start} is damaged: its checksum does not fit its data")
-        return data
+            return _read_data(file.fileno(), path, start, _read_length(file.fileno(), path, start))
 
     def where(self, index: SupportsIndex) -> str:
         """Names a record for people: its file, and its number in that file."""
@@ -101,6 +94,29 @@ class TFRecordSource:
             raise IndexError(f"record {number} of {len(self)}")
         shard = int(np.searchsorted(self._first, number, side="right")) - 1
         return self._paths[shard], number - int(self._first[shard])
+
+
+def scan_tfrecord(path: Path) -> Iterator[bytes | ValueError]:
+    """The data of every record of a file in order, or the error that names its damage.
+
+    A record whose checksum does not fit its data costs that record alone. Where a length is damaged or the file ends,
+    the error is the last: what may follow cannot be found.
+    """
+    start = 0
+    with path.open("rb", buffering=0) as file:
+        while start < os.fstat(file.fileno()).st_size:
+            found: bytes | ValueError
+            try:
+                length = _read_length(file.fileno(), path, start)
+            except ValueError as error:
+                yield error
+                return
+            try:
+                found = _read_data(file.fileno(), path, start, length)
+            except ValueError as error:
+                found = error
+            yield found
+            start += _HEADER.size + length + _FOOTER.size
 
 
 def _record_starts(path: Path) -> np.ndarray:
@@ -123,6 +139,16 @@ def _read_length(descriptor: int, path: Path, start: int) -> int:
     if checksum != _checksum(header[:8]):
         raise ValueError(f"{path}: no TFRecord, or damaged: the length at offset {start} does not fit its checksum")
     return length
+
+
+def _read_data(descriptor: int, path: Path, start: int, length: int) -> bytes:
+    body = os.pread(descriptor, length + _FOOTER.size, start + _HEADER.size)
+    if len(body) != length + _FOOTER.size:
+        raise ValueError(f"{path}: the file ends within the record at offset {start}")
+    data = body[:length]
+    if _FOOTER.unpack_from(body, length)[0] != _checksum(data):
+        raise ValueError(f"{path}: the record at offset {start} is damaged: its checksum does not fit its data")
+    return data
 
 
 def _checksum(data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""`python -m partition PHOTOS OUT`, which is `elements partition`."""
+"""`python -m partition PHOTOS OUT`, which is `elements partition`, and `python -m partition inspect RECORDS`."""
 
 import sys
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import tyro
 
+from partition import inspect
 from partition.job import Job, run
 
 SHOWN = 10
@@ -14,6 +15,9 @@ SHOWN = 10
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and do the job. Returns the exit code: 1 if the job failed or wrote no image."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "inspect":
+        return inspect.main(argv[1:])
     job = tyro.cli(Job, args=argv, prog="elements partition")
     try:
         summary = run(job)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from partition.masks import DEFAULT_FILTER, MaskFilter, MaskSource
@@ -36,12 +36,19 @@ def read_photo(sample: Sample, size: int, masks: Sequence[MaskSource] = (), keep
             warnings.simplefilter("ignore", category)
         picture, profile = _decode(sample.encoded)
         height, width = picture.height, picture.width
-        rows, columns = _square(height, width, size)
         found = [mask for source in masks for mask in source.find(sample.source_id, (height, width), keep)]
-    cropped = [mask[rows[:, None], columns] for mask in found]
+    cropped = [crop_labels(mask, size) for mask in found]
     object_masks = np.array([mask for mask in cropped if keep.fits(mask)], bool).reshape(-1, size, size)
     image = np.asarray(_to_srgb(_crop(picture, size), profile))
     return Photo(image, sample.caption, object_masks, width, height)
+
+
+def crop_labels(labels: Shaped[np.ndarray, "h w"], size: int) -> Shaped[np.ndarray, "H W"]:
+    """A photo's mask or label map as `read_photo` crops the photo: each pixel is the nearest one's."""
+    side = min(labels.shape)
+    pixel = (np.arange(size) + 0.5) * side / size
+    rows, columns = (((whole - side) / 2 + pixel).astype(int) for whole in labels.shape)
+    return labels[rows[:, None], columns]
 
 
 def _decode(encoded: bytes) -> tuple[Image.Image, bytes | None]:
@@ -91,10 +98,3 @@ def _crop(picture: Image.Image, size: int) -> Image.Image:
     side = min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
     return picture.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-
-
-def _square(height: int, width: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels nearest to those of the square that `_crop` makes."""
-    side = min(height, width)
-    pixel = (np.arange(size) + 0.5) * side / size
-    return tuple(((whole - side) / 2 + pixel).astype(int) for whole in (height, width))  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""SAM's mask decoder (Kirillov et al. 2023) for many points of one image: the same numbers as the published code, sooner.
+"""SAM's mask decoder (Kirillov et al. 2023) for many points of one image: the published numbers, sooner.
 
 Every point is a prompt of its own, and SAM decodes each with seven tokens that exchange information with the image's
 4096 features, twice. Three things make it fast here, none of them an approximation:

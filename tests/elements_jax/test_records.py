@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elements_jax.records import TFRecordSource, find_shards, shard_path, write_tfrecord
+from elements_jax.records import TFRecordSource, find_shards, scan_tfrecord, shard_path, write_tfrecord
 
 
 @pytest.fixture
@@ -105,6 +105,41 @@ def test_every_flipped_bit_is_located(tmp_path):
         start = 0 if bit // 8 < boundary else boundary
         with pytest.raises(ValueError, match=f"{path}: .* offset {start} "):
             _read_all(path)
+
+
+def test_a_scan_goes_on_after_damaged_data_and_ends_at_a_damaged_length(tmp_path):
+    path = tmp_path / "file"
+    records = [b"one", b"three", b"seven"]
+    write_tfrecord(path, records)
+    whole = path.read_bytes()
+    assert list(scan_tfrecord(path)) == records
+    starts = [0, 19, 40]
+    for offset in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1
+        path.write_bytes(damaged)
+        broken = max(number for number, start in enumerate(starts) if start <= offset)
+        found = list(scan_tfrecord(path))
+        in_length = offset < starts[broken] + 12
+        assert len(found) == (broken + 1 if in_length else 3)
+        for number, data in enumerate(found):
+            if number == broken:
+                assert isinstance(data, ValueError)
+                assert f"{path}: " in str(data)
+                assert f"offset {starts[broken]} " in str(data)
+            else:
+                assert data == records[number]
+
+
+def test_a_scan_reads_what_comes_before_a_cut(tmp_path):
+    path = tmp_path / "file"
+    write_tfrecord(path, [b"one", b"three"])
+    whole = path.read_bytes()
+    for length in range(20, len(whole)):
+        path.write_bytes(whole[:length])
+        first, error = scan_tfrecord(path)
+        assert first == b"one"
+        assert str(error) == f"{path}: the file ends within the record at offset 19"
 
 
 def test_a_file_that_shrinks_after_indexing_is_named(tmp_path):
