@@ -57,7 +57,8 @@ def _decode(encoded: bytes) -> tuple[Image.Image, bytes | None]:
         raise ValueError("the image file is empty")
     try:
         with Image.open(io.BytesIO(encoded)) as file:
-            return _flatten(ImageOps.exif_transpose(file)), file.info.get("icc_profile")
+            ImageOps.exif_transpose(file, in_place=True)
+            return _flatten(file), file.info.get("icc_profile")
     except UnidentifiedImageError as error:  # its message is an address in memory
         raise ValueError("not an image, of an unknown kind, or damaged at its start") from error
     except ValueError:

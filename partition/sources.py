@@ -169,7 +169,7 @@ class TarShard:
                         yield Failure(source_id, str(error))
                     done.add(key)
                     key = ""
-        except (OSError, tarfile.TarError) as error:
+        except (OSError, OverflowError, ValueError, tarfile.TarError) as error:  # of all that damaged headers may claim
             if key:
                 yield Failure(f"{prefix}/{key}", f"{self.name} is cut short or damaged within this sample's files")
             yield Failure(self.name, f"cut short or damaged after {len(done)} samples were read: {error}")
@@ -250,9 +250,8 @@ def _assemble(source_id: str, files: Sequence[tuple[str, bytes]]) -> Sample:
             caption = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{name}: not UTF-8 text: {error}") from error
-    text = (
-        caption.strip().encode(errors="replace").decode() if isinstance(caption, str) else ""
-    )  # JSON has half characters
+    text = caption.strip() if isinstance(caption, str) else ""
+    text = text.encode(errors="replace").decode()  # JSON may hold half a character, which no record can
     return Sample(source_id, images[0][1], text, metadata)
 
 
@@ -282,10 +281,14 @@ def _tar_shards(folder: Path, names: Iterable[str]) -> list[Shard]:
     return [TarShard(folder / name, _source_id(name), (folder / name).stat().st_size) for name in names]
 
 
+def _raise(error: OSError) -> None:
+    raise error  # a folder that may not be read would be passed over
+
+
 def _folder_shards(folder: Path, shard_size: int, skip: Iterable[Path]) -> list[Shard]:
     skipped = {path.resolve() for path in skip}
     found: list[str] = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [
             name
             for name in folders
@@ -306,7 +309,7 @@ def _folder_shards(folder: Path, shard_size: int, skip: Iterable[Path]) -> list[
     if not tars:
         return _photo_shards(folder, found, shard_size)
     if len(tars) < len(found):
-        photo = next(name for name in found if name not in set(tars))
+        photo = next(name for name in found if not name.lower().endswith(_TAR))
         raise ValueError(
             f"{folder}: both .tar files, such as {tars[0]}, and {len(found) - len(tars)} photographs, such as {photo}: "
             "take one folder for each kind, or a list of paths"
@@ -334,7 +337,7 @@ def _list_shards(path: Path, shard_size: int) -> list[Shard]:
     if not lines:
         problems.append("no line")
     if tars and len(tars) < len(lines):
-        photo = next(name for name in lines if name not in set(tars))
+        photo = next(name for name in lines if not name.lower().endswith(_TAR))
         problems.append(f"lines {lines[tars[0]]} and {lines[photo]}: .tar files and photographs need a list each")
     if problems:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
@@ -382,6 +385,9 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
     return file.read(member.size)
 
 
+_RECORD_FILES = ("tfrecord", "array_record")
+
+
 def _tfds_shards(source: str, shard_size: int) -> list[Shard]:
     match = re.fullmatch(r"tfds:(.+?)(?::(\w+))?", source)  # a version, as in NAME:1.0.0, is no split
     if not match:
@@ -397,7 +403,8 @@ def _tfds_shards(source: str, shard_size: int) -> list[Shard]:
         try:
             builder = tfds.builder(data)
         except (ValueError, AttributeError, AssertionError) as error:
-            raise ValueError(f"{source}: neither a prepared folder nor a known data set: {error}") from error
+            reason = str(error).partition("\n")[0]  # a list of all known data sets follows
+            raise ValueError(f"{source}: neither a prepared folder nor a known data set: {reason}") from error
     info, features = builder.info, dict(builder.info.features.items())
     if not info.splits:
         raise ValueError(f"{source}: TensorFlow Datasets has not prepared it in {builder.data_dir}")
@@ -418,9 +425,6 @@ def _tfds_shards(source: str, shard_size: int) -> list[Shard]:
         files = tuple((part.filename, part.skip, part.skip + part.take) for part in parts)
         shards.append(TfdsShard(f"{whole}[{first}:{last}]", whole, first, files, caption, metadata))
     return shards
-
-
-_RECORD_FILES = ("tfrecord", "array_record")
 
 
 def _open_records(path: Path) -> Any:

@@ -323,6 +323,16 @@ class TestTars:
         assert isinstance(failure, Failure)
         assert failure.reason.startswith("cut short or damaged after 0 samples")
 
+    @pytest.mark.parametrize("size", [1 << 40, 1 << 63, 1 << 80])
+    def test_a_size_that_no_file_has_is_damage(self, tmp_path: Path, size: int) -> None:
+        path = write_tar(tmp_path / "0.tar", ("a.jpg", b"a"))
+        member = tarfile.TarInfo("b.jpg")
+        member.size = size
+        path.write_bytes(path.read_bytes()[:1024] + member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+        sample, failed, rest = read(plan(str(tmp_path), 1))
+        assert sample == Sample("0/a", b"a")
+        assert ids([failed, rest]) == ["0/b", "0.tar"]
+
     def test_an_archive_that_is_gone_is_one_failure(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "0.tar", ("a.jpg", b""))
         shards = plan(str(tmp_path), 1)
