@@ -237,13 +237,13 @@ def _read(
             raise ValueError(f"{path}: not a file that `elements encode` wrote: {error}") from error
     from partition.config import PartitionConfig
     from partition.elements import partition_image
-    from partition.job import make_segmenter
     from partition.photos import read_photo
     from partition.sources import read_sample
+    from partition.worker import make_segmenter
 
     elements = pipeline.config.elements
     config = PartitionConfig(size=elements.image_size, grid=elements.grid)
-    _, segmenter, _ = make_segmenter(source.segmenter, source.checkpoint, config)
+    _, segmenter = make_segmenter(source.segmenter, source.checkpoint, config)
     image = read_photo(read_sample(path, path.name), config.size).image
     return image, partition_image(image, segmenter, config).label_map
 

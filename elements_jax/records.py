@@ -7,15 +7,19 @@ checksum is a CRC-32C, rotated and shifted. Shards of a split are named as Tenso
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import SupportsIndex
+from typing import BinaryIO, SupportsIndex
 
 import google_crc32c
 import numpy as np
 
 DATASET = "elements"
 """The name of the data set, and so of its files: `elements-train.tfrecord-00000-of-00004`."""
+UNFINISHED = ".unfinished"
+"""How the names of files end that are being written, or were when their process died."""
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 
@@ -43,21 +47,44 @@ def find_shards(directory: Path) -> dict[str, list[Path]]:
     return splits
 
 
-def write_tfrecord(path: Path, examples: Iterable[bytes]) -> int:
-    """Write a TFRecord file and return its number of records. Under `path` there is a whole file or none."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    count = 0
+@contextmanager
+def new_tfrecord(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Write a TFRecord file: gives the function that appends a record. Under `path` there is a whole file or none."""
+    with new_file(path) as file:
+
+        def append(data: bytes) -> None:
+            length = struct.pack("<Q", len(data))
+            file.writelines((length, _FOOTER.pack(_checksum(length)), data, _FOOTER.pack(_checksum(data))))
+
+        yield append
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is put in the place of `path` once it is whole and on the disk, or else removed.
+
+    Its own name is unlike any other's, so that several processes may write the same file, on several machines too.
+    Raises OSError naming `path`.
+    """
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
         with unfinished.open("wb") as file:
-            for count, data in enumerate(examples, start=1):  # noqa: B007
-                length = struct.pack("<Q", len(data))
-                file.writelines((length, _FOOTER.pack(_checksum(length)), data, _FOOTER.pack(_checksum(data))))
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk has none
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
-    return count
+
+
+def write_tfrecord(path: Path, examples: Iterable[bytes]) -> None:
+    """Write a TFRecord file. Under `path` there is a whole file or none."""
+    with new_tfrecord(path) as append:
+        for data in examples:
+            append(data)
 
 
 class TFRecordSource:

@@ -1,4 +1,4 @@
-"""`python -m partition PHOTOS OUT`, which is `elements partition`, and `python -m partition inspect RECORDS`."""
+"""`python -m partition SOURCE OUT`, which is `elements partition`; and `python -m partition inspect RECORDS`."""
 
 import sys
 from collections.abc import Sequence
@@ -7,10 +7,11 @@ from typing import Any
 import tyro
 
 from partition import inspect
-from partition.job import Job, run
+from partition.engines import run_locally, run_on_beam
+from partition.job import Job, begin, check, finish
 
 SHOWN = 10
-"""Skipped photos named on the terminal; the summary file has them all."""
+"""Failures named on the terminal; the summary has more, the manifest all."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,19 +19,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "inspect":
         return inspect.main(argv[1:])
-    job = tyro.cli(Job, args=argv, prog="elements partition")
     try:
-        summary = run(job)
+        job = tyro.cli(Job, args=argv, prog="elements partition")
+        check(job)
+        begin(job)
+        if numbers := job.unfinished():
+            if len(numbers) < len(job.shards):
+                print(f"{len(job.shards) - len(numbers)} of {len(job.shards)} shards are there already")
+            (run_on_beam if job.engine == "beam" else run_locally)(job, numbers)
+        summary = finish(job)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _report(job, summary)
+    _print(job, summary)
     return 0 if summary["written"] else 1
 
 
-def _report(job: Job, summary: dict[str, Any]) -> None:
-    skipped = summary["skipped"]
-    print(f"{summary['written']} images written to {job.out} (split {job.split}), {len(skipped)} photos skipped")
+def _print(job: Job, summary: dict[str, Any]) -> None:
+    splits = ", ".join(f"{count} in split {split}" for split, count in summary["splits"].items())
+    print(f"{summary['written']} images written to {job.out}" + (f" ({splits})" if splits else ""))
     for title, key in {
         "elements an image": "elements",
         "dropped pixels, %": "dropped_percent",
@@ -38,10 +45,12 @@ def _report(job: Job, summary: dict[str, Any]) -> None:
     }.items():
         if spread := summary[key]:
             print(f"  {title:18} {spread['mean']:.5g} on average ({spread['min']:.4g} to {spread['max']:.4g})")
-    for source_id, reason in list(skipped.items())[:SHOWN]:
-        print(f"  skipped {source_id}: {reason}")
-    if len(skipped) > SHOWN:
-        print(f"  and {len(skipped) - SHOWN} more, listed in {job.out / f'partition-{job.split}.json'}")
+    for reason, count in summary["filtered_because"].items():
+        print(f"  filtered {count}: {reason}")
+    if summary["failed"]:
+        print(f"{summary['failed']} images failed; {job.out / 'manifest'} names all")
+    for source_id, reason in list(summary["failed_because"].items())[:SHOWN]:
+        print(f"  {source_id}: {reason}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
 
 @dataclass(frozen=True)
 class PartitionConfig:

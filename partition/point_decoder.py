@@ -15,6 +15,7 @@ K = 4 masks.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,8 +56,8 @@ def decode_points(
     tokens = first.norm3(tokens + first.mlp(tokens))
 
     for names, t in zip(names_nxTxC.split(chunk), tokens.split(chunk), strict=True):
-        shared = (x.expand(len(t), -1, -1) for x in (image_PxC, placed_PxC))
-        image = first.norm4(image_reads_tokens(first.cross_attn_image_to_token, *shared, t + names, t))
+        image, placed = (x.expand(len(t), -1, -1) for x in (image_PxC, placed_PxC))
+        image = first.norm4(image_reads_tokens(first.cross_attn_image_to_token, image, placed, t + names, t))
         placed = image + places_PxC
         t = second.norm1(t + second.self_attn(t + names, t + names, t))
         t = second.norm2(t + tokens_read_image(second.cross_attn_token_to_image, t + names, placed, image))
@@ -112,17 +113,14 @@ def image_reads_tokens(
     return torch.baddbmm(image, scores.softmax(dim=-2).flatten(2), rows)
 
 
-def _upscale(
-    layers: torch.nn.Sequential, image: Float[Tensor, "n P C"], weights: Float[Tensor, "n K c"]
-) -> Float[Tensor, "n K H W"]:
+def _upscale(layers: Any, image: Float[Tensor, "n P C"], weights: Float[Tensor, "n K c"]) -> Float[Tensor, "n K H W"]:
     """The decoder's upscaling and the product with the weights of each mask."""
     double, norm, activation, again, _ = layers
     side = round(image.shape[1] ** 0.5)
 
-    def each_becomes_four(x: Tensor, conv: torch.nn.ConvTranspose2d) -> Tensor:
+    def each_becomes_four(x: Tensor, conv: Any) -> Tensor:
         """From (..., C) to (..., 4, c)."""
-        into_Cx4xc = conv.weight.permute(0, 2, 3, 1).flatten(1)
-        return F.linear(x, into_Cx4xc.T, conv.bias.repeat(4)).unflatten(-1, (4, -1))
+        return F.linear(x, conv.weight.permute(2, 3, 1, 0).flatten(0, 2), conv.bias.repeat(4)).unflatten(-1, (4, -1))
 
     x = each_becomes_four(image, double)
     x = activation(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))

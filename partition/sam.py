@@ -5,21 +5,25 @@ they are published.
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
-from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
+from jaxtyping import Bool, Float, Int, UInt8, UInt16
+from segment_anything import sam_model_registry
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import nms
 
 from partition.algorithm import assign_elements
-from partition.config import PartitionConfig
+from partition.config import PartitionConfig, Precision
+from partition.masks import MaskFilter
+from partition.point_decoder import decode_points
 from partition.tiny_vit import TinyViT
 
 Kind = Literal["vit_b", "vit_l", "vit_h", "mobile-sam"]
@@ -32,54 +36,96 @@ _CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")
 class SamSegmenter:
     """Algorithm 2 with SAM's scores. One image embedding, then one positive point per query."""
 
-    def __init__(self, model: Sam, config: PartitionConfig):
+    def __init__(self, model: Sam, config: PartitionConfig, precision: Precision | None = None):
+        """`precision` is that of matrix products; by default float32 on a CPU, bfloat16 on a GPU."""
+        on_cpu = model.device.type == "cpu"
         self.model = model
         self.config = config
-        # Each prompt repeats the image's 4 MB of features. Measured on a CPU with MobileSAM and 256 prompts: in batches
-        # of 2 or 4, which stay in the cache, 15 s; of 16 or more, 20 s; of 1, 24 s. A GPU wants many.
-        self.batch = 4 if model.device.type == "cpu" else 64
+        self.precision = getattr(torch, precision or ("float32" if on_cpu else "bfloat16"))
+        # On a CPU the features of a few points, 25 MB each, stay in its cache; a GPU wants many at once.
+        self.points_at_once = 2 if on_cpu else 64
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
         """Each pixel's element, in [0, N)."""
-        scores = partial(self.scores, self.embed(image))
-        return assign_elements(scores, image.shape[:2], self.config).cpu().numpy()
+        return next(self.segment(image[None]))[0]
+
+    def segment(
+        self, images: UInt8[np.ndarray, "B H W 3"], keep: MaskFilter | None = None
+    ) -> Iterator[tuple[UInt16[np.ndarray, "H W"], Bool[np.ndarray, "M H W"]]]:
+        """Of every image each pixel's element, and the object masks that SAM finds from the same points.
+
+        The objects are those of SAM's automatic mask generator, for one crop, the largest first; they may overlap. With
+        `keep` as None there are none.
+        """
+        size = images.shape[1:3]
+        for embedding in self.embed(images).split(1):
+            objects = None if keep is None else ObjectMasks(size, keep)
+            assignment = assign_elements(partial(self.scores, embedding, objects=objects), size, self.config)
+            masks = objects.distinct() if objects else torch.zeros((0, *size), dtype=torch.bool)
+            yield assignment.cpu().numpy().astype(np.uint16), masks.cpu().numpy()
 
     @torch.inference_mode()
-    def embed(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[Tensor, "1 256 64 64"]:
-        """SAM's embedding of a square image, which is resized to SAM's 1024 px."""
-        pixels = torch.tensor(image, dtype=torch.float32, device=self.model.device).permute(2, 0, 1)[None]
+    def embed(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B 256 64 64"]:
+        """SAM's embedding of square images, which are resized to SAM's 1024 px."""
+        pixels = torch.tensor(images, device=self.model.device).permute(0, 3, 1, 2).float()
         side = self.model.image_encoder.img_size
-        return self.model.image_encoder(
-            self.model.preprocess(F.interpolate(pixels, (side, side), mode="bilinear", antialias=True))
-        )
+        pixels = self.model.preprocess(F.interpolate(pixels, (side, side), mode="bilinear", antialias=True))
+        with self._mixed_precision():
+            return self.model.image_encoder(pixels).float()
 
     @torch.inference_mode()
     def scores(
-        self, embedding: Float[Tensor, "1 256 64 64"], points: Float[Tensor, "N 2"]
+        self,
+        embedding: Float[Tensor, "1 256 64 64"],
+        points: Float[Tensor, "N 2"],
+        objects: "ObjectMasks | None" = None,
     ) -> Float[Tensor, "N 256 256"]:
-        """The affinity s(m, n) in [0, 1] of each query point, (x, y) in unit coordinates, with every pixel."""
-        model, positions = self.model, self.model.prompt_encoder.get_dense_pe()
-        masks = []
-        for batch in points.to(embedding).split(self.batch):
-            # The prompt encoder counts in pixels and adds the half to their centres itself.
-            coordinates = batch[:, None] * model.image_encoder.img_size - 0.5
-            positive = torch.ones(coordinates.shape[:2], device=embedding.device)
-            sparse, dense = model.prompt_encoder(points=(coordinates, positive), boxes=None, masks=None)
-            logits, predicted_iou = model.mask_decoder(
-                image_embeddings=embedding,
-                image_pe=positions,
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=self.config.mask != "single",
-            )
-            masks.append(choose_mask(logits, predicted_iou, self.config.mask))
-        return torch.cat(masks).sigmoid()
+        """The affinity s(m, n) in [0, 1] of each query point, (x, y) in unit coordinates, with every pixel.
 
-    def object_masks(self, image: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "M H W"]:
-        """Objects found by SAM's automatic mask generator from grid x grid points, the largest first; may overlap."""
-        generator = SamAutomaticMaskGenerator(self.model, points_per_side=self.config.grid, points_per_batch=self.batch)
-        found = sorted(generator.generate(image), key=lambda mask: -mask["area"])
-        return np.array([mask["segmentation"] for mask in found], bool).reshape(-1, *image.shape[:2])
+        Args:
+            objects: takes in the masks on the way.
+        """
+        chosen = []
+        with self._mixed_precision():
+            for logits, predicted_iou in decode_points(self.model, embedding, points, self.points_at_once):
+                several = slice(1, None)
+                of_query = slice(0, 1) if self.config.mask == "single" else several
+                chosen.append(choose_mask(logits[:, of_query], predicted_iou[:, of_query], self.config.mask).float())
+                if objects is not None:
+                    objects.add(logits[:, several].flatten(0, 1).float(), predicted_iou[:, several].flatten().float())
+        return torch.cat(chosen).sigmoid()
+
+    def _mixed_precision(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
+
+
+class ObjectMasks:
+    """Collects those of SAM's masks that are whole objects, as SAM's automatic mask generator tells them."""
+
+    def __init__(self, size: tuple[int, int], keep: MaskFilter):
+        self.size = size
+        self.keep = keep
+        self._found: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, logits: Float[Tensor, "k h w"], predicted_iou: Float[Tensor, " k"]) -> None:
+        """Take in candidates: the logits of masks, and SAM's prediction of their IoU with an object."""
+        trusted = predicted_iou >= self.keep.min_iou
+        logits, predicted_iou = logits[trusted], predicted_iou[trusted]
+        stable = calculate_stability_score(logits, 0.0, 1.0) >= self.keep.min_stability
+        masks = F.interpolate(logits[stable][:, None], self.size, mode="bilinear", align_corners=False)[:, 0] > 0
+        share = masks.float().mean((1, 2))
+        fits = (share >= self.keep.min_area) & (share <= self.keep.max_area) & (share > 0)
+        self._found.append((masks[fits], predicted_iou[stable][fits]))
+
+    def distinct(self) -> Bool[Tensor, "M H W"]:
+        """The masks, the largest first, without those whose box is nearly that of one that SAM trusts more."""
+        masks, predicted_iou = map(torch.cat, zip(*self._found, strict=True))
+        masks = masks[nms(batched_mask_to_box(masks).float(), predicted_iou, SAME_BOX)]
+        return masks[masks.sum((1, 2)).argsort(descending=True, stable=True)]
+
+
+SAME_BOX = 0.7
+"""IoU of boxes above which two masks are one object, as in SAM's automatic mask generator."""
 
 
 def choose_mask(
@@ -92,6 +138,15 @@ def choose_mask(
     else:
         index = predicted_iou.argmax(dim=1)
     return logits[torch.arange(len(logits), device=logits.device), index]
+
+
+def use_device(name: str) -> torch.device:
+    """The device `cpu`, `cuda` or `cuda:N`. Raises ValueError where PyTorch has none such."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"PyTorch finds no device {name!r} here: {error}") from error
+    return torch.device(name)
 
 
 def load_sam(checkpoint: Path, kind: Kind | None = None) -> tuple[Sam, Kind]:

@@ -26,9 +26,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Photos with masks, and their records: 7 in 3 shards of `train`, 2 in one of `val`; some pixels are dropped."""
     folder = tmp_path_factory.mktemp("inspect")
     photos, records = folder / "photos", folder / "records"
-    for split, seeds, shards in (("train", range(7), 3), ("val", range(7, 9), 1)):
+    for split, seeds in (("train", range(7)), ("val", range(7, 9))):
         write_folder(photos / split, seeds, 64)
-        arguments = ["--split", split, "--shards", str(shards), "--masks", str(photos / split / "masks"), *SMALL]
+        arguments = ["--split", split, "--shard-size", "3", "--masks", str(photos / split / "masks"), *SMALL]
         assert main([str(photos / split), str(records), *arguments]) == 0
     for shards in find_shards(records).values():
         for path in shards:

@@ -1,17 +1,28 @@
 """`python -m partition`: photos in, records out; a bad photo is skipped, a bad command is one clear error."""
 
+import io
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
-from torch import cuda
 
-from elements_jax.records import TFRecordSource, find_shards
+from elements_jax.records import TFRecordSource, find_shards, write_tfrecord
 from elements_jax.scenes import write_folder
 from elements_jax.schema import DROPPED, Record
+from partition import worker
 from partition.__main__ import main
+from partition.filters import is_held_out
 
 SMALL = ["--size", "64", "--grid", "8", "--image-format", "png", "--workers", "1"]
 
@@ -39,11 +50,25 @@ def read(out: Path, split: str = "train") -> list[Record]:
     return [Record.from_example(source[i], source.where(i)) for i in range(len(source))]
 
 
+def manifest(out: Path, split: str = "train") -> dict[str, dict]:
+    """The lines of all manifests, by source id."""
+    paths = sorted((out / "manifest").glob(f"{split}-*.jsonl"))
+    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    assert len({line["source_id"] for line in lines}) == len(lines)
+    return {line["source_id"]: line for line in lines}
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file below a folder but the list of the job's settings."""
+    files = (path for path in out.rglob("*") if path.is_file() and not path.name.startswith("job-"))
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
 def test_good_photos_become_records_and_bad_ones_are_reported(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["--segmenter", "slic", "--masks", str(photos / "masks"), "--shards", "3", "--pictures", "2"]
+    arguments = ["--segmenter", "slic", "--masks", str(photos / "masks"), "--shard-size", "4"]
     assert main([str(photos), str(out), *SMALL, *arguments]) == 0
 
     records = read(out)
@@ -61,45 +86,281 @@ def test_good_photos_become_records_and_bad_ones_are_reported(
     assert scene.caption == (photos / "scene-0000001.txt").read_text().strip()
 
     bad = {"cut.jpg", "empty.jpg", "scene-0000000a.png", "text.webp"}
-    summary = json.loads((out / "partition-train.json").read_text())
-    assert summary["written"] == 7
-    assert set(summary["skipped"]) == bad
-    assert all(summary["skipped"].values())
+    lines = manifest(out)
+    assert set(lines) == bad | set(good)
+    assert {name for name, line in lines.items() if line["status"] == "failed" and line["reason"]} == bad
     elements = [len(np.setdiff1d(record.label_map, [DROPPED])) for record in records]
-    assert [image["elements"] for image in summary["images"].values()] == elements
+    assert [lines[name]["elements"] for name in good] == elements
+    assert {lines[name]["split"] for name in good} == {"train"}
+    summary = json.loads((out / "partition-train.json").read_text())
+    assert (summary["written"], summary["filtered"], summary["failed"]) == (7, 0, 4)
+    assert summary["failed_because"] == {name: lines[name]["reason"] for name in sorted(bad)}
     assert summary["elements"]["mean"] == pytest.approx(np.mean(elements))
     printed = capsys.readouterr().out
     assert "7 images written" in printed
-    assert "4 photos skipped" in printed
+    assert "4 images failed" in printed
     assert all(name in printed for name in bad)
 
-    # Of the first two files one is good.
-    drawn = [path for path in (out / "pictures").rglob("*") if path.is_file()]
-    assert [path.relative_to(out / "pictures").as_posix() for path in drawn] == ["below/ok.png.png"]
-    with Image.open(drawn[0]) as picture:
-        assert min(picture.size) >= 1024
+
+@pytest.mark.parametrize("arguments", [["--workers", "2"], ["--devices", "cpu", "cpu"], ["--engine", "beam"]])
+def test_every_engine_writes_the_same_bytes(photos: Path, tmp_path: Path, arguments: list[str]) -> None:
+    if "beam" in arguments:
+        pytest.importorskip("apache_beam")
+    command = [*SMALL, "--segmenter", "slic", "--shard-size", "2", "--masks", str(photos / "masks")]
+    for out, more in (("one", []), ("two", arguments)):
+        assert main([str(photos), str(tmp_path / out), *command, *more]) == 0
+    assert "elements-train.tfrecord-00001-of-00006" in contents(tmp_path / "one")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_the_same_command_writes_the_same_bytes_with_any_number_of_workers(photos: Path, tmp_path: Path) -> None:
-    outs = [tmp_path / "one", tmp_path / "two"]
-    for out, workers in zip(outs, ("1", "2"), strict=True):
-        arguments = [*SMALL[:-1], workers, "--segmenter", "slic", "--shards", "2", "--masks", str(photos / "masks")]
-        assert main([str(photos), str(out), *arguments]) == 0
-    names = sorted(path.name for path in outs[0].iterdir())
-    assert names == sorted(path.name for path in outs[1].iterdir())
-    assert "elements-train.tfrecord-00001-of-00002" in names
-    for name in names:
-        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes(), name
+def test_the_same_command_does_only_what_is_not_there(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = [str(photos), str(out), *SMALL, "--segmenter", "grid", "--shard-size", "2"]
+    assert main(command) == 0
+    before = contents(out)
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.tfrecord-*")}
+    removed = out / "manifest" / "train-00002-of-00006.jsonl"
+    removed.unlink()
+    (out / ".elements-train.tfrecord-00002-of-00006.1.unfinished").write_bytes(b"half a rec")
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "5 of 6 shards are there already" in capsys.readouterr().out
+    assert contents(out) == before
+    again = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert again == {out / "elements-train.tfrecord-00002-of-00006"}
+
+
+def test_failed_images_are_tried_again_on_request(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [str(photos), str(out), *SMALL, "--segmenter", "grid", "--shard-size", "2"]
+    assert main(command) == 0
+    (photos / "cut.jpg").write_bytes((photos / "scene-0000000.png").read_bytes())
+    assert main(command) == 0
+    assert manifest(out)["cut.jpg"]["status"] == "failed"
+    assert main([*command, "--retry-failed"]) == 0
+    assert manifest(out)["cut.jpg"]["status"] == "written"
+    assert [record.source_id for record in read(out)][:2] == ["below/ok.png", "cut.jpg"]
+
+
+def test_a_job_goes_on_only_with_its_own_settings_and_images(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = [str(photos), str(out), *SMALL, "--segmenter", "grid"]
+    assert main(command) == 0
+    before = contents(out)
+    assert main([*command, "--filters.min-side", "65"]) == 1
+    error = capsys.readouterr().err
+    assert "split 'train' was begun with other settings: filters" in error
+    assert "--overwrite begins anew" in error
+    (photos / "new.png").write_bytes((photos / "scene-0000000.png").read_bytes())
+    assert main(command) == 1
+    assert "has others now" in capsys.readouterr().err
+    assert contents(out) == before
+    assert main([*command, "--overwrite"]) == 0
+    assert "new.png" in manifest(out)
+
+
+def test_records_without_their_job_are_not_overwritten(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    of_another_job = out / "elements-val.tfrecord-00000-of-00002"
+    write_tfrecord(of_another_job, [])
+    command = [str(photos), str(out), *SMALL, "--segmenter", "grid", "--held-out", "0.5"]
+    assert main(command) == 1
+    assert (
+        "elements-val.tfrecord-00000-of-00002 of another job is there already; --overwrite" in capsys.readouterr().err
+    )
+    assert main([*command, "--overwrite"]) == 0
+    assert not of_another_job.exists()
+
+
+def test_images_are_filtered_by_their_metadata_and_size(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    metadata = {
+        "good": {"aesthetic": 6.3, "similarity": 0.3},
+        "ugly": {"aesthetic": 6.25, "similarity": 0.3},
+        "astray": {"AESTHETIC_SCORE": "7", "similarity": 0.25},
+        "unknown": {"similarity": 0.3},
+        "odd": {"aesthetic": "high", "similarity": 0.3},
+        "small": {"aesthetic": 9, "similarity": 1},
+    }
+    for name, values in metadata.items():
+        Image.effect_noise((80, 47 if name == "small" else 48), 90).save(folder / f"{name}.png")
+        (folder / f"{name}.json").write_text(json.dumps(values))
+    paper = ["--filters.aesthetic", "6.25", "--filters.alignment", "0.25", "--filters.min-side", "48"]
+    assert main([str(folder), str(tmp_path / "out"), *SMALL, "--segmenter", "grid", *paper]) == 0
+    reasons = {name: line.get("reason") for name, line in manifest(tmp_path / "out").items()}
+    assert reasons == {
+        "good.png": None,
+        "ugly.png": "aesthetic score not above 6.25",
+        "astray.png": "alignment not above 0.25",
+        "unknown.png": "no aesthetic score in the metadata (aesthetic_score, aesthetic, aesthetic_score_laion_v2)",
+        "odd.png": "aesthetic score is 'high'",
+        "small.png": "shorter side below 48 pixels",
+    }
+    assert [record.source_id for record in read(tmp_path / "out")] == ["good.png"]
+
+
+def test_what_is_held_out_depends_on_the_name_alone(photos: Path, tmp_path: Path) -> None:
+    command = ["--segmenter", "grid", "--held-out", "0.4", *SMALL]
+    assert main([str(photos), str(tmp_path / "one"), *command]) == 0
+    (photos / "scene-0000000.png").unlink()
+    assert main([str(photos), str(tmp_path / "two"), *command, "--shard-size", "3"]) == 0
+    one, two = ({s: {r.source_id for r in read(tmp_path / o, s)} for s in ("train", "val")} for o in ("one", "two"))
+    assert one["train"]
+    assert one["val"]
+    assert two == {split: names - {"scene-0000000.png"} for split, names in one.items()}
+    for split, names in one.items():
+        assert {name for name, line in manifest(tmp_path / "one").items() if line.get("split") == split} == names
+
+
+@given(st.floats(0, 1), st.lists(st.text(), min_size=1, max_size=20))
+def test_a_larger_share_holds_out_the_same_images_and_more(share: float, names: list[str]) -> None:
+    assert not any(is_held_out(name, 0) for name in names)
+    assert all(is_held_out(name, 1) for name in names)
+    assert all(is_held_out(name, (share + 1) / 2) for name in names if is_held_out(name, share))
+
+
+def test_the_share_that_is_held_out_is_as_asked() -> None:
+    count = sum(is_held_out(f"{number // 10000:05d}/{number:09d}", 1 / 30) for number in range(30000))
+    assert abs(count - 1000) < 4 * 1000**0.5  # four standard deviations
+
+
+def make_tar(path: Path, images: dict[str, bytes]) -> None:
+    """As img2dataset writes them."""
+    with tarfile.open(path, "w") as tar:
+        for key, image in images.items():
+            files = {"json": json.dumps({"caption": f"about {key}"}).encode(), "png": image}
+            for suffix, content in files.items():
+                member = tarfile.TarInfo(f"{key}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def test_a_tar_that_was_cut_is_done_again_once_it_is_whole(photos: Path, tmp_path: Path) -> None:
+    images = {f"00000000{i}": (photos / f"scene-000000{i}.png").read_bytes() for i in range(5)}
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    make_tar(tars / "00000.tar", images)
+    make_tar(tars / "00001.tar", {"000000009": images["000000000"]})
+    whole = (tars / "00000.tar").read_bytes()
+    (tars / "00000.tar").write_bytes(whole[: len(whole) // 2])
+    command = [str(tars), str(tmp_path / "out"), *SMALL, "--segmenter", "grid"]
+    assert main(command) == 0
+    cut = manifest(tmp_path / "out")
+    assert cut["00000.tar"]["status"] == "failed"
+    assert "cut short" in cut["00000.tar"]["reason"]
+    good = [name for name, line in cut.items() if line["status"] == "written"]
+    assert good[-1] == "00001/000000009"
+    assert 1 < len(good) < 6
+    (tars / "00000.tar").write_bytes(whole)
+    assert main(command) == 0
+    records = read(tmp_path / "out")
+    assert [record.source_id for record in records] == [*(f"00000/{key}" for key in images), "00001/000000009"]
+    assert records[0].caption == "about 000000000"
+    assert all(line["status"] == "written" for line in manifest(tmp_path / "out").values())
+
+
+def processes_of(session: int) -> list[int]:
+    """Processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, _, fields = path.read_text().rpartition(") ")
+        except OSError:
+            continue
+        state, _, _, of, *_ = fields.split()
+        if int(of) == session and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("engine", [["--workers", "2"], ["--devices", "cpu", "cpu"]])
+def test_a_job_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Path, engine: list[str]) -> None:
+    photos = tmp_path / "photos"
+    write_folder(photos, range(60), 64)
+    arguments = [*SMALL[:-2], *engine, "--segmenter", "slic", "--shard-size", "4", "--held-out", "0.3"]
+
+    def start(out: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "partition", str(photos), str(tmp_path / out), *arguments]
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(command, start_new_session=True, **silent)
+
+    begin = time.monotonic()
+    assert start("undisturbed").wait() == 0
+    seconds = time.monotonic() - begin
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        job = start("killed")
+        time.sleep(random.uniform(0.3, 0.95) * seconds)
+        job.kill()
+        job.wait()
+        deadline = time.monotonic() + 20
+        while processes_of(job.pid):  # the pool's processes end with the job
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert start("killed").wait() == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+def test_a_full_disk_stops_the_job_which_goes_on_when_there_is_room(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = [str(photos), str(out), *SMALL, "--segmenter", "grid", "--shard-size", "4"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, limits[1]))  # in place of a full disk: files end at 9 kB
+    try:
+        assert main(command) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capsys.readouterr().err
+    assert "error: [Errno 27] File too large" in error
+    assert "elements-train.tfrecord-00001-of-00003" in error
+    assert not list(out.rglob("*.unfinished"))
+    assert not (out / "partition-train.json").exists()
+    assert main(command) == 0
+    assert main([str(photos), str(tmp_path / "undisturbed"), *command[2:]]) == 0
+    assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+def test_a_process_that_is_killed_is_one_clear_error(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker, "divide", killed)
+    command = [str(photos), str(tmp_path / "out"), *SMALL[:-2], "--segmenter", "grid", "--workers", "2"]
+    assert main(command) == 1
+    assert "a process of the job was killed" in capsys.readouterr().err
+
+
+def killed(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_tensorflow_datasets_reads_the_folder(photos: Path, tmp_path: Path) -> None:
-    """Also when every photo of a shard was bad: the first two of eleven files here."""
+    """Also when every photo of a shard was bad."""
     tfds = pytest.importorskip("tensorflow_datasets")
     (photos / "below" / "ok.png").unlink()
     for split in ("train", "test"):
         assert (
             main(
-                [str(photos), str(tmp_path / "out"), *SMALL, "--segmenter", "grid", "--shards", "10", "--split", split]
+                [
+                    str(photos),
+                    str(tmp_path / "out"),
+                    *SMALL,
+                    "--segmenter",
+                    "grid",
+                    "--shard-size",
+                    "1",
+                    "--split",
+                    split,
+                ]
             )
             == 0
         )
@@ -117,30 +378,20 @@ def test_a_job_that_writes_nothing_fails(tmp_path: Path, capsys: pytest.CaptureF
     (photos / "empty.jpg").touch()
     assert main([str(photos), str(out), *SMALL, "--segmenter", "grid"]) == 1
     assert "0 images written" in capsys.readouterr().out
-    assert [path.name for path in out.iterdir()] == ["partition-train.json"]
-    assert list(json.loads((out / "partition-train.json").read_text())["skipped"]) == ["empty.jpg"]
-
-
-def test_a_split_is_replaced_only_on_request(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [str(photos), str(tmp_path / "out"), *SMALL, "--segmenter", "grid"]
-    assert main([*command, "--shards", "2"]) == 0
-    assert main(command) == 1
-    assert "split 'train' is there already; --overwrite" in capsys.readouterr().err
-    assert len(find_shards(tmp_path / "out")["train"]) == 2
-    assert main([*command, "--overwrite"]) == 0
-    assert len(find_shards(tmp_path / "out")["train"]) == 1
+    assert list(json.loads((out / "partition-train.json").read_text())["failed_because"]) == ["empty.jpg"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--segmenter", "mobile-sam"], "--segmenter mobile-sam needs --checkpoint"),
-        (["--checkpoint", "nowhere.pt"], "nowhere.pt"),
-        (["--checkpoint", "nowhere.pt", "--device", "cuda"], "nowhere.pt" if cuda.is_available() else "finds no GPU"),
+        (["--checkpoint", "nowhere.pt"], "--checkpoint: no such file: nowhere.pt"),
         (["--segmenter", "grid", "--masks", "auto"], "--masks auto needs SAM"),
-        (["--segmenter", "grid", "--masks", "nowhere"], "nowhere is no folder"),
+        (["--segmenter", "grid", "--masks", "nowhere"], "nowhere: neither a folder of masks nor a COCO file"),
+        (["--segmenter", "grid", "--held-out", "1"], "--held-out must be"),
+        (["--segmenter", "grid", "--held-out", "0.1", "--split", "val"], "--split val is the split that"),
         (["--segmenter", "grid", "--split", "a-b"], "--split must consist of"),
-        (["--segmenter", "grid", "--shards", "0"], "--shards and --workers must be at least 1"),
+        (["--segmenter", "grid", "--shard-size", "0"], "--shard-size must be at least 1"),
     ],
 )
 def test_a_command_that_cannot_be_done_is_one_error(
@@ -182,7 +433,7 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     for flag in (
-        "PHOTOS",
+        "SOURCE",
         "OUT",
         "--segmenter",
         "--checkpoint",

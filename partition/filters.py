@@ -1,0 +1,54 @@
+"""Which images of a source are taken, and into which split: Section 4 takes 3 M of LAION's and holds 100 k out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+AESTHETIC = ("aesthetic_score", "aesthetic", "aesthetic_score_laion_v2")
+"""What data sets call LAION's aesthetic score, in small letters: LAION-Aesthetics, img2dataset's examples, COYO."""
+ALIGNMENT = ("similarity", "clip_similarity_vitl14", "clip_similarity_vitb32")
+"""What they call the cosine similarity of CLIP's embeddings of image and text."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Images must be above the scores, which are in the metadata beside them; the paper's are 6.25 and 0.25."""
+
+    aesthetic: float | None = None
+    """Take images whose aesthetic score is above this (paper: 6.25, Section 4)."""
+    alignment: float | None = None
+    """Take images whose text-image alignment is above this (paper: 0.25, Section 4)."""
+    min_side: int | None = None
+    """Take images whose shorter side has at least so many pixels; by default a quarter of the partition's size."""
+
+    def objection_to_metadata(self, metadata: Mapping[str, Any]) -> str:
+        """Why the scores in an image's metadata rule it out, or nothing."""
+        values = {name.lower(): value for name, value in metadata.items()}
+        for what, least, names in (
+            ("aesthetic score", self.aesthetic, AESTHETIC),
+            ("alignment", self.alignment, ALIGNMENT),
+        ):
+            if least is None:
+                continue
+            found = next((values[name] for name in names if values.get(name) is not None), None)
+            try:
+                score = math.nan if found is None else float(found)
+            except (TypeError, ValueError):
+                score = math.nan
+            if math.isnan(score):
+                return f"no {what} in the metadata ({', '.join(names)})" if found is None else f"{what} is {found!r}"
+            if score <= least:
+                return f"{what} not above {least:g}"
+        return ""
+
+    def objection_to_size(self, width: int, height: int, size: int) -> str:
+        """Why an image of so many pixels is ruled out for a partition of size x size, or nothing."""
+        least = size // 4 if self.min_side is None else self.min_side
+        return f"shorter side below {least} pixels" if min(width, height) < least else ""
+
+
+def is_held_out(source_id: str, share: float) -> bool:
+    """Whether an image belongs to the held-out share. Its name alone decides: the same in every job and order."""
+    return int.from_bytes(blake2b(source_id.encode(), digest_size=8).digest()) < share * 2**64
