@@ -161,6 +161,8 @@ def run(job: Inspect) -> dict[str, dict[str, Any]]:
     """
     if job.pictures < 0 or job.workers < 1:
         raise ValueError(f"--pictures must be at least 0 and --workers 1, got {job.pictures} and {job.workers}")
+    if not job.records.exists():
+        raise ValueError(f"{job.records}: no such folder or file of records")
     if job.truth and not job.truth.is_dir():
         raise ValueError(f"--truth: {job.truth} is no folder")
     splits = find_shards(job.records) if job.records.is_dir() else {job.records.name: [job.records]}
@@ -232,7 +234,10 @@ def _inspect_files(job: Inspect, paths: Sequence[Path]) -> Iterator[Report]:
         yield from progress(map(work, paths))
         return
     with ProcessPoolExecutor(job.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from progress(pool.map(work, paths))
+        try:
+            yield from progress(pool.map(work, paths))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _read(path: Path, first: int = 0) -> Iterator[Record | ValueError]:
@@ -268,7 +273,8 @@ def _promised(folder: Path) -> dict[Path, int]:
 def _evenly(found: dict[Path, int], count: int) -> Iterator[Record]:
     """Records taken evenly over files that hold so many; for a damaged one the next of its file that is whole."""
     total, start = sum(found.values()), 0
-    wanted = [i * total // count for i in range(count)] if total > count else list(range(total))
+    count = min(count, total)
+    wanted = [i * total // count for i in range(count)]
     for path, length in found.items():
         for number in wanted:
             if start <= number < start + length:
