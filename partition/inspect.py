@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -208,7 +209,7 @@ def draw_record(record: Record) -> Image.Image:
     width, height = panels[0].size
     size, margin = 24, 12
     text = [
-        *wrap(f"{record.source_id}: {record.caption or 'no caption'}", len(panels) * width * 2 // size - 4),
+        *wrap(_ascii(f"{record.source_id}: {record.caption or 'no caption'}"), len(panels) * width * 2 // size - 4),
         f"{np.count_nonzero(elements.valid)} of {len(elements.valid)} elements (centroids in red), "
         f"{100 * elements.dropped:.2f} % dropped (magenta), {len(record.object_masks)} object masks",
     ]
@@ -220,6 +221,12 @@ def draw_record(record: Record) -> Image.Image:
     font = ImageFont.load_default(size)
     pen.multiline_text((margin, height + margin), "\n".join(text), "black", font, spacing=6)
     return picture
+
+
+def _ascii(text: str) -> str:
+    """The text in the letters that Pillow's own font has: accents fall, what is left becomes question marks."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _out(job: Inspect) -> Path:
