@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Scores that the CPU computes in one step: 4 MB in float32, about what stays in a core's cache.
-SCORES_A_STEP = 2**20
+# Scores that the CPU computes in one step: 2 MB in float32, about what stays in a core's cache.
+SCORES_A_STEP = 2**19
 
 
 def attention(
@@ -38,20 +38,48 @@ def attention_in_steps(
     """
     batch, queries, heads, channels = q_BxQxhxC.shape
     keys = k_BxKxhxC.shape[1]
+    fit = max(1, SCORES_A_STEP // keys)
+    queries_a_step = max(n for n in range(1, queries + 1) if queries % n == 0 and n <= fit)
 
     def one_head(qkv):
         q_QxC, k_KxC, v_KxC = qkv
-
-        @jax.checkpoint
-        def one_query(q_C):
-            scores_K = jnp.dot(q_C, k_KxC.T, preferred_element_type=jnp.float32)
-            # Normalised after the product with the values: it has fewer numbers than the weights.
-            weights_K = jnp.exp(scores_K - lax.stop_gradient(scores_K.max()))
-            return jnp.dot(weights_K.astype(v_KxC.dtype), v_KxC, preferred_element_type=jnp.float32) / weights_K.sum()
-
-        return lax.map(one_query, q_QxC, batch_size=max(1, SCORES_A_STEP // keys))
+        steps = q_QxC.reshape(-1, queries_a_step, channels)
+        return lax.map(lambda q: _one_step(q, k_KxC, v_KxC), steps).reshape(q_QxC.shape)
 
     scaled = q_BxQxhxC * channels**-0.5  # there are fewer of these than scores
     qkv = [x.swapaxes(1, 2).reshape(batch * heads, -1, channels) for x in (scaled, k_BxKxhxC, v_BxKxhxC)]
     out = lax.map(one_head, qkv, batch_size=max(1, SCORES_A_STEP // (queries * keys)))
-    return out.reshape(batch, heads, queries, channels).swapaxes(1, 2).astype(q_BxQxhxC.dtype)
+    return out.reshape(batch, heads, queries, channels).swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _one_step(q_QxC, k_KxC, v_KxC):
+    return _forward(q_QxC, k_KxC, v_KxC)[0]
+
+
+def _forward(q_QxC, k_KxC, v_KxC):
+    scores_QxK = _dot(q_QxC, k_KxC.T)
+    largest_Qx1 = scores_QxK.max(axis=-1, keepdims=True)
+    weights_QxK = jnp.exp(scores_QxK - largest_Qx1)
+    sum_Qx1 = weights_QxK.sum(axis=-1, keepdims=True)
+    # Normalised after the product with the values: it has fewer numbers than the weights.
+    out_QxC = (_dot(weights_QxK.astype(v_KxC.dtype), v_KxC) / sum_Qx1).astype(q_QxC.dtype)
+    return out_QxC, (q_QxC, k_KxC, v_KxC, out_QxC, largest_Qx1 + jnp.log(sum_Qx1))
+
+
+def _backward(residuals, d_out_QxC):
+    """Dao et al. 2022, FlashAttention, Algorithm 4: the weights again from their logarithmic sum."""
+    q_QxC, k_KxC, v_KxC, out_QxC, log_sum_Qx1 = residuals
+    weights_QxK = jnp.exp(_dot(q_QxC, k_KxC.T) - log_sum_Qx1)
+    along_Qx1 = (d_out_QxC * out_QxC).sum(axis=-1, keepdims=True, dtype=jnp.float32)
+    d_scores_QxK = (weights_QxK * (_dot(d_out_QxC, v_KxC.T) - along_Qx1)).astype(q_QxC.dtype)
+    d_v_KxC = _dot(weights_QxK.astype(v_KxC.dtype).T, d_out_QxC)
+    gradients = _dot(d_scores_QxK, k_KxC), _dot(d_scores_QxK.T, q_QxC), d_v_KxC
+    return tuple(gradient.astype(q_QxC.dtype) for gradient in gradients)
+
+
+_one_step.defvjp(_forward, _backward)
+
+
+def _dot(a, b):
+    return jnp.dot(a, b, preferred_element_type=jnp.float32)

@@ -7,7 +7,7 @@ command needs no more than its own packages.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -239,11 +239,12 @@ def _read(
     from partition.elements import partition_image
     from partition.job import make_segmenter
     from partition.photos import read_photo
+    from partition.sources import read_sample
 
     elements = pipeline.config.elements
     config = PartitionConfig(size=elements.image_size, grid=elements.grid)
     _, segmenter, _ = make_segmenter(source.segmenter, source.checkpoint, config)
-    image = read_photo(path.parent, PurePosixPath(path.name), config.size).image
+    image = read_photo(read_sample(path, path.name), config.size).image
     return image, partition_image(image, segmenter, config).label_map
 
 

@@ -21,8 +21,10 @@ from elements_jax.records import DATASET, shard_path, write_tfrecord
 from elements_jax.schema import Record
 from partition.config import PartitionConfig
 from partition.elements import Segmenter, partition_image
-from partition.photos import find_photos, read_photo
+from partition.masks import MaskFolder
+from partition.photos import read_photo
 from partition.picture import draw_partition
+from partition.sources import PhotoShard, plan, read_sample
 from partition.superpixels import Grid, Slic
 from partition.tfds_metadata import write_metadata
 
@@ -161,9 +163,9 @@ def divide(
     find_objects: FindObjects | None,
 ) -> Outcome:
     """Make one photo a record; `draw` asks for the picture of its partition too."""
-    masks = None if find_objects or job.masks is None else Path(job.masks)
+    masks = [] if find_objects or job.masks is None else [MaskFolder(Path(job.masks))]
     try:
-        photo = read_photo(job.photos, name, job.config.size, masks)
+        photo = read_photo(read_sample(job.photos / name, str(name)), job.config.size, masks)
     except Exception as error:  # decoders raise all sorts on damaged files
         return Outcome(str(name), skipped=str(error) or type(error).__name__)
     result = partition_image(photo.image, segmenter, job.config)
@@ -206,7 +208,8 @@ def _check(job: Job) -> list[PurePosixPath]:
         raise ValueError(f"--masks: {job.masks} is no folder (nor `auto`)")
     if _existing(job) and not job.overwrite:
         raise ValueError(f"{job.out}: split {job.split!r} is there already; --overwrite replaces it")
-    return find_photos(job.photos, skip=[job.out, *folder])
+    shards = plan(str(job.photos), 1000, skip=[job.out, *folder])
+    return [PurePosixPath(photo) for shard in shards if isinstance(shard, PhotoShard) for photo in shard.photos]
 
 
 def _existing(job: Job) -> list[Path]:

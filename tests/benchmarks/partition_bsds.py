@@ -17,9 +17,10 @@ import tyro
 from partition.algorithm import assign_elements, query_grid
 from partition.config import PartitionConfig
 from partition.elements import Partition, partition_image
-from partition.photos import find_photos, read_photo
+from partition.photos import read_photo
 from partition.picture import draw_partition
 from partition.sam import SamSegmenter, load_sam
+from partition.sources import read_sample
 
 
 @dataclass
@@ -64,20 +65,20 @@ def main(
         pictures: Folder for pictures of the partitions.
     """
     folder = shared / "data" / "bsds500" / "images" / "val"
-    names = find_photos(folder)
-    names = [names[i * len(names) // images] for i in range(images)]
+    paths = sorted(folder.glob("*.jpg"))
+    paths = [paths[i * len(paths) // images] for i in range(images)]
     model, _ = load_sam(shared / "weights" / "mobile_sam.pt")
     segmenter, clock = SamSegmenter(model.to("cuda" if torch.cuda.is_available() else "cpu"), config), Clock()
     elements, dropped = [], []
-    for name in names:
-        image = read_photo(folder, name, config.size).image
+    for path in paths:
+        image = read_photo(read_sample(path, path.name), config.size).image
         partition = timed(segmenter, image, clock)
         elements.append(partition.valid.sum())
         dropped.append(100 * partition.dropped)
-        print(f"{name}  elements {elements[-1]}  dropped {dropped[-1]:.3f} %", flush=True)
+        print(f"{path.name}  elements {elements[-1]}  dropped {dropped[-1]:.3f} %", flush=True)
         if pictures:
             pictures.mkdir(parents=True, exist_ok=True)
-            draw_partition(image, partition).save(pictures / f"{name.stem}.png")
+            draw_partition(image, partition).save(pictures / f"{path.stem}.png")
     print(f"{images} images, {np.mean(elements):.1f} elements, {np.mean(dropped):.3f} % dropped on average", end=" ")
     print(f"(median {np.median(dropped):.3f} %, at most {np.max(dropped):.3f} %)")
     print("seconds an image: " + ", ".join(f"{part} {total / images:.2f}" for part, total in vars(clock).items()))

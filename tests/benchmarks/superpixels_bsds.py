@@ -24,10 +24,11 @@ from tqdm import tqdm
 from partition.algorithm import assign_elements, query_grid
 from partition.config import PartitionConfig
 from partition.elements import Partition, partition_image
-from partition.photos import crop_labels, find_photos, read_photo
+from partition.photos import crop_labels, read_photo
 from partition.picture import draw_partition
 from partition.sam import SamSegmenter, load_sam
 from partition.scores import contour_density, read_truths, score_partition
+from partition.sources import read_sample
 from partition.superpixels import Grid, Slic
 
 BETAS = (4.0, 16.0, 64.0, 256.0, 1024.0)
@@ -104,11 +105,11 @@ def main(
 def photographs(bsds: Path, split: str, images: int, size: int) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
     """Stem, picture and truths of photographs taken evenly from a split."""
     folder = bsds / "images" / split
-    names = find_photos(folder)
-    count = min(images, len(names))
-    for name in tqdm([names[i * len(names) // count] for i in range(count)], desc=split, unit="photo"):
-        truths = read_truths(bsds / "groundTruth" / split / f"{name.stem}.mat")
-        yield name.stem, read_photo(folder, name, size).image, [crop_labels(truth, size) for truth in truths]
+    paths = sorted(folder.glob("*.jpg"))
+    count = min(images, len(paths))
+    for path in tqdm([paths[i * len(paths) // count] for i in range(count)], desc=split, unit="photo"):
+        truths = [crop_labels(truth, size) for truth in read_truths(bsds / "groundTruth" / split / f"{path.stem}.mat")]
+        yield path.stem, read_photo(read_sample(path, path.name), size).image, truths
 
 
 def sweep_beta(image: np.ndarray, segmenter: SamSegmenter) -> dict[float, Partition]:

@@ -1,7 +1,7 @@
 """Algorithm 2 and Eq. 1 against an oracle that says the same in plain NumPy."""
 
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from partition.config import PartitionConfig
 from partition.elements import partition_image
 from partition.photos import read_photo
 from partition.sam import SamSegmenter
+from partition.sources import read_sample
 
 
 def upsample(s: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -111,7 +112,7 @@ def test_equals_the_oracle_on_photographs_with_mobile_sams_scores(
     """At 256 px (the side of SAM's masks) times a power of two interpolation is exact: not one pixel may differ."""
     config = PartitionConfig(size=256, grid=7)
     folder = shared_data / "data" / "bsds500" / "images" / "val"
-    image = read_photo(folder, PurePosixPath(name), size=config.size).image
+    image = read_photo(read_sample(folder / name, name), config.size).image
     segmenter = SamSegmenter(mobile_sam, config)
     s = segmenter.scores(segmenter.embed(image), query_grid(config.grid)).numpy()
     for size in ((256, 256), (512, 512)):

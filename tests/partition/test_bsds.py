@@ -8,8 +8,9 @@ from segment_anything.modeling import Sam
 
 from partition.config import PartitionConfig
 from partition.elements import partition_image
-from partition.photos import find_photos, read_photo
+from partition.photos import read_photo
 from partition.sam import SamSegmenter
+from partition.sources import read_sample
 
 
 @pytest.mark.slow
@@ -17,7 +18,8 @@ def test_less_than_one_percent_of_the_pixels_are_dropped(shared_data: Path, mobi
     config = PartitionConfig()
     folder = shared_data / "data" / "bsds500" / "images" / "val"
     segmenter = SamSegmenter(mobile_sam, config)
-    images = (read_photo(folder, name, config.size).image for name in find_photos(folder)[::17])
+    paths = sorted(folder.glob("*.jpg"))[::17]
+    images = (read_photo(read_sample(path, path.name), config.size).image for path in paths)
     results = [partition_image(image, segmenter, config) for image in images]
     assert len(results) == 6
     assert np.mean([result.dropped for result in results]) < 0.01

@@ -1,39 +1,38 @@
-"""Photographs of every kind come out as they are meant to be seen; masks stay on their objects."""
+"""Photographs of every kind come out as they are meant to be seen, or say why not; masks stay on their objects."""
 
-from pathlib import Path, PurePosixPath
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
 
-from partition.photos import find_photos, read_photo, to_rgb
+from partition.masks import MaskFilter, MaskFolder
+from partition.photos import Photo, read_photo
+from partition.sources import Sample
 
-
-def test_photos_are_found_below_the_folder_but_for_masks_hidden_and_skipped_ones(tmp_path: Path) -> None:
-    names = [
-        "b.JPG",
-        "a/z.png",
-        "a.webp",
-        "notes.txt",
-        "masks/b.png",
-        "a/masks/z.png",
-        ".cache/t.jpg",
-        "._b.jpg",
-        "out/p.png",
-    ]
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).touch()
-    found = find_photos(tmp_path, skip=[tmp_path / "a" / ".." / "out"])
-    assert [str(name) for name in found] == ["a/z.png", "a.webp", "b.JPG"]
+RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+ALL = MaskFilter(min_area=0, max_area=1)
 
 
-def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").touch()
-    with pytest.raises(ValueError, match="no photographs there"):
-        find_photos(tmp_path)
-    with pytest.raises(ValueError, match="nowhere: no such folder"):
-        find_photos(tmp_path / "nowhere")
+def encode(image: Image.Image, kind: str = "png", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def read(encoded: bytes, size: int = 1) -> Photo:
+    return read_photo(Sample("p", encoded), size)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def test_the_centre_square_is_cut_out_and_masks_with_it(tmp_path: Path) -> None:
@@ -41,11 +40,11 @@ def test_the_centre_square_is_cut_out_and_masks_with_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     palette = np.concatenate([[[0, 0, 0]], rng.integers(60, 256, (40, 3))]).astype(np.uint8)
     label_map = np.arange(40).reshape(5, 8).repeat(20, axis=0).repeat(20, axis=1).astype(np.uint8)  # 100 x 160
-    Image.fromarray(palette[label_map]).save(tmp_path / "p.png")
-    (tmp_path / "m").mkdir()
-    Image.fromarray(label_map).save(tmp_path / "m" / "p.png")
-    photo = read_photo(tmp_path, PurePosixPath("p.png"), 50, tmp_path / "m")
+    Image.fromarray(label_map).save(tmp_path / "p.png")
+    sample = Sample("p.jpg", encode(Image.fromarray(palette[label_map])), "a caption")
+    photo = read_photo(sample, 50, [MaskFolder(tmp_path)])
     assert photo.image.shape == (50, 50, 3)
+    assert (photo.width, photo.height, photo.caption) == (160, 100, "a caption")
     cropped = label_map[:, 30:130]
     present = [value for value in np.unique(cropped) if value]
     assert len(photo.object_masks) == len(present)
@@ -56,107 +55,236 @@ def test_the_centre_square_is_cut_out_and_masks_with_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mask & flat, (cropped[::2, ::2] == value) & flat)
 
 
-def test_a_photo_of_the_right_size_is_not_touched(tmp_path: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    Image.fromarray(image).save(tmp_path / "p.png")
-    np.testing.assert_array_equal(read_photo(tmp_path, PurePosixPath("p.png"), 16).image, image)
-
-
-def test_captions_lie_beside_photos(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png", "c.png"):
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
-    (tmp_path / "a.txt").write_text("\ufeffa café\r\n", encoding="utf-8")
-    (tmp_path / "c.txt").write_bytes(b"\xff\xfe\xfa")
-    assert read_photo(tmp_path, PurePosixPath("a.png"), 4).caption == "a café"
-    assert read_photo(tmp_path, PurePosixPath("b.png"), 4).caption == ""
-    with pytest.raises(UnicodeDecodeError):
-        read_photo(tmp_path, PurePosixPath("c.png"), 4)
-
-
-def test_masks_in_a_folder_are_one_object_each(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
-    folder = tmp_path / "m" / "p"
-    folder.mkdir(parents=True)
-    left = np.zeros((8, 8), np.uint8)
-    left[:, :4] = 255
-    colour = np.stack([np.zeros_like(left), left.T, left.T], axis=-1)
-    Image.fromarray(left).convert("1").save(folder / "1.png")
-    Image.fromarray(np.dstack([colour, np.full((8, 8), 255, np.uint8)])).save(folder / "2.png")  # opaque everywhere
-    Image.fromarray(left.astype(np.uint16) * 257).save(folder / "3.png")
-    Image.new("L", (8, 8)).save(folder / "4.png")  # nothing: left out
-    masks = read_photo(tmp_path, PurePosixPath("p.png"), 8, tmp_path / "m").object_masks
-    np.testing.assert_array_equal(masks, np.stack([left, left.T, left]) > 0)
+def test_masks_are_filtered_by_their_share_of_the_square(tmp_path: Path) -> None:
+    label_map = np.zeros((20, 40), np.uint8)
+    label_map[:, :10] = 1  # outside of the square
+    label_map[:, 10:18] = 2  # 40 %
+    label_map[0, 20:22] = 3  # 0.5 %
+    Image.fromarray(label_map).save(tmp_path / "p.png")
+    sample = Sample("p.jpg", encode(Image.new("RGB", (40, 20))))
+    for keep, sizes in ((ALL, [160, 2]), (MaskFilter(min_area=0.01), [160]), (MaskFilter(max_area=0.3), [2])):
+        masks = read_photo(sample, 20, [MaskFolder(tmp_path)], keep).object_masks
+        assert [mask.sum() for mask in masks] == sizes
 
 
 def test_a_photo_without_masks_has_none(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 6)).save(tmp_path / "p.png")
-    (tmp_path / "m").mkdir()
-    assert read_photo(tmp_path, PurePosixPath("p.png"), 4, tmp_path / "m").object_masks.shape == (0, 4, 4)
-    assert read_photo(tmp_path, PurePosixPath("p.png"), 4).object_masks.shape == (0, 4, 4)
+    sample = Sample("p.jpg", encode(Image.new("RGB", (8, 6))))
+    assert read_photo(sample, 4, [MaskFolder(tmp_path)]).object_masks.shape == (0, 4, 4)
+    assert read_photo(sample, 4).object_masks.shape == (0, 4, 4)
 
 
-@pytest.mark.parametrize(
-    ("mask", "message"),
-    [
-        (Image.new("L", (6, 8)), r"m.p\.png: expected the photo's 8 x 6 pixels, got 6 x 8"),
-        (Image.new("RGB", (8, 6)), r"m.p\.png: a label map has one channel, this has 3"),
-    ],
-)
-def test_masks_that_do_not_fit_are_named(tmp_path: Path, mask: Image.Image, message: str) -> None:
-    Image.new("RGB", (8, 6)).save(tmp_path / "p.png")
-    (tmp_path / "m").mkdir()
-    mask.save(tmp_path / "m" / "p.png")
-    with pytest.raises(ValueError, match=message):
-        read_photo(tmp_path, PurePosixPath("p.png"), 4, tmp_path / "m")
+def test_a_photo_of_the_right_size_is_not_touched() -> None:
+    np.testing.assert_array_equal(read(encode(Image.fromarray(noise(16, 16, 3))), 16).image, noise(16, 16, 3))
 
 
-def test_exif_orientation_is_applied_to_the_photo(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (10, 20_000)])
+def test_photos_of_odd_shapes_are_read(size: tuple[int, int]) -> None:
+    photo = read(encode(Image.new("RGB", size, RED), "jpeg", quality=95), 64)
+    assert (photo.width, photo.height) == size
+    np.testing.assert_allclose(photo.image, np.broadcast_to(RED, (64, 64, 3)), atol=2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_to_the_photo(tmp_path: Path, orientation: int) -> None:
     """Masks are drawn on the picture as it is seen, so only the photo turns."""
-    upright = np.zeros((8, 8, 3), np.uint8)
-    upright[:4, :4] = 255
+    upright = np.zeros((8, 6, 3), np.uint8)
+    upright[:4, :3] = 255
+    stored = {
+        1: lambda seen: seen,
+        2: np.fliplr,
+        3: lambda seen: np.rot90(seen, 2),
+        4: np.flipud,
+        5: lambda seen: seen.transpose(1, 0, 2),
+        6: np.rot90,  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+        7: lambda seen: np.rot90(seen, 2).transpose(1, 0, 2),
+        8: lambda seen: np.rot90(seen, -1),
+    }[orientation](upright)
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
-    Image.fromarray(np.rot90(upright)).save(tmp_path / "p.png", exif=exif)
-    (tmp_path / "m").mkdir()
-    Image.fromarray((upright[..., 0] > 0).astype(np.uint8)).save(tmp_path / "m" / "p.png")
-    photo = read_photo(tmp_path, PurePosixPath("p.png"), 8, tmp_path / "m")
-    np.testing.assert_array_equal(photo.image, upright)
-    np.testing.assert_array_equal(photo.object_masks[0], upright[..., 0] > 0)
-
-
-RED = (255, 0, 0)
+    exif[0x0112] = orientation
+    sample = Sample("p.png", encode(Image.fromarray(np.ascontiguousarray(stored)), exif=exif))
+    Image.fromarray((upright[..., 0] > 0).astype(np.uint8)).save(tmp_path / "p.png")
+    photo = read_photo(sample, 6, [MaskFolder(tmp_path)])
+    assert (photo.width, photo.height) == (6, 8)
+    np.testing.assert_array_equal(photo.image, upright[1:-1])
+    np.testing.assert_array_equal(photo.object_masks[0], upright[1:-1, :, 0] > 0)
 
 
 def palette_with_transparency() -> Image.Image:
     image = Image.new("P", (2, 1))
-    image.putpalette([*RED, 0, 255, 0])
+    image.putpalette([*RED, *GREEN])
     image.putdata([0, 1])
     image.info["transparency"] = b"\xff\x00"
     return image
 
 
 @pytest.mark.parametrize(
-    ("image", "expected"),
+    ("encoded", "expected"),
     [
-        (Image.new("RGB", (1, 1), RED), [RED]),
-        (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), [RED]),
-        (Image.new("L", (1, 1), 7), [(7, 7, 7)]),
-        (Image.new("1", (1, 1), 1), [(255, 255, 255)]),
-        (Image.fromarray(np.array([[0, 0x1234, 0xFFFF]], np.uint16)), [(0,) * 3, (0x12,) * 3, (255,) * 3]),
-        (Image.fromarray(np.array([[0, 0x1234, 0x70000]], np.int32)), [(0,) * 3, (0x12,) * 3, (255,) * 3]),
-        (Image.new("RGBA", (1, 1), (255, 0, 0, 0)), [(255, 255, 255)]),
-        (Image.new("RGBA", (1, 1), (255, 0, 0, 51)), [(255, 204, 204)]),
-        (Image.new("LA", (1, 1), (0, 51)), [(204, 204, 204)]),
-        (palette_with_transparency(), [RED, (255, 255, 255)]),
+        (encode(Image.new("RGB", (1, 1), RED)), RED),
+        (encode(Image.new("L", (1, 1), 7)), (7, 7, 7)),
+        (encode(Image.new("1", (1, 1), 1)), WHITE),
+        (encode(Image.new("1", (1, 1), 1), "tiff", compression="group4"), WHITE),
+        (encode(Image.fromarray(np.array([[0x1234]], np.uint16))), (0x12,) * 3),
+        (encode(Image.fromarray(np.array([[0x1234]], np.uint16)), "tiff"), (0x12,) * 3),
+        (encode(Image.fromarray(np.array([[0xFFFF]], np.uint16))), WHITE),
+        (encode(Image.fromarray(np.array([[0x70000]], np.int32)), "tiff"), WHITE),
+        (encode(Image.new("RGBA", (1, 1), (255, 0, 0, 0))), WHITE),
+        (encode(Image.new("RGBA", (1, 1), (255, 0, 0, 51))), (255, 204, 204)),
+        (encode(Image.new("LA", (1, 1), (0, 51))), (204, 204, 204)),
+        (encode(palette_with_transparency().crop((0, 0, 1, 1))), RED),
+        (encode(palette_with_transparency().crop((1, 0, 2, 1)), transparency=b"\xff\x00"), WHITE),
+        (encode(Image.new("RGB", (1, 1), RED), transparency=RED), WHITE),
+        (encode(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "tiff"), RED),
+        (encode(Image.new("YCbCr", (1, 1), (76, 85, 255)), "tiff"), RED),
+        (encode(Image.new("RGB", (1, 1), RED), "webp", lossless=True), RED),
+        (encode(Image.new("RGB", (1, 1), RED), "bmp"), RED),
+        (encode(Image.new("RGB", (64, 64), RED), "avif", quality=100), RED),
     ],
-    ids=["rgb", "cmyk", "grey", "bits", "16-bit grey", "32-bit grey", "clear", "half clear", "grey alpha", "palette"],
+    ids=[
+        *("rgb", "grey", "bits", "fax", "16-bit grey", "16-bit grey tiff", "16-bit white", "32-bit grey", "clear"),
+        *("half clear", "grey alpha", "palette", "clear palette", "clear colour", "cmyk tiff", "ycbcr", "webp"),
+        *("bmp", "avif"),
+    ],
 )
-def test_every_mode_becomes_rgb(image: Image.Image, expected: list[tuple[int, int, int]]) -> None:
-    converted = to_rgb(image)
-    assert converted.mode == "RGB"
-    np.testing.assert_allclose(np.asarray(converted)[0], expected, atol=1)
+def test_every_mode_becomes_rgb(encoded: bytes, expected: tuple[int, int, int]) -> None:
+    image = read(encoded).image
+    assert image.dtype == np.uint8
+    np.testing.assert_allclose(image[0, 0], expected, atol=1)
 
 
-def test_floating_point_pixels_are_refused() -> None:
-    with pytest.raises(ValueError, match="floating-point"):
-        to_rgb(Image.new("F", (1, 1)))
+def png(colour_type: int, pixel: bytes) -> bytes:
+    """A 16-bit PNG of one pixel, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + pixel)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*content) for content in chunks)
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "pixel", "expected"),
+    [
+        (0, (0xABCD,), (0xAB,) * 3),
+        (2, (0xFFFF, 0x1280, 0), (255, 0x12, 0)),
+        (4, (0, 0x3333), (204,) * 3),
+        (6, (0xFFFF, 0, 0, 0x3333), (255, 204, 204)),
+    ],
+    ids=["grey", "rgb", "grey alpha", "rgb alpha"],
+)
+def test_16_bit_png_keeps_its_upper_8_bits(colour_type: int, pixel: tuple[int, ...], expected: tuple) -> None:
+    encoded = png(colour_type, struct.pack(f">{len(pixel)}H", *pixel))
+    np.testing.assert_array_equal(read(encoded).image[0, 0], expected)
+
+
+def test_cmyk_jpeg_is_read_by_adobes_convention() -> None:
+    """Programs that write CMYK JPEGs store ink inverted, with Adobe's marker or without, as all readers take it."""
+    encoded = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "jpeg", quality=95)
+    marker = encoded.index(b"\xff\xee")
+    assert encoded[marker + 4 : marker + 9] == b"Adobe"
+    length = 2 + int.from_bytes(encoded[marker + 2 : marker + 4])
+    for variant in (encoded, encoded[:marker] + encoded[marker + length :]):
+        np.testing.assert_allclose(read(variant).image[0, 0], RED, atol=3)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tiff"])
+def test_an_animation_is_its_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, WHITE)]
+    options = {"lossless": True} if kind == "webp" else {}
+    encoded = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    with Image.open(io.BytesIO(encoded)) as file:
+        assert getattr(file, "n_frames", 1) == 3
+    np.testing.assert_array_equal(read(encoded).image[0, 0], RED)
+
+
+def test_a_gif_is_white_where_it_is_clear() -> None:
+    image = Image.new("P", (1, 1), 1)
+    image.putpalette([*RED, *GREEN])
+    np.testing.assert_array_equal(read(encode(image, "gif")).image[0, 0], GREEN)
+    np.testing.assert_array_equal(read(encode(image, "gif", transparency=1)).image[0, 0], WHITE)
+
+
+def swapped_profile() -> bytes:
+    """sRGB's own profile, with the colorants of red and green swapped: its red is green."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    tags = {bytes(profile[i : i + 4]): i for i in range(132, 132 + 12 * int.from_bytes(profile[128:132]), 12)}
+    red, green = tags[b"rXYZ"] + 4, tags[b"gXYZ"] + 4
+    profile[red : red + 8], profile[green : green + 8] = profile[green : green + 8], profile[red : red + 8]
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff"])
+def test_colours_are_those_of_the_profile(kind: str) -> None:
+    image = Image.new("RGB", (16, 16), RED)
+    np.testing.assert_allclose(read(encode(image, kind)).image[0, 0], RED, atol=2)
+    np.testing.assert_allclose(read(encode(image, kind, icc_profile=swapped_profile())).image[0, 0], GREEN, atol=2)
+
+
+def test_a_profile_holds_for_clear_and_palette_pictures_too() -> None:
+    half = Image.new("RGBA", (1, 1), (*RED, 51))
+    np.testing.assert_allclose(read(encode(half, icc_profile=swapped_profile())).image[0, 0], (204, 255, 204), atol=2)
+    palette = palette_with_transparency().crop((0, 0, 1, 1))
+    np.testing.assert_allclose(read(encode(palette, icc_profile=swapped_profile())).image[0, 0], GREEN, atol=2)
+
+
+def test_srgbs_own_profile_changes_nothing() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = read(encode(Image.fromarray(noise(64, 64, 3)), icc_profile=profile), 64).image
+    assert np.abs(image.astype(int) - noise(64, 64, 3)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile"),
+    [("RGB", b"no profile"), ("RGB", swapped_profile()[:200]), ("CMYK", swapped_profile()), ("L", swapped_profile())],
+    ids=["broken", "cut", "RGB profile of a CMYK picture", "RGB profile of a grey picture"],
+)
+def test_a_profile_that_says_nothing_is_passed_over(mode: str, profile: bytes) -> None:
+    image = Image.new("RGB", (16, 16), (90, 90, 90)).convert(mode)
+    np.testing.assert_allclose(read(encode(image, "jpeg", icc_profile=profile)).image[0, 0], (90, 90, 90), atol=2)
+
+
+def test_a_picture_below_twice_pillows_limit_is_read_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with warnings.catch_warnings(record=True) as caught:
+        assert read(encode(Image.new("RGB", (14, 14))), 8).image.shape == (8, 8, 3)
+    assert not caught
+    with pytest.raises(ValueError, match=r"225 pixels\) exceeds limit of 200"):
+        read(encode(Image.new("RGB", (15, 15))), 8)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "tiff", "bmp", "avif"])
+def test_a_photo_that_is_cut_short_says_so(kind: str) -> None:
+    encoded = encode(Image.fromarray(noise(64, 64, 3)), kind)
+    for length in (len(encoded) // 2, 30, 5):
+        with pytest.raises(ValueError, match=r"^((?! at 0x).)+$"):  # no address in memory
+            read(encoded[:length])
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (b"", "the image file is empty"),
+        (b"<html>404</html>", "not an image, of an unknown kind, or damaged at its start"),
+        (encode(Image.fromarray(noise(64, 64, 3)), "jpeg")[:-100], "image file is truncated"),
+        (encode(Image.new("F", (1, 1)), "tiff"), "floating-point pixels"),
+    ],
+    ids=["empty", "no image", "cut", "floats"],
+)
+def test_reasons_are_for_people(encoded: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read(encoded)
+
+
+@given(st.sampled_from(["jpeg", "png", "webp", "gif", "tiff", "bmp"]), st.data())
+def test_a_damaged_photo_is_read_or_a_value_error(kind: str, data: st.DataObject) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = bytearray(encode(Image.fromarray(noise(12, 16, 3)), kind, **({"exif": exif} if kind != "bmp" else {})))
+    start = data.draw(st.integers(0, len(encoded) - 1))
+    damage = data.draw(st.binary(min_size=1, max_size=12))
+    encoded[start : start + len(damage)] = damage
+    try:
+        assert read(bytes(encoded), 8).image.shape == (8, 8, 3)
+    except ValueError as error:
+        assert str(error)  # noqa: PT017
