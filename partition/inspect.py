@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -161,6 +162,8 @@ def run(job: Inspect) -> dict[str, dict[str, Any]]:
     """
     if job.pictures < 0 or job.workers < 1:
         raise ValueError(f"--pictures must be at least 0 and --workers 1, got {job.pictures} and {job.workers}")
+    if not job.records.exists():
+        raise ValueError(f"{job.records}: no such folder or file of records")
     if job.truth and not job.truth.is_dir():
         raise ValueError(f"--truth: {job.truth} is no folder")
     splits = find_shards(job.records) if job.records.is_dir() else {job.records.name: [job.records]}
@@ -206,7 +209,7 @@ def draw_record(record: Record) -> Image.Image:
     width, height = panels[0].size
     size, margin = 24, 12
     text = [
-        *wrap(f"{record.source_id}: {record.caption or 'no caption'}", len(panels) * width * 2 // size - 4),
+        *wrap(_ascii(f"{record.source_id}: {record.caption or 'no caption'}"), len(panels) * width * 2 // size - 4),
         f"{np.count_nonzero(elements.valid)} of {len(elements.valid)} elements (centroids in red), "
         f"{100 * elements.dropped:.2f} % dropped (magenta), {len(record.object_masks)} object masks",
     ]
@@ -218,6 +221,12 @@ def draw_record(record: Record) -> Image.Image:
     font = ImageFont.load_default(size)
     pen.multiline_text((margin, height + margin), "\n".join(text), "black", font, spacing=6)
     return picture
+
+
+def _ascii(text: str) -> str:
+    """The text in the letters that Pillow's own font has: accents fall, what is left becomes question marks."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _out(job: Inspect) -> Path:
@@ -232,7 +241,10 @@ def _inspect_files(job: Inspect, paths: Sequence[Path]) -> Iterator[Report]:
         yield from progress(map(work, paths))
         return
     with ProcessPoolExecutor(job.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from progress(pool.map(work, paths))
+        try:
+            yield from progress(pool.map(work, paths))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _read(path: Path, first: int = 0) -> Iterator[Record | ValueError]:
@@ -268,7 +280,8 @@ def _promised(folder: Path) -> dict[Path, int]:
 def _evenly(found: dict[Path, int], count: int) -> Iterator[Record]:
     """Records taken evenly over files that hold so many; for a damaged one the next of its file that is whole."""
     total, start = sum(found.values()), 0
-    wanted = [i * total // count for i in range(count)] if total > count else list(range(total))
+    count = min(count, total)
+    wanted = [i * total // count for i in range(count)]
     for path, length in found.items():
         for number in wanted:
             if start <= number < start + length:

@@ -95,6 +95,14 @@ def compactness(label_map: UInt16[np.ndarray, "H W"]) -> float:
     return float((area * quotient).sum() / label_map.size)
 
 
+def contour_density(label_map: UInt16[np.ndarray, "H W"]) -> float:
+    """The share of pixels that are boundary pixels, as `boundary_recall` has them.
+
+    Machairas et al. 2015. More boundary has more recall, so recalls are comparable only where this is alike.
+    """
+    return float(_boundary(label_map, label_map != DROPPED).mean())
+
+
 def read_truths(path: Path) -> list[Integer[np.ndarray, "h w"]]:
     """Segmentations of one photograph: those of a BSDS500 file (.mat, several people's), or a label map (PNG).
 

@@ -244,6 +244,8 @@ def test_a_command_that_cannot_be_done_is_one_error(
 def test_a_folder_without_records_and_a_missing_shard_are_errors(
     records: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert inspect(records / "nowhere") == 1
+    assert "nowhere: no such folder or file of records" in capsys.readouterr().err
     (records / "empty").mkdir()
     assert inspect(records / "empty") == 1
     assert "no shards of records there" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from partition.scores import (
     achievable_segmentation_accuracy,
     boundary_recall,
     compactness,
+    contour_density,
     read_truths,
     score_partition,
     undersegmentation_error,
@@ -83,6 +84,13 @@ def test_compactness_against_loops(pair: tuple[np.ndarray, np.ndarray]) -> None:
         perimeter = sum(side != label for y, x in pixels for side in sides(label_map, y, x))
         expected += len(pixels) * 4 * np.pi * len(pixels) / perimeter**2 if pixels else 0
     assert compactness(label_map) == pytest.approx(expected / label_map.size)
+
+
+@given(pairs())
+def test_contour_density_against_loops(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    label_map, _ = pair
+    boundary = [is_boundary(label_map, y, x, DROPPED) for y, x in np.ndindex(label_map.shape)]
+    assert contour_density(label_map) == pytest.approx(np.mean(boundary))
 
 
 @given(pairs())
