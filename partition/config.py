@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+MaskChoice = Literal["mean", "best", "smallest", "single"]
+"""SAM gives a point three candidate masks, what it takes for a whole, a part and a smaller part, and one mask more for
+prompts that leave no doubt. Taken is the mean of the candidates' affinities, the candidate that SAM trusts most, the
+smallest of them, or the single mask."""
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -25,8 +29,8 @@ class PartitionConfig:
     """Weight of the distance against SAM's score in Eq. 1 (Section 4.1)."""
     distance: Literal["squared", "linear"] = "squared"
     """d of Eq. 1: the Euclidean distance or its square, where the image has side 1 [settled]."""
-    mask: Literal["best", "single", "smallest"] = "best"
-    """Of SAM's three masks of a query, the one it trusts most or the smallest; or its single-mask output [settled]."""
+    mask: MaskChoice = "best"
+    """Which of SAM's masks of a query is its affinity [settled]."""
     opening: bool = False
     """Open every element by 3 x 3 pixels before its largest component is taken (Algorithm 2, line 8) [settled]."""
     compactness: float = 20.0

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from partition.algorithm import assign_elements
-from partition.config import PartitionConfig, Precision
+from partition.config import MaskChoice, PartitionConfig, Precision
 from partition.masks import MaskFilter
 from partition.point_decoder import decode_points
 from partition.tiny_vit import TinyViT
@@ -85,15 +85,14 @@ class SamSegmenter:
         Args:
             objects: takes in the masks on the way.
         """
-        chosen = []
+        found = []
         with self._mixed_precision():
             for logits, predicted_iou in decode_points(self.model, embedding, points, self.points_at_once):
-                several = slice(1, None)
-                of_query = slice(0, 1) if self.config.mask == "single" else several
-                chosen.append(choose_mask(logits[:, of_query], predicted_iou[:, of_query], self.config.mask).float())
+                logits, predicted_iou = logits.float(), predicted_iou.float()
+                found.append(affinity(logits, predicted_iou, self.config.mask))
                 if objects is not None:
-                    objects.add(logits[:, several].flatten(0, 1).float(), predicted_iou[:, several].flatten().float())
-        return torch.cat(chosen).sigmoid()
+                    objects.add(logits[:, 1:].flatten(0, 1), predicted_iou[:, 1:].flatten())
+        return torch.cat(found)
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -128,16 +127,22 @@ SAME_BOX = 0.7
 """IoU of boxes above which two masks are one object, as in SAM's automatic mask generator."""
 
 
-def choose_mask(
-    logits: Float[Tensor, "n K h w"], predicted_iou: Float[Tensor, "n K"], choice: Literal["best", "single", "smallest"]
+def affinity(
+    logits: Float[Tensor, "n 4 h w"], predicted_iou: Float[Tensor, "n 4"], choice: MaskChoice
 ) -> Float[Tensor, "n h w"]:
-    """One of the K candidate masks of each query: the smallest that has a pixel, or else the one SAM trusts most."""
-    if choice == "smallest":
-        area = (logits > 0).sum((2, 3))
-        index = torch.where(area > 0, area, logits[0, 0].numel() + 1).argmin(dim=1)
-    else:
-        index = predicted_iou.argmax(dim=1)
-    return logits[torch.arange(len(logits), device=logits.device), index]
+    """s in [0, 1] of each query from SAM's four masks, its single one and then three candidates; see `MaskChoice`."""
+    single, candidates = logits[:, 0], logits[:, 1:]
+    match choice:
+        case "mean":
+            return candidates.sigmoid().mean(dim=1)
+        case "single":
+            return single.sigmoid()
+        case "best":
+            index = predicted_iou[:, 1:].argmax(dim=1)
+        case "smallest":  # of those that have a pixel
+            area = (candidates > 0).sum((2, 3))
+            index = torch.where(area > 0, area, single[0].numel() + 1).argmin(dim=1)
+    return candidates[torch.arange(len(logits), device=logits.device), index].sigmoid()
 
 
 def use_device(name: str) -> torch.device:
@@ -161,7 +166,7 @@ def load_sam(checkpoint: Path, kind: Kind | None = None) -> tuple[Sam, Kind]:
     if not (isinstance(weights, Mapping) and all(isinstance(value, Tensor) for value in weights.values())):
         raise ValueError(f"{checkpoint}: expected a mapping from names to tensors, as in SAM's official checkpoints")
     kind = kind or detect_kind(weights, str(checkpoint))
-    model = _build_mobile_sam() if kind == "mobile-sam" else sam_model_registry[kind]()
+    model = build_mobile_sam() if kind == "mobile-sam" else sam_model_registry[kind]()
     if kind == "mobile-sam":
         weights = {name: value for name, value in weights.items() if not name.startswith(_CLASSIFIER)}
     _check_tensors(weights, model.state_dict(), f"{checkpoint}: not a checkpoint of {kind}")
@@ -183,7 +188,7 @@ def detect_kind(weights: Mapping[str, Tensor], where: str) -> Kind:
     )
 
 
-def _build_mobile_sam() -> Sam:
+def build_mobile_sam() -> Sam:
     """SAM's prompt encoder and mask decoder, with the sizes that all SAM checkpoints share, around TinyViT."""
     channels, side = 256, TinyViT.img_size
     features = (side // 16, side // 16)
