@@ -19,7 +19,8 @@ bench: .venv/ready .venv/diffusers-0.39
 	$(BIN)/python tests/benchmarks/stable_diffusion.py
 	$(BIN)/python tests/benchmarks/compile_time.py
 	$(BIN)/python tests/benchmarks/loading.py
-	$(BIN)/python tests/benchmarks/partition_bsds.py
+	$(BIN)/python tests/benchmarks/partition_throughput.py
+	$(BIN)/python tests/benchmarks/superpixels_bsds.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
