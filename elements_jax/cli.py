@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS = """\
 commands:
-  partition    divide photographs into image elements and write records (PyTorch, SAM)
+  partition    divide photographs into image elements and write records (PyTorch, SAM); `partition inspect` shows them
   train        train one stage of a model from records
   encode       one photograph to its elements: a file to edit, and a picture with their numbers
   edit         run an edit script on a photograph or an encoded file

@@ -62,8 +62,9 @@ class Demo:
         )
         for folder, size, grid in (("photos-512", 512, 16), ("photos-records", 64, 8)):
             if not (self.out / folder / "dataset_info.json").is_file():
-                size_of = ["--size", str(size), "--grid", str(grid), "--image-format", "png", "--pictures", "3"]
+                size_of = ["--size", str(size), "--grid", str(grid), "--image-format", "png"]
                 elements("partition", photos, self.out / folder, *segmenter, *size_of)
+                elements("partition", "inspect", self.out / folder)
 
     def make_records(self) -> None:
         """Scenes for training, and others to be edited."""

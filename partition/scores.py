@@ -26,6 +26,7 @@ class Scores(NamedTuple):
     undersegmentation_error: float
     achievable_segmentation_accuracy: float
     compactness: float
+    agreed_boundary_recall: float
 
 
 def score_partition(label_map: UInt16[np.ndarray, "H W"], truths: Sequence[Integer[np.ndarray, "H W"]]) -> Scores:
@@ -39,6 +40,7 @@ def score_partition(label_map: UInt16[np.ndarray, "H W"], truths: Sequence[Integ
         mean(undersegmentation_error),
         mean(achievable_segmentation_accuracy),
         compactness(label_map),
+        agreed_boundary_recall(label_map, truths),
     )
 
 
@@ -51,10 +53,28 @@ def boundary_recall(
     Nearby is the square of 2 r + 1 pixels a side around it, r = `tolerance` * the image's diagonal, rounded. Of a truth
     without a boundary nothing can be missed: 1.
     """
-    reach = 2 * round(tolerance * float(np.hypot(*truth.shape))) + 1
     wanted = _boundary(truth, np.ones(truth.shape, bool))
-    found = ndimage.maximum_filter(_boundary(label_map, label_map != DROPPED), reach, mode="constant")
+    found = _near(_boundary(label_map, label_map != DROPPED), tolerance)
     return float(found[wanted].mean()) if wanted.any() else 1.0
+
+
+def agreed_boundary_recall(
+    label_map: UInt16[np.ndarray, "H W"], truths: Sequence[Integer[np.ndarray, "H W"]], tolerance: float = 0.0025
+) -> float:
+    """`boundary_recall` of what all people drew: boundary pixels that have one of every other person's nearby.
+
+    People divide one image more finely than the next; what only some drew, a texture or a shadow, is left out here.
+    """
+    drawn = np.array([_boundary(truth, np.ones(truth.shape, bool)) for truth in truths])
+    wanted = drawn & np.all([_near(boundary, tolerance) for boundary in drawn], axis=0)
+    found = _near(_boundary(label_map, label_map != DROPPED), tolerance)
+    return float(np.mean([found[one].mean() if one.any() else 1.0 for one in wanted]))
+
+
+def _near(boundary: Bool[np.ndarray, "H W"], tolerance: float) -> Bool[np.ndarray, "H W"]:
+    """Pixels that have a boundary pixel nearby, as `boundary_recall` defines it."""
+    reach = round(tolerance * float(np.hypot(*boundary.shape)))
+    return ndimage.maximum_filter(boundary, 2 * reach + 1, mode="constant")
 
 
 def undersegmentation_error(label_map: UInt16[np.ndarray, "H W"], truth: Integer[np.ndarray, "H W"]) -> float:

@@ -143,8 +143,8 @@ def _job(shared: Path, paths: list[Path], ours: Ours) -> None:
         begin(job)
         with ShardWorker(job, "cpu") as worker:
             worker.run(0)  # its processes start meanwhile
-            _, seconds, _ = clocked(worker.run, 0)
-        print(f"the whole job: {len(paths) / seconds:.3f} images/s, {_memory('VmHWM'):.1f} GB")
+            _, seconds, memory = clocked(worker.run, 0)
+        print(f"the whole job: {len(paths) / seconds:.3f} images/s, {memory:.1f} GB beside the model")
         sums = dict.fromkeys(("read", "embed", "decode", "assign", "finish"), 0.0)
 
         def part(name: str, run: Callable[..., Any], *arguments: object) -> Any:

@@ -32,7 +32,7 @@ from partition.sources import read_sample
 from partition.superpixels import Grid, Slic
 
 BETAS = (4.0, 16.0, 64.0, 256.0, 1024.0)
-COMPACTNESS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
+COMPACTNESS = (5.0, 10.0, 20.0, 40.0, 80.0)
 
 
 class Measures(NamedTuple):
@@ -42,6 +42,7 @@ class Measures(NamedTuple):
     undersegmentation_error: float
     achievable_accuracy: float
     compactness: float
+    agreed_recall: float
     contour_density: float
     dropped_percent: float
     elements: float
@@ -114,7 +115,7 @@ def photographs(bsds: Path, split: str, images: int, size: int) -> Iterator[tupl
 
 def sweep_beta(image: np.ndarray, segmenter: SamSegmenter) -> dict[float, Partition]:
     """SAM's partition for each beta. The scores of its one iteration do not depend on beta: they are decoded once."""
-    s = segmenter.scores(segmenter.embed(image), query_grid(segmenter.config.grid))
+    s = segmenter.scores(segmenter.embed(image[None]), query_grid(segmenter.config.grid))
     partitions = {}
     for beta in BETAS:
         config = replace(segmenter.config, beta=beta, iterations=1)
@@ -174,7 +175,7 @@ def draw_plot(
         axes.set_xticks(list(beta), [f"{key:g}" for key in beta])
         axes.set(title=name.replace("_", " "), xlabel="beta")
     for axes, name in zip(
-        below, ("boundary_recall", "undersegmentation_error", "achievable_accuracy", "elements"), strict=True
+        below, ("boundary_recall", "agreed_recall", "undersegmentation_error", "achievable_accuracy"), strict=True
     ):
         for label, sweep, style in (("SAM, beta", beta, "C0o-"), ("SLIC, compactness", compactness, "C1s--")):
             density = [row.contour_density for row in sweep.values()]

@@ -207,6 +207,41 @@ def test_images_are_filtered_by_their_metadata_and_size(tmp_path: Path) -> None:
     assert [record.source_id for record in read(tmp_path / "out")] == ["good.png"]
 
 
+def test_odd_images_are_each_taken_or_named(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo = Image.effect_noise((80, 64), 90)
+    frames = [Image.new("P", (64, 64), colour) for colour in (1, 2)]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(np.full((64, 64), 40000, np.uint16)).save(folder / "deep.png")
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    photo.save(folder / "rotated.jpg", exif=exif)
+    Image.new("RGB", (1, 1)).save(folder / "point.png")
+    Image.new("RGB", (20000, 10)).save(folder / "line.png")
+    Image.new("F", (64, 64)).save(folder / "real.tif")
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("no image")
+    assert main([str(folder), str(tmp_path / "out"), *SMALL, "--segmenter", "grid"]) == 0
+    lines = manifest(tmp_path / "out")
+    assert {name for name, line in lines.items() if line["status"] == "written"} == {
+        "animated.gif",
+        "cmyk.jpg",
+        "deep.png",
+        "rotated.jpg",
+    }
+    reasons = {name: line["reason"] for name, line in lines.items() if line["status"] != "written"}
+    assert reasons == {
+        "empty.jpg": "the image file is empty",
+        "line.png": "shorter side below 16 pixels",
+        "point.png": "shorter side below 16 pixels",
+        "real.tif": "floating-point pixels: convert them to 8 or 16 bits first",
+        "text.png": "not an image, of an unknown kind, or damaged at its start",
+    }
+    assert {name for name, line in lines.items() if line["status"] == "filtered"} == {"line.png", "point.png"}
+
+
 def test_what_is_held_out_depends_on_the_name_alone(photos: Path, tmp_path: Path) -> None:
     command = ["--segmenter", "grid", "--held-out", "0.4", *SMALL]
     assert main([str(photos), str(tmp_path / "one"), *command]) == 0
@@ -410,15 +445,21 @@ def test_mobile_sam_partitions_a_photo_with_automatic_masks(
     image, inside = disc
     (tmp_path / "photos").mkdir()
     Image.fromarray(image).save(tmp_path / "photos" / "disc.png")
+    (tmp_path / "masks").mkdir()
+    corner = np.zeros((128, 128), np.uint8)
+    corner[:20, :20] = 1
+    Image.fromarray(corner).save(tmp_path / "masks" / "disc.png")
     checkpoint = str(shared_data / "weights" / "mobile_sam.pt")
     # With beta = 4 a pixel pays 0.25 for a pitch of this grid, as with the paper's 64 and 16 x 16.
-    small = ["--size", "128", "--grid", "4", "--beta", "4", "--checkpoint", checkpoint, "--masks", "auto"]
+    small = ["--size", "128", "--grid", "4", "--beta", "4", "--checkpoint", checkpoint]
+    small += ["--masks", "auto", str(tmp_path / "masks")]
     assert main([str(tmp_path / "photos"), str(tmp_path / "out"), *small]) == 0
     (record,) = read(tmp_path / "out")
     assert record.settings["segmenter"] == "mobile-sam"
     overlap = (record.object_masks & inside).sum((1, 2)) / (record.object_masks | inside).sum((1, 2))
     assert overlap.max() > 0.95
-    areas = list(record.object_masks.sum((1, 2)))
+    np.testing.assert_array_equal(record.object_masks[0], corner > 0)  # SAM's own follow what lies in files
+    areas = list(record.object_masks[1:].sum((1, 2)))
     assert areas == sorted(areas, reverse=True)
     # Elements keep to one side of the disc's edge.
     sides = np.zeros((16, 2), int)

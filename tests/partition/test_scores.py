@@ -14,6 +14,7 @@ from elements_jax.schema import DROPPED
 from partition.scores import (
     Scores,
     achievable_segmentation_accuracy,
+    agreed_boundary_recall,
     boundary_recall,
     compactness,
     contour_density,
@@ -84,6 +85,29 @@ def test_compactness_against_loops(pair: tuple[np.ndarray, np.ndarray]) -> None:
         perimeter = sum(side != label for y, x in pixels for side in sides(label_map, y, x))
         expected += len(pixels) * 4 * np.pi * len(pixels) / perimeter**2 if pixels else 0
     assert compactness(label_map) == pytest.approx(expected / label_map.size)
+
+
+@given(pairs(), st.data(), st.sampled_from([0.0, 0.2]))
+def test_agreed_boundary_recall_against_loops(
+    pair: tuple[np.ndarray, np.ndarray], data: st.DataObject, tolerance: float
+) -> None:
+    label_map, first = pair
+    truths = [first, data.draw(arrays.arrays(np.int64, first.shape, elements=st.integers(0, 2)))]
+    height, width = first.shape
+    reach = round(tolerance * (height**2 + width**2) ** 0.5)
+
+    def near(labels: np.ndarray, y: int, x: int, dropped: int | None) -> bool:
+        rows = range(max(0, y - reach), min(height, y + reach + 1))
+        columns = range(max(0, x - reach), min(width, x + reach + 1))
+        return any(is_boundary(labels, v, u, dropped) for v in rows for u in columns)
+
+    shares = []
+    for truth, other in (truths, truths[::-1]):
+        pixels = [(y, x) for y in range(height) for x in range(width) if is_boundary(truth, y, x, None)]
+        agreed = [pixel for pixel in pixels if near(other, *pixel, None)]
+        found = [pixel for pixel in agreed if near(label_map, *pixel, DROPPED)]
+        shares.append(len(found) / len(agreed) if agreed else 1)
+    assert agreed_boundary_recall(label_map, truths, tolerance) == pytest.approx(np.mean(shares))
 
 
 @given(pairs())
@@ -172,7 +196,7 @@ def test_a_dropped_seam_is_no_boundary() -> None:
 def test_the_mean_over_people() -> None:
     label_map = np.tile([0, 0, 1, 1], (4, 1)).astype(np.uint16)
     agree, differ, blank = label_map.astype(int), label_map.T.astype(int), np.zeros((4, 4), int)
-    expected = Scores((1 + 4 / 8 + 1) / 3, (0 + 16 / 16 + 0) / 3, (1 + 0.5 + 1) / 3, compactness(label_map))
+    expected = Scores((1 + 4 / 8 + 1) / 3, (0 + 16 / 16 + 0) / 3, (1 + 0.5 + 1) / 3, compactness(label_map), 1)
     assert score_partition(label_map, [agree, differ, blank]) == pytest.approx(expected)
 
 
