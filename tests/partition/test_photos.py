@@ -135,7 +135,7 @@ def palette_with_transparency() -> Image.Image:
         (encode(palette_with_transparency().crop((1, 0, 2, 1)), transparency=b"\xff\x00"), WHITE),
         (encode(Image.new("RGB", (1, 1), RED), transparency=RED), WHITE),
         (encode(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "tiff"), RED),
-        (encode(Image.new("YCbCr", (16, 16), (76, 85, 255)), "tiff"), RED),
+        (encode(Image.new("YCbCr", (16, 16), (76, 85, 255)), "tiff", compression="jpeg"), RED),
         (encode(Image.new("RGB", (1, 1), RED), "webp", lossless=True), RED),
         (encode(Image.new("RGB", (1, 1), RED), "bmp"), RED),
         (encode(Image.new("RGB", (64, 64), RED), "avif", quality=100), RED),
