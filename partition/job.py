@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,7 @@ class Job:
     image_format: Literal["jpeg", "png"] = "jpeg"
     """How images are stored: JPEG at quality 95; or PNG, which is exact, and better for small pictures."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Begin anew where another job has written this split."""
+    """Begin anew where another job, or this one with other settings or images, has written the split."""
     retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Do the shards again in which images failed."""
     engine: Literal["local", "beam"] = "local"
@@ -106,8 +106,13 @@ class Job:
         return manifest_path(self.out, self.split, number, len(self.shards))
 
     def unfinished(self) -> list[int]:
-        """Numbers of the shards that are still to be done."""
-        return [number for number in range(len(self.shards)) if not self.manifest_path(number).is_file()]
+        """Numbers of the shards that are still to be done: a file is missing."""
+
+        def finished(number: int) -> bool:
+            records = (self.records_path(number, split) for split in self.splits)
+            return all(path.is_file() for path in (self.manifest_path(number), *records))
+
+        return [number for number in range(len(self.shards)) if not finished(number)]
 
 
 _NOT_IN_RECORDS = {"source", "out", "overwrite", "retry_failed", "engine", "runner", "runner_options", "devices"}
@@ -146,13 +151,12 @@ def begin(job: Job) -> None:
     state = json.loads(json.dumps(state, default=str))
     path = job.out / f"job-{job.split}.json"
     before = json.loads(path.read_text()) if path.is_file() else None
-    if job.overwrite:
-        for old in _files(job):
+    if there := _files(job):
+        difference = _difference(before, state)
+        if difference and not job.overwrite:
+            raise ValueError(f"{there[0]} is there already, {difference}; --overwrite begins anew")
+        for old in there if difference or before is None else list(_stale(job, before, state)):
             old.unlink()
-    elif found := _files(job):
-        if before is None:
-            raise ValueError(f"{job.out}: {found[0].name} of another job is there already; --overwrite replaces it")
-        _compare(job, before, state)
     (job.out / "manifest").mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         file.write(json.dumps(state, indent=1, ensure_ascii=False).encode())
@@ -181,25 +185,28 @@ def finish(job: Job) -> dict[str, Any]:
 
 
 def _files(job: Job) -> list[Path]:
-    """What is there of the job's splits."""
+    """What is there of the job's splits; the manifests, which say that shards are finished, come first."""
     records = [path for split in job.splits for path in job.out.glob(f"{DATASET}-{split}.tfrecord-*")]
-    return sorted(records) + sorted((job.out / "manifest").glob(f"{job.split}-*-of-*.jsonl"))
+    return sorted((job.out / "manifest").glob(f"{job.split}-*-of-*.jsonl")) + sorted(records)
 
 
-def _compare(job: Job, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """What of the finished shards still holds. Raises ValueError where the job is another one than before."""
-    there = f"{job.out}: split {job.split!r} was begun"
+def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+    """Why a job cannot go on where the one before stopped, or nothing."""
+    if before is None:
+        return "made by another job"
     old, new = before["settings"], now["settings"]
-    if changed := [name for name in new if old.get(name) != new[name]]:
-        differ = ", ".join(f"{name} ({old.get(name)}, now {new[name]})" for name in changed)
-        raise ValueError(f"{there} with other settings: {differ}; --overwrite begins anew")
+    if changed := [f"{name} ({old.get(name)}, now {new[name]})" for name in new if old.get(name) != new[name]]:
+        return f"made with other settings: {', '.join(changed)}"
     if list(before["shards"]) != list(now["shards"]):
-        raise ValueError(
-            f"{there} from {len(before['shards'])} shards, of which {job.source} lacks some or has others now "
-            f"({len(now['shards'])}); --overwrite begins anew"
-        )
+        return f"made of other images ({len(before['shards'])} shards of them, now {len(now['shards'])})"
+    return ""
+
+
+def _stale(job: Job, before: dict[str, Any], now: dict[str, Any]) -> Iterator[Path]:
+    """Manifests of shards that are to be done again: their file has another size now, or they have failures."""
     for number, (name, size) in enumerate(now["shards"].items()):
         path = job.manifest_path(number)
-        failed = job.retry_failed and path.is_file() and any(o.status == "failed" for o in read_manifest(path))
-        if before["shards"][name] != size or failed:
-            path.unlink(missing_ok=True)
+        if path.is_file():
+            failed = job.retry_failed and any(outcome.status == "failed" for outcome in read_manifest(path))
+            if failed or before["shards"][name] != size:
+                yield path

@@ -121,15 +121,15 @@ def test_the_same_command_does_only_what_is_not_there(
     assert main(command) == 0
     before = contents(out)
     times = {path: path.stat().st_mtime_ns for path in out.glob("*.tfrecord-*")}
-    removed = out / "manifest" / "train-00002-of-00006.jsonl"
-    removed.unlink()
+    (out / "manifest" / "train-00002-of-00006.jsonl").unlink()
+    (out / "elements-train.tfrecord-00004-of-00006").unlink()
     (out / ".elements-train.tfrecord-00002-of-00006.1.unfinished").write_bytes(b"half a rec")
     capsys.readouterr()
-    assert main(command) == 0
-    assert "5 of 6 shards are there already" in capsys.readouterr().out
+    assert main([*command, "--overwrite"]) == 0  # it is the same job, and so nothing is to be overwritten
+    assert "4 of 6 shards are there already" in capsys.readouterr().out
     assert contents(out) == before
     again = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
-    assert again == {out / "elements-train.tfrecord-00002-of-00006"}
+    assert again == {out / f"elements-train.tfrecord-0000{number}-of-00006" for number in (2, 4)}
 
 
 def test_failed_images_are_tried_again_on_request(photos: Path, tmp_path: Path) -> None:
@@ -153,11 +153,11 @@ def test_a_job_goes_on_only_with_its_own_settings_and_images(
     before = contents(out)
     assert main([*command, "--filters.min-side", "65"]) == 1
     error = capsys.readouterr().err
-    assert "split 'train' was begun with other settings: filters" in error
+    assert "train-00000-of-00001.jsonl is there already, made with other settings: filters" in error
     assert "--overwrite begins anew" in error
     (photos / "new.png").write_bytes((photos / "scene-0000000.png").read_bytes())
     assert main(command) == 1
-    assert "has others now" in capsys.readouterr().err
+    assert "made of other images" in capsys.readouterr().err
     assert contents(out) == before
     assert main([*command, "--overwrite"]) == 0
     assert "new.png" in manifest(out)
