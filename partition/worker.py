@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,8 +67,9 @@ class ShardWorker:
         self.job = job
         kind, self._segmenter = make_segmenter(job.segmenter, job.checkpoint, job.config, device, job.precision)
         self._batch = job.batch or (1 if device == "cpu" else 8)
-        self._load = partial(load, job=job)
-        self._finish = partial(finish, job=job, settings=record_settings(job.config, kind))
+        settings_only = replace(job)  # the list of all shards does not go to the processes with every image
+        self._load = partial(load, job=settings_only)
+        self._finish = partial(finish, job=settings_only, settings=record_settings(job.config, kind))
         self._pool: Executor
         if job.workers == 1:
             self._pool = ThreadPoolExecutor(1)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from elements_jax.schema import DROPPED, Record
 from partition import worker
 from partition.__main__ import main
 from partition.filters import is_held_out
+from partition.job import Job
 
 SMALL = ["--size", "64", "--grid", "8", "--image-format", "png", "--workers", "1"]
 
@@ -173,7 +175,8 @@ def test_records_without_their_job_are_not_overwritten(
     command = [str(photos), str(out), *SMALL, "--segmenter", "grid", "--held-out", "0.5"]
     assert main(command) == 1
     assert (
-        "elements-val.tfrecord-00000-of-00002 of another job is there already; --overwrite" in capsys.readouterr().err
+        "elements-val.tfrecord-00000-of-00002 is there already, made by another job; --overwrite"
+        in capsys.readouterr().err
     )
     assert main([*command, "--overwrite"]) == 0
     assert not of_another_job.exists()
@@ -300,6 +303,14 @@ def test_a_tar_that_was_cut_is_done_again_once_it_is_whole(photos: Path, tmp_pat
     assert [record.source_id for record in records] == [*(f"00000/{key}" for key in images), "00001/000000009"]
     assert records[0].caption == "about 000000000"
     assert all(line["status"] == "written" for line in manifest(tmp_path / "out").values())
+
+
+def test_what_goes_to_the_processes_with_every_image_is_small(tmp_path: Path) -> None:
+    (tmp_path / "photos.txt").write_text("\n".join(f"{number:09d}.jpg" for number in range(100_000)))
+    job = Job(str(tmp_path / "photos.txt"), tmp_path / "out", segmenter="grid", workers=1)
+    assert len(job.shards) == 100
+    with worker.ShardWorker(job, "cpu") as one:
+        assert len(pickle.dumps((one._load, one._finish))) < 10_000
 
 
 def processes_of(session: int) -> list[int]:
