@@ -238,7 +238,7 @@ def _read(
     from partition.config import PartitionConfig
     from partition.elements import partition_image
     from partition.photos import read_photo
-    from partition.sources import read_sample
+    from partition.samples import read_sample
     from partition.worker import make_segmenter
 
     elements = pipeline.config.elements

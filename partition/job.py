@@ -16,7 +16,8 @@ from partition.config import PartitionConfig, Precision
 from partition.filters import Filters
 from partition.manifest import manifest_path, read_manifest, summarise
 from partition.masks import MaskFilter, MaskSource, mask_source
-from partition.sources import Shard, plan
+from partition.samples import Shard
+from partition.sources import plan
 from partition.tfds_metadata import write_metadata
 
 SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"]

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from PIL import Image
 
-from partition.sources import SUFFIXES
+from partition.samples import SUFFIXES
 
 
 @dataclass(frozen=True)

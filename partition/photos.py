@@ -10,7 +10,7 @@ from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from partition.masks import DEFAULT_FILTER, MaskFilter, MaskSource
-from partition.sources import Sample
+from partition.samples import Sample
 
 
 @dataclass(frozen=True, eq=False)

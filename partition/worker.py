@@ -24,7 +24,7 @@ from partition.filters import is_held_out
 from partition.job import HELD_OUT, Job, SegmenterName
 from partition.manifest import Outcome, write_manifest
 from partition.photos import Photo, read_photo
-from partition.sources import Failure, Sample
+from partition.samples import Failure, Sample
 from partition.superpixels import Grid, Slic
 
 In = TypeVar("In")

@@ -29,7 +29,7 @@ from partition.job import Job, begin
 from partition.photos import read_photo
 from partition.point_decoder import decode_points
 from partition.sam import SamSegmenter, affinity, load_sam
-from partition.sources import read_sample
+from partition.samples import read_sample
 from partition.worker import Segmented, ShardWorker, finish, load, record_settings
 
 CONFIG = PartitionConfig()

@@ -27,8 +27,8 @@ from partition.elements import Partition, partition_image
 from partition.photos import crop_labels, read_photo
 from partition.picture import draw_partition
 from partition.sam import SamSegmenter, load_sam
+from partition.samples import read_sample
 from partition.scores import contour_density, read_truths, score_partition
-from partition.sources import read_sample
 from partition.superpixels import Grid, Slic
 
 BETAS = (4.0, 16.0, 64.0, 256.0, 1024.0)

@@ -15,7 +15,7 @@ from partition.config import PartitionConfig
 from partition.elements import partition_image
 from partition.photos import read_photo
 from partition.sam import SamSegmenter
-from partition.sources import read_sample
+from partition.samples import read_sample
 
 
 def upsample(s: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,7 +10,7 @@ from partition.config import PartitionConfig
 from partition.elements import partition_image
 from partition.photos import read_photo
 from partition.sam import SamSegmenter
-from partition.sources import read_sample
+from partition.samples import read_sample
 
 
 @pytest.mark.slow

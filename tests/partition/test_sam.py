@@ -15,7 +15,7 @@ from partition.masks import MaskFilter
 from partition.photos import read_photo
 from partition.point_decoder import decode_points
 from partition.sam import ObjectMasks, SamSegmenter, affinity, build_mobile_sam, detect_kind, load_sam
-from partition.sources import read_sample
+from partition.samples import read_sample
 from partition.tiny_vit import WindowAttention
 
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from elements_jax.records import write_tfrecord
 from elements_jax.schema import Record
-from partition.sources import Failure, Sample, Shard, TarShard, plan, read_sample
+from partition.samples import Failure, Sample, Shard, read_sample
+from partition.sources import plan
+from partition.tar_shards import TarShard
 from partition.tfds_metadata import write_metadata
 
 

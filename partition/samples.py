@@ -1,0 +1,101 @@
+"""An image as it lies in a source, and what a shard of a source is."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+"""Of the files that are images. A caption ends in .txt, metadata in .json."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of a source as it lies there, not yet decoded."""
+
+    source_id: str
+    """Unique in the source, and the same in every run: a path without what differs between machines."""
+    encoded: bytes
+    """The image file."""
+    caption: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The JSON beside the image, such as img2dataset's; empty if there is none."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be read, an image or the rest of a shard, and why."""
+
+    source_id: str
+    reason: str
+
+
+class Shard(Protocol):
+    """A part of a source that is read at one go. Small, and can be pickled."""
+
+    @property
+    def name(self) -> str:
+        """Names the shard for people; another name means other images."""
+
+    @property
+    def count(self) -> int | None:
+        """Number of its images; None where only reading it tells."""
+
+    @property
+    def bytes(self) -> int | None:
+        """Size of its file; None where it is not one file."""
+
+    def samples(self) -> Iterator[Sample | Failure]:
+        """Its images in order, each with what lies beside it."""
+
+
+def read_sample(path: Path, source_id: str) -> Sample:
+    """The photograph at `path` with the caption (STEM.txt) and the metadata (STEM.json) beside it, if any.
+
+    Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object.
+    """
+    beside = [file for file in (path.with_suffix(".txt"), path.with_suffix(".json")) if file.is_file()]
+    return assemble(source_id, [(file.name, file.read_bytes()) for file in (path, *beside)])
+
+
+def assemble(source_id: str, files: Sequence[tuple[str, bytes]]) -> Sample:
+    """A sample from the names and contents of its files. Raises ValueError naming those that do not fit."""
+
+    def ending_in(*suffixes: str) -> list[tuple[str, bytes]]:
+        return [(name, content) for name, content in files if name.lower().endswith(suffixes)]
+
+    images, texts, objects = ending_in(*SUFFIXES), ending_in(".txt"), ending_in(".json")
+    if len(images) != 1 or len(texts) > 1 or len(objects) > 1:
+        names = ", ".join(name for name, _ in files)
+        raise ValueError(f"expected one image and at most one .txt and one .json, got {names}")
+    metadata: dict[str, Any] = {}
+    for name, content in objects:
+        try:
+            metadata = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{name}: not JSON: {error}") from error
+        if not isinstance(metadata, dict):
+            raise ValueError(f"{name}: expected a JSON object, got {type(metadata).__name__}")
+    caption = metadata.get("caption")  # img2dataset's, which may be null
+    for name, content in texts:
+        try:
+            caption = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: not UTF-8 text: {error}") from error
+    text = caption.strip() if isinstance(caption, str) else ""
+    text = text.encode(errors="replace").decode()  # JSON may hold half a character, which no record can
+    return Sample(source_id, images[0][1], text, metadata)
+
+
+def as_source_id(path: str) -> str:
+    """A path as text: never absolute, and what is not UTF-8 in it escaped."""
+    return path.lstrip("/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def cut(count: int, shard_size: int) -> list[tuple[int, int]]:
+    """First and last (exclusive) of each shard: as few shards as can be, as even as can be."""
+    shards = -(-count // shard_size)
+    edges = [count * shard // shards for shard in range(shards + 1)]
+    return list(pairwise(edges))
