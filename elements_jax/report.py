@@ -114,15 +114,17 @@ def report_edits(report: Report, pipeline: ElementsPipeline, records: Sequence[R
     report.text(
         "p",
         "Share of edits whose result is nearer to the true edited scene, in the edited region, than both the unedited "
-        "picture and plain pixel copy-paste are; and the median mean squared errors there.",
+        "picture and plain pixel copy-paste are; and the median mean squared errors there. Both leave the object where it "
+        "was: what a share is worth shows the flat picture in the input's mean colour.",
     )
     rows = [
-        [name, str(s.count), f"{s.share_won:.1%}", f"{s.ours:.4f}", f"{s.unedited:.4f}", f"{s.pasted:.4f}"]
+        [name, str(s.count), f"{s.share_won:.1%}", f"{s.share_won_by_flat:.1%}"]
+        + [f"{error:.4f}" for error in (s.ours, s.unedited, s.pasted, s.flat)]
         for name, s in score(cases, results).items()
     ]
-    head = ["edit", "count", "share won", "ours", "unedited", "pixel copy-paste"]
+    head = ["edit", "count", "share won", "by a flat picture", "ours", "unedited", "pixel copy-paste", "flat picture"]
     report.table(head, rows)
-    print("\n".join("  ".join(f"{cell:>12}" for cell in row) for row in [head, *rows]))
+    print("\n".join("  ".join(f"{cell:>17}" for cell in row) for row in [head, *rows]))
     print("  ".join(f"{name}: {value:.2f} dB" for name, value in mean.items()))
 
     for i, (case, result) in enumerate(zip(cases[: 3 * SHOWN], results, strict=False)):

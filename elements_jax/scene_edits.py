@@ -103,20 +103,27 @@ def psnr(picture: UInt8[np.ndarray, "H W 3"], truth: UInt8[np.ndarray, "H W 3"])
 
 @dataclass(frozen=True)
 class Score:
-    """Of one kind of edit: the share won, and the median errors, of ours and of the baselines."""
+    """Of one kind of edit: the share won, and the median errors, of ours and of the baselines.
+
+    Won is what is nearer to the truth than both the unedited picture and pixel copy-paste. Both leave the object where
+    it was, so the flat picture in the mean colour of the input shows what a share is worth.
+    """
 
     count: int
-    share_won: float  # nearer to the truth than both the unedited picture and pixel copy-paste
+    share_won: float
+    share_won_by_flat: float
     ours: float
     unedited: float
     pasted: float
+    flat: float
 
 
 def score(cases: Sequence[EditCase], results: Sequence[UInt8[np.ndarray, "H W 3"]]) -> dict[str, Score]:
     """Scores by kind of edit, resizes split into shrinking and enlarging, and of all together."""
-    rows: dict[str, list[tuple[float, float, float]]] = {}
+    rows: dict[str, list[list[float]]] = {}
     for case, result in zip(cases, results, strict=True):
-        errors = region_error(result, case), region_error(case.image, case), region_error(case.pasted, case)
+        flat = np.broadcast_to(case.image.mean((0, 1)).astype(np.uint8), case.image.shape)
+        errors = [region_error(picture, case) for picture in (result, case.image, case.pasted, flat)]
         for name in (kind(case.edit), "all"):
             rows.setdefault(name, []).append(errors)
     return {name: _score(np.array(errors)) for name, errors in sorted(rows.items(), key=lambda row: row[0] == "all")}
@@ -129,7 +136,7 @@ def kind(edit: scenes.Edit) -> str:
     return "shrink" if edit.scale < 1 else "enlarge"
 
 
-def _score(errors: Float[np.ndarray, "n 3"]) -> Score:
-    ours, unedited, pasted = errors.T
-    medians = np.median(errors, axis=0).tolist()
-    return Score(len(errors), float(np.mean((ours < unedited) & (ours < pasted))), *medians)
+def _score(errors: Float[np.ndarray, "n 4"]) -> Score:
+    ours, unedited, pasted, flat = errors.T
+    shares = (float(np.mean((error < unedited) & (error < pasted))) for error in (ours, flat))
+    return Score(len(errors), *shares, *np.median(errors, axis=0).tolist())

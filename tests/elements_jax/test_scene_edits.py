@@ -57,6 +57,11 @@ def test_score_counts_wins_over_both_baselines():
     assert scores["delete"].share_won == 0.5
     assert scores["all"] == scores["delete"]
     assert scores["delete"].unedited == scores["delete"].pasted  # pixel editing leaves the source where it is
+    flat = [np.ones_like(case.image) * case.image.mean((0, 1)).astype(np.uint8) for case in cases]
+    errors = [region_error(picture, case) for picture, case in zip(flat, cases, strict=True)]
+    assert scores["delete"].flat == np.median(errors)
+    unedited = [region_error(case.image, case) for case in cases]
+    assert scores["delete"].share_won_by_flat == np.mean(np.less(errors, unedited))
 
 
 def test_errors_are_zero_for_the_truth_and_in_the_region_alone():
