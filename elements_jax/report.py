@@ -114,8 +114,8 @@ def report_edits(report: Report, pipeline: ElementsPipeline, records: Sequence[R
     report.text(
         "p",
         "Share of edits whose result is nearer to the true edited scene, in the edited region, than both the unedited "
-        "picture and plain pixel copy-paste are; and the median mean squared errors there. Both leave the object where it "
-        "was: what a share is worth shows the flat picture in the input's mean colour.",
+        "picture and plain pixel copy-paste are; and the median mean squared errors there. Both leave the object where "
+        "it was: what a share is worth shows the flat picture in the input's mean colour.",
     )
     rows = [
         [name, str(s.count), f"{s.share_won:.1%}", f"{s.share_won_by_flat:.1%}"]
