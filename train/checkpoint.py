@@ -16,11 +16,11 @@ DIFFERENCES_SHOWN = 5  # arrays that an error names
 class Checkpoints:
     """The checkpoints of one run, written in the background; use as a context manager, which waits for the last."""
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int, keep_every: int | None = None):
         self.directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()},
         )
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import pkgutil
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,15 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
     )
     try:
-        run(chosen.stage, job)
-    except (OSError, ValueError) as error:
+        step = run(chosen.stage, job)
+    except (OSError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if step < job.train.steps:
+        print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
+        return 128 + signal.SIGTERM
     return 0
 
 
-def run(stage: str, job: Job) -> None:
-    """Run one stage of training."""
+def run(stage: str, job: Job) -> int:
+    """Run one stage of training. Returns the step that it ended with."""
     prefer_own_convolutions()
     from train.autoencoder import AutoencoderStage
     from train.data import require_fit
@@ -100,4 +104,5 @@ def run(stage: str, job: Job) -> None:
             made = DiffusionStage(job.config, train, job.model)
         case _:
             raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
-    fit(made, job.train, job.data, job.model / "runs" / stage)
+    state = fit(made, job.train, job.data, job.model / "runs" / stage)
+    return int(state["step"])

@@ -15,6 +15,8 @@ class TrainConfig:
     """Updates of the parameters in the whole run."""
     batch_size: int
     """Images in an update, over all devices."""
+    accumulate: int = 1
+    """Parts of the batch whose gradients are computed one by one and averaged: less memory, the same update."""
     learning_rate: float
     """Peak of the learning rate (AdamW)."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -29,6 +31,11 @@ class TrainConfig:
     """Steps over which the learning rate rises linearly from zero (no figure in the paper)."""
     clip_norm: float = 1.0
     """The gradient is scaled down to this global norm where it exceeds it (no figure in the paper)."""
+    first_moment: Literal["float32", "bfloat16"] = "float32"
+    """How AdamW's first moment is stored; in bfloat16 it takes half the memory."""
+    skips_in_a_row: int = 10
+    """Updates that may follow each other with a loss or gradient that is not finite; they are skipped. One more stops
+    the run."""
     ema_decay: float = 0.9999
     """Decay of the averaged parameters, the ones exported; starts lower: min(decay, (1 + step) / (10 + step))."""
     seed: int = 0
@@ -43,6 +50,8 @@ class TrainConfig:
     """Steps between checkpoints; each also exports the averaged parameters to the model folder."""
     keep: int = 2
     """Checkpoints kept; older ones are deleted."""
+    keep_every: int | None = None
+    """Of older checkpoints, those whose step is a multiple of this are kept for good."""
     workers: int = 0
     """Processes that read and decode records; 0 reads in the training process."""
     data_parallel: int = -1

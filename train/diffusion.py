@@ -49,12 +49,11 @@ class DiffusionStage:
         posterior_key, time_key, noise_key, condition_key, element_key = jax.vmap(
             lambda key: jax.random.split(key, 5), out_axes=1
         )(keys)
-        image, label_map = to_float(batch["image"]), batch["label_map"]
-        if self.train.random_partition:
-            label_map = other_example(label_map, 1)
+        image = to_float(batch["image"])
+        label_map = batch["other_label_map" if self.train.random_partition else "label_map"]
         dropped = dropped_elements(
             label_map,
-            other_example(batch["object_mask"], -1),
+            batch["other_object_mask"],
             element_key,
             probability=self.train.element_dropout,
             num_elements=self.model.elements.num_elements,

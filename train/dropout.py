@@ -5,11 +5,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from train.config import DiffusionTrainConfig
+from train.stage import Batch
 
 
 def other_example(array: Shaped[Array, "B *rest"], shift: int) -> Shaped[Array, "B *rest"]:
     """For each example what belongs to the one `shift` places before it, around the batch."""
     return jnp.roll(array, shift, axis=0)
+
+
+def pair(batch: Batch) -> Batch:
+    """Lay beside every example what stage 2 takes of another one, of the whole batch, which may be divided then.
+
+    Adds `other_label_map`, for random partition, and `other_object_mask`, for image element dropout (Section 3.3).
+    """
+    return batch | {
+        "other_label_map": other_example(batch["label_map"], 1),
+        "other_object_mask": other_example(batch["object_mask"], -1),
+    }
 
 
 def touched_elements(

@@ -16,22 +16,25 @@ from train import sharding
 from train.checkpoint import Checkpoints
 from train.config import TrainConfig
 from train.data import dataset
+from train.dropout import pair
 from train.metrics import Log
 from train.pictures import grid
+from train.preemption import Preemption
 from train.stage import Batch, Stage, example_keys, psnr
 from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import make_step
 
 
 def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
-    """Train `stage` on the records of a folder until `train.steps`; returns the state at the end.
+    """Train `stage` on the records of a folder until `train.steps`, or SIGTERM; returns the state at the end.
 
     The folder `run` receives checkpoints, TensorBoard's events, and sample grids as PNG; the stage exports its averaged
     parameters to its own folder with every checkpoint.
     """
     mesh = sharding.make_mesh(train.data_parallel, train.fsdp)
-    if train.batch_size % mesh.size:
-        raise ValueError(f"batch_size={train.batch_size} cannot be split over {mesh.size} devices")
+    if train.batch_size % (mesh.size * train.accumulate):
+        parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
+        raise ValueError(f"batch_size={train.batch_size} cannot be split over {mesh.size} devices{parts}")
     init_key, step_key, held_out_key = jax.random.split(jax.random.key(train.seed), 3)
     optimizer = make_optimizer(train)
     shapes = abstract_state(stage, optimizer)
@@ -51,7 +54,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
 
     @jax.jit
     def evaluate(params, frozen, batch, keys):
-        loss, metrics = stage.loss(params, frozen, batch, keys)
+        loss, metrics = stage.loss(params, frozen, pair(batch), keys)
         shown = {name: array[: train.sample_count] for name, array in batch.items()}
         pictures = stage.pictures(params, frozen, shown, keys[: train.sample_count])
         return metrics | {"loss": loss, "sample_psnr": psnr(pictures["reconstruction"], pictures["input"])}, pictures
@@ -73,7 +76,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
     step_key = jax.device_put(step_key, replicated)
     with (
         closing(batches("train", shuffle=True)) as iterator,
-        Checkpoints(run / "checkpoints", train.keep) as checkpoints,
+        Checkpoints(run / "checkpoints", train.keep, train.keep_every) as checkpoints,
     ):
         like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
         state = checkpoints.restore(like, iterator)
@@ -85,7 +88,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
         first = int(state["step"])
         if first >= train.steps:
             stage.export(state["ema"], frozen, held_out, held_out_keys)
-        with Log(run, first, train) as log:
+        with Log(run, first, train) as log, Preemption() as preempted:
             for now in range(first + 1, train.steps + 1):
                 batch = put(next(iterator))
                 with jax.transfer_guard("disallow"):
@@ -97,7 +100,10 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
                     picture = grid({name: pictures[name] for name in stage.rows})  # jit sorts names
                     figures = {name: float(value) for name, value in figures.items()}
                     log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
-                if now % train.checkpoint_every == 0 or last:
+                ends = last or preempted(now)
+                if now % train.checkpoint_every == 0 or ends:
                     checkpoints.save(state, iterator)
                     stage.export(state["ema"], frozen, held_out, held_out_keys)
+                if ends:
+                    break
     return state

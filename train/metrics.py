@@ -22,6 +22,7 @@ class Log:
         self._unread: Metrics | None = None
         self._window: list[dict[str, float]] = []
         self._clock: float | None = None
+        self._skips = 0  # updates in a row
 
     def __enter__(self) -> "Log":
         return self
@@ -31,6 +32,8 @@ class Log:
 
     def step(self, step: int, metrics: Metrics) -> None:
         """Take in the figures of a step that has been started; waits for the step before it alone.
+
+        Raises FloatingPointError after too many updates in a row that were skipped.
 
         So the host prepares a step while the device runs another, and never runs further ahead than one.
         """
@@ -42,15 +45,26 @@ class Log:
 
     def _read(self) -> None:
         if self._unread is not None:
-            self._window.append(jax.device_get(self._unread))
+            self._window.append(figures := jax.device_get(self._unread))
             self._unread = None
+            self._skips = self._skips + 1 if figures["skipped"] else 0
+            if self._skips > self._train.skips_in_a_row:
+                raise FloatingPointError(
+                    f"{self._skips} updates in a row had a loss or gradient that is not finite (loss "
+                    f"{figures['loss']:.4g}, norm of the gradient {figures['gradient_norm']:.4g}); the parameters are "
+                    "those from before: they need a lower learning rate, or the data are damaged"
+                )
         if self._clock is None and self._window:
             self._clock = time.monotonic()  # starts after the first step, which compiles
             self._timed_from = len(self._window)
 
     def _report(self, step: int) -> None:
-        means = {name: float(np.mean([figures[name] for figures in self._window])) for name in self._window[0]}
+        kept = [figures for figures in self._window if not figures["skipped"]] or self._window
+        means = {name: float(np.mean([figures[name] for figures in kept])) for name in kept[0]}
+        means["skipped"] = float(np.mean([figures["skipped"] for figures in self._window]))
         line = f"step {step}/{self._train.steps}  loss {means['loss']:.4g}"
+        if means["skipped"]:
+            line += f"  {means['skipped']:.0%} skipped"
         if "psnr" in means:
             line += f"  psnr {means['psnr']:.2f}"
         timed = len(self._window) - self._timed_from

@@ -39,7 +39,10 @@ class Stage(Protocol):
     def loss(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Mean loss over the batch and further figures. `keys` holds one key for each example."""
+        """Mean loss over a paired batch (`dropout.pair`), or a part of one, and further figures.
+
+        `keys` holds one key for each example.
+        """
 
     def pictures(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]

@@ -37,7 +37,9 @@ def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
     """AdamW behind a bound on the gradient's norm."""
     return optax.chain(
         optax.clip_by_global_norm(train.clip_norm),
-        optax.adamw(learning_rate(train), *train.betas, weight_decay=train.weight_decay),
+        optax.adamw(
+            learning_rate(train), *train.betas, weight_decay=train.weight_decay, mu_dtype=jnp.dtype(train.first_moment)
+        ),
     )
 
 

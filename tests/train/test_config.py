@@ -14,8 +14,19 @@ from train.state import learning_rate
 def jobs(monkeypatch):
     """What the command line asked for, instead of doing it."""
     asked = []
-    monkeypatch.setattr(cli, "run", lambda stage, job: asked.append((stage, job)))
+
+    def run(stage, job):
+        asked.append((stage, job))
+        return job.train.steps
+
+    monkeypatch.setattr(cli, "run", run)
     return asked
+
+
+def test_a_run_that_was_told_to_end_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "run", lambda stage, job: 7)
+    assert cli.main(["vae", "tiny", "--data", "records", "--model", "model"]) == 143  # as of a process ended by SIGTERM
+    assert "after step 7, which is saved" in capsys.readouterr().out
 
 
 def test_the_command_line_takes_a_preset_as_it_is(jobs):

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +22,7 @@ from train.checkpoint import Checkpoints
 from train.config import TrainConfig
 from train.data import dataset
 from train.loop import fit
+from train.state import abstract_state, make_optimizer
 
 CONFIG = TrainConfig(
     steps=60,
@@ -44,13 +46,13 @@ from train import metrics
 from train.autoencoder import AutoencoderStage
 from train.loop import fit
 
-records, folder, killed_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+records, folder, killed_at, number_of_signal = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 took_in = metrics.Log.step
 
 def step(log, number, figures):
     took_in(log, number, figures)
     if number == killed_at:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number_of_signal)
 
 metrics.Log.step = step
 train = dataclasses.replace(CONFIG, steps=ENDS_AT, checkpoint_every=4)
@@ -59,10 +61,10 @@ state = fit(AutoencoderStage(SMALL, folder), train, records, folder / "run")
 """
 
 
-def run(records: Path, folder: Path, killed_at: int = -1) -> int:
-    """Run in a process of its own, which kills itself at a step; returns the exit code."""
+def run(records: Path, folder: Path, killed_at: int = -1, by: signal.Signals = signal.SIGKILL) -> int:
+    """Run in a process of its own, which sends itself a signal at a step; returns the exit code."""
     root = Path(__file__).parents[2]  # where `python -c` finds `tests` and the packages
-    arguments = [sys.executable, "-c", RUN, str(records), str(folder), str(killed_at)]
+    arguments = [sys.executable, "-c", RUN, str(records), str(folder), str(killed_at), str(int(by))]
     return subprocess.run(arguments, env=os.environ | {"JAX_PLATFORMS": "cpu"}, cwd=root, check=False).returncode
 
 
@@ -82,6 +84,51 @@ def test_a_run_killed_and_restarted_ends_with_the_same_bits(records, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restarted, expected)
     for name in ("elements/encoder.safetensors", "elements/decoder.safetensors"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+
+def test_a_run_that_gets_notice_of_its_end_saves_its_last_step(records, tmp_path):
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    assert run(records, whole) == 0
+    assert run(records, ended, KILLED_AT, by=signal.SIGTERM) == 0
+    assert committed(ended)[-1] == KILLED_AT
+    assert run(records, ended) == 0
+    expected, restarted = (pickle.loads((folder / "state.pickle").read_bytes()) for folder in (whole, ended))
+    jax.tree.map(np.testing.assert_array_equal, restarted, expected)
+
+
+def test_a_run_whose_loss_is_not_finite_skips_and_then_stops(small, records, tmp_path, capsys):
+    class Diverging(AutoencoderStage):
+        """The loss of some batches is not a number."""
+
+        def loss(self, params, frozen, batch, keys):
+            loss, metrics = super().loss(params, frozen, batch, keys)
+            return jnp.where(jnp.isin(batch["index"] // 8, self.bad).any(), jnp.nan, loss), metrics
+
+    train = dataclasses.replace(CONFIG, steps=6, log_every=3, skips_in_a_row=2)
+    stage = Diverging(small, tmp_path / "model")
+    stage.bad = jnp.array([1, 3, 4])  # batches, and so steps, counted from zero
+    state = fit(stage, train, records, tmp_path / "run")
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert int(state["opt_state"][1][0].count) == 3  # of 6 steps
+    shown = capsys.readouterr().out
+    assert re.findall(r"(\d+)% skipped", shown) == ["33", "67"]
+    assert "step 6/6  loss nan" not in shown
+    stage.bad = jnp.array([2, 3, 4])
+    with pytest.raises(FloatingPointError, match="3 updates in a row"):
+        fit(stage, train, records, tmp_path / "another")
+
+
+def test_some_checkpoints_are_kept_for_good(small, records, tmp_path):
+    train = dataclasses.replace(CONFIG, steps=8, checkpoint_every=1, keep=2, keep_every=3)
+    fit(AutoencoderStage(small, tmp_path), train, records, tmp_path / "run")
+    assert committed(tmp_path) == [3, 6, 7, 8]
+
+
+def test_the_first_moment_is_stored_as_asked(small, tmp_path):
+    train = dataclasses.replace(CONFIG, first_moment="bfloat16")
+    adam = abstract_state(AutoencoderStage(small, tmp_path), make_optimizer(train))["opt_state"][1][0]
+    assert {leaf.dtype for leaf in jax.tree.leaves(adam.mu)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(adam.nu)} == {jnp.dtype("float32")}
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +217,6 @@ def test_the_batch_must_split_over_the_devices(small, records, tmp_path, monkeyp
     monkeypatch.setattr("train.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 3}))
     with pytest.raises(ValueError, match="batch_size=8 cannot be split over 3 devices"):
         fit(AutoencoderStage(small, tmp_path), CONFIG, records, tmp_path / "run")
+    monkeypatch.setattr("train.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 4}))
+    with pytest.raises(ValueError, match="batch_size=8 cannot be split over 4 devices in 4 parts"):
+        fit(AutoencoderStage(small, tmp_path), dataclasses.replace(CONFIG, accumulate=4), records, tmp_path / "run")

@@ -81,38 +81,40 @@ class Regression:  # of two layers, with noise drawn for each example
         return jnp.mean((hidden @ params["out"] + params["bias"] - batch["x"][:, :4]) ** 2), {}
 
 sharding.SMALL = 64  # so that there is something to split
-devices, data, fsdp = map(int, sys.argv[1:4])
+devices, data, fsdp, accumulate = map(int, sys.argv[1:5])
 jax.config.update("jax_num_cpu_devices", devices)
-train = TrainConfig(steps=9, batch_size=16, learning_rate=1e-2, warmup=1)
+train = TrainConfig(steps=9, batch_size=16, learning_rate=1e-2, warmup=1, accumulate=accumulate)
 stage, optimizer, mesh = Regression(), make_optimizer(train), sharding.make_mesh(data, fsdp)
 layout = sharding.shardings(abstract_state(stage, optimizer), mesh)
 state = jax.jit(lambda key: init_state(stage, optimizer, key, {}), out_shardings=layout)(jax.random.key(0))
 specs = {name: str(leaf.sharding.spec) for name, leaf in state["params"].items()}
 step = jax.jit(make_step(stage, optimizer, train), out_shardings=(layout, None), donate_argnums=0)
 batch = {"x": np.random.default_rng(0).random((16, 8), np.float32), "index": np.arange(16, dtype=np.int32)}
+batch |= dict.fromkeys(("label_map", "object_mask"), np.zeros((16, 1, 1), np.int32))  # which this stage does not read
 batch = jax.device_put(batch, sharding.over_batch(mesh))
 losses = []
 for _ in range(5):
     state, metrics = step(state, {}, batch, jax.random.key(1))
     losses.append(float(metrics["loss"]))
 draws = jax.jit(lambda index: normal(example_keys(jax.random.key(1), 4, index), (8,)))(batch["index"])
-with open(sys.argv[4], "wb") as file:
+with open(sys.argv[5], "wb") as file:
     pickle.dump((losses, np.asarray(draws), specs), file)
 """
 
 
-def test_another_mesh_draws_the_same_numbers_and_learns_the_same(tmp_path):
+def test_another_mesh_and_accumulation_draw_the_same_numbers_and_learn_the_same(tmp_path):
     found = []
-    for devices, data, fsdp in ((1, 1, 1), (4, 2, 2)):
-        out = tmp_path / f"{devices}.pickle"
+    for devices, data, fsdp, accumulate in ((1, 1, 1, 1), (1, 1, 1, 4), (4, 2, 2, 1), (4, 2, 2, 2)):
+        out = tmp_path / f"{devices}-{accumulate}.pickle"
         # Without PJRT_NPROC, collectives of many fake devices on few cores can wait for each other for ever.
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16"}
-        arguments = [devices, data, fsdp, out]
+        arguments = [devices, data, fsdp, accumulate, out]
         root = Path(__file__).parents[2]  # where `python -c` finds the packages
         subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, cwd=root, check=True)
         found.append(pickle.loads(out.read_bytes()))
-    (losses_1, draws_1, specs_1), (losses_4, draws_4, specs_4) = found
-    assert specs_1 == {"in": str(P()), "out": str(P()), "bias": str(P())}
-    assert specs_4 == {"in": str(P(None, "fsdp")), "out": str(P("fsdp", None)), "bias": str(P())}
-    np.testing.assert_array_equal(draws_1, draws_4)
-    np.testing.assert_allclose(losses_1, losses_4, rtol=1e-4)  # sums over the batch are taken in another order
+    expected, draws, specs = found[0]
+    assert specs == {"in": str(P()), "out": str(P()), "bias": str(P())}
+    assert found[2][2] == {"in": str(P(None, "fsdp")), "out": str(P("fsdp", None)), "bias": str(P())}
+    for losses, draws_there, _ in found[1:]:
+        np.testing.assert_array_equal(draws_there, draws)
+        np.testing.assert_allclose(losses, expected, rtol=1e-4)  # sums over the batch are taken in another order

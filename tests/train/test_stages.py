@@ -18,6 +18,7 @@ from train.autoencoder import AutoencoderStage
 from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
 from train.data import dataset
 from train.diffusion import DiffusionStage
+from train.dropout import pair
 from train.stage import example_keys, psnr, to_float
 from train.text import start_text, write_tokenizer
 from train.vae import VAEStage, sample_posterior
@@ -129,7 +130,7 @@ def test_random_partition_extracts_with_the_label_map_of_another_example(stage, 
 
     monkeypatch.setattr(diffusion, "encode_image", capture)
     with pytest.raises(Captured) as captured:
-        with_config(stage, random_partition=random_partition).loss({}, stage.frozen, batch, keys(batch))
+        with_config(stage, random_partition=random_partition).loss({}, stage.frozen, pair(batch), keys(batch))
     image, label_map = captured.value.args
     np.testing.assert_array_equal(image, to_float(batch["image"]))
     for b in range(4):
@@ -152,7 +153,7 @@ def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch
     expected[0, 0] = probability == 0
     with pytest.raises(Captured) as captured:
         with_config(stage, element_dropout=probability).loss(
-            {}, stage.frozen, batch | {"object_mask": jnp.asarray(masks)}, keys(batch)
+            {}, stage.frozen, pair(batch | {"object_mask": jnp.asarray(masks)}), keys(batch)
         )
     np.testing.assert_array_equal(captured.value.args[0], expected)
 
@@ -163,7 +164,7 @@ def test_a_dropped_condition_leaves_no_trace(stage, params, batch, dropped):
     loss = jax.jit(with_config(stage, **probabilities).loss)
     empty = jnp.tile(stage.tokenize(""), (4, 1))
     unchanged, other_text, other_elements, no_text = (
-        loss(params, stage.frozen, batch | change, keys(batch))[0]
+        loss(params, stage.frozen, pair(batch | change), keys(batch))[0]
         for change in (
             {},
             {"tokens": batch["tokens"] * 0 + 3},
@@ -182,7 +183,7 @@ def test_only_the_unet_is_trained_in_stage_2(stage, params, batch):
 
 
 def test_frozen_parameters_are_no_constants_of_the_step(stage, params, batch):
-    jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, batch, keys(batch))
+    jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, pair(batch), keys(batch))
     assert max((np.size(constant) for constant in jaxpr.consts), default=0) < 100  # the empty prompt's tokens at most
 
 
