@@ -7,19 +7,18 @@ checksum is a CRC-32C, rotated and shifted. Shards of a split are named as Tenso
 import os
 import re
 import struct
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, SupportsIndex
+from typing import SupportsIndex
 
 import google_crc32c
 import numpy as np
 
+from elements_jax.files import new_file
+
 DATASET = "elements"
 """The name of the data set, and so of its files: `elements-train.tfrecord-00000-of-00004`."""
-UNFINISHED = ".unfinished"
-"""How the names of files end that are being written, or were when their process died."""
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 
@@ -57,27 +56,6 @@ def new_tfrecord(path: Path) -> Iterator[Callable[[bytes], None]]:
             file.writelines((length, _FOOTER.pack(_checksum(length)), data, _FOOTER.pack(_checksum(data))))
 
         yield append
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which is put in the place of `path` once it is whole and on the disk, or else removed.
-
-    Its own name is unlike any other's, so that several processes may write the same file, on several machines too.
-    Raises OSError naming `path`.
-    """
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk has none
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_tfrecord(path: Path, examples: Iterable[bytes]) -> None:

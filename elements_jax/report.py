@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 from elements_jax import edits, scenes
 from elements_jax.draw import boundaries, edit_dots, enlarge
 from elements_jax.edits import Canvas, batched
+from elements_jax.files import new_file
 from elements_jax.pipeline import ElementsPipeline
 from elements_jax.records import TFRecordSource, find_shards
 from elements_jax.scene_edits import OBJECT_SHARE, decode_cases, edit_cases, kind, psnr, scene_of, score
@@ -68,9 +68,8 @@ class Report:
     def save(self) -> Path:
         """Write the page; a reader sees the old one or the new one."""
         path = self.folder / "index.html"
-        unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-        unfinished.write_text("\n".join(self._parts))
-        unfinished.replace(path)
+        with new_file(path) as file:
+            file.write("\n".join(self._parts).encode())
         return path
 
 

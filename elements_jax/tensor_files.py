@@ -9,6 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from elements_jax.files import UNFINISHED
+
 
 class TensorFiles(Mapping[str, np.ndarray]):
     """The tensors of some safetensors files by name, read from disk when asked for and not kept.
@@ -66,7 +68,7 @@ def save_tensors(files: Mapping[Path, tuple[Mapping[str, np.ndarray], tuple[str,
     Under each path there is then a whole file or the one before. Equal tensors give equal files; with more than one
     pair they would not, as the order of pairs is left to chance.
     """
-    unfinished = {path: path.with_name(f".{path.name}.{os.getpid()}.unfinished") for path in files}
+    unfinished = {path: path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}") for path in files}
     try:
         for path, (tensors, (key, value)) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from elements_jax.records import new_file
+from elements_jax.files import new_file
 
 SHOWN = 100
 """Failures that the summary lists; the manifest has them all."""

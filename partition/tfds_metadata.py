@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from elements_jax.files import new_file
 from elements_jax.records import DATASET, TFRecordSource, find_shards
 
 VERSION = "1.0.0"
@@ -46,7 +47,8 @@ def write_metadata(directory: Path) -> None:
         "proto_cls": "tensorflow_datasets.FeaturesDict",
     }
     for name, content in {"features.json": root, "dataset_info.json": info}.items():
-        (directory / name).write_text(json.dumps(content, indent=2) + "\n")
+        with new_file(directory / name) as file:
+            file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 # 64-bit integers are strings in protobuf's JSON; a length of -1 is unknown.
