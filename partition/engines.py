@@ -10,7 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 from partition.job import Job
-from partition.worker import ShardWorker, end_with_parent
+from partition.processes import end_with_parent
+from partition.worker import ShardWorker
 
 KILLED = (
     "a process of the job was killed, which where nobody did it means that memory ran out; the same command goes on "

@@ -1,13 +1,11 @@
 """`python -m partition inspect RECORDS`: pictures, statistics and damage of records."""
 
 import json
-import multiprocessing
 import os
 import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import nlargest
@@ -27,6 +25,7 @@ from elements_jax.schema import DROPPED, Record
 from partition.elements import Partition, measure_elements
 from partition.photos import crop_labels
 from partition.picture import draw_objects, draw_partition
+from partition.processes import process_pool
 from partition.scores import read_truths, score_partition
 
 WORST = 5
@@ -240,7 +239,7 @@ def _inspect_files(job: Inspect, paths: Sequence[Path]) -> Iterator[Report]:
     if min(job.workers, len(paths)) < 2:
         yield from progress(map(work, paths))
         return
-    with ProcessPoolExecutor(job.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with process_pool(job.workers) as pool:
         try:
             yield from progress(pool.map(work, paths))
         finally:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from elements_jax.records import DATASET, UNFINISHED, new_file, shard_path
+from elements_jax.files import UNFINISHED, new_file
+from elements_jax.records import DATASET, shard_path
 from partition.config import PartitionConfig, Precision
 from partition.filters import Filters
 from partition.manifest import manifest_path, read_manifest, summarise
@@ -116,8 +117,11 @@ class Job:
         return [number for number in range(len(self.shards)) if not finished(number)]
 
 
-_NOT_IN_RECORDS = {"source", "out", "overwrite", "retry_failed", "engine", "runner", "runner_options", "devices"}
-_NOT_IN_RECORDS |= {"workers", "shard_size"}  # the shards themselves are compared
+_NOT_IN_RECORDS = {
+    *("source", "shard_size"),  # the shards themselves are compared
+    *("out", "overwrite", "retry_failed", "engine", "runner", "runner_options", "devices", "workers"),
+}
+"""Settings that may differ when a job goes on."""
 
 
 def check(job: Job) -> None:
@@ -131,13 +135,20 @@ def check(job: Job) -> None:
         raise ValueError(f"--held-out must be at least 0 and below 1, got {job.held_out}")
     if job.held_out and job.split == HELD_OUT:
         raise ValueError(f"--split {HELD_OUT} is the split that --held-out writes")
-    if job.uses_sam and job.checkpoint is None:
-        raise ValueError(f"--segmenter {job.segmenter} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
+    if job.uses_sam or job.checkpoint is not None:
+        require_checkpoint(job.segmenter, job.checkpoint)
     if "auto" in job.masks and not job.uses_sam:
         raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
-    if job.checkpoint is not None and not job.checkpoint.is_file():
-        raise ValueError(f"--checkpoint: no such file: {job.checkpoint}")
     job.mask_sources()
+
+
+def require_checkpoint(segmenter: SegmenterName, checkpoint: Path | None) -> Path:
+    """The checkpoint of a segmenter that is SAM. Raises ValueError where none is given, or there is no such file."""
+    if checkpoint is None:
+        raise ValueError(f"--segmenter {segmenter} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
+    if not checkpoint.is_file():
+        raise ValueError(f"--checkpoint: no such file: {checkpoint}")
+    return checkpoint
 
 
 def begin(job: Job) -> None:

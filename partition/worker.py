@@ -1,12 +1,9 @@
 """The work on one shard: images are read and decoded, divided on a device, encoded and written."""
 
 import itertools
-import multiprocessing
-import os
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,9 +18,11 @@ from elements_jax.schema import Record
 from partition.config import PartitionConfig, Precision
 from partition.elements import Segmenter, partition_image
 from partition.filters import is_held_out
-from partition.job import HELD_OUT, Job, SegmenterName
+from partition.job import HELD_OUT, Job, SegmenterName, require_checkpoint
 from partition.manifest import Outcome, write_manifest
+from partition.masks import MaskSource
 from partition.photos import Photo, read_photo
+from partition.processes import process_pool
 from partition.samples import Failure, Sample
 from partition.superpixels import Grid, Slic
 
@@ -68,14 +67,9 @@ class ShardWorker:
         kind, self._segmenter = make_segmenter(job.segmenter, job.checkpoint, job.config, device, job.precision)
         self._batch = job.batch or (1 if device == "cpu" else 8)
         settings_only = replace(job)  # the list of all shards does not go to the processes with every image
-        self._load = partial(load, job=settings_only)
+        self._load = partial(load, job=settings_only, masks=job.mask_sources())
         self._finish = partial(finish, job=settings_only, settings=record_settings(job.config, kind))
-        self._pool: Executor
-        if job.workers == 1:
-            self._pool = ThreadPoolExecutor(1)
-        else:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(job.workers, context, initializer=end_with_parent)
+        self._pool: Executor = ThreadPoolExecutor(1) if job.workers == 1 else process_pool(job.workers)
 
     def __enter__(self) -> "ShardWorker":
         return self
@@ -143,9 +137,7 @@ def make_segmenter(
     # PyTorch is imported for SAM alone: the processes that decode images start in a third of the time without it.
     from partition.sam import SamSegmenter, load_sam, use_device
 
-    if checkpoint is None:
-        raise ValueError(f"--segmenter {name} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
-    model, kind = load_sam(checkpoint, None if name == "sam" else name)
+    model, kind = load_sam(require_checkpoint(name, checkpoint), None if name == "sam" else name)
     return kind, SamSegmenter(model.to(use_device(device)), config, precision)
 
 
@@ -154,14 +146,14 @@ def record_settings(config: PartitionConfig, kind: str) -> dict[str, Any]:
     return {**asdict(config), "segmenter": kind, "num_elements": config.num_elements}
 
 
-def load(sample: Sample | Failure, job: Job) -> Loaded | Done:
+def load(sample: Sample | Failure, job: Job, masks: Sequence[MaskSource]) -> Loaded | Done:
     """Decode an image, if the filters take it."""
     if isinstance(sample, Failure):
         return Done(Outcome(sample.source_id, "failed", sample.reason))
     if objection := job.filters.objection_to_metadata(sample.metadata):
         return Done(Outcome(sample.source_id, "filtered", objection))
     try:
-        photo = read_photo(sample, job.config.size, job.mask_sources(), job.mask_filter)
+        photo = read_photo(sample, job.config.size, masks, job.mask_filter)
     except ValueError as error:
         return Done(Outcome(sample.source_id, "failed", str(error)))
     if objection := job.filters.objection_to_size(photo.width, photo.height, job.config.size):
@@ -200,17 +192,6 @@ def divide(
         return loaded
     image = loaded.photo.image
     return finish(Segmented(loaded, segmenter(image), np.zeros((0, *image.shape[:2]), bool)))
-
-
-def end_with_parent() -> None:
-    """Let this process end when the one that started it does, however that ends: a pool's processes would wait on."""
-
-    def wait() -> None:
-        if (parent := multiprocessing.parent_process()) is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _map(pool: Executor, function: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:

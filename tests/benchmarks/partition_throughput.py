@@ -154,7 +154,7 @@ def _job(shared: Path, paths: list[Path], ours: Ours) -> None:
 
         settings = record_settings(CONFIG, "")
         for sample in job.shards[0].samples():
-            loaded = part("read", load, sample, job)
+            loaded = part("read", load, sample, job, ())
             embedding = part("embed", ours.segmenter.embed, loaded.photo.image[None])
             s = part("decode", ours.segmenter.scores, embedding, query_grid(CONFIG.grid))
             g = part("assign", ours.assign, s, loaded.photo.image.shape[:2])

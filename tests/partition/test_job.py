@@ -425,6 +425,7 @@ def test_a_job_that_writes_nothing_fails(tmp_path: Path, capsys: pytest.CaptureF
     assert main([str(photos), str(out), *SMALL, "--segmenter", "grid"]) == 1
     assert "0 images written" in capsys.readouterr().out
     assert list(json.loads((out / "partition-train.json").read_text())["failed_because"]) == ["empty.jpg"]
+    assert not (out / "dataset_info.json").exists()
 
 
 @pytest.mark.parametrize(
