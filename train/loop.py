@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jax
 
+from elements_jax import sharding
 from elements_jax.records import find_shards
-from train import sharding
 from train.checkpoint import Checkpoints
 from train.config import TrainConfig
 from train.data import dataset

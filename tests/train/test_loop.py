@@ -214,9 +214,9 @@ def test_sample_grids_show_every_row(finished, records):
 
 
 def test_the_batch_must_split_over_the_devices(small, records, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 3}))
+    monkeypatch.setattr("elements_jax.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 3}))
     with pytest.raises(ValueError, match="batch_size=8 cannot be split over 3 devices"):
         fit(AutoencoderStage(small, tmp_path), CONFIG, records, tmp_path / "run")
-    monkeypatch.setattr("train.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 4}))
+    monkeypatch.setattr("elements_jax.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 4}))
     with pytest.raises(ValueError, match="batch_size=8 cannot be split over 4 devices in 4 parts"):
         fit(AutoencoderStage(small, tmp_path), dataclasses.replace(CONFIG, accumulate=4), records, tmp_path / "run")

@@ -1,11 +1,12 @@
 """How arrays lie on the devices: by rule from name and shape; models know nothing of it."""
 
 import math
+from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from train.stage import Tree
+Tree = Any
 
 SMALL = 2**16
 """Leaves with fewer numbers than this are held whole by every device: splitting them would cost more than it saves."""

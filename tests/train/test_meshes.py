@@ -1,3 +1,5 @@
+"""Training on meshes: the same run, however its arrays lie."""
+
 import os
 import pickle
 import subprocess
@@ -5,45 +7,13 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import pytest
-from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from configs import tiny
+from elements_jax.sharding import make_mesh, shardings
 from train.autoencoder import AutoencoderStage
-from train.sharding import make_mesh, shardings, spec
 from train.state import abstract_state, make_optimizer
-
-
-@pytest.mark.parametrize(
-    ("shape", "fsdp", "expected"),
-    [
-        ((), 4, P()),
-        ((320,), 4, P()),  # small
-        ((255, 257), 4, P()),  # small, and divisible nowhere
-        ((320, 1280), 4, P(None, "fsdp")),
-        ((3, 3, 640, 320), 8, P(None, None, "fsdp", None)),
-        ((1281, 640), 8, P(None, "fsdp")),  # the largest axis does not divide
-        ((512, 512), 2, P("fsdp", None)),
-        ((320, 1280), 1, P()),
-    ],
-)
-def test_the_largest_divisible_axis_is_split(shape, fsdp, expected):
-    assert spec("w", shape, fsdp) == expected
-
-
-def test_every_leaf_is_covered_or_all_that_are_not_are_named():
-    mesh = AbstractMesh((1, 8), ("data", "fsdp"))
-    tree = {"good": jnp.zeros((512, 512)), "odd": {"a": jnp.zeros((511, 513)), "b": jnp.zeros((999, 101))}}
-    with pytest.raises(ValueError, match="fsdp=8") as error:
-        shardings(tree, mesh)
-    assert "['odd']['a'] [511, 513]" in str(error.value)
-    assert "['odd']['b'] [999, 101]" in str(error.value)
-    assert "good" not in str(error.value)
-    del tree["odd"]
-    assert shardings(tree, mesh) == {"good": NamedSharding(mesh, P("fsdp", None))}
 
 
 def test_the_whole_state_is_covered(small, tmp_path):
@@ -54,16 +24,10 @@ def test_the_whole_state_is_covered(small, tmp_path):
     assert all(sharding.mesh == mesh for sharding in jax.tree.leaves(laid_out))
 
 
-def test_a_mesh_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="data_parallel=3 x fsdp=5 does not fit 1 devices"):
-        make_mesh(3, 5)
-    assert make_mesh(-1, 1).shape == make_mesh(1, -1).shape == {"data": 1, "fsdp": 1}
-
-
 SCRIPT = """
 import pickle, sys
 import jax, jax.numpy as jnp, numpy as np
-from train import sharding
+from elements_jax import sharding
 from train.config import TrainConfig
 from train.stage import example_keys, normal
 from train.state import abstract_state, init_state, make_optimizer
