@@ -1,0 +1,27 @@
+"""What accelerators can do, for utilisation and rooflines: figures of their makers' data sheets."""
+
+from typing import NamedTuple
+
+
+class Chip(NamedTuple):
+    """One device as JAX counts them."""
+
+    flops: float
+    """Operations a second of products in bfloat16, without sparsity."""
+    memory: float
+    """Bytes of high-bandwidth memory."""
+    bandwidth: float
+    """Bytes a second between the chip and that memory."""
+    interconnect: float
+    """Bytes a second that a chip sends, over all its links together and in one direction (ICI, NVLink)."""
+
+
+CHIPS = {
+    # Google Cloud's TPU pages, where the interconnect is given in Gbit/s, or in both directions together.
+    "TPU v4": Chip(275e12, 32e9, 1.228e12, 2400e9 / 8),
+    "TPU v5 lite": Chip(197e12, 16e9, 0.819e12, 1600e9 / 8),  # v5e
+    "TPU v5": Chip(459e12, 95e9, 2.765e12, 4800e9 / 8),  # v5p
+    "TPU v6 lite": Chip(918e12, 32e9, 1.64e12, 3584e9 / 8),  # v6e
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 80e9, 3.35e12, 900e9 / 2),
+}
+"""By `jax.Device.device_kind`."""
