@@ -1,17 +1,19 @@
 """Batches of records for training: read, shuffled over the whole split, decoded and stacked by Grain.
 
 The examples of a run form one endless stream: the split, shuffled anew in every epoch. A batch is a run of this stream,
-whatever the number of hosts and workers, and the place in it is all that must be saved to resume.
+whatever the number of hosts and workers, so the place in it is a number, the examples before it, and that number is all
+that must be saved to resume.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grain
-import jax
 import numpy as np
 from absl import flags
+from jaxtyping import Int
 
 from elements_jax.config import ElementsConfig
 from elements_jax.records import TFRecordSource, find_shards, shard_path
@@ -30,11 +32,13 @@ def dataset(
     seed: int,
     shuffle: bool,
     tokenize: Tokenize | None,
+    start: int = 0,
+    rows: Int[np.ndarray, " b"] | None = None,
     workers: int = 0,
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """Endless batches of a split, this host's part of each.
+    """Endless batches of a split, this host's rows of each.
 
-    A batch is a dict of arrays, b = batch_size / hosts examples each:
+    A batch is a dict of arrays, with b = len(rows) examples each:
 
         image        uint8 (b, H, W, 3)
         label_map    int32 (b, H, W)     each pixel's element; num_elements where it belongs to none
@@ -49,32 +53,44 @@ def dataset(
       seed: of the order and of the draws of object masks.
       shuffle: whether examples come in random order, else in that of the files.
       tokenize: from a caption to its tokens (L,).
+      start: examples of the stream that lie before the first batch; to begin late costs nothing.
+      rows: places within the batch of the examples that this host reads; by default all.
       workers: processes that read and decode; 0 does so in threads of this one.
 
     Returns:
-      An iterator. `get_state` and `set_state` save its place and return to it, with as many workers. `close` it.
+      An iterator; `close` it.
 
     Raises:
-      ValueError: where the split has no shards, a shard is missing or damaged, or `batch_size` does not divide; and, on
-        reading it, where a record is not whole or does not fit the first in size and number of elements.
+      ValueError: where the split has no shards, or a shard is missing or damaged; and, on reading it, where a record is
+        not whole or does not fit the first in size and number of elements.
     """
-    if batch_size % jax.process_count():
-        raise ValueError(f"batch_size = {batch_size} must be a multiple of the number of hosts, {jax.process_count()}")
     source = _source(records_dir, split)
-    read = functools.partial(_example, source=source, first=_record(source, 0), seed=seed, tokenize=tokenize)
     order = grain.MapDataset.range(len(source))
     if shuffle:
         order = order.shuffle(seed=seed)
-    examples = order.repeat().map_with_index(read)
-    own = examples[jax.process_index() :: jax.process_count()]
+    order = order.repeat()
+    own = np.arange(batch_size) if rows is None else rows
+    read = functools.partial(_example, source=source, first=_record(source, 0), seed=seed, tokenize=tokenize)
+
+    def example(number: int) -> dict[str, np.ndarray]:
+        batch, row = divmod(number, len(own))
+        place = start + batch * batch_size + int(own[row])
+        return read(place, order[place])
+
+    examples = grain.MapDataset.range(sys.maxsize).map(example)
     threads = grain.ReadOptions(num_threads=_BATCHES_AHEAD, prefetch_buffer_size=_BATCHES_AHEAD)
     # Nothing remains of an endless stream; without `drop_remainder` Grain rounds its length up, out of range.
-    batches = own.batch(batch_size // jax.process_count(), drop_remainder=True).to_iter_dataset(threads)
+    batches = examples.batch(len(own), drop_remainder=True).to_iter_dataset(threads)
     if workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, and absl.app does not run here
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(batches)
+
+
+def count(records_dir: Path, split: str) -> int:
+    """The number of records of a split. Raises ValueError as `dataset` does."""
+    return len(_source(records_dir, split))
 
 
 def captions(records_dir: Path, split: str) -> Iterator[str]:
@@ -92,6 +108,7 @@ def require_fit(records_dir: Path, split: str, elements: ElementsConfig) -> None
         raise ValueError(f"{records_dir}: the model takes {_described(*want)}, the records have {_described(*have)}")
 
 
+@functools.cache  # building it visits every record's header
 def _source(records_dir: Path, split: str) -> TFRecordSource:
     shards = find_shards(records_dir).get(split)
     if not shards:

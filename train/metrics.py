@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
+from train import hosts
 from train.config import TrainConfig
 from train.pictures import save_png
 from train.stage import Metrics
@@ -18,7 +19,9 @@ class Log:
 
     def __init__(self, directory: Path, first_step: int, train: TrainConfig):
         self._train = train
-        self._writer = SummaryWriter(str(directory), purge_step=first_step)  # hides what a killed run wrote beyond it
+        self._writer = SummaryWriter(  # purging hides what a killed run wrote beyond it
+            str(directory), purge_step=first_step, write_to_disk=hosts.first()
+        )
         self._unread: Metrics | None = None
         self._window: list[dict[str, float]] = []
         self._clock: float | None = None
@@ -84,7 +87,8 @@ class Log:
         print("  held out: " + "  ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items())), flush=True)
         self._scalars("held_out", step, figures)
         self._writer.add_image("samples", picture, step, dataformats="HWC")
-        save_png(path, picture)
+        if hosts.first():
+            save_png(path, picture)
         if self._clock is not None:  # time spent on samples is not time spent on steps
             self._clock, self._timed_from = time.monotonic(), len(self._window)
 

@@ -61,8 +61,12 @@ class VAEStage:
 
         @jax.jit
         def spread(params, batch, keys):
-            latent = sample_posterior(*self.networks.vae.module(params).encode(to_float(batch["image"])), keys)
-            return jnp.std(latent)
+            def latent(example):
+                image, key = (array[None] for array in example)
+                return sample_posterior(*self.networks.vae.module(params).encode(to_float(image)), key)
+
+            # One by one: all devices' share of the batch is on one of them here.
+            return jnp.std(jax.lax.map(latent, (batch["image"], keys)))
 
         save_network(self.folder, "vae", params)
         factor = 1 / float(spread(params, batch, keys))
