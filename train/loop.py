@@ -42,12 +42,13 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
     if train.batch_size % (mesh.size * train.accumulate):
         parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
         raise ValueError(f"batch_size={train.batch_size} cannot be split over {mesh.size} devices{parts}")
-    init_key, step_key, held_out_key = jax.random.split(jax.random.key(train.seed), 3)
     optimizer = make_optimizer(train)
     shapes = abstract_state(stage, optimizer)
     state_sharding = sharding.shardings(shapes, mesh)
     batch_sharding, replicated = sharding.over_batch(mesh), sharding.replicated(mesh)
     frozen = sharding.put(stage.frozen, replicated)
+    keys = jax.jit(lambda: tuple(jax.random.split(jax.random.key(train.seed), 3)), out_shardings=replicated)
+    init_key, step_key, held_out_key = keys()
 
     def put(batch: Batch) -> Batch:
         return {name: jax.make_array_from_process_local_data(batch_sharding, array) for name, array in batch.items()}
@@ -70,12 +71,11 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
     with closing(batches("val" if "val" in find_shards(records) else "train", shuffle=False)) as iterator:
         held_out = put(next(iterator))
     held_out_keys = example_keys(held_out_key, 0, held_out["index"])
-    step_key = jax.device_put(step_key, replicated)
 
     def export(state: State) -> None:
-        params, batch = hosts.whole((state["ema"], held_out))
+        params, batch, keys = hosts.whole((state["ema"], held_out, jax.random.key_data(held_out_keys)))
         if hosts.first():
-            stage.export(params, stage.frozen, batch, example_keys(held_out_key, 0, batch["index"]))
+            stage.export(params, stage.frozen, batch, jax.random.wrap_key_data(keys))
 
     with Checkpoints(run, train.keep, train.keep_every) as checkpoints:
         like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
@@ -118,6 +118,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
                     log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 ends = last or preempted(now)
                 if now % train.checkpoint_every == 0 or ends:
+                    log.settle(now)
                     checkpoints.save(state, stream | {"examples": examples})
                     export(state)
                 if ends:

@@ -19,9 +19,8 @@ class Log:
 
     def __init__(self, directory: Path, first_step: int, train: TrainConfig):
         self._train = train
-        self._writer = SummaryWriter(  # purging hides what a killed run wrote beyond it
-            str(directory), purge_step=first_step, write_to_disk=hosts.first()
-        )
+        self._directory = directory
+        self._writer = self._open(first_step)
         self._unread: Metrics | None = None
         self._window: list[dict[str, float]] = []
         self._clock: float | None = None
@@ -91,6 +90,19 @@ class Log:
             save_png(path, picture)
         if self._clock is not None:  # time spent on samples is not time spent on steps
             self._clock, self._timed_from = time.monotonic(), len(self._window)
+
+    def settle(self, step: int) -> None:
+        """Bring all that was reported to the disk, since a run that starts from this step reports none of it again."""
+        self._writer.close()  # its `flush` leaves what its thread has not taken in
+        self._writer = self._open(step)
+
+    def _open(self, step: int) -> SummaryWriter:
+        return SummaryWriter(
+            str(self._directory),
+            purge_step=step + 1,  # hides what a killed run wrote beyond the step
+            filename_suffix=f".{step:07d}",  # within a second, names are the same otherwise
+            write_to_disk=hosts.first(),
+        )
 
     def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
