@@ -60,7 +60,9 @@ class Checkpoints:
         try:
             place = self._manager.restore(step, args=ocp.args.Composite(place=ocp.args.JsonRestore()))["place"]
             data = _differences(stream | {"examples": place["examples"]}, place)
-            arrays = _differences(_shapes(like), _shapes(self._manager.item_metadata(step)["state"]))
+            if (metadata := self._manager.item_metadata(step)["state"]) is None:
+                raise FileNotFoundError("it does not say what the state holds")
+            arrays = _differences(_shapes(like), _shapes(metadata))
             if not data and not arrays:
                 arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
                 return self._manager.restore(step, args=arguments)["state"], place["examples"]

@@ -68,16 +68,12 @@ def dataset(
     order = grain.MapDataset.range(len(source))
     if shuffle:
         order = order.shuffle(seed=seed)
-    order = order.repeat()
     own = np.arange(batch_size) if rows is None else rows
-    read = functools.partial(_example, source=source, first=_record(source, 0), seed=seed, tokenize=tokenize)
-
-    def example(number: int) -> dict[str, np.ndarray]:
-        batch, row = divmod(number, len(own))
-        place = start + batch * batch_size + int(own[row])
-        return read(place, order[place])
-
-    examples = grain.MapDataset.range(sys.maxsize).map(example)
+    place = functools.partial(_place, start=start, batch_size=batch_size, rows=own)
+    read = functools.partial(
+        _example, order=order.repeat(), source=source, first=_record(source, 0), seed=seed, tokenize=tokenize
+    )
+    examples = grain.MapDataset.range(sys.maxsize).map(place).map(read)
     threads = grain.ReadOptions(num_threads=_BATCHES_AHEAD, prefetch_buffer_size=_BATCHES_AHEAD)
     # Nothing remains of an endless stream; without `drop_remainder` Grain rounds its length up, out of range.
     batches = examples.batch(len(own), drop_remainder=True).to_iter_dataset(threads)
@@ -124,15 +120,27 @@ def _record(source: TFRecordSource, number: int, choose_masks: Callable[[int], l
     return Record.from_example(source[number], source.where(number), choose_masks)
 
 
+def _place(number: int, *, start: int, batch_size: int, rows: Int[np.ndarray, " b"]) -> int:
+    """Where in the stream this host's example `number` lies."""
+    batch, row = divmod(number, len(rows))
+    return start + batch * batch_size + int(rows[row])
+
+
 def _example(
-    index: int, number: int, *, source: TFRecordSource, first: Record, seed: int, tokenize: Tokenize | None
+    index: int,
+    *,
+    order: grain.MapDataset[int],
+    source: TFRecordSource,
+    first: Record,
+    seed: int,
+    tokenize: Tokenize | None,
 ) -> dict[str, np.ndarray]:
-    """The example at place `index` of the stream, which is record `number`."""
+    """The example at place `index` of the stream, in which the records have this `order`."""
 
     def draw(masks: int) -> list[int]:  # by the place alone: the same on any number of hosts and workers
         return [int(np.random.default_rng((seed, index)).integers(masks))] if masks else []
 
-    record = _record(source, number, draw)
+    record = _record(source, number := order[index], draw)
     have = (*record.image.shape[:2], count := record.settings["num_elements"])
     want = (*first.image.shape[:2], first.settings["num_elements"])
     if have != want:

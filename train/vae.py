@@ -56,7 +56,7 @@ class VAEStage:
         mean, _ = network.encode(image)
         return {"input": image, "reconstruction": network.decode(mean)}
 
-    def export(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         """Also measures the factor that gives the latents unit variance (Rombach et al. 2022, appendix G)."""
 
         @jax.jit
