@@ -1,7 +1,7 @@
 """How arrays lie on the devices: by rule from name and shape; models know nothing of it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,16 +20,16 @@ BUNDLE = 2**23
 so that devices compute meanwhile."""
 
 
-def make_mesh(data: int, fsdp: int) -> Mesh:
-    """A mesh ("data", "fsdp") over all devices; one size may be -1, which takes the rest."""
-    devices = jax.device_count()
+def make_mesh(data: int, fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh ("data", "fsdp") over all devices, or those given; one size may be -1, which takes the rest."""
+    count = jax.device_count() if devices is None else len(devices)
     if data == -1:
-        data = devices // fsdp
+        data = count // fsdp
     elif fsdp == -1:
-        fsdp = devices // data
-    if data * fsdp != devices or data < 1:
-        raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {devices} devices")
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2)
+        fsdp = count // data
+    if data * fsdp != count or data < 1:
+        raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {count} devices")
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices)
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
