@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -32,9 +33,13 @@ class _Instruction:
     def operands(self) -> list[str]:
         return re.findall(r"%([\w.\-]+)", self.rest.split("), ")[0])
 
-    def called(self, attribute: str) -> str | None:
-        found = re.search(rf"{attribute}=%?([\w.\-]+)", self.rest)
-        return found and found[1]
+    @property
+    def size(self) -> float:
+        return sum(self.arrays)
+
+    def called(self, attribute: str) -> str:
+        """The computation that an attribute names."""
+        return re.findall(rf"{attribute}=%?([\w.\-]+)", self.rest)[0]
 
 
 class Program:
@@ -63,29 +68,52 @@ class Program:
 
     def repeated_bytes(self) -> float:
         """Bytes that loops move after their first turn: the compiler's own count takes every loop for one turn."""
-        total = 0.0
-        for times, sizes, instruction in self._executed():
-            if times > 1 and instruction.kind not in _NO_MEMORY:
-                read = sum(sizes.get(operand, 0.0) for operand in instruction.operands)
-                wrote = sum(instruction.arrays)
-                # A slice reads and an update writes no more than the part.
-                moved = 2 * wrote if instruction.kind == "dynamic-slice" else read + wrote
-                total += (times - 1) * moved
-        return total
+        return sum(
+            (times - 1) * self._moved(instruction, sizes)
+            for times, sizes, instruction in self._executed()
+            if times > 1 and instruction.kind not in _NO_MEMORY
+        )
 
-    def _executed(self):
+    def _moved(self, instruction: _Instruction, sizes: dict[str, float]) -> float:
+        """Operands and results, but of what is sliced or updated in place the part alone."""
+        if instruction.kind == "dynamic-slice":
+            return 2 * instruction.size
+        read = [sizes.get(operand, 0.0) for operand in instruction.operands]
+        if instruction.kind != "fusion":
+            return sum(read) + instruction.size
+        inside = self._computations[instruction.called("calls")]
+        wrote = instruction.size
+        by_name = {one.name: one for one in inside}
+        for parameter in (one for one in inside if one.kind == "parameter"):
+            users = [one for one in inside if parameter.name in one.operands]
+            kinds = {user.kind for user in users if user.operands[0] == parameter.name}
+            number = int(parameter.rest.split(")")[0])
+            if kinds == {"dynamic-slice"}:
+                read[number] = sum(user.size for user in users)
+            elif kinds == {"dynamic-update-slice"}:
+                read[number] = 0.0
+                wrote += sum(by_name[user.operands[1]].size - user.size for user in users)
+        return sum(read) + wrote
+
+    def _executed(self) -> Iterator[tuple[int, dict[str, float], _Instruction]]:
         """(how often, bytes of the results beside it by name, instruction) of all but the insides of fusions."""
         waiting = [(1, self._entry)]
         while waiting:
             times, name = waiting.pop()
-            sizes = {instruction.name: sum(instruction.arrays) for instruction in self._computations[name]}
+            sizes = {instruction.name: instruction.size for instruction in self._computations[name]}
             for instruction in self._computations[name]:
                 yield times, sizes, instruction
                 if instruction.kind == "while":
-                    turns = re.search(r'known_trip_count":\{"n":"(\d+)"', instruction.rest)
-                    waiting.append((times * int(turns[1]) if turns else times, instruction.called("body")))
-                elif instruction.kind in ("call", "async-start"):
-                    waiting.append((times, instruction.called("to_apply") or instruction.called("calls")))
+                    waiting.append((times * self._turns(instruction.called("condition")), instruction.called("body")))
+                elif instruction.kind == "call":
+                    waiting.append((times, instruction.called("to_apply")))
+
+    def _turns(self, condition: str) -> int:
+        """Of a counted loop, whose condition compares with a constant; of any other the least, one."""
+        inside = self._computations[condition]
+        constants = {one.name: int(one.rest.split(")")[0]) for one in inside if one.kind == "constant"}
+        compared = [name for one in inside if one.kind in ("compare", "fusion") for name in one.operands]
+        return max((constants[name] for name in compared if name in constants), default=1)
 
 
 def _sent(kind: str, instruction: _Instruction) -> float:
