@@ -157,7 +157,8 @@ def topology_devices(name: str) -> list[Any]:
         if kind == "h100":
             described = {"target_config": H100, "topology": f"1x1x{shape}"}
             return topologies.get_topology_desc("h100", "cuda", **described).devices
-        return topologies.get_topology_desc(name, "tpu").devices
+        one_device_a_chip = {"chip_config_name": "megacore"} if kind == "v4" else {}
+        return topologies.get_topology_desc(name, "tpu", **one_device_a_chip).devices
     except Exception as error:  # of the plugin or its absence: they share no class
         raise ValueError(
             f"--topology {name}: expected one like v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4 or h100:8, and its compiler "
