@@ -84,9 +84,9 @@ class Report:
     flops: float
     """With what the gradient computes again."""
     compiler_flops: float | None
-    """The compiler's own count, which takes every loop for one turn and knows nothing of kernels."""
+    """The compiler's own count, where it gives one; it takes every loop for one turn and knows nothing of kernels."""
     traffic: float
-    """Between the chip and its memory, as the compiler counts operands and results, with all turns of loops."""
+    """Between the chip and its memory, as the compiler counts operands and results, or `hlo` where it does not."""
     messages: dict[str, Messages]
 
     @property
@@ -115,6 +115,11 @@ class Report:
         kinds = ", ".join(f"{kind} {found.count}: {_gb(found.sent)}" for kind, found in self.messages.items())
         slowest = max(self.times, key=lambda name: self.times[name])
         mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.items())
+        counted = (
+            f"the compiler counts {self.compiler_flops / 1e12:.2f}"
+            if self.compiler_flops
+            else "the compiler does not count"
+        )
         per_device = self.batch_size / self.devices
         return "\n".join(
             [
@@ -124,7 +129,7 @@ class Report:
                 f"  memory      {_gb(self.memory)} of {_gb(self.memory_available)}: arguments {_gb(self.arguments)} "
                 f"({_gb(self.donated)} of them written over), temporary {_gb(self.temporary)}",
                 f"  arithmetic  {self.flops / 1e12:.2f} TFLOP, of which the model {self.model_flops / 1e12:.2f} "
-                f"(the compiler counts {(self.compiler_flops or 0) / 1e12:.2f}): {times['arithmetic']}",
+                f"({counted}): {times['arithmetic']}",
                 f"  traffic     {_gb(self.traffic)}: {times['memory traffic']}",
                 f"  messages    {_gb(sent)} sent ({kinds or 'none'}): {times['messages']}",
                 f"  step        at least {1e3 * self.step_time:.1f} ms, bound by {slowest}: at most "
@@ -236,7 +241,7 @@ def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[
         model_flops=gradient_flops(model, dataclasses.replace(train, remat="none")) / mesh.size,
         flops=gradient_flops(model, train) / mesh.size,
         compiler_flops=counted.get("flops"),
-        traffic=counted.get("bytes accessed", 0.0) + program.repeated_bytes(),
+        traffic=counted["bytes accessed"] + program.repeated_traffic() if counted else program.traffic(),
         messages=program.messages(),
     )
     if report.memory > report.memory_available:  # the TPU's compiler refuses by itself

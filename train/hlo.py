@@ -8,6 +8,7 @@ from dataclasses import dataclass
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _DTYPE_BITS = {"pred": 8, "bf16": 16}
 _NO_MEMORY = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call"}
+_SLICES = {"slice", "dynamic-slice"}
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([a-z][a-z\-]*)\((.*)$")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _ARRAY = re.compile(r"([a-z]+\d*)\w*\[([\d,]*)\]")
@@ -66,17 +67,22 @@ class Program:
                 found[kind] = Messages(before.count + times, before.sent + times * _sent(kind, instruction))
         return found
 
-    def repeated_bytes(self) -> float:
-        """Bytes that loops move after their first turn: the compiler's own count takes every loop for one turn."""
-        return sum(
-            (times - 1) * self._moved(instruction, sizes)
-            for times, sizes, instruction in self._executed()
-            if times > 1 and instruction.kind not in _NO_MEMORY
-        )
+    def traffic(self) -> float:
+        """Bytes between chip and memory: operands and results of all that is executed, with all turns of loops."""
+        return sum(times * moved for times, moved in self._traffic())
+
+    def repeated_traffic(self) -> float:
+        """Of them those after a loop's first turn: the compilers' own counts take every loop for one turn."""
+        return sum((times - 1) * moved for times, moved in self._traffic())
+
+    def _traffic(self) -> Iterator[tuple[int, float]]:
+        for times, sizes, instruction in self._executed():
+            if instruction.kind not in _NO_MEMORY:
+                yield times, self._moved(instruction, sizes)
 
     def _moved(self, instruction: _Instruction, sizes: dict[str, float]) -> float:
         """Operands and results, but of what is sliced or updated in place the part alone."""
-        if instruction.kind == "dynamic-slice":
+        if instruction.kind in _SLICES:
             return 2 * instruction.size
         read = [sizes.get(operand, 0.0) for operand in instruction.operands]
         if instruction.kind != "fusion":
@@ -88,7 +94,7 @@ class Program:
             users = [one for one in inside if parameter.name in one.operands]
             kinds = {user.kind for user in users if user.operands[0] == parameter.name}
             number = int(parameter.rest.split(")")[0])
-            if kinds == {"dynamic-slice"}:
+            if kinds and kinds <= _SLICES:
                 read[number] = sum(user.size for user in users)
             elif kinds == {"dynamic-update-slice"}:
                 read[number] = 0.0

@@ -62,7 +62,11 @@ def test_messages_are_counted_by_kind_and_bytes_and_as_often_as_they_are_sent():
 
 def test_loops_move_what_the_compiler_does_not_count():
     gather, row, update = (16 + 64) * 128 * 2, 2 * 128 * 2, 2 * 64 * 4  # the update is in place
-    assert Program(TEXT).repeated_bytes() == 2 * (gather + row + update)
+    assert Program(TEXT).repeated_traffic() == 2 * (gather + row + update)
+    # And once: a fusion of one array into another, two sums, one scattered, one sent.
+    entry = 2 * 4 * 8 * 4 + 2 * 40 + (4 * 8 + 2 * 8) * 4 + 2 * 8 * 320 * 4 + 8
+    sent = 2 * 8 * 320 * 4 + 8 + 8 * 320 * 4  # waited for
+    assert Program(TEXT).traffic() == 3 * (gather + row + update) + entry + sent
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -74,4 +78,4 @@ def test_a_real_program_is_read():
     program = Program(jax.jit(loop).lower(square).compile().as_text())
     assert program.messages() == {}
     # Each turn reads a matrix and writes one, and an activation beside it at most twice.
-    assert 4 * 2 * 64 * 64 * 4 <= program.repeated_bytes() <= 4 * 8 * 64 * 64 * 4
+    assert 4 * 2 * 64 * 64 * 4 <= program.repeated_traffic() <= 4 * 8 * 64 * 64 * 4
