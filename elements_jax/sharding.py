@@ -1,6 +1,8 @@
 """How arrays lie on the devices: by rule from name and shape; models know nothing of it."""
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,16 +14,16 @@ SMALL = 2**16
 """Leaves with fewer numbers than this are held whole by every device: splitting them would cost more than it saves."""
 
 
-def make_mesh(data: int, fsdp: int) -> Mesh:
-    """A mesh ("data", "fsdp") over all devices; one size may be -1, which takes the rest."""
-    devices = jax.device_count()
+def make_mesh(data: int, fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh ("data", "fsdp") over all devices, or over those given; one size may be -1, which takes the rest."""
+    count = jax.device_count() if devices is None else len(devices)
     if data == -1:
-        data = devices // fsdp
+        data = count // fsdp
     elif fsdp == -1:
-        fsdp = devices // data
-    if data * fsdp != devices or data < 1:
-        raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {devices} devices")
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2)
+        fsdp = count // data
+    if data * fsdp != count or data < 1:
+        raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {count} devices")
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices)
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
@@ -32,6 +34,26 @@ def over_batch(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
+    """`function(shared, batch, **static)`, of which every device of a mesh computes its part of the batch by itself.
+
+    The leaves of `batch`, and of what is returned, have an axis of examples first, which the number of devices must
+    divide; `shared` is whole on every device. Left to the compiler, joint guidance alone would make devices wait for
+    each other in every step of sampling. Each runs the program of a single device here: the bits are the same on one
+    device or many, if each has as many examples.
+    """
+    specs = replicated(mesh).spec, over_batch(mesh).spec
+
+    def split(shared: Tree, batch: Tree, **static: Any) -> Tree:
+        # The check is of what differs between devices, which the samplers' loops would have to declare.
+        part = jax.shard_map(
+            partial(function, **static), mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False
+        )
+        return part(shared, batch)
+
+    return split
 
 
 def spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
