@@ -63,7 +63,7 @@ class Job:
     preserve: bool
     """Keep what is not edited, as `elements_jax.preserve` does."""
     settings: Mapping[str, Any]
-    """What to say of model, sampling and preservation in every picture."""
+    """What to say of model, sampling and preservation in every picture; the same job has the same."""
     shard_size: int
     batch_size: int
     """Pictures decoded at once; the pipeline's devices must divide it."""
@@ -99,8 +99,8 @@ class Outcome:
     name: str
     source_id: str
     status: Literal["written", "failed"]
-    reason: str | None
-    """Why it failed."""
+    reason: str | None = None
+    """Why it failed; left out of the line where it did not."""
 
 
 def run(job: Job, overwrite: bool) -> Counter[str]:
@@ -127,7 +127,6 @@ def begin(job: Job, overwrite: bool) -> None:
     """Prepare OUT for a job, or for going on with it. Raises ValueError where another job has written shards."""
     state = {
         **job.settings,
-        "weights": checksum(job.pipeline),
         "code": __version__,
         "shard_size": job.shard_size,
         "scripts": job.scripts.identity,
@@ -264,8 +263,10 @@ def _write(job: Job, batches: Iterable[_Batch], folder: Path, bar: tqdm) -> None
                 pictures = job.pipeline.decode(**batch.decode, **job.sampling)
                 list(threads.map(partial(_save, job, folder), good, pictures))  # without those that fill the batch
             for line, reason in zip(batch.scripts, batch.reasons, strict=True):
-                outcome = Outcome(line.name, line.source_id, "written" if reason is None else "failed", reason)
-                manifest.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+                outcome = asdict(Outcome(line.name, line.source_id, "failed" if reason else "written", reason))
+                if reason is None:
+                    del outcome["reason"]
+                manifest.write(json.dumps(outcome, ensure_ascii=False) + "\n")
             bar.update(len(batch.scripts))
 
 

@@ -189,10 +189,11 @@ class Batch:
     """Folder for the pictures."""
     model: Model
     """Model folder, or the name of a repository on the Hugging Face hub."""
-    batch_size: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Pictures that each device decodes at once; by default 1 on a CPU and 4 on others."""
+    batch_size: int = 1
+    """Pictures that each device decodes at once. An accelerator is fastest with as many as its memory holds."""
     shard_size: int = 256
-    """Scripts in a shard: what is lost when the job is killed. Best a multiple of the batch on all devices."""
+    """Scripts in a shard, the most that is lost when the job is killed. Best a multiple of what all devices decode at
+    once, since the last batch of a shard is filled up."""
     preserve: bool = False
     """Keep the pixels outside edited regions, as in `elements edit`."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -209,10 +210,7 @@ class Batch:
         from elements_jax.script_lines import ScriptLines
         from elements_jax.sharding import make_mesh
 
-        batch_size = self.batch_size
-        if batch_size is None:
-            batch_size = 1 if jax.default_backend() == "cpu" else 4
-        for name, value in (("batch-size", batch_size), ("shard-size", self.shard_size)):
+        for name, value in (("batch-size", self.batch_size), ("shard-size", self.shard_size)):
             if value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
         records = RecordIndex(self.records)
@@ -227,9 +225,14 @@ class Batch:
             pipeline,
             sampling=self.sampling.arguments(config),
             preserve=self.preserve,
-            settings={"model": self.model, **self.sampling.settings(config), "preserve": self.preserve},
+            settings={
+                "model": self.model,
+                "weights": batch.checksum(pipeline),
+                **self.sampling.settings(config),
+                "preserve": self.preserve,
+            },
             shard_size=self.shard_size,
-            batch_size=batch_size * mesh.size,
+            batch_size=self.batch_size * mesh.size,
         )
         count = batch.run(job, self.overwrite)
         print(f"{count['written']} pictures written to {self.out}")

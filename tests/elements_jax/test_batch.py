@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from elements_jax import __version__
-from elements_jax.batch import Job, run
+from elements_jax.batch import Job, checksum, run
 from elements_jax.cli import main
 from elements_jax.edits import Canvas, batched, edited_region
 from elements_jax.pipeline import ElementsPipeline
@@ -148,7 +148,7 @@ def test_batches_are_filled_up_and_compiled_once(tmp_path, seven, records, model
     assert_same_pictures(pictures(tmp_path / "out"), one_by_one(pipeline, seven), tolerance=1)  # rounding to 8 bits
 
 
-def test_settings_are_embedded_and_a_script_can_be_run_again(tmp_path, seven, records, model):
+def test_settings_are_embedded_and_a_script_can_be_run_again(tmp_path, seven, records, model, pipeline):
     out = tmp_path / "out"
     sampling = ["--steps", "3", "--guidance", "2", "--element-guidance", "1.5", "--eta", "0.5"]
     assert main(["batch", str(records), str(seven), str(out), "--model", model, *sampling]) == 0
@@ -162,6 +162,7 @@ def test_settings_are_embedded_and_a_script_can_be_run_again(tmp_path, seven, re
         "prompt": "a red square",
         "seed": "2",
         "model": model,
+        "weights": checksum(pipeline),
         "steps": "3",
         "sampler": "ddim",
         "guidance": "2.0",

@@ -308,9 +308,9 @@ def test_a_damaged_encoded_file_is_named(tmp_path, model_folder, capsys):
 def test_every_command_explains_itself(capsys):
     assert main(["--help"]) == 0
     overview = capsys.readouterr().out
-    for command in ("partition", "train", "encode", "edit", "reconstruct", "scenes"):
+    for command in ("partition", "train", "encode", "edit", "batch", "reconstruct", "scenes"):
         assert f"\n  {command} " in overview
-    for command in ("encode", "edit", "reconstruct", "scenes"):
+    for command in ("encode", "edit", "batch", "reconstruct", "scenes"):
         with pytest.raises(SystemExit) as exit_code:
             main([command, "--help"])
         assert exit_code.value.code == 0
