@@ -1,4 +1,4 @@
-"""The `elements` command: partition, train, encode, edit, batch, reconstruct, scenes.
+"""The `elements` command: partition, train, compile, encode, edit, batch, reconstruct, scenes.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.
@@ -28,6 +28,7 @@ COMMANDS = """\
 commands:
   partition    divide photographs into image elements and write records (PyTorch, SAM); `partition inspect` shows them
   train        train one stage of a model from records
+  compile      a training step for TPUs or GPUs that are not here: what it needs, and how fast it can be
   encode       one photograph to its elements: a file to edit, and a picture with their numbers
   edit         run an edit script on a photograph or an encoded file
   batch        run many edit scripts on records, on every device
@@ -300,6 +301,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from train.cli import main as train
 
         return train(rest)
+    if name == "compile":
+        from train.compile import main as compile_step
+
+        return compile_step(rest)
     commands = {"encode": Encode, "edit": Edit, "batch": Batch, "reconstruct": Reconstruct, "scenes": Scenes}
     if name not in commands:
         asked_for_help = name in ("-h", "--help")
