@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -43,6 +44,26 @@ def over_batch(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
+    """`function(shared, batch, **static)`, of which every device of a mesh computes its part of the batch by itself.
+
+    The leaves of `batch`, and of what is returned, have an axis of examples first, which the number of devices must
+    divide; `shared` is whole on every device. Left to the compiler, joint guidance alone would make devices wait for
+    each other in every step of sampling. Each runs the program of a single device here: the bits are the same on one
+    device or many, if each has as many examples.
+    """
+    whole, divided = replicated(mesh).spec, over_batch(mesh).spec
+
+    def split(shared: Tree, batch: Tree, **static: Any) -> Tree:
+        # The check is of what differs between devices, which the samplers' loops would have to declare.
+        part = jax.shard_map(
+            partial(function, **static), mesh=mesh, in_specs=(whole, divided), out_specs=divided, check_vma=False
+        )
+        return part(shared, batch)
+
+    return split
 
 
 def gather(tree: Tree, specs: Tree) -> Tree:
