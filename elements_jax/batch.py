@@ -8,8 +8,8 @@ serves. A shard is a folder, whole or not there:
     OUT/shard-00003-of-00010/manifest.jsonl       what became of every script, a line each: written, or failed and why
 
 So a job may be killed at any time and goes on by the same command. Hosts share nothing but OUT: each does every n-th
-shard on its own devices. A picture depends on its script, the records that it names, the model and the settings; on its
-neighbours and the number of devices no more than rounding does, and not at all where each device has as many.
+shard on its own devices. A picture follows from its script, the records that this names, the model and the settings;
+the number of pictures that a device decodes at once changes it by rounding, the number of devices not at all.
 """
 
 import itertools
@@ -117,8 +117,9 @@ def run(job: Job, overwrite: bool) -> Counter[str]:
         for number, batches in itertools.groupby(_prepared(job, missing), key=lambda batch: batch.shard):
             with new_folder(job.shard_path(number)) as folder:
                 _write(job, batches, folder, bar)
-    for number in job.own_shards:
-        for abandoned in job.out.glob(f".{job.shard_path(number).name}.*{UNFINISHED}"):
+    own = {job.shard_path(number).name for number in job.own_shards}
+    for abandoned in _unfinished(job):
+        if abandoned.name.split(".")[1] in own:
             remove_folder(abandoned)
     return Counter(outcome.status for outcome in outcomes(job))
 
@@ -144,7 +145,7 @@ def begin(job: Job, overwrite: bool) -> None:
             raise ValueError(f"{there[0]} is there already, made {how}; --overwrite begins anew")
         if jax.process_count() > 1:
             raise ValueError(f"--overwrite is for one host: others may be writing already; remove {job.out} yourself")
-        for old in there:
+        for old in [*there, *_unfinished(job)]:
             remove_folder(old)
     job.out.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
@@ -165,6 +166,11 @@ def outcomes(job: Job) -> Iterator[Outcome]:
     for number in job.own_shards:
         with (job.shard_path(number) / MANIFEST).open(encoding="utf-8") as file:
             yield from (Outcome(**json.loads(line)) for line in file)
+
+
+def _unfinished(job: Job) -> list[Path]:
+    """Folders of shards that are being written, or were when their process was killed."""
+    return list(job.out.glob(f".shard-*{UNFINISHED}"))
 
 
 @dataclass(frozen=True)

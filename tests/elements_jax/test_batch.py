@@ -317,14 +317,16 @@ def test_another_job_is_refused_and_the_same_one_loses_nothing(tmp_path, seven, 
     assert main(command) == 1
     assert "made with other settings: scripts (7 scripts, " in capsys.readouterr().err
     assert contents(out) == before
+    (out / ".shard-00000-of-00009.1.unfinished").mkdir()
     assert main([*command, "--overwrite"]) == 0
+    assert not list(out.glob(".*"))
     after = contents(out)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"job.json", "shard-00002-of-00003/0000007.png"}
 
     (out / "job.json").unlink()
     assert main(command) == 1
-    assert "made by another job" in capsys.readouterr().err
+    assert "shard-00000-of-00003 is there already, made by another job; --overwrite" in capsys.readouterr().err
 
 
 def test_hosts_share_the_shards(tmp_path, seven, records, model, monkeypatch, capsys):
