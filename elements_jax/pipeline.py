@@ -7,6 +7,7 @@ parameters, prompts and compilation.
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,15 @@ def decode_elements(
     return blend(original, vae.decode(latent / config.vae.scaling_factor), weight)
 
 
+def jit_decode(networks: Networks, mesh: Mesh) -> Any:
+    """`decode_elements` for a mesh, of its arguments by name: (those shared by all images, those of a batch)."""
+
+    def decode(shared, batch, **static):
+        return decode_elements(networks, **shared, **batch, **static)
+
+    return jax.jit(split_batch(decode, mesh), static_argnames=("steps", "sampler"))
+
+
 class ElementsPipeline:
     """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
 
@@ -120,12 +130,9 @@ class ElementsPipeline:
         def encode(params, batch):
             return encode_image(networks, params, **batch)
 
-        def decode(shared, batch, **static):
-            return decode_elements(networks, **shared, **batch, **static)
-
         self._encode = jax.jit(split_batch(encode, mesh))
         self._reconstruct = jax.jit(split_batch(networks.decoder, mesh))
-        self._decode = jax.jit(split_batch(decode, mesh), static_argnames=("steps", "sampler"))
+        self._decode = jit_decode(networks, mesh)
 
     @classmethod
     def from_pretrained(

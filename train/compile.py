@@ -1,38 +1,40 @@
-"""`elements compile PRESET --topology v5e:4x4`: the training step compiled for accelerators that are not here.
+"""`elements compile PRESET --topology v5e:4x4`: programs compiled for accelerators that are not here.
 
-What is compiled is what runs: the loop's own step, from shapes alone. The compiler says how much memory a device needs.
-How long a step takes is bounded from below by its arithmetic, its memory traffic and its messages, each at the rate of
-the chip's data sheet (a roofline; Williams et al. 2009).
+What is compiled is what runs: the loop's own step, or the pipeline's own decoding, from shapes alone. The compiler says
+how much memory a device needs; how long it takes is bounded from below by a roofline.
 """
 
 import dataclasses
-import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.experimental import topologies
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.typing import DTypeLike
 
 from elements_jax import sharding
 from elements_jax.config import ModelConfig
-from elements_jax.files import new_file
+from elements_jax.elements import ImageElements
 from elements_jax.networks import Networks
+from elements_jax.pipeline import decode_elements, jit_decode
+from elements_jax.samplers import ddim_sample
 from train.chips import CHIPS, H100
 from train.cli import parse_preset
 from train.config import DiffusionTrainConfig
 from train.diffusion import DiffusionStage
 from train.dropout import pair
 from train.flops import cost
-from train.hlo import Messages, Program
+from train.hlo import Program
+from train.roofline import Report, gigabytes
 from train.stage import Tree, example_keys
 from train.state import abstract_state, make_optimizer
 from train.step import jit_step
@@ -41,7 +43,7 @@ QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 """Options of the TPU's compiler for five to seventeen times less waiting; the programs are much alike."""
 
 
-SINGLE_HOST = {
+NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -61,95 +63,8 @@ class StageOfShapes(DiffusionStage):
         self.empty_prompt = np.zeros(model.text.max_length, np.int32)
 
 
-@dataclass(frozen=True)
-class Report:
-    """What one device does in a step. Sizes in bytes, times in seconds."""
-
-    chip: str
-    devices: int
-    mesh: dict[str, int]
-    batch_size: int
-    accumulate: int
-    remat: str
-    compile_seconds: float
-    memory_available: float
-    memory: float
-    """Most that is needed at once: state, frozen networks, batch, and temporary arrays."""
-    arguments: float
-    donated: float
-    """Of the arguments, what the results are written over: the state, if nothing is wrong."""
-    temporary: float
-    model_flops: float
-    """Of products and convolutions, each counted once."""
-    flops: float
-    """With what the gradient computes again."""
-    compiler_flops: float | None
-    """The compiler's own count, where it gives one; it takes every loop for one turn and knows nothing of kernels."""
-    traffic: float
-    """Between the chip and its memory, as the compiler counts operands and results, or `hlo` where it does not."""
-    messages: dict[str, Messages]
-
-    @property
-    def times(self) -> dict[str, float]:
-        """The least time that each resource takes."""
-        chip = CHIPS[self.chip]
-        return {
-            "arithmetic": self.flops / chip.flops,
-            "memory traffic": self.traffic / chip.bandwidth,
-            "messages": sum(messages.sent for messages in self.messages.values()) / chip.interconnect,
-        }
-
-    @property
-    def step_time(self) -> float:
-        """No step can be faster, even if all three overlap fully."""
-        return max(self.times.values())
-
-    @property
-    def utilisation(self) -> float:
-        """Model FLOP utilisation (Chowdhery et al. 2022) at `step_time`."""
-        return self.model_flops / CHIPS[self.chip].flops / self.step_time
-
-    def __str__(self) -> str:
-        times = {name: f"{1e3 * seconds:.1f} ms" for name, seconds in self.times.items()}
-        sent = sum(messages.sent for messages in self.messages.values())
-        kinds = ", ".join(f"{kind} {found.count}: {_gb(found.sent)}" for kind, found in self.messages.items())
-        slowest = max(self.times, key=lambda name: self.times[name])
-        mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.items())
-        counted = (
-            f"the compiler counts {self.compiler_flops / 1e12:.2f}"
-            if self.compiler_flops
-            else "the compiler does not count"
-        )
-        per_device = self.batch_size / self.devices
-        return "\n".join(
-            [
-                f"{self.devices} x {self.chip}, mesh {mesh}, batch {self.batch_size} ({per_device:g} a device"
-                + (f" in {self.accumulate} parts" if self.accumulate > 1 else "")
-                + f"), remat {self.remat}; compiled in {self.compile_seconds:.0f} s",
-                f"  memory      {_gb(self.memory)} of {_gb(self.memory_available)}: arguments {_gb(self.arguments)} "
-                f"({_gb(self.donated)} of them written over), temporary {_gb(self.temporary)}",
-                f"  arithmetic  {self.flops / 1e12:.2f} TFLOP, of which the model {self.model_flops / 1e12:.2f} "
-                f"({counted}): {times['arithmetic']}",
-                f"  traffic     {_gb(self.traffic)}: {times['memory traffic']}",
-                f"  messages    {_gb(sent)} sent ({kinds or 'none'}): {times['messages']}",
-                f"  step        at least {1e3 * self.step_time:.1f} ms, bound by {slowest}: at most "
-                f"{self.batch_size / self.step_time:.0f} images/s and {self.utilisation:.0%} of the peak",
-            ]
-        )
-
-    def save(self, path: Path) -> None:
-        """Write it as JSON, with what follows from it."""
-        value = dataclasses.asdict(self) | {
-            "times": self.times,
-            "step_time": self.step_time,
-            "utilisation": self.utilisation,
-        }
-        with new_file(path) as file:
-            file.write((json.dumps(value, indent=2) + "\n").encode())
-
-
 class DoesNotFit(Exception):
-    """The program needs more memory than a device has; the message says how much."""
+    """A program needs more memory than a device has."""
 
 
 def topology_devices(name: str) -> list[Any]:
@@ -187,7 +102,7 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
     def laid(tree: Tree, lie: Any) -> Tree:
         return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), tree, lie)
 
-    def all_alike(tree: Tree, at: jax.sharding.NamedSharding) -> Tree:
+    def all_alike(tree: Tree, at: NamedSharding) -> Tree:
         return laid(tree, jax.tree.map(lambda _: at, tree))
 
     replicated = sharding.replicated(mesh)
@@ -199,53 +114,104 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
     )
 
 
-def lower_step(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mesh) -> jax.stages.Lowered:
-    """The loop's step, traced for the platform of the mesh's devices."""
-    platform = "tpu" if "TPU" in mesh.devices.flat[0].device_kind else "cuda"
-    traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
-    return traced.lower(lowering_platforms=(platform,))
+def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[Tree, Tree]:
+    """Shapes of what `pipeline.jit_decode` takes, laid out as `ElementsPipeline` lays them."""
+    model, size = networks.config, networks.config.latent_size
+    whole, split = sharding.replicated(mesh), sharding.over_batch(mesh)
+
+    def array(lie: NamedSharding, dtype: DTypeLike, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=lie)
+
+    count, content = model.elements.num_elements, model.elements.content_channels
+    params = {name: getattr(networks, name).shapes() for name in ("text_encoder", "unet", "vae")}
+    shared = {
+        "params": jax.tree.map(lambda leaf: array(whole, leaf.dtype, *leaf.shape), params),
+        "empty_prompt": array(whole, jnp.int32, model.text.max_length),
+        "guidance": array(whole, jnp.float32, 1),
+    }
+    batch = {
+        "elements": ImageElements(
+            array(split, jnp.float32, batch_size, count, content),
+            array(split, jnp.float32, batch_size, count, 4),
+            array(split, jnp.bool, batch_size, count),
+        ),
+        "prompt": array(split, jnp.int32, batch_size, model.text.max_length),
+        "noise": array(split, jnp.float32, batch_size, size, size, model.vae.latent_channels),
+        "preserve": None,
+    }
+    return shared, batch
 
 
 def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[Any], *, quick: bool) -> Report:
-    """Compile the step for these devices. Raises DoesNotFit."""
-    mesh = sharding.make_mesh(train.data_parallel, train.fsdp, devices)
-    chip = devices[0].device_kind
+    """The loop's training step, compiled for these devices. Raises DoesNotFit."""
+    mesh, stage = sharding.make_mesh(train.data_parallel, train.fsdp, devices), StageOfShapes(model, train)
+    traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
+    parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
+    return _compile(
+        f"training step of stage 2, batch {train.batch_size}{parts}, remat {train.remat}",
+        traced,
+        mesh,
+        train.batch_size,
+        flops=gradient_flops(model, train),
+        model_flops=gradient_flops(model, dataclasses.replace(train, remat="none")),
+        quick=quick,
+    )
+
+
+def compile_sampler(model: ModelConfig, batch_size: int, devices: list[Any], *, quick: bool) -> Report:
+    """The pipeline's decoding of a batch, compiled for these devices. Raises DoesNotFit."""
+    mesh, networks, steps = sharding.make_mesh(-1, 1, devices), Networks(model), model.diffusion.sample_steps
+    shared, batch = sampler_arguments(networks, batch_size, mesh)
+    flops = cost(lambda shared, batch: decode_elements(networks, **shared, **batch, steps=steps), shared, batch).flops
+    return _compile(
+        f"sampler, batch {batch_size}, {steps} guided steps",
+        jit_decode(networks, mesh).trace(shared, batch, steps=steps, sampler=ddim_sample),
+        mesh,
+        batch_size,
+        flops=flops,
+        model_flops=flops,
+        quick=quick,
+    )
+
+
+def _compile(
+    program: str, traced: Any, mesh: Mesh, batch_size: int, *, flops: float, model_flops: float, quick: bool
+) -> Report:
+    chip = mesh.devices.flat[0].device_kind
+    tpu = "TPU" in chip
     options: dict[str, Any] = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0}  # they need a GPU
-    if "TPU" in chip:
+    if tpu:
         options = QUICK if quick else {}
     started = time.monotonic()
     try:
-        compiled = lower_step(StageOfShapes(model, train), train, mesh).compile(compiler_options=options)
+        compiled = traced.lower(lowering_platforms=("tpu" if tpu else "cuda",)).compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise DoesNotFit(next(line for line in str(error).splitlines() if "RESOURCE_EXHAUSTED" in line)) from error
-    counted, program = compiled.cost_analysis() or {}, Program(compiled.as_text() or "")
+    seconds = time.monotonic() - started
+    counted, text = compiled.cost_analysis() or {}, Program(compiled.as_text() or "")
     memory: Any = compiled.memory_analysis()
+    beside = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     report = Report(
+        program=program,
         chip=chip,
-        devices=mesh.size,
         mesh=dict(mesh.shape),
-        batch_size=train.batch_size,
-        accumulate=train.accumulate,
-        remat=train.remat,
-        compile_seconds=time.monotonic() - started,
+        batch_size=batch_size,
+        compile_seconds=seconds,
         memory_available=CHIPS[chip].memory,
-        memory=memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes,
+        memory=memory.argument_size_in_bytes + beside,
         arguments=memory.argument_size_in_bytes,
         donated=memory.alias_size_in_bytes,
         temporary=memory.temp_size_in_bytes,
-        model_flops=gradient_flops(model, dataclasses.replace(train, remat="none")) / mesh.size,
-        flops=gradient_flops(model, train) / mesh.size,
+        model_flops=model_flops / mesh.size,
+        flops=flops / mesh.size,
         compiler_flops=counted.get("flops"),
-        traffic=counted["bytes accessed"] + program.repeated_traffic() if counted else program.traffic(),
-        messages=program.messages(),
+        traffic=counted["bytes accessed"] + text.repeated_traffic() if counted else text.traffic(),
+        messages=text.messages(),
     )
     if report.memory > report.memory_available:  # the TPU's compiler refuses by itself
-        raise DoesNotFit(f"needs {_gb(report.memory)} of {_gb(report.memory_available)}")
+        raise DoesNotFit(f"needs {gigabytes(report.memory)} of {gigabytes(report.memory_available)}")
     return report
 
 
@@ -281,8 +247,10 @@ class Job:
     topology: str
     """The slice, by its chips and how they are laid out: v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4; or h100:8."""
     train: DiffusionTrainConfig
-    """The mesh is here, and all that makes a step larger or smaller: batch_size, accumulate, remat."""
+    """The mesh is here, and what makes a step larger or smaller: batch_size, accumulate, remat."""
     config: ModelConfig
+    program: Literal["train", "sample"] = "train"
+    """The training step of stage 2, or what `elements batch` decodes `train.batch_size` pictures with."""
     quick: bool = True
     """Ask the TPU's compiler for less effort: minutes instead of tens of minutes."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -290,40 +258,45 @@ class Job:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the command line, compile and report. Exit code 1 where the step fits in no way that was tried."""
-    for name, value in SINGLE_HOST.items():
+    """Parse the command line, compile and report. Exit code 1 where nothing that is tried fits."""
+    for name, value in NO_TPU_HERE.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip, and should look for none
-    preset, settings = parse_preset("elements compile", "Compile the training step of stage 2.", argv)
+    preset, settings = parse_preset("elements compile", "Compile for accelerators that are not here.", argv)
     job = tyro.cli(
         Job,
         prog=f"elements compile {preset.__name__.removeprefix('configs.')}",
-        description="Compile the training step of stage 2 for accelerators that are not here, and say what it needs.",
+        description="Compile a program for accelerators that are not here, and say what it needs.",
         args=settings,
         default=Job(topology=tyro.MISSING, train=preset.DIFFUSION, config=preset.MODEL),
     )
     try:
         devices = topology_devices(job.topology)
-        tried, report = job.train, None
-        for train in (job.train, *changes(job.train, len(devices))):
-            tried = train
-            try:
-                report = compile_step(job.config, train, devices, quick=job.quick)
-                break
-            except DoesNotFit as error:
-                print(f"{_knobs(train)} does not fit: {error}", flush=True)
-    except (OSError, ValueError) as error:
+        if job.program == "sample":
+            report = compile_sampler(job.config, job.train.batch_size, devices, quick=job.quick)
+        else:
+            report = _compile_what_fits(job, devices)
+        print(report)
+        if job.report is not None:
+            report.save(job.report)
+    except (OSError, ValueError, DoesNotFit) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if report is None:
-        print(f"Nothing that was tried fits: take a smaller batch than {job.train.batch_size}, or more devices.")
-        return 1
-    if tried != job.train:
-        print(f"{_knobs(tried)} fits:")
-    print(report)
-    if job.report is not None:
-        report.save(job.report)
     return 0
+
+
+def _compile_what_fits(job: Job, devices: list[Any]) -> Report:
+    """The step as asked for or, where it does not fit, the first change of it that does."""
+    for train in (job.train, *changes(job.train, len(devices))):
+        try:
+            report = compile_step(job.config, train, devices, quick=job.quick)
+        except DoesNotFit as error:
+            print(f"does not fit: {_knobs(train)}: {error}", flush=True)
+        else:
+            if train != job.train:
+                print(f"fits: {_knobs(train)}")
+            return report
+    raise DoesNotFit(f"a batch of {job.train.batch_size} fits in no way: take a smaller one, or more devices")
 
 
 def _knobs(train: DiffusionTrainConfig) -> str:
@@ -331,7 +304,3 @@ def _knobs(train: DiffusionTrainConfig) -> str:
         f"--train.data-parallel {train.data_parallel} --train.fsdp {train.fsdp} --train.accumulate {train.accumulate} "
         f"--train.remat {train.remat}"
     )
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from train.chips import CHIPS
-from train.compile import Report, changes
+from train.compile import changes
 from train.config import DiffusionTrainConfig
 from train.hlo import Messages
+from train.roofline import Report
 
 ROOT = Path(__file__).parents[2]
 LIBTPU = Path(
@@ -30,46 +31,66 @@ def run_with_tpu_compiler(*arguments: str, **environment: str) -> subprocess.Com
     )
 
 
-LOWERED_TWICE = """
-import dataclasses, jax
+SETUP = """
+import dataclasses, re, sys
+from pathlib import Path
+import jax
 jax.config.update("jax_num_cpu_devices", 4)
-from configs import tiny
+from elements_jax.config import ElementsConfig
 from elements_jax.sharding import make_mesh
-from train.compile import StageOfShapes, step_arguments, topology_devices
+from tests.train.conftest import SMALL
+from train.compile import StageOfShapes, compile_step, step_arguments, topology_devices
+from train.config import DiffusionTrainConfig
 from train.state import make_optimizer
 from train.step import jit_step
 
-train = dataclasses.replace(tiny.DIFFUSION, accumulate=2, data_parallel=2, fsdp=2)
-stage, texts = StageOfShapes(tiny.MODEL, train), []
-for devices in (jax.devices(), topology_devices("v5e:2x2")):
+# 256 pixels attend to each other in the latent image, for which there is the TPU's kernel.
+elements = dataclasses.replace(SMALL.elements, image_size=32)
+unet = dataclasses.replace(SMALL.unet, block_out_channels=(64,))
+model = dataclasses.replace(SMALL, elements=elements, unet=unet, dtype="bfloat16")
+train = DiffusionTrainConfig(steps=1, batch_size=16, learning_rate=1.0, accumulate=2, data_parallel=2, fsdp=2)
+slice_ = topology_devices("v5e:2x2")
+"""
+
+LOWERED_TWICE = r"""
+stage, texts = StageOfShapes(model, train), []
+for devices in (jax.devices(), slice_):
     mesh = make_mesh(2, 2, devices)
     traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
-    texts.append(traced.lower(lowering_platforms=("tpu",)).as_text())
-print(len(texts[0]), texts[0] == texts[1])
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    # A kernel's code comes with the lines of Python that it was traced from.
+    texts.append(re.sub(r'\\22body\\22: \\22[^\\]*', "kernel's code", text))
+print(texts[0].count("kernel's code"), texts[0].count("all_gather"), texts[0] == texts[1])
+"""
+
+COMPILED = """
+report = compile_step(model, train, slice_, quick=True)
+print(report)
+report.save(Path(sys.argv[1]))
 """
 
 
 def test_what_is_compiled_for_a_topology_is_what_runs_on_a_mesh_of_this_machine():
-    done = run_with_tpu_compiler("-c", LOWERED_TWICE, PJRT_NPROC="16")
-    length, equal = done.stdout.split()
-    assert int(length) > 100_000, done.stderr
+    done = run_with_tpu_compiler("-c", SETUP + LOWERED_TWICE, PJRT_NPROC="16")
+    assert done.returncode == 0, done.stderr
+    kernels, gathers, equal = done.stdout.split()
+    assert int(kernels) > 0
+    assert int(gathers) > 0
     assert equal == "True"
 
 
 def test_a_step_is_compiled_for_a_slice_and_reported(tmp_path):
     path = tmp_path / "report.json"
-    command = "-m elements_jax.cli compile tiny --topology v5e:2x2 --train.fsdp 2 --config.dtype bfloat16"
-    done = run_with_tpu_compiler(*command.split(), "--report", str(path))
+    done = run_with_tpu_compiler("-c", SETUP + COMPILED, str(path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("4 x TPU v5 lite, mesh data 2 x fsdp 2, batch 16 (4 a device)")
+    assert done.stdout.startswith("training step of stage 2, batch 16 in 2 parts, remat none\n")
+    assert "4 x TPU v5 lite, mesh data 2 x fsdp 2, 4 images each" in done.stdout
     report = json.loads(path.read_text())
-    # Parameters, their two moments and their average, all in float32 and split in two but for the small ones.
-    assert report["donated"] == pytest.approx(report["arguments"], rel=0.2)
+    assert report["donated"] > 0.7 * report["arguments"]  # the state is written over; not frozen networks and batch
     assert report["memory"] == pytest.approx(report["arguments"] + report["temporary"], rel=0.01)
     assert report["flops"] == report["model_flops"] > 0
-    gathered, scattered = (report["messages"][kind] for kind in ("all-gather", "reduce-scatter"))
-    assert 2 * gathered["sent"] == pytest.approx(scattered["sent"], rel=0.1)  # bfloat16 there, float32 back
-    assert report["step_time"] == max(report["times"].values())
+    assert report["messages"].keys() >= {"all-gather", "all-reduce"}
+    assert report["least_time"] == max(report["times"].values())
 
 
 def test_an_unknown_topology_is_one_clear_error():
@@ -79,12 +100,10 @@ def test_an_unknown_topology_is_one_clear_error():
 
 
 REPORT = Report(
+    program="training step",
     chip="TPU v5 lite",
-    devices=16,
     mesh={"data": 2, "fsdp": 8},
     batch_size=64,
-    accumulate=1,
-    remat="none",
     compile_seconds=100.0,
     memory_available=16e9,
     memory=9e9,
@@ -105,9 +124,9 @@ def test_a_step_takes_as_long_as_its_slowest_resource():
         "memory traffic": pytest.approx(0.08),
         "messages": pytest.approx(6e9 / 200e9),
     }
-    assert REPORT.step_time == pytest.approx(0.08)
+    assert REPORT.least_time == pytest.approx(0.08)
     assert REPORT.utilisation == pytest.approx(10 / 197 / 0.08)
-    assert "bound by memory traffic: at most 800 images/s and 63% of the peak" in str(REPORT)
+    assert "bound by memory traffic: at most 800 images/s, 63% of the peak" in str(REPORT)
 
 
 def test_what_does_not_fit_is_tried_in_smaller_ways():
