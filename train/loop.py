@@ -67,6 +67,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
             seed=train.seed,
             shuffle=shuffle,
             tokenize=stage.tokenize,
+            cached=stage.cached,
             workers=train.workers if shuffle else 0,
         )
 

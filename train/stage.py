@@ -30,6 +30,10 @@ class Stage(Protocol):
     def tokenize(self) -> Callable[[str], np.ndarray] | None:
         """Caption -> token ids, where the stage reads captions."""
 
+    @property
+    def cached(self) -> bool:
+        """Whether the stage reads what `elements cache` wrote into the records."""
+
     def pretrained(self) -> Tree:
         """Those of the stage's parameters that the model folder has, which a run starts from."""
 
