@@ -1,11 +1,12 @@
 """Stage 2: the diffusion decoder learns to paint images from their elements and captions (Section 3.3, Equation 5)."""
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion import add_noise, make_schedule, velocity
@@ -19,8 +20,11 @@ from train.config import DiffusionTrainConfig
 from train.dropout import condition_dropout, dropped_elements, other_example, touched_elements
 from train.folder import open_folder
 from train.pictures import mean_colours
-from train.stage import Batch, Metrics, Tree, normal, to_float
+from train.stage import Batch, Metrics, Ratio, Tree, normal, to_float
 from train.vae import sample_posterior
+
+TIMESTEP_BUCKETS = 4
+"""Equal parts of the timesteps, from little noise to much, whose losses are reported apart."""
 
 
 class DiffusionStage:
@@ -80,7 +84,8 @@ class DiffusionStage:
         noisy, context = add_noise(schedule, latent, noise, timestep), unet.context(text, element_tokens)
         predicted = unet(noisy, timestep, context, remat=self.train.remat)
         target = velocity(schedule, latent, noise, timestep) if self.model.diffusion.prediction == "v" else noise
-        return jnp.mean((predicted - target) ** 2), {"dropped_elements": dropped.mean()}
+        error = jnp.mean((predicted - target) ** 2, axis=(1, 2, 3))
+        return error.mean(), {"dropped_elements": dropped.mean()} | by_timestep(error, timestep, steps)
 
     def posterior(self, frozen: Tree, batch: Batch) -> tuple[Float[Array, "B h w Z"], Float[Array, "B h w Z"]]:
         """Mean and log variance of the images' latents."""
@@ -131,3 +136,13 @@ class DiffusionStage:
 
     def export(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         save_network(self.folder, "unet", params)
+
+
+def by_timestep(error: Float[Array, " B"], timestep: Int[Array, " B"], timesteps: int) -> Metrics:
+    """The mean error of the examples in each bucket of timesteps."""
+    edges = [timesteps * bucket // TIMESTEP_BUCKETS for bucket in range(TIMESTEP_BUCKETS + 1)]
+    losses: Metrics = {}
+    for first, end in pairwise(edges):
+        inside = (timestep >= first) & (timestep < end)
+        losses[f"loss_t{first}-{end - 1}"] = Ratio(jnp.where(inside, error, 0).sum(), inside.sum().astype(jnp.float32))
+    return losses
