@@ -1,4 +1,4 @@
-"""The `elements` command: partition, train, compile, encode, edit, batch, reconstruct, scenes.
+"""The `elements` command: partition, cache, train, compile, encode, edit, batch, reconstruct, scenes.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COMMANDS = """\
 commands:
   partition    divide photographs into image elements and write records (PyTorch, SAM); `partition inspect` shows them
+  cache        compute once what stage 2 takes of VAE and text encoder, and write records that hold it
   train        train one stage of a model from records
   compile      a training step for TPUs or GPUs that are not here: what it needs, and how fast it can be
   encode       one photograph to its elements: a file to edit, and a picture with their numbers
@@ -290,6 +291,30 @@ class Scenes:
         write_folder(self.out, range(self.first, self.first + self.count), self.size)
 
 
+@dataclass(frozen=True)
+class Cache:
+    """Compute once what stage 2 takes of the VAE's encoder and the text encoder, and write records that hold it.
+
+    Training reads them with `--train.cached`, and spends nothing on these networks. The same command again does the
+    shards that are not there yet.
+    """
+
+    records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
+    """Folder of records, as `elements partition` writes it."""
+    out: Out
+    """Folder for the records with their features."""
+    model: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Model folder, or a Stable Diffusion in diffusers' layout, of the same VAE and text encoder as is trained with."""
+    batch_size: int = 4
+    """Images that each device takes at once."""
+
+    def run(self) -> None:
+        """Compute and write."""
+        from train.cache import cache
+
+        cache(self.records, self.out, self.model, self.batch_size)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
@@ -305,7 +330,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from train.compile import main as compile_step
 
         return compile_step(rest)
-    commands = {"encode": Encode, "edit": Edit, "batch": Batch, "reconstruct": Reconstruct, "scenes": Scenes}
+    commands = {
+        "cache": Cache,
+        "encode": Encode,
+        "edit": Edit,
+        "batch": Batch,
+        "reconstruct": Reconstruct,
+        "scenes": Scenes,
+    }
     if name not in commands:
         asked_for_help = name in ("-h", "--help")
         print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=sys.stdout if asked_for_help else sys.stderr)

@@ -6,22 +6,27 @@ A record is stored as a serialised `tf.train.Example` with six features, which T
     caption       UTF-8 text                     object_masks  any number of 1-bit PNGs, so that one can be read alone
     source_id     UTF-8 text                     settings      JSON: how the image was partitioned
 
-The label map is all that must be stored: patches, centroids and sizes of the elements follow from it.
+The label map is all that must be stored: patches, centroids and sizes of the elements follow from it. `elements cache`
+adds three features (`CACHED`), each the bytes of little-endian float16 numbers, whose shapes the model knows:
+
+    latent_mean, latent_logvar    the VAE's posterior of the image    text    the text encoder's features of the caption
 """
 
 import io
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, no_type_check
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
-from jaxtyping import Bool, UInt8, UInt16
+from jaxtyping import Bool, Float16, UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
 DROPPED = 65535
 """The label of a pixel that belongs to no element."""
+CACHED = ("latent_mean", "latent_logvar", "text")
+"""What frozen networks make of a record, if `elements cache` has run."""
 
 
 def _example_class() -> Any:
@@ -78,6 +83,8 @@ class Record:
     """Names the image for people: its path below the photo folder, or a seed."""
     settings: dict[str, Any]
     """How the image was partitioned, as JSON values; `num_elements` (N) is always there."""
+    cached: dict[str, Float16[np.ndarray, " numbers"]] = field(default_factory=dict)
+    """Those of `CACHED` that the record has."""
 
     def __post_init__(self) -> None:
         def require(fits: bool, expected: str, got: object) -> None:
@@ -120,7 +127,7 @@ class Record:
         example = Example()
         for name, values in features.items():
             example.features.feature[name].bytes_list.value.extend(values)
-        return example.SerializeToString(deterministic=True)
+        return with_cached(example, self.cached)
 
     @classmethod
     def from_example(cls, data: bytes, where: str, choose_masks: Callable[[int], Iterable[int]] = range) -> "Record":
@@ -147,6 +154,12 @@ class Record:
             except Exception as error:  # Pillow raises all sorts for data cut short or damaged
                 raise ValueError(f"{where}: field {name!r} must be {expected}: {error}") from error
 
+        def numbers(name: str) -> np.ndarray:
+            try:
+                return np.frombuffer(fields.single(name), "<f2")
+            except ValueError as error:
+                raise ValueError(f"{where}: field {name!r} must be float16 numbers: {error}") from error
+
         image = picture("image", fields.single("image"), "RGB", "a JPEG or PNG in RGB")
         label_map = picture("label_map", fields.single("label_map"), "I;16", "a 16-bit grey PNG")
         stored = fields.values("object_masks")
@@ -159,10 +172,18 @@ class Record:
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: field 'settings' must be JSON: {error}") from error
         caption, source_id = fields.text("caption"), fields.text("source_id")
+        cached = {name: numbers(name) for name in CACHED if name in fields}
         try:
-            return cls(image, label_map, caption, object_masks, source_id, settings)
+            return cls(image, label_map, caption, object_masks, source_id, settings, cached)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
+
+
+def with_cached(example: Any, cached: Mapping[str, Float16[np.ndarray, "..."]]) -> bytes:
+    """A record's `Example`, serialised with these features too; its own stay, so that no image is encoded twice."""
+    for name, array in cached.items():
+        example.features.feature[name].bytes_list.value[:] = [array.astype("<f2").tobytes()]
+    return example.SerializeToString(deterministic=True)
 
 
 def read_source_id(data: bytes, where: str) -> str:
@@ -179,6 +200,9 @@ class _Fields:
             self._features = Example.FromString(data).features.feature
         except message.DecodeError as error:
             raise ValueError(f"{where}: expected a serialised tf.train.Example: {error}") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._features
 
     def values(self, name: str) -> Any:
         features, where = self._features, self._where

@@ -97,6 +97,7 @@ def run(stage: str, job: Job) -> int:
     """Run one stage of training. Returns the step that it ended with."""
     prefer_own_convolutions()
     from train.autoencoder import AutoencoderStage
+    from train.cache import require_cached
     from train.data import require_fit
     from train.diffusion import DiffusionStage
     from train.folder import start_from
@@ -117,6 +118,8 @@ def run(stage: str, job: Job) -> int:
             if train.text_from_scratch:
                 start_text(job.config, train.seed, job.model, job.data)
             made = DiffusionStage(job.config, train, job.model)
+            if train.cached:
+                require_cached(job.data, job.model)
         case _:
             raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
     state = fit(made, job.train, job.data, job.model / "runs" / stage)

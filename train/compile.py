@@ -8,7 +8,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from elements_jax import sharding
-from elements_jax.config import ModelConfig
+from elements_jax.config import ModelConfig, Remat
 from elements_jax.elements import ImageElements
 from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements, jit_decode
@@ -32,7 +32,7 @@ from train.cli import parse_preset
 from train.config import DiffusionTrainConfig
 from train.diffusion import DiffusionStage
 from train.dropout import pair
-from train.flops import cost
+from train.flops import cost, training_cost
 from train.hlo import Program
 from train.roofline import Report, gigabytes
 from train.stage import Tree, example_keys
@@ -61,6 +61,9 @@ class StageOfShapes(DiffusionStage):
         networks = {name: getattr(self.networks, name) for name in ("vae", "encoder", "text_encoder")}
         self.frozen = {name: jax.eval_shape(network.cast, network.shapes()) for name, network in networks.items()}
         self.empty_prompt = np.zeros(model.text.max_length, np.int32)
+        if train.cached:
+            no_text = (model.text.max_length, model.text.hidden_size)
+            self.frozen["no_text"] = jax.ShapeDtypeStruct(no_text, jnp.float32)
 
 
 class DoesNotFit(Exception):
@@ -97,6 +100,10 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
         "tokens": jax.ShapeDtypeStruct((train.batch_size, stage.model.text.max_length), jnp.int32),
         "index": jax.ShapeDtypeStruct((train.batch_size,), jnp.int32),
     }
+    if stage.cached:
+        latent, text = stage.model.latent_size**2 * stage.model.vae.latent_channels, stage.frozen["no_text"].size
+        for name, numbers in (("latent_mean", latent), ("latent_logvar", latent), ("text", text)):
+            batch[name] = jax.ShapeDtypeStruct((train.batch_size, numbers), jnp.float16)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def laid(tree: Tree, lie: Any) -> Tree:
@@ -145,15 +152,16 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
 def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[Any], *, quick: bool) -> Report:
     """The loop's training step, compiled for these devices. Raises DoesNotFit."""
     mesh, stage = sharding.make_mesh(train.data_parallel, train.fsdp, devices), StageOfShapes(model, train)
+    model_flops, flops = step_flops(stage, train)
     traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
     parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
     return _compile(
-        f"training step of stage 2, batch {train.batch_size}{parts}, remat {train.remat}",
+        f"training step of stage 2, batch {train.batch_size}{parts}, remat {train.remat}{', cached' * train.cached}",
         traced,
         mesh,
         train.batch_size,
-        flops=gradient_flops(model, train),
-        model_flops=gradient_flops(model, dataclasses.replace(train, remat="none")),
+        flops=flops,
+        model_flops=model_flops,
         quick=quick,
     )
 
@@ -215,15 +223,24 @@ def _compile(
     return report
 
 
-def gradient_flops(model: ModelConfig, train: DiffusionTrainConfig) -> float:
-    """Operations of the loss and its gradient over the whole batch, frozen networks included."""
-    stage = StageOfShapes(model, train)
+def step_flops(stage: DiffusionStage, train: DiffusionTrainConfig) -> tuple[float, float]:
+    """Operations of a step on all devices, frozen networks included: the model's, and with what is computed again."""
+    state, frozen, batch, key = step_arguments(stage, train, sharding.make_mesh(1, 1, jax.devices()[:1]))
 
-    def gradient(state, frozen, batch, key):
-        keys = example_keys(key, 0, batch["index"])
-        return jax.grad(stage.loss, has_aux=True)(stage.cast(state["params"]), frozen, pair(batch), keys)
+    def with_remat(remat: Remat) -> Callable:
+        other = StageOfShapes(stage.model, dataclasses.replace(train, remat=remat))
 
-    return cost(gradient, *step_arguments(stage, train, sharding.make_mesh(1, 1, jax.devices()[:1]))).flops
+        def loss(params, frozen, batch, key):
+            keys = example_keys(key, 0, batch["index"])
+            return other.loss(other.cast(params), frozen, pair(batch), keys)[0]
+
+        return loss
+
+    kept, again = (
+        cost(jax.grad(with_remat(remat)), state["params"], frozen, batch, key) for remat in ("none", train.remat)
+    )
+    model = training_cost(with_remat("none"), state["params"], frozen, batch, key).flops
+    return model, model + again.flops - kept.flops
 
 
 def changes(train: DiffusionTrainConfig, devices: int) -> Iterator[DiffusionTrainConfig]:

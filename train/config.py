@@ -56,6 +56,8 @@ class TrainConfig:
     """Of older checkpoints, those whose step is a multiple of this are kept for good."""
     workers: int = 0
     """Processes that read and decode records; 0 reads in the training process."""
+    profile: tuple[int, int] | None = None
+    """First and last step (exclusive) that are traced; the run's folder receives the trace, which TensorBoard shows."""
     data_parallel: int = -1
     """Devices over which the batch alone is split; -1 takes the rest of the devices."""
     fsdp: int = 1
@@ -89,6 +91,9 @@ class DiffusionTrainConfig(TrainConfig):
     remat: Remat = "none"
     """What the UNet's gradient computes again instead of keeping it, for less memory and more time: `none`; what lies
     between convolutions and products (`elementwise`); or all that is inside of a block (`blocks`)."""
+    cached: bool = False
+    """Moments of the latents and features of the captions come from the records, where `elements cache` wrote them,
+    and not from the networks."""
     text_from_scratch: bool = False
     """Where the model folder has no text encoder, start a random one, with a tokenizer of the captions' own words,
     instead of stopping. For small models that are trained from nothing."""

@@ -15,7 +15,7 @@ from absl import flags
 
 from elements_jax.config import ElementsConfig
 from elements_jax.records import TFRecordSource, find_shards, shard_path
-from elements_jax.schema import DROPPED, Record
+from elements_jax.schema import CACHED, DROPPED, Record
 
 Tokenize = Callable[[str], np.ndarray]
 
@@ -30,6 +30,7 @@ def dataset(
     seed: int,
     shuffle: bool,
     tokenize: Tokenize | None,
+    cached: bool = False,
     workers: int = 0,
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
     """Endless batches of a split, this host's part of each.
@@ -41,6 +42,7 @@ def dataset(
         object_mask  bool  (b, H, W)     one of the record's object masks, drawn at random; empty if it has none
         tokens       int32 (b, L)        of the caption, where `tokenize` is given
         index        int32 (b,)          the example's place in the stream, unique in a run
+        latent_mean, latent_logvar, text   float16 (b, numbers)   where `cached`
 
     Args:
       records_dir: the folder that `python -m partition` wrote.
@@ -49,6 +51,7 @@ def dataset(
       seed: of the order and of the draws of object masks.
       shuffle: whether examples come in random order, else in that of the files.
       tokenize: from a caption to its tokens (L,).
+      cached: whether to read what `elements cache` wrote into the records.
       workers: processes that read and decode; 0 does so in threads of this one.
 
     Returns:
@@ -56,12 +59,14 @@ def dataset(
 
     Raises:
       ValueError: where the split has no shards, a shard is missing or damaged, or `batch_size` does not divide; and, on
-        reading it, where a record is not whole or does not fit the first in size and number of elements.
+        reading it, where a record is not whole, does not fit the first in size and number of elements, or lacks
+        what is cached.
     """
     if batch_size % jax.process_count():
         raise ValueError(f"batch_size = {batch_size} must be a multiple of the number of hosts, {jax.process_count()}")
     source = _source(records_dir, split)
-    read = functools.partial(_example, source=source, first=_record(source, 0), seed=seed, tokenize=tokenize)
+    first = _record(source, 0)
+    read = functools.partial(_example, source=source, first=first, seed=seed, tokenize=tokenize, cached=cached)
     order = grain.MapDataset.range(len(source))
     if shuffle:
         order = order.shuffle(seed=seed)
@@ -108,7 +113,14 @@ def _record(source: TFRecordSource, number: int, choose_masks: Callable[[int], l
 
 
 def _example(
-    index: int, number: int, *, source: TFRecordSource, first: Record, seed: int, tokenize: Tokenize | None
+    index: int,
+    number: int,
+    *,
+    source: TFRecordSource,
+    first: Record,
+    seed: int,
+    tokenize: Tokenize | None,
+    cached: bool,
 ) -> dict[str, np.ndarray]:
     """The example at place `index` of the stream, which is record `number`."""
 
@@ -129,6 +141,10 @@ def _example(
     }
     if tokenize is not None:
         example["tokens"] = np.asarray(tokenize(record.caption), np.int32)
+    if cached:
+        if missing := [name for name in CACHED if name not in record.cached]:
+            raise ValueError(f"{source.where(number)}: no {', '.join(missing)}, which `elements cache` writes")
+        example |= record.cached
     return example
 
 

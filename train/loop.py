@@ -5,6 +5,7 @@ this stage (Stable Diffusion's, or those of a run before); fresh ones. A run kil
 with the same bits as one never killed.
 """
 
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from elements_jax.records import find_shards
 from train.checkpoint import Checkpoints
 from train.config import TrainConfig
 from train.data import dataset
+from train.dropout import pair
+from train.flops import training_cost
 from train.metrics import Log
 from train.pictures import grid
 from train.preemption import Preemption
@@ -46,6 +49,9 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
 
     step, evaluate = jit_step(stage, optimizer, train, mesh), jit_evaluation(stage, train, mesh)
 
+    def loss(params, frozen, batch, keys):
+        return stage.loss(params, frozen, pair(batch), keys)[0]
+
     def batches(split: str, shuffle: bool):
         return dataset(
             records,
@@ -54,6 +60,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
             seed=train.seed,
             shuffle=shuffle,
             tokenize=stage.tokenize,
+            cached=stage.cached,
             workers=train.workers if shuffle else 0,
         )
 
@@ -75,24 +82,32 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
         first = int(state["step"])
         if first >= train.steps:
             stage.export(state["ema"], frozen, held_out, held_out_keys)
+            return state
         with Log(run, first, train) as log, Preemption() as preempted:
+            began = time.monotonic()
+            compiled = step.lower(state, frozen, held_out, step_key).compile()
+            seconds = time.monotonic() - began
+            cost = training_cost(loss, shapes["params"], frozen, held_out, held_out_keys)
+            log.compiled(shapes["params"], float(cost.flops), compiled, seconds)
             for now in range(first + 1, train.steps + 1):
-                batch = put(next(iterator))
-                with jax.transfer_guard("disallow"):
-                    state, metrics = step(state, frozen, batch, step_key)
+                log.profile(now)
+                with log.timed("input"):
+                    batch = put(next(iterator))
+                with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("step", step_num=now):
+                    state, metrics = compiled(state, frozen, batch, step_key)
                 log.step(now, metrics)
                 last = now == train.steps
                 if now % train.sample_every == 0 or last:
-                    figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
-                    picture = grid(
-                        {name: pictures[name][: train.sample_count] for name in stage.rows}
-                    )  # jit sorts names
-                    figures = {name: float(value) for name, value in figures.items()}
-                    log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
+                    with log.timed("samples"):
+                        figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
+                        # jit sorts the names, and every device drew as many pictures.
+                        picture = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
+                        log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 ends = last or preempted(now)
                 if now % train.checkpoint_every == 0 or ends:
-                    checkpoints.save(state, iterator)
-                    stage.export(state["ema"], frozen, held_out, held_out_keys)
+                    with log.timed("checkpoint"):
+                        checkpoints.save(state, iterator)
+                        stage.export(state["ema"], frozen, held_out, held_out_keys)
                 if ends:
                     break
     return state
