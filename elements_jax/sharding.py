@@ -1,13 +1,15 @@
 """How arrays lie on the devices: by rule from name and shape; models know nothing of it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 Tree = Any
@@ -21,16 +23,18 @@ BUNDLE = 2**23
 so that devices compute meanwhile."""
 
 
-def make_mesh(data: int, fsdp: int) -> Mesh:
-    """A mesh ("data", "fsdp") over all devices; one size may be -1, which takes the rest."""
-    devices = jax.device_count()
+def make_mesh(data: int, fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh ("data", "fsdp") over all devices, or those given; one size may be -1, which takes the rest."""
+    count = jax.device_count() if devices is None else len(devices)
     if data == -1:
-        data = devices // fsdp
+        data = count // fsdp
     elif fsdp == -1:
-        fsdp = devices // data
-    if data * fsdp != devices or data < 1:
-        raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {devices} devices")
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2)
+        fsdp = count // data
+    if data * fsdp != count or data < 1:
+        raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {count} devices")
+    # Neighbours on the chips' torus where they can be; two rows of a 4 x 4 slice make an fsdp of 8.
+    placed = mesh_utils.create_device_mesh((data, fsdp), devices, allow_split_physical_axes=True)
+    return Mesh(placed, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
@@ -62,6 +66,26 @@ def put(tree: Tree, layout: Tree) -> Tree:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     return jax.tree.map(of_leaf, tree, jax.tree.broadcast(layout, tree))
+
+
+def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
+    """`function(shared, batch, **static)`, of which every device of a mesh computes its part of the batch by itself.
+
+    The leaves of `batch`, and of what is returned, have an axis of examples first, which the number of devices must
+    divide; `shared` is whole on every device. Left to the compiler, joint guidance alone would make devices wait for
+    each other in every step of sampling. Each runs the program of a single device here: the bits are the same on one
+    device or many, if each has as many examples.
+    """
+    whole, divided = replicated(mesh).spec, over_batch(mesh).spec
+
+    def split(shared: Tree, batch: Tree, **static: Any) -> Tree:
+        # The check is of what differs between devices, which the samplers' loops would have to declare.
+        part = jax.shard_map(
+            partial(function, **static), mesh=mesh, in_specs=(whole, divided), out_specs=divided, check_vma=False
+        )
+        return part(shared, batch)
+
+    return split
 
 
 def gather(tree: Tree, specs: Tree) -> Tree:

@@ -13,13 +13,13 @@ import tyro
 
 from elements_jax.files import UNFINISHED, new_file
 from elements_jax.records import DATASET, shard_path
+from elements_jax.tfds_metadata import write_metadata
 from partition.config import PartitionConfig, Precision
 from partition.filters import Filters
 from partition.manifest import manifest_path, read_manifest, summarise
 from partition.masks import MaskFilter, MaskSource, mask_source
 from partition.samples import Shard
 from partition.sources import plan
-from partition.tfds_metadata import write_metadata
 
 SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"]
 

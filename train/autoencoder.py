@@ -20,6 +20,7 @@ class AutoencoderStage:
 
     rows = ("input", "elements", "reconstruction")
     tokenize = None
+    cached = False
 
     def __init__(self, model: ModelConfig, folder: Path):
         self.model, self.folder = open_folder(folder, model), folder

@@ -6,6 +6,8 @@ Presets are instances in `configs/`; every field can be overridden on the comman
 from dataclasses import dataclass
 from typing import Literal
 
+from elements_jax.config import Remat
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -54,6 +56,8 @@ class TrainConfig:
     """Of older checkpoints, those whose step is a multiple of this are kept for good."""
     workers: int = 0
     """Processes that read and decode records; 0 reads in the training process."""
+    profile: tuple[int, int] | None = None
+    """First and last step (exclusive) that are traced; the run's folder receives the trace, which TensorBoard shows."""
     data_parallel: int = -1
     """Devices over which the batch alone is split; -1 takes the rest of the devices."""
     fsdp: int = 1
@@ -84,9 +88,12 @@ class DiffusionTrainConfig(TrainConfig):
     """Probability that the elements alone are dropped (Appendix C.2)."""
     drop_both: float = 0.1
     """Probability that both are dropped (Appendix C.2)."""
-    remat: bool = False
-    """Keep only what lies between the UNet's blocks for the gradient and compute the rest again: less memory, more
-    time."""
+    remat: Remat = "none"
+    """What the UNet's gradient computes again instead of keeping it, for less memory and more time: `none`; what lies
+    between convolutions and products (`elementwise`); or all that is inside of a block (`blocks`)."""
+    cached: bool = False
+    """Moments of the latents and features of the captions come from the records, where `elements cache` wrote them,
+    and not from the networks."""
     text_from_scratch: bool = False
     """Where the model folder has no text encoder, start a random one, with a tokenizer of the captions' own words,
     instead of stopping. For small models that are trained from nothing."""

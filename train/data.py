@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from elements_jax.config import ElementsConfig
 from elements_jax.records import TFRecordSource, find_shards, shard_path
-from elements_jax.schema import DROPPED, Record
+from elements_jax.schema import CACHED, DROPPED, Record
 
 Tokenize = Callable[[str], np.ndarray]
 
@@ -34,6 +34,7 @@ def dataset(
     tokenize: Tokenize | None,
     start: int = 0,
     rows: Int[np.ndarray, " b"] | None = None,
+    cached: bool = False,
     workers: int = 0,
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
     """Endless batches of a split, this host's rows of each.
@@ -45,6 +46,7 @@ def dataset(
         object_mask  bool  (b, H, W)     one of the record's object masks, drawn at random; empty if it has none
         tokens       int32 (b, L)        of the caption, where `tokenize` is given
         index        int32 (b,)          the example's place in the stream, unique in a run
+        latent_mean, latent_logvar, text   float16 (b, numbers)   where `cached`
 
     Args:
       records_dir: the folder that `python -m partition` wrote.
@@ -55,6 +57,7 @@ def dataset(
       tokenize: from a caption to its tokens (L,).
       start: examples of the stream that lie before the first batch; to begin late costs nothing.
       rows: places within the batch of the examples that this host reads; by default all.
+      cached: whether to read what `elements cache` wrote into the records.
       workers: processes that read and decode; 0 does so in threads of this one.
 
     Returns:
@@ -62,7 +65,7 @@ def dataset(
 
     Raises:
       ValueError: where the split has no shards, or a shard is missing or damaged; and, on reading it, where a record is
-        not whole or does not fit the first in size and number of elements.
+        not whole, does not fit the first in size and number of elements, or lacks what is cached.
     """
     source = _source(records_dir, split)
     order = grain.MapDataset.range(len(source))
@@ -70,8 +73,9 @@ def dataset(
         order = order.shuffle(seed=seed)
     own = np.arange(batch_size) if rows is None else rows
     place = functools.partial(_place, start=start, batch_size=batch_size, rows=own)
+    first, order = _record(source, 0), order.repeat()
     read = functools.partial(
-        _example, order=order.repeat(), source=source, first=_record(source, 0), seed=seed, tokenize=tokenize
+        _example, order=order, source=source, first=first, seed=seed, tokenize=tokenize, cached=cached
     )
     examples = grain.MapDataset.range(sys.maxsize).map(place).map(read)
     threads = grain.ReadOptions(num_threads=_BATCHES_AHEAD, prefetch_buffer_size=_BATCHES_AHEAD)
@@ -104,7 +108,6 @@ def require_fit(records_dir: Path, split: str, elements: ElementsConfig) -> None
         raise ValueError(f"{records_dir}: the model takes {_described(*want)}, the records have {_described(*have)}")
 
 
-@functools.cache  # building it visits every record's header
 def _source(records_dir: Path, split: str) -> TFRecordSource:
     shards = find_shards(records_dir).get(split)
     if not shards:
@@ -134,6 +137,7 @@ def _example(
     first: Record,
     seed: int,
     tokenize: Tokenize | None,
+    cached: bool,
 ) -> dict[str, np.ndarray]:
     """The example at place `index` of the stream, in which the records have this `order`."""
 
@@ -154,6 +158,10 @@ def _example(
     }
     if tokenize is not None:
         example["tokens"] = np.asarray(tokenize(record.caption), np.int32)
+    if cached:
+        if missing := [name for name in CACHED if name not in record.cached]:
+            raise ValueError(f"{source.where(number)}: no {', '.join(missing)}, which `elements cache` writes")
+        example |= record.cached
     return example
 
 

@@ -1,11 +1,12 @@
 """Stage 2: the diffusion decoder learns to paint images from their elements and captions (Section 3.3, Equation 5)."""
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion import add_noise, make_schedule, velocity
@@ -19,8 +20,11 @@ from train.config import DiffusionTrainConfig
 from train.dropout import condition_dropout, dropped_elements, touched_elements
 from train.folder import open_folder
 from train.pictures import mean_colours
-from train.stage import Batch, Metrics, Tree, normal, to_float
+from train.stage import Batch, Metrics, Ratio, Tree, normal, to_float
 from train.vae import sample_posterior
+
+TIMESTEP_BUCKETS = 4
+"""Equal parts of the timesteps, from little noise to much, whose losses are reported apart."""
 
 
 class DiffusionStage:
@@ -35,6 +39,13 @@ class DiffusionStage:
         self.frozen: Tree = {name: getattr(self.networks, name).cast(params) for name, params in loaded.items()}
         self.tokenize = PromptTokenizer(folder / "tokenizer", self.model.text)
         self.empty_prompt = self.tokenize("")
+        if self.cached:  # computed once, and an argument of the step as weights are
+            empty_prompt = jnp.asarray(self.empty_prompt)[None]
+            self.frozen["no_text"] = jax.jit(self.networks.text_encoder)(self.frozen["text_encoder"], empty_prompt)[0]
+
+    @property
+    def cached(self) -> bool:
+        return self.train.cached
 
     def pretrained(self) -> Params:
         """The UNet in the model folder, be it Stable Diffusion's or one that was trained before."""
@@ -65,12 +76,11 @@ class DiffusionStage:
         elements = encode_image(self.networks, frozen, image, label_map)
         elements = dataclasses.replace(elements, valid=elements.valid & ~dropped)
         keep_text, keep_elements = condition_dropout(condition_key, self.train)
-        prompt = jnp.where(keep_text[:, None], batch["tokens"], self.empty_prompt)
-        text = self.networks.text_encoder(frozen["text_encoder"], prompt)
+        text = self.text(frozen, batch, keep_text)
         element_tokens = tokens(elements, self.model.elements.frequencies) * keep_elements[:, None, None]
 
         schedule = make_schedule(self.model.diffusion)
-        latent = self.latent(frozen, image, posterior_key)
+        latent = sample_posterior(*self.posterior(frozen, batch), posterior_key) * self.model.vae.scaling_factor
         steps = self.model.diffusion.train_timesteps
         timestep = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps))(time_key)
         noise = normal(noise_key, latent.shape[1:])
@@ -78,12 +88,25 @@ class DiffusionStage:
         noisy, context = add_noise(schedule, latent, noise, timestep), unet.context(text, element_tokens)
         predicted = unet(noisy, timestep, context, remat=self.train.remat)
         target = velocity(schedule, latent, noise, timestep) if self.model.diffusion.prediction == "v" else noise
-        return jnp.mean((predicted - target) ** 2), {"dropped_elements": dropped.mean()}
+        error = jnp.mean((predicted - target) ** 2, axis=(1, 2, 3))
+        return error.mean(), {"dropped_elements": dropped.mean()} | by_timestep(error, timestep, steps)
 
-    def latent(self, frozen: Tree, image: Float[Array, "B H W 3"], keys: Key[Array, " B"]) -> Float[Array, "B h w Z"]:
-        """z_0: a draw from the VAE's posterior, scaled to unit variance."""
-        posterior = self.networks.vae.module(frozen["vae"]).encode(image)
-        return sample_posterior(*posterior, keys) * self.model.vae.scaling_factor
+    def posterior(self, frozen: Tree, batch: Batch) -> tuple[Float[Array, "B h w Z"], Float[Array, "B h w Z"]]:
+        """Mean and log variance of the images' latents."""
+        if self.cached:
+            shape = (-1, self.model.latent_size, self.model.latent_size, self.model.vae.latent_channels)
+            mean, logvar = (batch[name].astype(jnp.float32).reshape(shape) for name in ("latent_mean", "latent_logvar"))
+            return mean, logvar
+        return self.networks.vae.module(frozen["vae"]).encode(to_float(batch["image"]))
+
+    def text(self, frozen: Tree, batch: Batch, keep: Bool[Array, " B"]) -> Float[Array, "B L C"]:
+        """Features of the captions; of the empty prompt where they are not kept."""
+        if self.cached:
+            no_text = frozen["no_text"]
+            text = batch["text"].astype(jnp.float32).reshape(-1, *no_text.shape)
+            return jnp.where(keep[:, None, None], text, no_text)
+        prompt = jnp.where(keep[:, None], batch["tokens"], self.empty_prompt)
+        return self.networks.text_encoder(frozen["text_encoder"], prompt)
 
     def pictures(
         self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
@@ -116,3 +139,13 @@ class DiffusionStage:
 
     def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         save_network(self.folder, "unet", params)
+
+
+def by_timestep(error: Float[Array, " B"], timestep: Int[Array, " B"], timesteps: int) -> Metrics:
+    """The mean error of the examples in each bucket of timesteps."""
+    edges = [timesteps * bucket // TIMESTEP_BUCKETS for bucket in range(TIMESTEP_BUCKETS + 1)]
+    losses: Metrics = {}
+    for first, end in pairwise(edges):
+        inside = (timestep >= first) & (timestep < end)
+        losses[f"loss_t{first}-{end - 1}"] = Ratio(jnp.where(inside, error, 0).sum(), inside.sum().astype(jnp.float32))
+    return losses

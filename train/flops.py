@@ -26,6 +26,20 @@ def cost(function: Callable, *arguments: Any) -> Cost:
     return _cost(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
+def training_cost(loss: Callable, params: Any, *arguments: Any) -> Cost:
+    """Of `loss(params, *arguments)` and its gradient by `params`, as utilisation counts it by convention.
+
+    The gradient transposes the loss's derivative, and a product's transposes cost what it costs itself. So the
+    derivative is counted, forwards, and nothing that only the way back computes: neither what `jax.checkpoint` computes
+    again nor the zeros between the pixels of a strided convolution's gradient.
+    """
+
+    def derivative(params, *arguments):
+        return jax.jvp(lambda params: loss(params, *arguments), (params,), (params,))
+
+    return cost(derivative, params, *arguments)
+
+
 def _cost(jaxpr: Any) -> Cost:
     total = Cost(0, 0)
     for equation in jaxpr.eqns:

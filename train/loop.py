@@ -12,6 +12,7 @@ A checkpoint is taken by any mesh, number of hosts and number of workers. A run 
 as it was ends with the same bits as one never killed.
 """
 
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from train import hosts
 from train.checkpoint import Checkpoints, resume
 from train.config import TrainConfig
 from train.data import count, dataset
+from train.dropout import pair
+from train.flops import training_cost
 from train.metrics import Log
 from train.pictures import grid
 from train.preemption import Preemption
@@ -55,6 +58,9 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
 
     step, evaluate = jit_step(stage, optimizer, train, mesh), jit_evaluation(stage, train, mesh)
 
+    def loss(params, frozen, batch, keys):
+        return stage.loss(params, frozen, pair(batch), keys)[0]
+
     def batches(split: str, shuffle: bool, start: int = 0):
         return dataset(
             records,
@@ -63,6 +69,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
             seed=train.seed,
             shuffle=shuffle,
             tokenize=stage.tokenize,
+            cached=stage.cached,
             start=start,
             rows=sharding.own_rows(batch_sharding, train.batch_size),
             workers=train.workers if shuffle else 0,
@@ -98,29 +105,36 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
             Log(run, first, train) as log,
             Preemption() as preempted,
         ):
+            began = time.monotonic()
+            compiled = step.lower(state, frozen, held_out, step_key).compile()
+            seconds = time.monotonic() - began
+            cost = training_cost(loss, shapes["params"], frozen, held_out, held_out_keys)
+            log.compiled(shapes["params"], float(cost.flops), compiled, seconds)
             batch = put(next(iterator))
             for now in range(first + 1, train.steps + 1):
-                with jax.transfer_guard("disallow"):
-                    state, metrics = step(state, frozen, batch, step_key)
+                log.profile(now)
+                with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("step", step_num=now):
+                    state, metrics = compiled(state, frozen, batch, step_key)
                 examples += train.batch_size
                 last = now == train.steps
                 if not last:
                     # The step has been started, not awaited: while the devices compute it, the next batch is read and
                     # sent to them, before anything below waits for them.
-                    batch = put(next(iterator))
+                    with log.timed("input"):
+                        batch = put(next(iterator))
                 log.step(now, metrics)
                 if now % train.sample_every == 0 or last:
-                    figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
-                    picture = grid(
-                        {name: pictures[name][: train.sample_count] for name in stage.rows}
-                    )  # jit sorts names
-                    figures = {name: float(value) for name, value in figures.items()}
-                    log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
+                    with log.timed("samples"):
+                        figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
+                        # jit sorts the names, and every device drew as many pictures.
+                        picture = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
+                        log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 ends = last or preempted(now)
                 if now % train.checkpoint_every == 0 or ends:
-                    log.settle(now)
-                    checkpoints.save(state, stream | {"examples": examples})
-                    export(state)
+                    with log.timed("checkpoint"):
+                        log.settle(now)
+                        checkpoints.save(state, stream | {"examples": examples})
+                        export(state)
                 if ends:
                     break
     return state

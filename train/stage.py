@@ -1,7 +1,7 @@
 """What a stage of training is. The loop knows nothing else of the model."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,17 @@ Batch = dict[str, Any]
 """Arrays of a batch by name (`train.data`), each with the example's axis first."""
 Tree = Any
 """A pytree of arrays: the flat parameters of one network, or a dict of several such."""
-Metrics = dict[str, Float[Array, ""]]
+
+
+class Ratio(NamedTuple):
+    """A mean over examples of which a batch may have none: sum and number are averaged apart, over parts and steps."""
+
+    sum: Float[Array, ""]
+    number: Float[Array, ""]
+
+
+Metrics = dict[str, Any]
+"""Figures by name: a scalar each, or a `Ratio`."""
 
 
 @runtime_checkable
@@ -29,6 +39,10 @@ class Stage(Protocol):
     @property
     def tokenize(self) -> Callable[[str], np.ndarray] | None:
         """Caption -> token ids, where the stage reads captions."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether the stage reads what `elements cache` wrote into the records."""
 
     def pretrained(self) -> Tree:
         """Those of the stage's parameters that the model folder has, which a run starts from."""

@@ -20,6 +20,7 @@ class VAEStage:
 
     rows = ("input", "reconstruction")
     tokenize = None
+    cached = False
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder

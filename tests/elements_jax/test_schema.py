@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from elements_jax.schema import DROPPED, Example, Record
+from elements_jax.schema import DROPPED, Example, Record, with_cached
 
 HEIGHT, WIDTH, COUNT = 12, 16, 6
+FIELDS = [field.name for field in fields(Record) if field.name != "cached"]
 
 
 def _record(masks: int = 2) -> Record:
@@ -45,7 +46,7 @@ def _png(array: np.ndarray) -> bytes:
 def _with_field(name: str, *values: bytes) -> bytes:
     """A stored record with one field replaced, or removed if there are no values."""
     example = Example.FromString(_record().to_example("png"))
-    del example.features.feature[name]
+    example.features.feature.pop(name, None)
     if values:
         example.features.feature[name].bytes_list.value.extend(values)
     return example.SerializeToString()
@@ -82,6 +83,21 @@ def test_masks_can_be_read_alone():
     record = _record(masks=3)
     read = Record.from_example(record.to_example(), "here", lambda count: [count - 1])
     np.testing.assert_array_equal(read.object_masks, record.object_masks[2:])
+
+
+def test_what_is_cached_is_stored_beside_the_rest():
+    record = _record()
+    cached = {"latent_mean": np.float16([[0.1, -3], [65504, 6e-8]]), "text": np.zeros((2, 0), np.float16)}
+    stored = with_cached(Example.FromString(record.to_example()), cached)
+    assert with_cached(Example.FromString(stored), {}) == stored
+    read = Record.from_example(stored, "here")
+    flat = {name: array.reshape(-1) for name, array in cached.items()}
+    _assert_equal(replace(read, image=record.image), replace(record, cached=flat))
+    assert replace(record, cached=flat).to_example() == stored
+    other = {"text": np.ones(3, np.float16)}  # in the place of what was there
+    assert (
+        Record.from_example(with_cached(Example.FromString(stored), other), "here").cached["text"].tolist() == [1] * 3
+    )
 
 
 def test_tensorflow_reads_the_example():
@@ -128,7 +144,7 @@ def test_a_field_that_does_not_fit_is_named(change, message):
     ("data", "message"),
     [
         (b"\xff\xff", "expected a serialised tf.train.Example"),
-        *((_with_field(name), f"field '{name}' is missing; the record has") for name in Record.__dataclass_fields__),
+        *((_with_field(name), f"field '{name}' is missing; the record has") for name in FIELDS),
         (_with_field("caption", b"a", b"b"), "field 'caption' must hold one value, got 2"),
         (_with_field("caption", b"\xff"), "field 'caption' must be UTF-8 text"),
         (_with_field("settings", b"{"), "field 'settings' must be JSON"),
@@ -144,6 +160,7 @@ def test_a_field_that_does_not_fit_is_named(change, message):
             _with_field("label_map", _png(np.zeros((4, 4), np.uint16))),
             r"label_map must be .* got uint16 of shape \(4, 4\)",
         ),
+        (_with_field("text", b"odd"), "field 'text' must be float16 numbers"),
         (_with_field("object_masks", b""), r"field 'object_masks\[0\]' must be a 1-bit PNG"),
         (_with_field("object_masks", _png(np.zeros((4, 4), bool))), "field 'object_masks' must be of the image's size"),
     ],

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from elements_jax import sharding
 from elements_jax.sharding import make_mesh, over_batch, own_rows, put, replicated, shardings, spec
 
 
@@ -60,3 +63,22 @@ def test_arrays_are_laid_out_as_asked():
     laid_out = put(tree, replicated(mesh))
     assert {leaf.sharding for leaf in laid_out.values()} == {replicated(mesh)}
     jax.tree.map(np.testing.assert_array_equal, laid_out, tree)
+
+
+@pytest.mark.parametrize("bundle", [1, 2**23])
+def test_what_is_gathered_is_whole_and_what_is_scattered_is_the_mean(bundle, monkeypatch):
+    monkeypatch.setattr(sharding, "BUNDLE", bundle)
+    mesh = make_mesh(1, 1)
+    rng = np.random.default_rng(0)
+    tree = {name: rng.random(shape, np.float32) for name, shape in (("a", (4, 6)), ("b", (4, 6)), ("c", (3,)))}
+    layout = {"a": P(None, "fsdp"), "b": P("fsdp", None), "c": P()}
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=(layout,), out_specs=layout, check_vma=False)
+    def there_and_back(tree):
+        whole = sharding.gather(tree, layout)
+        return sharding.mean_scatter(jax.tree.map(lambda leaf: (2 * leaf).astype(jnp.bfloat16), whole), layout)
+
+    found = there_and_back(tree)
+    for name, leaf in tree.items():
+        assert found[name].dtype == jnp.float32
+        np.testing.assert_array_equal(found[name], (2 * leaf).astype(jnp.bfloat16).astype(np.float32))

@@ -32,6 +32,7 @@ def pooled(image):
 class Regression:
     rows = ("input", "reconstruction")
     tokenize = None
+    cached = False
 
     def __init__(self, model, folder: Path):
         self.folder, self.frozen = folder, {"scale": np.linspace(0.5, 1, POOLED, dtype=np.float32)}

@@ -9,9 +9,9 @@ import pytest
 
 from elements_jax.records import write_tfrecord
 from elements_jax.schema import Record
+from elements_jax.tfds_metadata import write_metadata
 from partition.samples import Failure, Sample
 from partition.sources import plan
-from partition.tfds_metadata import write_metadata
 from tests.partition.sources import ids, read
 
 

@@ -15,7 +15,7 @@ from train.diffusion import DiffusionStage
 from train.state import init_state, make_optimizer
 from train.step import jit_step
 
-TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=1, random_partition=False, warmup=1, remat=True)
+TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=1, random_partition=False, warmup=1, remat="blocks")
 
 
 class StageFromNothing(DiffusionStage):

@@ -76,8 +76,9 @@ def test_the_first_moment_is_stored_as_asked(small, tmp_path):
 def finished(records, small, tmp_path_factory):
     """(final state, model folder, what the terminal showed) of a whole run."""
     folder, shown = tmp_path_factory.mktemp("model"), io.StringIO()
+    train = dataclasses.replace(CONFIG, profile=(3, 5))
     with contextlib.redirect_stdout(shown):
-        state = fit(AutoencoderStage(small, folder), CONFIG, records, folder / "run")
+        state = fit(AutoencoderStage(small, folder), train, records, folder / "run")
     return state, folder, shown.getvalue()
 
 
@@ -95,6 +96,21 @@ def test_the_terminal_says_where_the_run_is(finished):
     line = r"step 40/60  loss [\d.e-]+  psnr [\d.]+  [\d.]+ images/s  \d+:\d\d left"
     assert re.search(line, shown)
     assert [int(step) for step in re.findall(r"step (\d+)/60", shown)] == [20, 40, 60]
+
+
+def test_the_terminal_says_once_what_a_step_is(finished):
+    state, _, shown = finished
+    line = r"([\d.e-]+) M parameters, ([\d.e-]+) TFLOP an update \(XLA counts ([\d.e-]+)\), compiled in \d+\.\d s\n"
+    [(parameters, flops, xla_flops)] = re.findall(line, shown)
+    expected = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+    assert float(parameters) * 1e6 == pytest.approx(expected, rel=0.01)
+    assert 0.5 < float(flops) / float(xla_flops) < 2  # which counts what is no product, and not the inside of libraries
+
+
+def test_a_window_of_steps_is_traced_where_tensorboard_looks(finished):
+    _, folder, _ = finished
+    [trace] = (folder / "run" / "plugins" / "profile").glob("*/*.xplane.pb")
+    assert b"step_num" in trace.read_bytes()
 
 
 def test_a_finished_run_is_only_exported_again(finished, small, records, capsys):

@@ -7,7 +7,9 @@ import pytest
 
 from elements_jax.records import shard_path, write_tfrecord
 from elements_jax.schema import DROPPED, Record
-from partition.tfds_metadata import write_metadata
+from elements_jax.tfds_metadata import write_metadata
+
+CACHED = {"latent_mean": (2, 3, 4), "latent_logvar": (2, 3, 4), "text": (5, 6)}
 
 
 def _record(number: int, masks: int) -> Record:
@@ -22,6 +24,7 @@ def _record(number: int, masks: int) -> Record:
         object_masks=rng.random((masks, height, width)) < 0.5,
         source_id=f"photos/{number}.png",
         settings={"num_elements": 300, "beta": 64.0},
+        cached={name: rng.standard_normal(np.prod(shape)).astype(np.float16) for name, shape in CACHED.items()},
     )
 
 
@@ -35,7 +38,7 @@ def folder(tmp_path):
         for number, records in enumerate(shards):
             path = shard_path(tmp_path, split, number, len(shards))
             write_tfrecord(path, (record.to_example("png") for record in records))
-    write_metadata(tmp_path)
+    write_metadata(tmp_path, CACHED)
     return tmp_path
 
 
@@ -58,6 +61,9 @@ def test_tensorflow_datasets_reads_every_field_back(folder):
             assert example["caption"].decode() == record.caption
             assert example["source_id"].decode() == record.source_id
             assert json.loads(example["settings"]) == record.settings
+            for name, shape in CACHED.items():
+                np.testing.assert_array_equal(example[name], record.cached[name].reshape(shape))
+                assert example[name].dtype == np.float16
 
 
 def test_features_are_what_tensorflow_datasets_would_write(folder):
@@ -71,9 +77,18 @@ def test_features_are_what_tensorflow_datasets_would_write(folder):
             "object_masks": features.Sequence(features.Image(shape=(None, None, 1), dtype=np.uint8, **picture)),
             "source_id": features.Text(),
             "settings": features.Text(),
+            **{
+                name: features.Tensor(shape=shape, dtype=np.float16, encoding="bytes") for name, shape in CACHED.items()
+            },
         }
     )
     assert json.loads((folder / "features.json").read_text()) == expected.to_json()
+
+
+def test_records_that_are_not_cached_have_no_such_features(folder):
+    write_metadata(folder)
+    described = json.loads((folder / "features.json").read_text())["content"]["features"]
+    assert set(described) == {"image", "label_map", "caption", "object_masks", "source_id", "settings"}
 
 
 def test_a_folder_without_shards_is_named(tmp_path):

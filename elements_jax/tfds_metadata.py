@@ -5,6 +5,7 @@ Two files: `features.json`, how TensorFlow Datasets decodes each field of `eleme
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ _FEATURES = "tensorflow_datasets.core.features"
 _DESCRIPTION = "Images divided into elements (label maps), with captions and object masks, for Editable Image Elements."
 
 
-def write_metadata(directory: Path) -> None:
+def write_metadata(directory: Path, cached: Mapping[str, tuple[int, ...]] | None = None) -> None:
     """Write `features.json` and `dataset_info.json` for the shards in `directory`, of all splits.
+
+    Args:
+        cached: shapes of what `elements cache` added, by name.
 
     Raises ValueError where there are none, one is missing, or one is damaged.
     """
@@ -40,6 +44,7 @@ def write_metadata(directory: Path) -> None:
         "object_masks": _sequence(_image(channels=1, dtype="uint8", encodingFormat="png")),
         "source_id": _text(),
         "settings": _text(),
+        **{name: _numbers(shape) for name, shape in (cached or {}).items()},
     }
     root = {
         "type": f"{_FEATURES}.features_dict.FeaturesDict",
@@ -70,6 +75,11 @@ def _image(channels: int, **fields: str) -> dict[str, Any]:
 
 def _text() -> dict[str, Any]:
     return {"pythonClassName": f"{_FEATURES}.text_feature.Text", "text": {}}
+
+
+def _numbers(shape: tuple[int, ...]) -> dict[str, Any]:
+    tensor = {"shape": {"dimensions": [str(side) for side in shape]}, "dtype": "float16", "encoding": "bytes"}
+    return {"pythonClassName": f"{_FEATURES}.tensor_feature.Tensor", "tensor": tensor}
 
 
 def _sequence(feature: dict[str, Any]) -> dict[str, Any]:
