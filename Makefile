@@ -5,7 +5,7 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python -m elements_jax.demo out/demo
 
-test: .venv/ready
+test: .venv/ready .venv/libtpu
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
@@ -26,6 +26,11 @@ bench: .venv/ready .venv/diffusers-0.39
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+# The TPU's compiler; among the packages it would look for TPUs at every start of JAX.
+.venv/libtpu: .venv/ready
+	$(BIN)/pip install --quiet --no-deps --target $@ "libtpu==0.0.42.*"
 	touch $@
 
 # The last diffusers with Flax classes, without what it depends on: the benchmark puts it before the environment's own.

@@ -3,10 +3,14 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 from jaxtyping import Array, Float
 
 # Scores that the CPU computes in one step: 2 MB in float32, about what stays in a core's cache.
 SCORES_A_STEP = 2**19
+
+# Queries and keys that the TPU's kernel takes at once, by choice; it needs multiples of 128.
+BLOCKS = (512, 256, 128)
 
 
 def attention(
@@ -20,10 +24,54 @@ def attention(
     # cuDNN's kernel cannot even be traced without a GPU, hence the condition in Python.
     if jax.default_backend() == "gpu" and half_precision and channels % 8 == 0 and channels <= 128:
         return jax.nn.dot_product_attention(q_BxQxhxC, k_BxKxhxC, v_BxKxhxC, implementation="cudnn")
+    tpu = attention_on_chip if _fits_on_chip(q_BxQxhxC, k_BxKxhxC) else jax.nn.dot_product_attention
     # Chosen as late as lowering: a program may be compiled here for another platform.
     return lax.platform_dependent(
-        q_BxQxhxC, k_BxKxhxC, v_BxKxhxC, cpu=attention_in_steps, default=jax.nn.dot_product_attention
+        q_BxQxhxC, k_BxKxhxC, v_BxKxhxC, cpu=attention_in_steps, tpu=tpu, default=jax.nn.dot_product_attention
     )
+
+
+def attention_on_chip(
+    q_BxQxhxC: Float[Array, "B Q heads C"],
+    k_BxKxhxC: Float[Array, "B K heads C"],
+    v_BxKxhxC: Float[Array, "B K heads C"],
+    *,
+    interpret: bool = False,
+) -> Float[Array, "B Q heads C"]:
+    """`attention` by JAX's kernel for TPUs, in which the scores never leave the chip (FlashAttention).
+
+    At 4096 pixels they are 1 GB for each example and layer, which dozens of passes over memory would read and write.
+    Channels lie across sublanes, so that SD's 40 and 80 are not padded to 128. `interpret` runs it without a TPU.
+    """
+    (queries, heads), keys = q_BxQxhxC.shape[1:3], k_BxKxhxC.shape[1]
+    columns = splash_attention_kernel.QKVLayout.SEQ_MINOR
+    q, k = (next(size for size in BLOCKS if length % size == 0) for length in (queries, keys))
+    kernel = splash_attention_kernel.make_splash_mha(
+        splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((queries, keys))] * heads),
+        block_sizes=splash_attention_kernel.BlockSizes(
+            block_q=q,
+            block_kv=k,
+            block_kv_compute=k,
+            block_q_dkv=q,
+            block_kv_dkv=k,
+            block_kv_dkv_compute=k,
+            use_fused_bwd_kernel=True,
+            q_layout=columns,
+            k_layout=columns,
+            v_layout=columns,
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+    scaled = q_BxQxhxC * q_BxQxhxC.shape[-1] ** -0.5
+    q_BxhxQxC, k_BxhxKxC, v_BxhxKxC = (x.swapaxes(1, 2) for x in (scaled, k_BxKxhxC, v_BxKxhxC))
+    return jax.vmap(kernel)(q_BxhxQxC, k_BxhxKxC, v_BxhxKxC).swapaxes(1, 2)
+
+
+def _fits_on_chip(q_BxQxhxC: jax.Array, k_BxKxhxC: jax.Array) -> bool:
+    """Whether the kernel has blocks for these lengths; short ones, as a text's 77 tokens, are left to XLA."""
+    return all(length % BLOCKS[-1] == 0 for length in (q_BxQxhxC.shape[1], k_BxKxhxC.shape[1]))
 
 
 def attention_in_steps(

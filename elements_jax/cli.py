@@ -1,14 +1,15 @@
-"""The `elements` command: partition, cache, train, encode, edit, reconstruct, scenes.
+"""The `elements` command: partition, cache, train, compile, encode, edit, batch, reconstruct, scenes.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -18,6 +19,7 @@ from PIL import Image
 from elements_jax.cpu import prefer_own_convolutions
 
 if TYPE_CHECKING:
+    from elements_jax.config import DiffusionConfig
     from elements_jax.edits import Canvas
     from elements_jax.pipeline import ElementsPipeline
     from elements_jax.preserve import Preserve
@@ -27,17 +29,23 @@ commands:
   partition    divide photographs into image elements and write records (PyTorch, SAM); `partition inspect` shows them
   cache        compute once what stage 2 takes of VAE and text encoder, and write records that hold it
   train        train one stage of a model from records
+  compile      a training step for TPUs or GPUs that are not here: what it needs, and how fast it can be
   encode       one photograph to its elements: a file to edit, and a picture with their numbers
   edit         run an edit script on a photograph or an encoded file
+  batch        run many edit scripts on records, on every device
   reconstruct  decode a photograph from its unedited elements
   scenes       write the synthetic pictures that `tiny` trains on
 
 `elements COMMAND --help` says more.
 """
+SHOWN = 10
+"""Failures named on the terminal; the manifests name all."""
 
 
 Photo = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
 Script = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPT")]
+Records = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
+Scripts = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")]
 Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
@@ -67,6 +75,20 @@ class Sampling:
     """Weight of the elements, where it is not the text's."""
     eta: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Fresh noise of each of DDIM's steps, from none to 1, DDPM's."""
+
+    def settings(self, config: "DiffusionConfig") -> dict[str, Any]:
+        """What is set, by the name of its option; by the model where it is not."""
+        values = {"steps": config.sample_steps, "guidance": config.guidance}
+        return values | {name: value for name, value in asdict(self).items() if value is not None}
+
+    def arguments(self, config: "DiffusionConfig") -> dict[str, Any]:
+        """The same as arguments of `ElementsPipeline.decode`."""
+        from elements_jax.samplers import SAMPLERS
+
+        arguments = self.settings(config)
+        if "element_guidance" in arguments:
+            arguments["guidance"] = arguments["guidance"], arguments.pop("element_guidance")
+        return arguments | {"sampler": SAMPLERS[self.sampler]}
 
 
 @dataclass(frozen=True)
@@ -152,6 +174,80 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Run many edit scripts on records, and write a picture for each, with all that made it in its text chunks.
+
+    Shards of the scripts become folders OUT/shard-*, whole or not there; the same command again does those that are
+    missing. manifest.jsonl in each says what became of every script, a line each: written, or failed, and why. A batch
+    is split over all devices of this machine; of several, each does its part of the shards.
+    """
+
+    records: Records
+    """Folder of records, as `elements partition` writes it."""
+    scripts: Scripts
+    """JSON Lines: in each line an edit script, and `source_id`, the record that it edits, and, if its picture is not to
+    be named by the line's number, `name`. A compose edit names its image by its source_id."""
+    out: Out
+    """Folder for the pictures."""
+    model: Model
+    """Model folder, or the name of a repository on the Hugging Face hub."""
+    batch_size: int = 1
+    """Pictures that each device decodes at once. An accelerator is fastest with as many as its memory holds."""
+    shard_size: int = 256
+    """Scripts in a shard, the most that is lost when the job is killed. Best a multiple of what all devices decode at
+    once, since the last batch of a shard is filled up."""
+    preserve: bool = False
+    """Keep the pixels outside edited regions, as in `elements edit`."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Begin anew where another job, or this one with other scripts, records, settings or model, has written."""
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+
+    def run(self) -> None:
+        """Check the scripts, then decode what is missing."""
+        import jax
+
+        from elements_jax import batch
+        from elements_jax.pipeline import ElementsPipeline
+        from elements_jax.record_index import RecordIndex
+        from elements_jax.script_lines import ScriptLines
+        from elements_jax.sharding import make_mesh
+
+        for name, value in (("batch-size", self.batch_size), ("shard-size", self.shard_size)):
+            if value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}")
+        records = RecordIndex(self.records)
+        scripts = ScriptLines(self.scripts, records)
+        mesh = make_mesh(-1, 1, jax.local_devices())
+        pipeline = ElementsPipeline.from_pretrained(self.model, mesh=mesh)
+        config = pipeline.config.diffusion
+        job = batch.Job(
+            scripts,
+            records,
+            self.out,
+            pipeline,
+            sampling=self.sampling.arguments(config),
+            preserve=self.preserve,
+            settings={
+                "model": self.model,
+                "weights": batch.checksum(pipeline),
+                **self.sampling.settings(config),
+                "preserve": self.preserve,
+            },
+            shard_size=self.shard_size,
+            batch_size=self.batch_size * mesh.size,
+        )
+        count = batch.run(job, self.overwrite)
+        print(f"{count['written']} pictures written to {self.out}")
+        if count["failed"]:
+            print(f"{count['failed']} scripts failed; {batch.MANIFEST} of their shard says why")
+            failed = (outcome.reason for outcome in batch.outcomes(job) if outcome.status == "failed")
+            for reason in itertools.islice(failed, SHOWN):
+                print(f"  {reason}")
+            if not count["written"]:
+                raise ValueError(f"no script of {self.scripts} could be run")
+
+
+@dataclass(frozen=True)
 class Reconstruct:
     """Decode a photograph from its unedited elements: what the model sees of it."""
 
@@ -230,7 +326,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         from train.cli import main as train
 
         return train(rest)
-    commands = {"cache": Cache, "encode": Encode, "edit": Edit, "reconstruct": Reconstruct, "scenes": Scenes}
+    if name == "compile":
+        from train.compile import main as compile_step
+
+        return compile_step(rest)
+    commands = {
+        "cache": Cache,
+        "encode": Encode,
+        "edit": Edit,
+        "batch": Batch,
+        "reconstruct": Reconstruct,
+        "scenes": Scenes,
+    }
     if name not in commands:
         asked_for_help = name in ("-h", "--help")
         print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=sys.stdout if asked_for_help else sys.stderr)
@@ -283,18 +390,13 @@ def _decode(
     preserve: "Preserve | None" = None,
 ) -> None:
     from elements_jax.edits import batched
-    from elements_jax.samplers import SAMPLERS
 
-    text = pipeline.config.diffusion.guidance if sampling.guidance is None else sampling.guidance
     picture = pipeline.decode(
         batched([canvas]).elements,
         [prompt],
         seeds=[seed],
-        guidance=text if sampling.element_guidance is None else (text, sampling.element_guidance),
-        steps=sampling.steps,
-        sampler=SAMPLERS[sampling.sampler],
-        eta=sampling.eta,
         preserve=preserve,
+        **sampling.arguments(pipeline.config.diffusion),
     )[0]
     _save(out, picture)
     print(f"{out}: {picture.shape[1]} x {picture.shape[0]} px, seed {seed}")

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 DType = Literal["float32", "bfloat16"]
+Remat = Literal["none", "elementwise", "blocks"]
+"""What the gradient computes again instead of keeping it from the way forward (`jax.checkpoint`): nothing; what lies
+between convolutions and products, which is cheap; or all that is inside of a block."""
 
 
 @dataclass(frozen=True)

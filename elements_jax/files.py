@@ -1,6 +1,7 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 UNFINISHED = ".unfinished"
-"""How the names of files end that are being written, or were when their process died."""
+"""How the names of files and folders end that are being written, or were when their process died."""
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Its own name is unlike any other's, so that several processes may write the same file, on several machines too.
     Raises OSError naming `path`.
     """
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    unfinished = _unfinished(path)
     try:
         with unfinished.open("wb") as file:
             yield file
@@ -30,3 +31,34 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write files into, which gets the name `path` once they are whole and on the disk, or else is removed.
+
+    Raises OSError naming `path`, also where it is there already.
+    """
+    unfinished = _unfinished(path)
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        for file in unfinished.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        unfinished.rename(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, which loses its name before anything in it is lost."""
+    unfinished = path.rename(_unfinished(path))
+    shutil.rmtree(unfinished)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")

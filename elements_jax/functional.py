@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 Params = dict[str, jax.Array]
@@ -33,11 +34,19 @@ class Functional(Generic[ModuleT]):
 
     def __init__(self, build: Callable[[nnx.Rngs], ModuleT]):
         self._build = build
-        graphdef, state = nnx.split(nnx.eval_shape(lambda: build(_Keys(jax.random.key(0)))))
+        module = nnx.eval_shape(lambda: build(_Keys(jax.random.key(0))))
+        graphdef, state = nnx.split(module)
         self._graphdef = graphdef
         flat = {".".join(map(str, path)): (path, param) for path, param in nnx.to_flat_state(state)}
         self._paths = {name: path for name, (path, _) in flat.items()}
         self._shapes = {name: jax.ShapeDtypeStruct(param.shape, param.dtype) for name, (_, param) in flat.items()}
+        layers: dict[str, Any] = {".".join(map(str, path)): layer for path, layer in nnx.iter_modules(module)}
+        self._dtypes = {
+            name: layers[layer].dtype or jnp.float32
+            for name in flat
+            for layer, _, kind in [name.rpartition(".")]
+            if kind in ("kernel", "embedding")
+        }
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32, by dotted name."""
@@ -52,6 +61,11 @@ class Functional(Generic[ModuleT]):
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every parameter, without computing any."""
         return dict(self._shapes)
+
+    def cast(self, params: Params) -> Params:
+        """Kernels and embeddings in the dtype of their layer's arithmetic, to which it would cast them: nothing changes
+        but the bytes that are moved to it."""
+        return {name: value.astype(self._dtypes.get(name, value.dtype)) for name, value in params.items()}
 
     def module(self, params: Params) -> ModuleT:
         """The module with these parameters. Raises ValueError where names are missing or unknown."""

@@ -6,12 +6,13 @@ parameters, prompts and compilation.
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from elements_jax.config import ModelConfig
@@ -24,6 +25,7 @@ from elements_jax.networks import Networks
 from elements_jax.preserve import Preserve, blend, feather, latent_cells
 from elements_jax.samplers import Sampler, ddim_sample
 from elements_jax.schema import DROPPED
+from elements_jax.sharding import make_mesh, replicated, split_batch
 from elements_jax.tokenizer import PromptTokenizer
 
 
@@ -92,6 +94,15 @@ def decode_elements(
     return blend(original, vae.decode(latent / config.vae.scaling_factor), weight)
 
 
+def jit_decode(networks: Networks, mesh: Mesh) -> Any:
+    """`decode_elements` for a mesh, of its arguments by name: (those shared by all images, those of a batch)."""
+
+    def decode(shared, batch, **static):
+        return decode_elements(networks, **shared, **batch, **static)
+
+    return jax.jit(split_batch(decode, mesh), static_argnames=("steps", "sampler"))
+
+
 class ElementsPipeline:
     """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
 
@@ -99,25 +110,41 @@ class ElementsPipeline:
     canvas = pipeline.open(image, label_map)
     canvas = edits.move(canvas, edits.selection(canvas.num_elements, [17, 18]), jnp.float32([0.25, 0]))
     picture = pipeline.decode(batched([canvas]).elements, ["a red circle"], seeds=[0])[0]
+
+    Batches are split over the devices of a mesh, by default the first device alone; their number must divide them.
     """
 
-    def __init__(self, config: ModelConfig, params: Mapping[str, Params], tokenizer: PromptTokenizer):
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Mapping[str, Params],
+        tokenizer: PromptTokenizer,
+        mesh: Mesh | None = None,
+    ):
+        mesh = mesh or make_mesh(1, 1, jax.local_devices()[:1])
         self.config = config
-        self.params = dict(params)
+        self.params = jax.device_put(dict(params), replicated(mesh))
         self._tokenizer = tokenizer
         networks = Networks(config)
-        self._encode = jax.jit(partial(encode_image, networks))
-        self._reconstruct = jax.jit(networks.decoder)
-        self._decode = jax.jit(partial(decode_elements, networks), static_argnames=("steps", "sampler"))
+
+        def encode(params, batch):
+            return encode_image(networks, params, **batch)
+
+        self._encode = jax.jit(split_batch(encode, mesh))
+        self._reconstruct = jax.jit(split_batch(networks.decoder, mesh))
+        self._decode = jit_decode(networks, mesh)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, tokenizer: str | Path = CLIP_TOKENIZER) -> "ElementsPipeline":
+    def from_pretrained(
+        cls, source: str | Path, *, tokenizer: str | Path = CLIP_TOKENIZER, mesh: Mesh | None = None
+    ) -> "ElementsPipeline":
         """Open a model. Needs no PyTorch; half precision is read as float32.
 
         Args:
             source: a model folder (`elements_jax.model_folder`); Stable Diffusion 1, in diffusers' layout or as its
                 original single safetensors file; or the name of a repository on the Hugging Face hub.
             tokenizer: for a single file, which has none: folder or repository of CLIP's vocabulary.
+            mesh: devices that batches are split over, by default the first alone.
 
         What Stable Diffusion lacks is drawn at random, with a warning; its UNet still is Stable Diffusion's then, since
         the new attention starts at zero.
@@ -130,7 +157,7 @@ class ElementsPipeline:
             warnings.warn(f"{source} is a Stable Diffusion: what reads elements is new and untrained", stacklevel=2)
             for name in ("encoder", "decoder", "unet"):
                 params[name] = getattr(networks, name).complete(params.get(name, {}), jax.random.key(0))
-        return cls(config, params, tokenize)
+        return cls(config, params, tokenize, mesh)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder, of which diffusers' and transformers' PyTorch classes read all that they know."""
@@ -150,13 +177,22 @@ class ElementsPipeline:
                 f"the model takes images and label maps of {size} x {size} px, "
                 f"not {image.shape[1:3]} and {label_map.shape[1:]}"
             )
-        return self._encode(self.params, jnp.asarray(image) / 127.5 - 1, jnp.asarray(label_map, jnp.int32))
+        batch = {"image": jnp.asarray(image) / 127.5 - 1, "label_map": jnp.asarray(label_map, jnp.int32)}
+        return self._encode(self.params, batch)
 
     def open(self, image: UInt8[np.ndarray, "H W 3"], label_map: Integer[np.ndarray, "H W"]) -> Canvas:
         """Encode one image to be edited."""
-        elements = jax.tree.map(lambda leaf: leaf[0], self.encode(image[None], label_map[None]))
-        count = self.config.elements.num_elements
-        return Canvas(elements, jnp.where(label_map == DROPPED, count, jnp.asarray(label_map, jnp.int32)))
+        return self.open_batch(image[None], label_map[None])[0]
+
+    def open_batch(self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]) -> list[Canvas]:
+        """Encode images to be edited, each by itself on JAX's default device."""
+        elements = jax.device_get(self.encode(image, label_map))
+        labels = np.where(label_map == DROPPED, self.config.elements.num_elements, label_map).astype(np.int32)
+
+        def single(i: int) -> Canvas:
+            return Canvas(*jax.tree.map(lambda leaf: jnp.asarray(leaf[i]), (elements, labels)))
+
+        return [single(i) for i in range(len(labels))]
 
     def decode(
         self,
@@ -197,20 +233,21 @@ class ElementsPipeline:
         z = self.config.latent_size, self.config.latent_size, self.config.vae.latent_channels
         keys = [jax.random.key(seed) for seed in seeds]
         noise = jnp.stack([jax.random.normal(key, z) for key in keys])
-        renewal = {} if eta is None else {"eta": jnp.float32(eta), "keys": jnp.stack(keys)}
-        image = self._decode(
-            self.params,
-            elements,
-            jnp.stack([jnp.asarray(self._tokenizer(prompt)) for prompt in prompts]),
-            jnp.asarray(self._tokenizer("")),
-            noise,
-            jnp.atleast_1d(jnp.float32(self.config.diffusion.guidance if guidance is None else guidance)),
-            steps=self.config.diffusion.sample_steps if steps is None else steps,
-            sampler=sampler,
-            preserve=preserve,
-            **renewal,
-        )
-        return to_uint8(image)
+        shared = {
+            "params": self.params,
+            "empty_prompt": jnp.asarray(self._tokenizer("")),
+            "guidance": jnp.atleast_1d(jnp.float32(self.config.diffusion.guidance if guidance is None else guidance)),
+        }
+        batch = {
+            "elements": elements,
+            "prompt": jnp.stack([jnp.asarray(self._tokenizer(prompt)) for prompt in prompts]),
+            "noise": noise,
+            "preserve": preserve,
+        }
+        if eta is not None:
+            shared["eta"], batch["keys"] = jnp.float32(eta), jnp.stack(keys)
+        steps = self.config.diffusion.sample_steps if steps is None else steps
+        return to_uint8(self._decode(shared, batch, steps=steps, sampler=sampler))
 
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
         """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain."""

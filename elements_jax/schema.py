@@ -21,7 +21,7 @@ from typing import Any, Literal, no_type_check
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from jaxtyping import Bool, Float16, UInt8, UInt16
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 DROPPED = 65535
 """The label of a pixel that belongs to no element."""
@@ -141,25 +141,7 @@ class Record:
         Raises:
           ValueError: naming `where` and the field that is missing, cannot be decoded, or does not fit the others.
         """
-        try:
-            features = Example.FromString(data).features.feature
-        except message.DecodeError as error:
-            raise ValueError(f"{where}: expected a serialised tf.train.Example: {error}") from error
-
-        def values(name: str) -> Any:
-            if name not in features:
-                raise ValueError(f"{where}: field {name!r} is missing; the record has {sorted(features)}")
-            # An empty list may be stored without its kind.
-            if features[name].WhichOneof("kind") not in ("bytes_list", None):
-                raise ValueError(
-                    f"{where}: field {name!r} must be a bytes_list, got {features[name].WhichOneof('kind')}"
-                )
-            return features[name].bytes_list.value
-
-        def single(name: str) -> bytes:
-            if len(values(name)) != 1:
-                raise ValueError(f"{where}: field {name!r} must hold one value, got {len(values(name))}")
-            return values(name)[0]
+        fields = _Fields(data, where)
 
         def picture(name: str, data: bytes, mode: str, expected: str) -> np.ndarray:
             try:
@@ -167,34 +149,30 @@ class Record:
                 if decoded.mode != mode:
                     raise ValueError(f"pixels are of Pillow's mode {decoded.mode!r}")
                 return np.asarray(decoded)
+            except UnidentifiedImageError as error:
+                raise ValueError(f"{where}: field {name!r} must be {expected}: it is no picture") from error
             except Exception as error:  # Pillow raises all sorts for data cut short or damaged
                 raise ValueError(f"{where}: field {name!r} must be {expected}: {error}") from error
 
-        def text(name: str) -> str:
-            try:
-                return single(name).decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{where}: field {name!r} must be UTF-8 text: {error}") from error
-
         def numbers(name: str) -> np.ndarray:
             try:
-                return np.frombuffer(single(name), "<f2")
+                return np.frombuffer(fields.single(name), "<f2")
             except ValueError as error:
                 raise ValueError(f"{where}: field {name!r} must be float16 numbers: {error}") from error
 
-        image = picture("image", single("image"), "RGB", "a JPEG or PNG in RGB")
-        label_map = picture("label_map", single("label_map"), "I;16", "a 16-bit grey PNG")
-        stored = values("object_masks")
+        image = picture("image", fields.single("image"), "RGB", "a JPEG or PNG in RGB")
+        label_map = picture("label_map", fields.single("label_map"), "I;16", "a 16-bit grey PNG")
+        stored = fields.values("object_masks")
         masks = [picture(f"object_masks[{i}]", stored[i], "1", "a 1-bit PNG") for i in choose_masks(len(stored))]
         if odd := {mask.shape for mask in masks} - {image.shape[:2]}:
             raise ValueError(f"{where}: field 'object_masks' must be of the image's size {image.shape[:2]}, got {odd}")
         object_masks = np.array(masks, bool).reshape(-1, *image.shape[:2])
         try:
-            settings = json.loads(text("settings"))
+            settings = json.loads(fields.text("settings"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: field 'settings' must be JSON: {error}") from error
-        caption, source_id = text("caption"), text("source_id")
-        cached = {name: numbers(name) for name in CACHED if name in features}
+        caption, source_id = fields.text("caption"), fields.text("source_id")
+        cached = {name: numbers(name) for name in CACHED if name in fields}
         try:
             return cls(image, label_map, caption, object_masks, source_id, settings, cached)
         except ValueError as error:
@@ -206,6 +184,46 @@ def with_cached(example: Any, cached: Mapping[str, Float16[np.ndarray, "..."]]) 
     for name, array in cached.items():
         example.features.feature[name].bytes_list.value[:] = [array.astype("<f2").tobytes()]
     return example.SerializeToString(deterministic=True)
+
+
+def read_source_id(data: bytes, where: str) -> str:
+    """The `source_id` of a serialised record, whose pictures are not decoded. Raises ValueError as `from_example`."""
+    return _Fields(data, where).text("source_id")
+
+
+class _Fields:
+    """The features of a serialised `tf.train.Example`. Raises ValueError naming the record and the field."""
+
+    def __init__(self, data: bytes, where: str):
+        self._where = where
+        try:
+            self._features = Example.FromString(data).features.feature
+        except message.DecodeError as error:
+            raise ValueError(f"{where}: expected a serialised tf.train.Example: {error}") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._features
+
+    def values(self, name: str) -> Any:
+        features, where = self._features, self._where
+        if name not in features:
+            raise ValueError(f"{where}: field {name!r} is missing; the record has {sorted(features)}")
+        # An empty list may be stored without its kind.
+        if features[name].WhichOneof("kind") not in ("bytes_list", None):
+            raise ValueError(f"{where}: field {name!r} must be a bytes_list, got {features[name].WhichOneof('kind')}")
+        return features[name].bytes_list.value
+
+    def single(self, name: str) -> bytes:
+        values = self.values(name)
+        if len(values) != 1:
+            raise ValueError(f"{self._where}: field {name!r} must hold one value, got {len(values)}")
+        return values[0]
+
+    def text(self, name: str) -> str:
+        try:
+            return self.single(name).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self._where}: field {name!r} must be UTF-8 text: {error}") from error
 
 
 def _encode(array: np.ndarray, image_format: str, **options: Any) -> bytes:

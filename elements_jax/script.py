@@ -95,19 +95,19 @@ class EditScript:
     @classmethod
     def from_json(cls, text: str) -> "EditScript":
         """Parse a script. Raises EditError."""
-        try:
-            value = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise EditError(f"not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise EditError("expected an object with the field edits")
-        if value.pop("version", None) != VERSION:
+        return cls.from_fields(parse_object(text))
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> "EditScript":
+        """A script from the fields of its JSON object. Raises EditError."""
+        if fields.get("version") != VERSION:
             raise EditError(f"version: expected {VERSION}")
-        listed = value.pop("edits", [])
+        listed = fields.get("edits", [])
         if not isinstance(listed, list):
             raise EditError("edits: expected a list")
         parsed = tuple(_parse_edit(item, f"edits[{i}]") for i, item in enumerate(listed))
-        return _build(cls, {"edits": parsed, **value}, where="")
+        others = {name: value for name, value in fields.items() if name not in ("version", "edits")}
+        return _build(cls, {"edits": parsed, **others}, where="")
 
     def to_json(self) -> str:
         """The inverse of `from_json`."""
@@ -118,6 +118,17 @@ class EditScript:
             for edit in self.edits
         ]
         return json.dumps({"version": VERSION, **value}, indent=2)
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """The fields of a script's JSON. Raises EditError for what is no JSON, or no object."""
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise EditError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise EditError("expected an object with the field edits")
+    return value
 
 
 def apply(script: EditScript, canvas: Canvas, open_image: Callable[[str], Canvas]) -> Canvas:

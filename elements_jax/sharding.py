@@ -1,9 +1,14 @@
 """How arrays lie on the devices: by rule from name and shape; models know nothing of it."""
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 Tree = Any
@@ -12,16 +17,23 @@ SMALL = 2**16
 """Leaves with fewer numbers than this are held whole by every device: splitting them would cost more than it saves."""
 
 
-def make_mesh(data: int, fsdp: int) -> Mesh:
-    """A mesh ("data", "fsdp") over all devices; one size may be -1, which takes the rest."""
-    devices = jax.device_count()
+BUNDLE = 2**23
+"""Bytes, about, of a device's part of what is sent at once: many, so that a message's start-up does not count, and few,
+so that devices compute meanwhile."""
+
+
+def make_mesh(data: int, fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh ("data", "fsdp") over all devices, or those given; one size may be -1, which takes the rest."""
+    count = jax.device_count() if devices is None else len(devices)
     if data == -1:
-        data = devices // fsdp
+        data = count // fsdp
     elif fsdp == -1:
-        fsdp = devices // data
-    if data * fsdp != devices or data < 1:
-        raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {devices} devices")
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2)
+        fsdp = count // data
+    if data * fsdp != count or data < 1:
+        raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {count} devices")
+    # Neighbours on the chips' torus where they can be; two rows of a 4 x 4 slice make an fsdp of 8.
+    placed = mesh_utils.create_device_mesh((data, fsdp), devices, allow_split_physical_axes=True)
+    return Mesh(placed, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
@@ -32,6 +44,70 @@ def over_batch(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
+    """`function(shared, batch, **static)`, of which every device of a mesh computes its part of the batch by itself.
+
+    The leaves of `batch`, and of what is returned, have an axis of examples first, which the number of devices must
+    divide; `shared` is whole on every device. Left to the compiler, joint guidance alone would make devices wait for
+    each other in every step of sampling. Each runs the program of a single device here: the bits are the same on one
+    device or many, if each has as many examples.
+    """
+    whole, divided = replicated(mesh).spec, over_batch(mesh).spec
+
+    def split(shared: Tree, batch: Tree, **static: Any) -> Tree:
+        # The check is of what differs between devices, which the samplers' loops would have to declare.
+        part = jax.shard_map(
+            partial(function, **static), mesh=mesh, in_specs=(whole, divided), out_specs=divided, check_vma=False
+        )
+        return part(shared, batch)
+
+    return split
+
+
+def gather(tree: Tree, specs: Tree) -> Tree:
+    """Inside `shard_map`, the whole of arrays that lie as `specs` say, from this device's parts of them."""
+
+    def move(stack: jax.Array, axis: int | None) -> jax.Array:
+        return stack if axis is None else lax.all_gather(stack, "fsdp", axis=axis, tiled=True)
+
+    return _in_bundles(move, tree, specs, parts=1)
+
+
+def mean_scatter(tree: Tree, specs: Tree) -> Tree:
+    """The inverse way: this device's part of the mean of all devices' whole arrays, summed in float32."""
+
+    def move(stack: jax.Array, axis: int | None) -> jax.Array:
+        stack = stack.astype(jnp.float32)
+        if axis is None:
+            return lax.pmean(stack, ("data", "fsdp"))
+        part = lax.psum_scatter(stack, "fsdp", scatter_dimension=axis, tiled=True)
+        return lax.pmean(part, "data") / lax.axis_size("fsdp")
+
+    return _in_bundles(move, tree, specs, parts=lax.axis_size("fsdp"))
+
+
+def _in_bundles(move: Callable[[jax.Array, int | None], jax.Array], tree: Tree, specs: Tree, parts: int) -> Tree:
+    """Let `move(stack, axis)` send arrays of like shape and layout together, each in as many `parts`.
+
+    Stable Diffusion's UNet has 334 large parameters of 40 shapes; a message for each is mostly start-up time.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    alike: dict[tuple, list[int]] = {}
+    for index, (leaf, spec) in enumerate(zip(leaves, jax.tree.leaves(specs), strict=True)):
+        alike.setdefault((leaf.shape, leaf.dtype, _split_axis(spec)), []).append(index)
+    for (_, _, axis), indices in alike.items():
+        size = max(1, BUNDLE * parts // leaves[indices[0]].nbytes)
+        for bundle in (indices[start : start + size] for start in range(0, len(indices), size)):
+            moved = move(jnp.stack([leaves[index] for index in bundle]), None if axis is None else axis + 1)
+            for index, leaf in zip(bundle, moved, strict=True):
+                leaves[index] = leaf
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _split_axis(spec: PartitionSpec) -> int | None:
+    return next((axis for axis, name in enumerate(spec) if name == "fsdp"), None)
 
 
 def spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
@@ -48,8 +124,8 @@ def spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     return PartitionSpec(*("fsdp" if axis == best else None for axis in range(len(shape))))
 
 
-def shardings(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
-    """A sharding for every leaf of a tree of arrays or their shapes: parameters, moments and averages alike.
+def specs(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
+    """How every leaf of a tree of arrays or their shapes is split: parameters, moments and averages alike.
 
     Raises one ValueError that lists every leaf no rule covers.
     """
@@ -57,7 +133,7 @@ def shardings(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
 
     def of_leaf(path, leaf):
         try:
-            return NamedSharding(mesh, spec(jax.tree_util.keystr(path), leaf.shape, mesh.shape["fsdp"]))
+            return spec(jax.tree_util.keystr(path), leaf.shape, mesh.shape["fsdp"])
         except ValueError as error:
             problems.append(str(error))
 
@@ -65,3 +141,8 @@ def shardings(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
     if problems:
         raise ValueError("no sharding for:\n  " + "\n  ".join(problems))
     return found
+
+
+def shardings(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
+    """`specs` on a mesh. Raises as it does."""
+    return jax.tree.map(lambda found: NamedSharding(mesh, found), specs(tree, mesh))

@@ -3,13 +3,17 @@
 One class serves every size; the default configuration holds exactly the parameters of SD 1.5 and the new ones.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from elements_jax.config import UNetConfig
+from elements_jax.config import Remat, UNetConfig
 from elements_jax.elements import embed_position
 from elements_jax.unet_blocks import (
     BlockContext,
@@ -25,6 +29,17 @@ from elements_jax.unet_blocks import (
 
 # The conditions as the network reads them: keys and values of each transformer block, in the order they are met.
 Context = tuple[BlockContext, ...]
+
+
+def _is_product(primitive: Any, *operands: Any, **parameters: Any) -> bool:
+    return primitive.name in ("conv_general_dilated", "dot_general", "pallas_call")
+
+
+_POLICIES: dict[Remat, Callable[[Callable], Callable]] = {
+    "none": lambda block: block,
+    "elementwise": partial(jax.checkpoint, policy=_is_product),
+    "blocks": jax.checkpoint,
+}
 
 
 class FlaxUNet(nnx.Module):
@@ -117,11 +132,9 @@ class FlaxUNet(nnx.Module):
         return tuple(attention.block.context(text, elements) for level in levels for attention in level.attentions)
 
     def __call__(
-        self, latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"], context: Context, *, remat: bool = False
+        self, latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"], context: Context, *, remat: Remat = "none"
     ) -> Float[Array, "B h w Z"]:
         """The noise in `latent` (scaled by `VAEConfig.scaling_factor`) at `timestep`, in float32.
-
-        With `remat` the gradient computes what is inside a block again, instead of keeping it from the way forward.
 
         Raises ValueError where the latent image cannot be halved between all levels.
         """
@@ -137,7 +150,7 @@ class FlaxUNet(nnx.Module):
                 return level.attentions[index](x, context) if level.attentions else x
 
             read = next(contexts) if level.attentions else None
-            return (jax.checkpoint(compute) if remat else compute)(x, time, read)
+            return _POLICIES[remat](compute)(x, time, read)
 
         x = self.conv_in(self._with_position(latent))
         skips = [x]

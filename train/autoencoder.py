@@ -37,6 +37,9 @@ class AutoencoderStage:
             "decoder": self.networks.decoder.complete(pretrained.get("decoder", {}), decoder_key),
         }
 
+    def cast(self, params: Tree) -> Tree:
+        return {name: getattr(self.networks, name).cast(params[name]) for name in ("encoder", "decoder")}
+
     def reconstruct(self, params: Tree, batch: Batch) -> Float[Array, "B H W 3"]:
         """D(S): the batch's images through their elements (Equation 2)."""
         elements = encode_image(self.networks, params, to_float(batch["image"]), batch["label_map"])

@@ -58,13 +58,15 @@ def cache(records: Path, out: Path, folder: Path, batch_size: int) -> None:
 
     mesh = sharding.make_mesh(-1, 1)
     params = jax.device_put(params, sharding.replicated(mesh))
-    program = jax.jit(partial(features, networks))
+    program = jax.jit(sharding.split_batch(partial(features, networks), mesh))
     size, batch, over_batch = config.elements.image_size, batch_size * mesh.size, sharding.over_batch(mesh)
 
     def compute(*arrays: np.ndarray) -> Features:
         """Of a whole batch, or of the last part of a file, padded with copies of its last record."""
-        padded = [np.pad(array, [(0, batch - len(array))] + [(0, 0)] * (array.ndim - 1), "edge") for array in arrays]
-        return program(params, *jax.device_put(padded, over_batch))
+        padded = tuple(
+            np.pad(array, [(0, batch - len(array))] + [(0, 0)] * (array.ndim - 1), "edge") for array in arrays
+        )
+        return program(params, jax.device_put(padded, over_batch))
 
     sources = {name: TFRecordSource([records / name]) for name in files if not (out / name).is_file()}
     total = sum(map(len, sources.values()))
@@ -83,9 +85,10 @@ def cache(records: Path, out: Path, folder: Path, batch_size: int) -> None:
 
 
 def features(
-    networks: Networks, params: dict[str, Params], image: UInt8[Array, "B H W 3"], tokens: Int[Array, "B L"]
+    networks: Networks, params: dict[str, Params], batch: tuple[UInt8[Array, "B H W 3"], Int[Array, "B L"]]
 ) -> Features:
-    """The posterior's mean and log variance (B, h, w, Z), and the caption's features (B, L, C)."""
+    """Of images and tokens: the posterior's mean and log variance (B, h, w, Z), the captions' features (B, L, C)."""
+    image, tokens = batch
     mean, logvar = networks.vae.module(params["vae"]).encode(to_float(image))
     text = networks.text_encoder(params["text_encoder"], tokens)
     return jax.tree.map(
@@ -93,13 +96,11 @@ def features(
     )
 
 
-def require_cached(records: Path, folder: Path, params: dict[str, Params]) -> None:
-    """Raises ValueError where the records hold no features, or those of other networks than a model folder's.
-
-    `params` holds the folder's "vae" and "text_encoder".
-    """
+def require_cached(records: Path, folder: Path) -> None:
+    """Raises ValueError where the records hold no features, or those of other networks than a model folder's."""
     if (made_of := _made_of(records)) is None:
         raise ValueError(f"{records} holds no {MADE_OF}: `elements cache` writes such records")
+    params = load_networks(folder, Networks(read_config(folder)), ["vae", "text_encoder"])
     if other := _differing(made_of["networks"], fingerprints(folder, params)):
         raise ValueError(f"{records} was cached with another {other} than that of {folder}: cache the records again")
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -45,7 +46,7 @@ class Job:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1."""
-    presets = [module.name for module in pkgutil.iter_modules(configs.__path__)]
+    presets = _presets()
     parser = argparse.ArgumentParser(
         prog="elements train",
         description="Train one stage of a model. `elements train STAGE PRESET --help` lists every setting.",
@@ -78,6 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def parse_preset(prog: str, description: str, argv: Sequence[str]) -> tuple[ModuleType, list[str]]:
+    """The preset that a command line begins with, and what follows it."""
+    presets = _presets()
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
+    parser.add_argument("settings", nargs=argparse.REMAINDER, help=f"`{prog} PRESET --help` lists them")
+    chosen = parser.parse_args(argv)
+    return importlib.import_module(f"configs.{chosen.preset}"), chosen.settings
+
+
+def _presets() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(configs.__path__)]
+
+
 def run(stage: str, job: Job) -> int:
     """Run one stage of training. Returns the step that it ended with."""
     prefer_own_convolutions()
@@ -104,7 +119,7 @@ def run(stage: str, job: Job) -> int:
                 start_text(job.config, train.seed, job.model, job.data)
             made = DiffusionStage(job.config, train, job.model)
             if train.cached:
-                require_cached(job.data, job.model, made.frozen)
+                require_cached(job.data, job.model)
         case _:
             raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
     state = fit(made, job.train, job.data, job.model / "runs" / stage)

@@ -6,6 +6,8 @@ Presets are instances in `configs/`; every field can be overridden on the comman
 from dataclasses import dataclass
 from typing import Literal
 
+from elements_jax.config import Remat
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -86,9 +88,9 @@ class DiffusionTrainConfig(TrainConfig):
     """Probability that the elements alone are dropped (Appendix C.2)."""
     drop_both: float = 0.1
     """Probability that both are dropped (Appendix C.2)."""
-    remat: bool = False
-    """Keep only what lies between the UNet's blocks for the gradient and compute the rest again: less memory, more
-    time."""
+    remat: Remat = "none"
+    """What the UNet's gradient computes again instead of keeping it, for less memory and more time: `none`; what lies
+    between convolutions and products (`elementwise`); or all that is inside of a block (`blocks`)."""
     cached: bool = False
     """Moments of the latents and features of the captions come from the records, where `elements cache` wrote them,
     and not from the networks."""

@@ -17,7 +17,7 @@ from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements, encode_image
 from elements_jax.tokenizer import PromptTokenizer
 from train.config import DiffusionTrainConfig
-from train.dropout import condition_dropout, dropped_elements, other_example, touched_elements
+from train.dropout import condition_dropout, dropped_elements, touched_elements
 from train.folder import open_folder
 from train.pictures import mean_colours
 from train.stage import Batch, Metrics, Ratio, Tree, normal, to_float
@@ -35,7 +35,8 @@ class DiffusionStage:
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
-        self.frozen: Tree = load_networks(folder, self.networks, ["vae", "encoder", "text_encoder"])
+        loaded = load_networks(folder, self.networks, ["vae", "encoder", "text_encoder"])
+        self.frozen: Tree = {name: getattr(self.networks, name).cast(params) for name, params in loaded.items()}
         self.tokenize = PromptTokenizer(folder / "tokenizer", self.model.text)
         self.empty_prompt = self.tokenize("")
         if self.cached:  # computed once, and an argument of the step as weights are
@@ -52,6 +53,9 @@ class DiffusionStage:
 
     def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
         return self.networks.unet.complete(pretrained, key)
+
+    def cast(self, params: Params) -> Params:
+        return self.networks.unet.cast(params)
 
     def loss(
         self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
@@ -110,8 +114,7 @@ class DiffusionStage:
         """Samples from all elements of the image's own partition, and from those that another example's mask leaves."""
         config = self.model
         image, label_map = to_float(batch["image"]), batch["label_map"]
-        mask = other_example(batch["object_mask"], -1)
-        dropped = touched_elements(label_map, mask, config.elements.num_elements)
+        dropped = touched_elements(label_map, batch["other_object_mask"], config.elements.num_elements)
         every = encode_image(self.networks, frozen, image, label_map)
         left = dataclasses.replace(every, valid=every.valid & ~dropped)
         noise = normal(keys, (config.latent_size, config.latent_size, config.vae.latent_channels))

@@ -22,9 +22,9 @@ from train.flops import training_cost
 from train.metrics import Log
 from train.pictures import grid
 from train.preemption import Preemption
-from train.stage import Batch, Stage, example_keys, psnr
+from train.stage import Batch, Stage, example_keys
 from train.state import State, abstract_state, init_state, make_optimizer
-from train.step import make_step
+from train.step import jit_evaluation, jit_step
 
 
 def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
@@ -40,29 +40,17 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
     init_key, step_key, held_out_key = jax.random.split(jax.random.key(train.seed), 3)
     optimizer = make_optimizer(train)
     shapes = abstract_state(stage, optimizer)
-    state_sharding, frozen_sharding = sharding.shardings(shapes, mesh), sharding.shardings(stage.frozen, mesh)
+    state_sharding = sharding.shardings(shapes, mesh)
     batch_sharding, replicated = sharding.over_batch(mesh), sharding.replicated(mesh)
-    frozen = jax.device_put(stage.frozen, frozen_sharding)
+    frozen = jax.device_put(stage.frozen, replicated)
 
     def put(batch: Batch) -> Batch:
         return {name: jax.make_array_from_process_local_data(batch_sharding, array) for name, array in batch.items()}
 
-    step = jax.jit(
-        make_step(stage, optimizer, train),
-        in_shardings=(state_sharding, frozen_sharding, batch_sharding, replicated),
-        out_shardings=(state_sharding, replicated),
-        donate_argnames="state",
-    )
+    step, evaluate = jit_step(stage, optimizer, train, mesh), jit_evaluation(stage, train, mesh)
 
     def loss(params, frozen, batch, keys):
         return stage.loss(params, frozen, pair(batch), keys)[0]
-
-    @jax.jit
-    def evaluate(params, frozen, batch, keys):
-        loss, metrics = stage.loss(params, frozen, pair(batch), keys)
-        shown = {name: array[: train.sample_count] for name, array in batch.items()}
-        pictures = stage.pictures(params, frozen, shown, keys[: train.sample_count])
-        return metrics | {"loss": loss, "sample_psnr": psnr(pictures["reconstruction"], pictures["input"])}, pictures
 
     def batches(split: str, shuffle: bool):
         return dataset(
@@ -112,7 +100,8 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
                 if now % train.sample_every == 0 or last:
                     with log.timed("samples"):
                         figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
-                        picture = grid({name: pictures[name] for name in stage.rows})  # jit sorts names
+                        # jit sorts the names, and every device drew as many pictures.
+                        picture = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
                         log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 ends = last or preempted(now)
                 if now % train.checkpoint_every == 0 or ends:

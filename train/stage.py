@@ -50,6 +50,9 @@ class Stage(Protocol):
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         """The parameters before the first step: fresh ones where `pretrained` has none."""
 
+    def cast(self, params: Tree) -> Tree:
+        """The parameters in the dtypes of the arithmetic they enter."""
+
     def loss(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> tuple[Float[Array, ""], Metrics]:
@@ -61,7 +64,7 @@ class Stage(Protocol):
     def pictures(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> dict[str, Float[Array, "B H W 3"]]:
-        """The rows of a sample grid, in [-1, 1]."""
+        """The rows of a sample grid of a paired batch, in [-1, 1]."""
 
     def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         """Write the parameters to the model folder; `batch` is the held-out one."""

@@ -1,49 +1,71 @@
-"""One update of the state: loss, gradient, optimiser, average."""
+"""One update of the state: loss, gradient, optimiser, average.
+
+Every device computes the gradient of its own examples with all of the parameters, which are split between steps (ZeRO,
+Rajbhandari et al. 2020): they are gathered once, in the dtype they are used in, and the gradients are summed and split
+again. So models know nothing of meshes, and what travels is written down here.
+"""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key, Shaped
 
+from elements_jax import sharding
 from train.config import TrainConfig
 from train.dropout import pair
-from train.stage import Batch, Metrics, Stage, Tree, example_keys
-from train.state import State, learning_rate
+from train.stage import Batch, Metrics, Stage, Tree, example_keys, psnr
+from train.state import State, abstract_state, learning_rate
 
 Step = Callable[[State, Tree, Batch, Key[Array, ""]], tuple[State, Metrics]]
 
 
-def make_step(stage: Stage, optimizer: optax.GradientTransformation, train: TrainConfig) -> Step:
-    """The pure function (state, frozen, batch, key) -> (state, metrics) that the loop compiles.
+def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: TrainConfig, mesh: Mesh) -> Any:
+    """The step compiled for a mesh, as a jitted function; the state it is given is gone afterwards."""
+    state = sharding.shardings(abstract_state(stage, optimizer), mesh)
+    whole, batch = sharding.replicated(mesh), sharding.over_batch(mesh)
+    return jax.jit(
+        make_step(stage, optimizer, train, mesh),
+        in_shardings=(state, whole, batch, whole),
+        out_shardings=(state, whole),
+        donate_argnames="state",
+    )
+
+
+def jit_evaluation(stage: Stage, train: TrainConfig, mesh: Mesh) -> Any:
+    """The function (params, frozen, batch, keys) -> (metrics, pictures) compiled for a mesh.
+
+    Pictures are of the first examples on every device, in all at least `train.sample_count`.
+    """
+    count = -(-train.sample_count // mesh.size)
+
+    def evaluate(params, frozen, batch, keys):
+        loss, metrics = stage.loss(params, frozen, batch, keys)
+        pictures = stage.pictures(params, frozen, {name: array[:count] for name, array in batch.items()}, keys[:count])
+        metrics |= {"loss": loss, "sample_psnr": psnr(pictures["reconstruction"], pictures["input"])}
+        return lax.pmean(metrics, mesh.axis_names), lax.all_gather(pictures, mesh.axis_names, tiled=True)
+
+    def on_mesh(params, frozen, batch, keys):
+        return _on_each_device(evaluate, stage, mesh, params, PartitionSpec())(params, frozen, pair(batch), keys)
+
+    return jax.jit(on_mesh, out_shardings=sharding.replicated(mesh))
+
+
+def make_step(stage: Stage, optimizer: optax.GradientTransformation, train: TrainConfig, mesh: Mesh) -> Step:
+    """The pure function (state, frozen, batch, key) -> (state, metrics).
 
     Where the loss or the gradient is not finite, the state stays but for its step, and the metric `skipped` is 1.
     """
     rate = learning_rate(train)
 
-    def mean_gradient(params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> tuple[Metrics, Tree]:
-        (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(params, frozen, batch, keys)
-        return metrics | {"loss": loss}, gradient
-
-    def accumulated(params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> tuple[Metrics, Tree]:
-        def divided(array: Shaped[Array, "B *rest"]) -> Shaped[Array, "A b *rest"]:
-            # Every A-th example, not runs of them: so each device has its share of every part already.
-            return jnp.moveaxis(array.reshape(-1, train.accumulate, *array.shape[1:]), 1, 0)
-
-        def add(total, part):
-            return jax.tree.map(jnp.add, total, mean_gradient(params, frozen, *part)), None
-
-        parts = jax.tree.map(divided, (batch, keys))
-        shapes = jax.eval_shape(mean_gradient, params, frozen, *jax.tree.map(lambda array: array[0], parts))
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        total, _ = jax.lax.scan(add, nothing, parts)
-        return jax.tree.map(lambda leaf: leaf / train.accumulate, total)
-
     def step(state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         keys = example_keys(key, state["step"], batch["index"])
-        compute = mean_gradient if train.accumulate == 1 else accumulated
-        metrics, gradient = compute(state["params"], frozen, pair(batch), keys)
+        metrics, gradient = mean_gradient(stage, train, mesh, state["params"], frozen, pair(batch), keys)
         norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
@@ -57,3 +79,47 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, train: Trai
         return after | {"step": state["step"] + 1}, metrics
 
     return step
+
+
+def mean_gradient(
+    stage: Stage, train: TrainConfig, mesh: Mesh, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+) -> tuple[Metrics, Tree]:
+    """Figures and gradient of the mean loss over a paired batch; the gradient lies on the devices as `params` do."""
+    specs = sharding.specs(params, mesh)
+
+    def of_part(params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " b"]) -> tuple[Metrics, Tree]:
+        (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(params, frozen, batch, keys)
+        metrics = lax.pmean(metrics | {"loss": loss}, mesh.axis_names)
+        return metrics, sharding.mean_scatter(gradient, specs)
+
+    def divided(array: Shaped[Array, "b *rest"]) -> Shaped[Array, "A b/A *rest"]:
+        return array.reshape(train.accumulate, -1, *array.shape[1:])
+
+    def accumulated(params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " b"]) -> tuple[Metrics, Tree]:
+        def add(sums, part):
+            return jax.tree.map(jnp.add, sums, of_part(params, frozen, *part)), None
+
+        parts = jax.tree.map(divided, (batch, keys))
+        shapes = jax.eval_shape(of_part, params, frozen, *jax.tree.map(lambda array: array[0], parts))
+        total, _ = lax.scan(add, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), parts)
+        return jax.tree.map(lambda leaf: leaf / train.accumulate, total)
+
+    compute = of_part if train.accumulate == 1 else accumulated
+    return _on_each_device(compute, stage, mesh, params, (PartitionSpec(), specs))(params, frozen, batch, keys)
+
+
+def _on_each_device(function: Callable, stage: Stage, mesh: Mesh, params: Tree, out_specs: Tree) -> Callable:
+    """`function(params, frozen, batch, keys)` run by every device on its own examples with all of the parameters."""
+    specs, split = sharding.specs(params, mesh), sharding.over_batch(mesh).spec
+
+    @partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(specs, PartitionSpec(), split, split),
+        out_specs=out_specs,
+        check_vma=False,  # kernels do not say over which axes their results vary
+    )
+    def run(params, frozen, batch, keys):
+        return function(sharding.gather(stage.cast(params), specs), frozen, batch, keys)
+
+    return run

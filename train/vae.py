@@ -33,6 +33,9 @@ class VAEStage:
     def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
         return self.networks.vae.complete(pretrained, key)
 
+    def cast(self, params: Params) -> Params:
+        return self.networks.vae.cast(params)
+
     def loss(
         self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> tuple[Float[Array, ""], Metrics]:

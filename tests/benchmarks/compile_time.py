@@ -25,10 +25,11 @@ from elements_jax.cpu import prefer_own_convolutions
 from elements_jax.elements import ImageElements
 from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements
+from elements_jax.sharding import make_mesh
 from train.config import DiffusionTrainConfig
 from train.diffusion import DiffusionStage
 from train.state import abstract_state, make_optimizer
-from train.step import make_step
+from train.step import jit_step
 
 PROGRAMS = ("sampler", "training step")
 
@@ -78,7 +79,7 @@ def training_step(config, train: DiffusionTrainConfig) -> tuple:
         "tokens": jax.ShapeDtypeStruct((train.batch_size, config.text.max_length), jnp.int32),
         "index": jax.ShapeDtypeStruct((train.batch_size,), jnp.int32),
     }
-    step = jax.jit(make_step(stage, optimizer, train), donate_argnums=0)
+    step = jit_step(stage, optimizer, train, make_mesh(1, 1))
     return step, (abstract_state(stage, optimizer), stage.frozen, batch, jax.eval_shape(lambda: jax.random.key(0)))
 
 

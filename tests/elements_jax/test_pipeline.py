@@ -15,30 +15,12 @@ from elements_jax.cli import main
 from elements_jax.diffusion import make_schedule
 from elements_jax.edits import batched
 from elements_jax.elements import ImageElements, tokens
-from elements_jax.model_folder import save_network, write_config
+from elements_jax.model_folder import write_config
 from elements_jax.networks import Networks
 from elements_jax.pipeline import ElementsPipeline
 from elements_jax.preserve import Preserve
 from elements_jax.samplers import ddim_sample, euler_sample
 from tests.train.conftest import SMALL, record
-from train.text import write_tokenizer
-
-
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with random parameters."""
-    folder = tmp_path_factory.mktemp("model")
-    write_config(folder, SMALL)
-    networks = Networks(SMALL)
-    for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
-        save_network(folder, name, getattr(networks, name).init(jax.random.key(i)))
-    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], SMALL.text)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def pipeline(model_folder: Path) -> ElementsPipeline:
-    return ElementsPipeline.from_pretrained(model_folder)
 
 
 def test_encode_gives_each_image_its_elements(pipeline):
@@ -326,9 +308,9 @@ def test_a_damaged_encoded_file_is_named(tmp_path, model_folder, capsys):
 def test_every_command_explains_itself(capsys):
     assert main(["--help"]) == 0
     overview = capsys.readouterr().out
-    for command in ("partition", "train", "encode", "edit", "reconstruct", "scenes"):
+    for command in ("partition", "train", "encode", "edit", "batch", "reconstruct", "scenes"):
         assert f"\n  {command} " in overview
-    for command in ("encode", "edit", "reconstruct", "scenes"):
+    for command in ("encode", "edit", "batch", "reconstruct", "scenes"):
         with pytest.raises(SystemExit) as exit_code:
             main([command, "--help"])
         assert exit_code.value.code == 0

@@ -1,8 +1,13 @@
+from functools import partial
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from elements_jax import sharding
 from elements_jax.sharding import make_mesh, shardings, spec
 
 
@@ -39,3 +44,22 @@ def test_a_mesh_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="data_parallel=3 x fsdp=5 does not fit 1 devices"):
         make_mesh(3, 5)
     assert make_mesh(-1, 1).shape == make_mesh(1, -1).shape == {"data": 1, "fsdp": 1}
+
+
+@pytest.mark.parametrize("bundle", [1, 2**23])
+def test_what_is_gathered_is_whole_and_what_is_scattered_is_the_mean(bundle, monkeypatch):
+    monkeypatch.setattr(sharding, "BUNDLE", bundle)
+    mesh = make_mesh(1, 1)
+    rng = np.random.default_rng(0)
+    tree = {name: rng.random(shape, np.float32) for name, shape in (("a", (4, 6)), ("b", (4, 6)), ("c", (3,)))}
+    layout = {"a": P(None, "fsdp"), "b": P("fsdp", None), "c": P()}
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=(layout,), out_specs=layout, check_vma=False)
+    def there_and_back(tree):
+        whole = sharding.gather(tree, layout)
+        return sharding.mean_scatter(jax.tree.map(lambda leaf: (2 * leaf).astype(jnp.bfloat16), whole), layout)
+
+    found = there_and_back(tree)
+    for name, leaf in tree.items():
+        assert found[name].dtype == jnp.float32
+        np.testing.assert_array_equal(found[name], (2 * leaf).astype(jnp.bfloat16).astype(np.float32))

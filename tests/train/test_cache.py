@@ -149,7 +149,7 @@ def test_training_with_other_networks_is_refused(records, cached, model, small, 
     with pytest.raises(ValueError, match=f"{cached} was cached with another text encoder than that of"):
         train_on(cached, changed("text_encoder", "final_layer_norm.scale", 0.5), small)
     other = changed("vae", "decoder.conv_in.bias", 0.5)  # which leaves the latents as they are
-    require_cached(cached, other, load_networks(other, Networks(small), ["vae", "text_encoder"]))
+    require_cached(cached, other)
     words = other / "tokenizer" / "tokenizer.json"
     words.write_text(words.read_text().replace("square", "squire"))
     with pytest.raises(ValueError, match=f"{cached} was cached with another tokenizer than that of"):

@@ -10,11 +10,12 @@ import pytest
 
 from configs import sd15
 from elements_jax.networks import Networks
+from elements_jax.sharding import make_mesh
 from train.diffusion import DiffusionStage
 from train.state import init_state, make_optimizer
-from train.step import make_step
+from train.step import jit_step
 
-TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=1, random_partition=False, warmup=1, remat=True)
+TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=1, random_partition=False, warmup=1, remat="blocks")
 
 
 class StageFromNothing(DiffusionStage):
@@ -45,7 +46,7 @@ def test_sd15_trains_for_a_few_steps():
         "index": np.arange(1, dtype=np.int32),
     }
     batch["object_mask"][:, 100:200, 200:300] = True
-    step = jax.jit(make_step(stage, optimizer, TRAIN), donate_argnums=0)
+    step = jit_step(stage, optimizer, TRAIN, make_mesh(-1, 1))
     losses = []
     for _ in range(3):
         state, metrics = step(state, stage.frozen, jax.tree.map(jnp.asarray, batch), jax.random.key(2))

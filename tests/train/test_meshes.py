@@ -31,7 +31,7 @@ from elements_jax import sharding
 from train.config import TrainConfig
 from train.stage import example_keys, normal
 from train.state import abstract_state, init_state, make_optimizer
-from train.step import make_step
+from train.step import jit_step
 
 class Regression:  # of two layers, with noise drawn for each example
     def pretrained(self):
@@ -39,6 +39,9 @@ class Regression:  # of two layers, with noise drawn for each example
 
     def init(self, key, pretrained):
         return {"in": jax.random.normal(key, (8, 64)) / 3, "out": jnp.ones((64, 4)) / 8, "bias": jnp.zeros(4)}
+
+    def cast(self, params):
+        return params
 
     def loss(self, params, frozen, batch, keys):
         hidden = jnp.tanh((batch["x"] + 0.1 * normal(keys, (8,))) @ params["in"])
@@ -52,7 +55,7 @@ stage, optimizer, mesh = Regression(), make_optimizer(train), sharding.make_mesh
 layout = sharding.shardings(abstract_state(stage, optimizer), mesh)
 state = jax.jit(lambda key: init_state(stage, optimizer, key, {}), out_shardings=layout)(jax.random.key(0))
 specs = {name: str(leaf.sharding.spec) for name, leaf in state["params"].items()}
-step = jax.jit(make_step(stage, optimizer, train), out_shardings=(layout, None), donate_argnums=0)
+step = jit_step(stage, optimizer, train, mesh)
 batch = {"x": np.random.default_rng(0).random((16, 8), np.float32), "index": np.arange(16, dtype=np.int32)}
 batch |= dict.fromkeys(("label_map", "object_mask"), np.zeros((16, 1, 1), np.int32))  # which this stage does not read
 batch = jax.device_put(batch, sharding.over_batch(mesh))
