@@ -56,10 +56,8 @@ class Errors(AutoencoderStage):
 def test_losses_by_timestep_are_means_over_all_examples_of_a_bucket(accumulate):
     train = dataclasses.replace(TRAIN, accumulate=accumulate, learning_rate=0.0)
     stage, optimizer, rng = Errors(), make_optimizer(train), np.random.default_rng(0)
-    state, step = (
-        init_state(stage, optimizer, jax.random.key(0), {}),
-        jit_step(stage, optimizer, train, make_mesh(1, 1)),
-    )
+    state = jax.tree.map(jnp.array, init_state(stage, optimizer, jax.random.key(0), {}))  # copies, to be given away
+    step = jit_step(stage, optimizer, train, make_mesh(1, 1))
     errors = rng.random((5, 8)).astype(np.float32)
     timesteps = rng.integers(0, 750, (5, 8)).astype(np.int32)  # none in the last bucket
     timesteps[0], timesteps[1, :3] = 10, (0, 249, 250)  # the first step has one bucket alone
