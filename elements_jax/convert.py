@@ -195,7 +195,7 @@ def from_torch(
     return params
 
 
-def to_torch(table: Table, params: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+def to_torch(table: Table, params: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
     """PyTorch's tensors of our parameters, under the names that `load_state_dict` takes.
 
     Those of the attention to elements, which diffusers does not know, keep our words.

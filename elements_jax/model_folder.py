@@ -157,7 +157,7 @@ def load_original(path: Path, networks: Networks) -> dict[str, Params]:
     return _read(parts, networks, str(path))
 
 
-def save_network(folder: Path, name: str, params: Params) -> None:
+def save_network(folder: Path, name: str, params: Mapping[str, jax.Array | np.ndarray]) -> None:
     """Write the parameters of one network, so that there is then a whole file or the one before."""
     where, stem = _FILES[name]
     tensors = convert.to_torch(_TABLES[name], params)

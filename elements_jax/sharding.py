@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -44,6 +45,27 @@ def over_batch(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def own_rows(batch: NamedSharding, size: int) -> np.ndarray:
+    """The rows of a batch of `size` that lie on this host's devices, in the order in which it gives them to JAX."""
+    own = np.zeros(size, bool)
+    for rows in batch.addressable_devices_indices_map((size,)).values():
+        own[rows] = True
+    return np.flatnonzero(own)
+
+
+def put(tree: Tree, layout: Tree) -> Tree:
+    """Lay out arrays that every host has whole; `layout` is a sharding or a tree of them.
+
+    `jax.device_put` would first send all of them to every host, to see that they are the same.
+    """
+
+    def of_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(of_leaf, tree, jax.tree.broadcast(layout, tree))
 
 
 def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:

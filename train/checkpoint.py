@@ -1,27 +1,35 @@
-"""Checkpoints: the state and the place in the data, saved and restored together as one orbax step."""
+"""Checkpoints: the state and the place in the data, saved and restored together as one orbax step.
+
+A step's folder is whole when the file that ends it is there, which is written last; without it the folder counts for
+nothing, on any file system. Neither state nor place depends on the mesh, the number of hosts, or that of the workers.
+"""
 
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 
 from train.stage import Tree
 from train.state import State
 
+FOLDER = "checkpoints"  # in a run's
 DIFFERENCES_SHOWN = 5  # arrays that an error names
+
+Place = dict[str, int]
+"""What tells a stream of examples from others, and `examples`, the number of those that lie before the place."""
 
 
 class Checkpoints:
     """The checkpoints of one run, written in the background; use as a context manager, which waits for the last."""
 
-    def __init__(self, directory: Path, keep: int, keep_every: int | None = None):
-        self.directory = directory
+    def __init__(self, run: Path, keep: int | None = None, keep_every: int | None = None):
+        self.directory = run / FOLDER
+        atomicity = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
         self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every),
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()},
+            self.directory.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every, atomicity_options=atomicity),
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "place": ocp.JsonCheckpointHandler()},
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -30,39 +38,68 @@ class Checkpoints:
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
 
-    def save(self, state: State, iterator: Any) -> None:
-        """Save the state and the iterator that has given exactly the batches which led to it."""
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator)
-        )
+    def save(self, state: State, place: Place) -> None:
+        """Save the state and the place behind exactly the examples which led to it."""
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), place=ocp.args.JsonSave(place))
         self._manager.save(int(state["step"]), args=arguments)
 
-    def restore(self, like: State, iterator: Any) -> State | None:
-        """The newest state, laid out as `like` (shapes with shardings), or None; sets `iterator` to its place.
+    def restore(self, like: State, stream: Place, step: int | None = None) -> tuple[State, int] | None:
+        """(state, examples before it) of a step, by default the newest; None where there is none that is whole.
 
-        Raises ValueError that shows what differs where the checkpoint is of another model, optimiser or data set.
+        Args:
+            like: shapes and shardings of the state.
+            stream: what a place in the data must have besides its `examples`.
+
+        Raises ValueError that shows what differs where the checkpoint is of another model, optimiser or data set, and
+        that says so where it is damaged.
         """
-        step = self._manager.latest_step()
         if step is None:
+            step = self._manager.latest_step()
+        if step not in self._manager.all_steps():
             return None
-        saved, wanted = _shapes(self._manager.item_metadata(step)["state"]), _shapes(like)
-        if odd := sorted(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name)):
-            found = [
-                f"{name}: expected {wanted.get(name)}, found {saved.get(name)}" for name in odd[:DIFFERENCES_SHOWN]
-            ]
-            raise ValueError(
-                f"{self.directory}: step {step} is of another model or optimiser; {len(odd)} arrays differ:\n  "
-                + "\n  ".join(found)
-            )
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(like), data=grain.checkpoint.CheckpointRestore(iterator)
-        )
         try:
-            return self._manager.restore(step, args=arguments)["state"]
-        except ValueError as error:
-            raise ValueError(f"{self.directory}: step {step} is of another data set or its workers: {error}") from error
+            place = self._manager.restore(step, args=ocp.args.Composite(place=ocp.args.JsonRestore()))["place"]
+            data = _differences(stream | {"examples": place["examples"]}, place)
+            if (metadata := self._manager.item_metadata(step)["state"]) is None:
+                raise FileNotFoundError("it does not say what the state holds")
+            arrays = _differences(_shapes(like), _shapes(metadata))
+            if not data and not arrays:
+                arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+                return self._manager.restore(step, args=arguments)["state"], place["examples"]
+        except Exception as error:  # orbax's and tensorstore's share no class
+            raise ValueError(
+                f"{self.directory}: step {step} is damaged; without its folder a run goes on from the one before: "
+                + str(error).partition("\n")[0]
+            ) from error
+        what = "data set, or order of it" if data else f"model or optimiser; {len(arrays)} arrays differ"
+        differences = (data or arrays)[:DIFFERENCES_SHOWN]
+        raise ValueError("\n  ".join([f"{self.directory}: step {step} is of another {what}:", *differences]))
+
+
+def resume(source: Path, like: State, stream: Place) -> tuple[State, int]:
+    """(state, examples before it) of another run: of a step's folder, or the newest of a run's.
+
+    Raises ValueError as `Checkpoints.restore`, and where there is none.
+    """
+    is_step = source.name.isdigit() and source.parent.name == FOLDER
+    run, step = (source.parent.parent, int(source.name)) if is_step else (source, None)
+    if not (run / FOLDER).is_dir():
+        raise ValueError(f"{source}: expected a run's folder, which has {FOLDER}/, or one of a step in it")
+    with Checkpoints(run) as checkpoints:
+        found = checkpoints.restore(like, stream, step)
+    if found is None:
+        raise ValueError(f"{source}: no whole checkpoint is there")
+    return found
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+
+
+def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: expected {expected.get(name)}, found {found.get(name)}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]

@@ -1,10 +1,12 @@
 """`elements train STAGE PRESET --data RECORDS --model FOLDER`."""
 
 import argparse
+import contextlib
 import importlib
 import pkgutil
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,11 @@ from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
 if TYPE_CHECKING:
     from train.stage import Stage
 
+START = (
+    "A run starts from the first of these that there is: the newest checkpoint of its own folder; the checkpoint that "
+    "--resume names; the stage's networks in the model folder, where --init puts those of another model; fresh "
+    "parameters. So the same command, given again, goes on."
+)
 STAGES = {
     "vae": "the KL autoencoder of images, where the model does not use Stable Diffusion's",
     "autoencoder": "stage 1: content encoder and transformer decoder (Section 3.2)",
@@ -41,7 +48,12 @@ class Job:
     config: ModelConfig
     init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """A model to start from, of which the model folder receives what it lacks: Stable Diffusion 1.5 (a folder in
-    diffusers' layout, the original single file, or a repository on the Hugging Face hub), or another model folder."""
+    diffusers' layout, the original single file, or a repository on the Hugging Face hub), or another model folder, be
+    it of stage 1 alone."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Another run of this stage, to go on from its state and its place in the data: its folder (`MODEL/runs/STAGE`),
+    whose newest checkpoint counts, or the folder of one checkpoint in it (`checkpoints/STEP`). The run that goes on
+    writes its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,21 +74,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = tyro.cli(
         Job,
         prog=f"elements train {chosen.stage} {chosen.preset}",
-        description=f"Train {STAGES[chosen.stage]}.",
+        description=f"Train {STAGES[chosen.stage]}. {START}",
         args=chosen.settings,
         default=Job(
             data=tyro.MISSING, model=tyro.MISSING, train=getattr(preset, chosen.stage.upper()), config=preset.MODEL
         ),
     )
+    prefer_own_convolutions()
+    from train import hosts
+
     try:
-        step = run(chosen.stage, job)
+        hosts.join()
+        with contextlib.redirect_stdout(sys.stdout if hosts.first() else None):
+            step = run(chosen.stage, job)
+            if step < job.train.steps:
+                print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
     except (OSError, ValueError, FloatingPointError) as error:
+        hosts.abandon(f"error: {error}")
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if step < job.train.steps:
-        print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
-        return 128 + signal.SIGTERM
-    return 0
+    except BaseException:
+        hosts.abandon(traceback.format_exc())
+        raise
+    return 128 + signal.SIGTERM if step < job.train.steps else 0
 
 
 def parse_preset(prog: str, description: str, argv: Sequence[str]) -> tuple[ModuleType, list[str]]:
@@ -95,19 +115,24 @@ def _presets() -> list[str]:
 
 def run(stage: str, job: Job) -> int:
     """Run one stage of training. Returns the step that it ended with."""
-    prefer_own_convolutions()
+    from train import hosts
     from train.autoencoder import AutoencoderStage
     from train.cache import require_cached
     from train.data import require_fit
     from train.diffusion import DiffusionStage
-    from train.folder import start_from
+    from train.folder import open_folder, start_from
     from train.loop import fit
     from train.text import start_text
     from train.vae import VAEStage
 
     require_fit(job.data, "train", job.config.elements)
-    if job.init is not None:
-        start_from(job.init, job.model, job.config)
+    if hosts.first():
+        if job.init is not None:
+            start_from(job.init, job.model, job.config)
+        open_folder(job.model, job.config)
+        if isinstance(job.train, DiffusionTrainConfig) and job.train.text_from_scratch:
+            start_text(job.config, job.train.seed, job.model, job.data)
+    hosts.wait("the model folder is made")
     made: Stage
     match stage, job.train:
         case "vae", VAETrainConfig() as train:
@@ -115,12 +140,10 @@ def run(stage: str, job: Job) -> int:
         case "autoencoder", train:
             made = AutoencoderStage(job.config, job.model)
         case "diffusion", DiffusionTrainConfig() as train:
-            if train.text_from_scratch:
-                start_text(job.config, train.seed, job.model, job.data)
             made = DiffusionStage(job.config, train, job.model)
             if train.cached:
                 require_cached(job.data, job.model)
         case _:
             raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
-    state = fit(made, job.train, job.data, job.model / "runs" / stage)
+    state = fit(made, job.train, job.data, job.model / "runs" / stage, job.resume)
     return int(state["step"])

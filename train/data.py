@@ -1,17 +1,19 @@
 """Batches of records for training: read, shuffled over the whole split, decoded and stacked by Grain.
 
 The examples of a run form one endless stream: the split, shuffled anew in every epoch. A batch is a run of this stream,
-whatever the number of hosts and workers, and the place in it is all that must be saved to resume.
+whatever the number of hosts and workers, so the place in it is a number, the examples before it, and that number is all
+that must be saved to resume.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grain
-import jax
 import numpy as np
 from absl import flags
+from jaxtyping import Int
 
 from elements_jax.config import ElementsConfig
 from elements_jax.records import TFRecordSource, find_shards, shard_path
@@ -30,12 +32,14 @@ def dataset(
     seed: int,
     shuffle: bool,
     tokenize: Tokenize | None,
+    start: int = 0,
+    rows: Int[np.ndarray, " b"] | None = None,
     cached: bool = False,
     workers: int = 0,
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """Endless batches of a split, this host's part of each.
+    """Endless batches of a split, this host's rows of each.
 
-    A batch is a dict of arrays, b = batch_size / hosts examples each:
+    A batch is a dict of arrays, with b = len(rows) examples each:
 
         image        uint8 (b, H, W, 3)
         label_map    int32 (b, H, W)     each pixel's element; num_elements where it belongs to none
@@ -51,35 +55,42 @@ def dataset(
       seed: of the order and of the draws of object masks.
       shuffle: whether examples come in random order, else in that of the files.
       tokenize: from a caption to its tokens (L,).
+      start: examples of the stream that lie before the first batch; to begin late costs nothing.
+      rows: places within the batch of the examples that this host reads; by default all.
       cached: whether to read what `elements cache` wrote into the records.
       workers: processes that read and decode; 0 does so in threads of this one.
 
     Returns:
-      An iterator. `get_state` and `set_state` save its place and return to it, with as many workers. `close` it.
+      An iterator; `close` it.
 
     Raises:
-      ValueError: where the split has no shards, a shard is missing or damaged, or `batch_size` does not divide; and, on
-        reading it, where a record is not whole, does not fit the first in size and number of elements, or lacks
-        what is cached.
+      ValueError: where the split has no shards, or a shard is missing or damaged; and, on reading it, where a record is
+        not whole, does not fit the first in size and number of elements, or lacks what is cached.
     """
-    if batch_size % jax.process_count():
-        raise ValueError(f"batch_size = {batch_size} must be a multiple of the number of hosts, {jax.process_count()}")
     source = _source(records_dir, split)
-    first = _record(source, 0)
-    read = functools.partial(_example, source=source, first=first, seed=seed, tokenize=tokenize, cached=cached)
     order = grain.MapDataset.range(len(source))
     if shuffle:
         order = order.shuffle(seed=seed)
-    examples = order.repeat().map_with_index(read)
-    own = examples[jax.process_index() :: jax.process_count()]
+    own = np.arange(batch_size) if rows is None else rows
+    place = functools.partial(_place, start=start, batch_size=batch_size, rows=own)
+    first, order = _record(source, 0), order.repeat()
+    read = functools.partial(
+        _example, order=order, source=source, first=first, seed=seed, tokenize=tokenize, cached=cached
+    )
+    examples = grain.MapDataset.range(sys.maxsize).map(place).map(read)
     threads = grain.ReadOptions(num_threads=_BATCHES_AHEAD, prefetch_buffer_size=_BATCHES_AHEAD)
     # Nothing remains of an endless stream; without `drop_remainder` Grain rounds its length up, out of range.
-    batches = own.batch(batch_size // jax.process_count(), drop_remainder=True).to_iter_dataset(threads)
+    batches = examples.batch(len(own), drop_remainder=True).to_iter_dataset(threads)
     if workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, and absl.app does not run here
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(batches)
+
+
+def count(records_dir: Path, split: str) -> int:
+    """The number of records of a split. Raises ValueError as `dataset` does."""
+    return len(_source(records_dir, split))
 
 
 def captions(records_dir: Path, split: str) -> Iterator[str]:
@@ -112,22 +123,28 @@ def _record(source: TFRecordSource, number: int, choose_masks: Callable[[int], l
     return Record.from_example(source[number], source.where(number), choose_masks)
 
 
+def _place(number: int, *, start: int, batch_size: int, rows: Int[np.ndarray, " b"]) -> int:
+    """Where in the stream this host's example `number` lies."""
+    batch, row = divmod(number, len(rows))
+    return start + batch * batch_size + int(rows[row])
+
+
 def _example(
     index: int,
-    number: int,
     *,
+    order: grain.MapDataset[int],
     source: TFRecordSource,
     first: Record,
     seed: int,
     tokenize: Tokenize | None,
     cached: bool,
 ) -> dict[str, np.ndarray]:
-    """The example at place `index` of the stream, which is record `number`."""
+    """The example at place `index` of the stream, in which the records have this `order`."""
 
     def draw(masks: int) -> list[int]:  # by the place alone: the same on any number of hosts and workers
         return [int(np.random.default_rng((seed, index)).integers(masks))] if masks else []
 
-    record = _record(source, number, draw)
+    record = _record(source, number := order[index], draw)
     have = (*record.image.shape[:2], count := record.settings["num_elements"])
     want = (*first.image.shape[:2], first.settings["num_elements"])
     if have != want:

@@ -137,7 +137,7 @@ class DiffusionStage:
             "filled in": filled_in,
         }
 
-    def export(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         save_network(self.folder, "unet", params)
 
 

@@ -5,7 +5,17 @@ from pathlib import Path
 
 from elements_jax.config import ModelConfig
 from elements_jax.diffusers_config import from_diffusers, to_diffusers
-from elements_jax.model_folder import CONFIG, has_network, read_model, save_network, write_config
+from elements_jax.model_folder import (
+    CONFIG,
+    has_network,
+    load_present,
+    read_config,
+    read_model,
+    save_network,
+    write_config,
+)
+from elements_jax.networks import Networks
+from elements_jax.tokenizer import PromptTokenizer
 
 
 def open_folder(folder: Path, wanted: ModelConfig) -> ModelConfig:
@@ -30,25 +40,38 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
     """Make the folder from the networks and the tokenizer of another model; what the folder has already is left alone.
 
     Args:
-        source: what `ElementsPipeline.from_pretrained` takes: a Stable Diffusion, say.
+        source: what `ElementsPipeline.from_pretrained` takes: a Stable Diffusion, say; or a model folder that is not
+            complete, of stage 1 for example, which gives what it has.
 
-    Raises ValueError naming the parts in which the other model is not like `wanted`, besides the elements' own.
+    Raises ValueError naming the parts in which the other model is not like `wanted`, those of the elements only where
+    the other model has networks of them.
     """
-    names = ("vae", "text_encoder", "unet")
+    names = ("encoder", "decoder", "vae", "text_encoder", "unet")
     if all(has_network(folder, name) for name in names):
         return
-    config, params, tokenizer = read_model(source)
+    path, tokenizer = Path(source), None
+    if (path / CONFIG).is_file():
+        config = read_config(path)
+        params = load_present(path, Networks(config), *names)
+        if "text_encoder" in params:
+            tokenizer = PromptTokenizer(path / "tokenizer", config.text)
+    else:
+        config, params, tokenizer = read_model(source)
     wanted = with_scaling_factor(wanted, config.vae.scaling_factor)
     mine, theirs = (from_diffusers(to_diffusers(each)) for each in (wanted, config))
-    if differ := [
-        part for part in ("vae", "text", "unet", "diffusion") if getattr(mine, part) != getattr(theirs, part)
-    ]:
+    differ = [part for part in ("vae", "text", "unet", "diffusion") if getattr(mine, part) != getattr(theirs, part)]
+    if "encoder" in params:
+        differ += [
+            part for part in ("elements", "encoder", "decoder") if getattr(wanted, part) != getattr(config, part)
+        ]
+    if differ:
         raise ValueError(f"{source} is of another model: it differs from the preset and its overrides in {differ}")
     open_folder(folder, wanted)
-    tokenizer.save(folder / "tokenizer")
-    for name in names:
+    if tokenizer is not None and not has_network(folder, "text_encoder"):
+        tokenizer.save(folder / "tokenizer")
+    for name, network in params.items():
         if not has_network(folder, name):
-            save_network(folder, name, params[name])
+            save_network(folder, name, network)
 
 
 def with_scaling_factor(config: ModelConfig, scaling_factor: float) -> ModelConfig:

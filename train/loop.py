@@ -1,8 +1,15 @@
 """The training loop, one for every stage.
 
-A run starts from, in this order: the newest checkpoint of its own folder; the parameters that the model folder has of
-this stage (Stable Diffusion's, or those of a run before); fresh ones. A run killed at any step and started again ends
-with the same bits as one never killed.
+A run starts from the first of these that there is:
+
+1. the newest checkpoint of its own folder;
+2. the checkpoint of another run that it is told to resume (`--resume`): its state and its place in the data;
+3. the parameters that the model folder has of this stage, be they Stable Diffusion's or another model's (`--init` puts
+   them there) or those of a run before;
+4. fresh parameters.
+
+A checkpoint is taken by any mesh, number of hosts and number of workers. A run killed at any moment and started again
+as it was ends with the same bits as one never killed.
 """
 
 import time
@@ -14,9 +21,10 @@ import jax
 
 from elements_jax import sharding
 from elements_jax.records import find_shards
-from train.checkpoint import Checkpoints
+from train import hosts
+from train.checkpoint import Checkpoints, resume
 from train.config import TrainConfig
-from train.data import dataset
+from train.data import count, dataset
 from train.dropout import pair
 from train.flops import training_cost
 from train.metrics import Log
@@ -27,22 +35,23 @@ from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import jit_evaluation, jit_step
 
 
-def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
+def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Path | None = None) -> State:
     """Train `stage` on the records of a folder until `train.steps`, or SIGTERM; returns the state at the end.
 
     The folder `run` receives checkpoints, TensorBoard's events, and sample grids as PNG; the stage exports its averaged
-    parameters to its own folder with every checkpoint.
+    parameters to its own folder with every checkpoint. `resumed` is the folder of another run, or of a step of one.
     """
     mesh = sharding.make_mesh(train.data_parallel, train.fsdp)
     if train.batch_size % (mesh.size * train.accumulate):
         parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
         raise ValueError(f"batch_size={train.batch_size} cannot be split over {mesh.size} devices{parts}")
-    init_key, step_key, held_out_key = jax.random.split(jax.random.key(train.seed), 3)
     optimizer = make_optimizer(train)
     shapes = abstract_state(stage, optimizer)
     state_sharding = sharding.shardings(shapes, mesh)
     batch_sharding, replicated = sharding.over_batch(mesh), sharding.replicated(mesh)
-    frozen = jax.device_put(stage.frozen, replicated)
+    frozen = sharding.put(stage.frozen, replicated)
+    keys = jax.jit(lambda: tuple(jax.random.split(jax.random.key(train.seed), 3)), out_shardings=replicated)
+    init_key, step_key, held_out_key = keys()
 
     def put(batch: Batch) -> Batch:
         return {name: jax.make_array_from_process_local_data(batch_sharding, array) for name, array in batch.items()}
@@ -52,7 +61,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
     def loss(params, frozen, batch, keys):
         return stage.loss(params, frozen, pair(batch), keys)[0]
 
-    def batches(split: str, shuffle: bool):
+    def batches(split: str, shuffle: bool, start: int = 0):
         return dataset(
             records,
             split,
@@ -61,42 +70,59 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
             shuffle=shuffle,
             tokenize=stage.tokenize,
             cached=stage.cached,
+            start=start,
+            rows=sharding.own_rows(batch_sharding, train.batch_size),
             workers=train.workers if shuffle else 0,
         )
 
     with closing(batches("val" if "val" in find_shards(records) else "train", shuffle=False)) as iterator:
         held_out = put(next(iterator))
     held_out_keys = example_keys(held_out_key, 0, held_out["index"])
-    step_key = jax.device_put(step_key, replicated)
-    with (
-        closing(batches("train", shuffle=True)) as iterator,
-        Checkpoints(run / "checkpoints", train.keep, train.keep_every) as checkpoints,
-    ):
+
+    def export(state: State) -> None:
+        params, batch, keys = hosts.whole((state["ema"], held_out, jax.random.key_data(held_out_keys)))
+        if hosts.first():
+            stage.export(params, stage.frozen, batch, jax.random.wrap_key_data(keys))
+
+    with Checkpoints(run, train.keep, train.keep_every) as checkpoints:
         like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
-        state = checkpoints.restore(like, iterator)
-        if state is None:
+        stream = {"records": count(records, "train"), "seed": train.seed}
+        found = checkpoints.restore(like, stream)
+        if found is None and resumed is not None:
+            found = resume(resumed, like, stream)
+        if found is None:
             pretrained = stage.pretrained()
             start = jax.jit(partial(init_state, stage, optimizer), out_shardings=state_sharding)
-            state = start(init_key, jax.device_put(pretrained, sharding.shardings(pretrained, mesh)))
+            found = start(init_key, sharding.put(pretrained, sharding.shardings(pretrained, mesh))), 0
             del pretrained
+        state, examples = found
         first = int(state["step"])
         if first >= train.steps:
-            stage.export(state["ema"], frozen, held_out, held_out_keys)
+            export(state)
             return state
-        with Log(run, first, train) as log, Preemption() as preempted:
+        with (
+            closing(batches("train", shuffle=True, start=examples)) as iterator,
+            Log(run, first, train) as log,
+            Preemption() as preempted,
+        ):
             began = time.monotonic()
             compiled = step.lower(state, frozen, held_out, step_key).compile()
             seconds = time.monotonic() - began
             cost = training_cost(loss, shapes["params"], frozen, held_out, held_out_keys)
             log.compiled(shapes["params"], float(cost.flops), compiled, seconds)
+            batch = put(next(iterator))
             for now in range(first + 1, train.steps + 1):
                 log.profile(now)
-                with log.timed("input"):
-                    batch = put(next(iterator))
                 with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("step", step_num=now):
                     state, metrics = compiled(state, frozen, batch, step_key)
-                log.step(now, metrics)
+                examples += train.batch_size
                 last = now == train.steps
+                if not last:
+                    # The step has been started, not awaited: while the devices compute it, the next batch is read and
+                    # sent to them, before anything below waits for them.
+                    with log.timed("input"):
+                        batch = put(next(iterator))
+                log.step(now, metrics)
                 if now % train.sample_every == 0 or last:
                     with log.timed("samples"):
                         figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
@@ -106,8 +132,9 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path) -> State:
                 ends = last or preempted(now)
                 if now % train.checkpoint_every == 0 or ends:
                     with log.timed("checkpoint"):
-                        checkpoints.save(state, iterator)
-                        stage.export(state["ema"], frozen, held_out, held_out_keys)
+                        log.settle(now)
+                        checkpoints.save(state, stream | {"examples": examples})
+                        export(state)
                 if ends:
                     break
     return state

@@ -13,6 +13,7 @@ from jax.stages import Compiled
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
+from train import hosts
 from train.chips import CHIPS
 from train.config import TrainConfig
 from train.pictures import save_png
@@ -28,7 +29,7 @@ class Log:
     def __init__(self, directory: Path, first_step: int, train: TrainConfig):
         self._train = train
         self._first_step, self._directory = first_step, directory
-        self._writer = SummaryWriter(str(directory), purge_step=first_step)  # hides what a killed run wrote beyond it
+        self._writer = self._open(first_step)
         self._unread: Metrics | None = None
         self._window: list[Metrics] = []
         self._clock: float | None = None
@@ -155,7 +156,21 @@ class Log:
         print("  held out: " + "  ".join(shown), flush=True)
         self._scalars("held_out", step, figures)
         self._writer.add_image("samples", picture, step, dataformats="HWC")
-        save_png(path, picture)
+        if hosts.first():
+            save_png(path, picture)
+
+    def settle(self, step: int) -> None:
+        """Bring all that was reported to the disk, since a run that starts from this step reports none of it again."""
+        self._writer.close()  # its `flush` leaves what its thread has not taken in
+        self._writer = self._open(step)
+
+    def _open(self, step: int) -> SummaryWriter:
+        return SummaryWriter(
+            str(self._directory),
+            purge_step=step + 1,  # hides what a killed run wrote beyond the step
+            filename_suffix=f".{step:07d}",  # within a second, names are the same otherwise
+            write_to_disk=hosts.first(),
+        )
 
     def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():

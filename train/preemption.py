@@ -12,17 +12,21 @@ class Preemption:
 
     def __enter__(self) -> "Preemption":
         self._noticed = False
-        self._before = signal.signal(signal.SIGTERM, self._notice)
+        self._alone = jax.process_count() == 1
+        if self._alone:  # on several hosts JAX listens for the signal, and a handler of ours would deafen it
+            self._before = signal.signal(signal.SIGTERM, self._notice)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._before)
 
     def __call__(self, step: int) -> bool:
-        """Whether to end after this step; hosts, which the signal reaches at different times, get the same answer."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._noticed
+        """Whether to end after this step, to be asked after every one.
+
+        Hosts get the same answer at the same step, whichever of them the signal reaches.
+        """
+        return self._noticed if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._noticed = True

@@ -67,7 +67,7 @@ class Stage(Protocol):
         """The rows of a sample grid of a paired batch, in [-1, 1]."""
 
     def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
-        """Write the parameters to the model folder; `batch` is the held-out one."""
+        """Write the parameters to the model folder; `batch` is the held-out one, and all are whole on this host."""
 
 
 def example_keys(key: Key[Array, ""], step: Int[Array, ""] | int, index: Int[Array, " B"]) -> Key[Array, " B"]:

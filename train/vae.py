@@ -57,13 +57,17 @@ class VAEStage:
         mean, _ = network.encode(image)
         return {"input": image, "reconstruction": network.decode(mean)}
 
-    def export(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         """Also measures the factor that gives the latents unit variance (Rombach et al. 2022, appendix G)."""
 
         @jax.jit
         def spread(params, batch, keys):
-            latent = sample_posterior(*self.networks.vae.module(params).encode(to_float(batch["image"])), keys)
-            return jnp.std(latent)
+            def latent(example):
+                image, key = (array[None] for array in example)
+                return sample_posterior(*self.networks.vae.module(params).encode(to_float(image)), key)
+
+            # One by one: all devices' share of the batch is on one of them here.
+            return jnp.std(jax.lax.map(latent, (batch["image"], keys)))
 
         save_network(self.folder, "vae", params)
         factor = 1 / float(spread(params, batch, keys))

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from elements_jax import sharding
-from elements_jax.sharding import make_mesh, shardings, spec
+from elements_jax.sharding import make_mesh, over_batch, own_rows, put, replicated, shardings, spec
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,25 @@ def test_a_mesh_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="data_parallel=3 x fsdp=5 does not fit 1 devices"):
         make_mesh(3, 5)
     assert make_mesh(-1, 1).shape == make_mesh(1, -1).shape == {"data": 1, "fsdp": 1}
+
+
+def test_a_host_reads_the_rows_that_lie_on_its_devices(monkeypatch):
+    batch = over_batch(make_mesh(1, 1))
+    assert own_rows(batch, 3).tolist() == [0, 1, 2]
+
+    def every_other_of_six(self, shape):
+        return {device: (slice(device * shape[0] // 6, (device + 1) * shape[0] // 6),) for device in (4, 0, 2)}
+
+    monkeypatch.setattr(NamedSharding, "addressable_devices_indices_map", every_other_of_six)
+    assert own_rows(batch, 12).tolist() == [0, 1, 4, 5, 8, 9]
+
+
+def test_arrays_are_laid_out_as_asked():
+    mesh = make_mesh(1, 1)
+    tree = {"a": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": jnp.ones(3)}
+    laid_out = put(tree, replicated(mesh))
+    assert {leaf.sharding for leaf in laid_out.values()} == {replicated(mesh)}
+    jax.tree.map(np.testing.assert_array_equal, laid_out, tree)
 
 
 @pytest.mark.parametrize("bundle", [1, 2**23])

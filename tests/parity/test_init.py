@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from elements_jax.model_folder import read_config, read_model, save_network
+from elements_jax.model_folder import has_network, load_present, read_config, read_model, save_network, write_config
 from elements_jax.networks import Networks
 from elements_jax.pipeline import ElementsPipeline
 from tests.parity.test_model_folder import stable_diffusion, write_stable_diffusion
@@ -18,6 +18,7 @@ from train.diffusion import DiffusionStage
 from train.folder import start_from
 from train.state import init_state, make_optimizer
 
+NETWORKS = ("vae", "text_encoder", "unet", "encoder", "decoder")
 TRAIN = DiffusionTrainConfig(steps=2, batch_size=4, learning_rate=1e-3, warmup=1, sample_count=2)
 
 
@@ -68,6 +69,32 @@ def test_the_model_folder_receives_what_it_lacks(diffusion, config, tmp_path):
     kept = DiffusionStage(config, TRAIN, tmp_path)
     np.testing.assert_array_equal(kept.frozen["vae"]["quant_conv.bias"], changed["quant_conv.bias"])
     assert kept.pretrained().keys() == base["unet"].keys()
+
+
+def test_a_model_folder_gives_all_it_has(diffusion, config, tmp_path):
+    stage_1, whole = tmp_path / "stage 1", tmp_path / "whole"
+    write_config(stage_1, config)
+    with_encoder(stage_1, config)
+    start_from(str(stage_1), whole, config)
+    assert {name for name in NETWORKS if has_network(whole, name)} == {"encoder", "decoder"}
+    start_from(str(diffusion), whole, config)
+    start_from(str(whole), tmp_path / "new", config)
+    given = read_networks(whole, config)
+    assert given.keys() == set(NETWORKS)
+    jax.tree.map(np.testing.assert_array_equal, read_networks(tmp_path / "new", config), given)
+    DiffusionStage(config, TRAIN, tmp_path / "new")  # which has its tokenizer too
+
+
+def read_networks(folder, config):
+    return load_present(folder, Networks(config), *NETWORKS)
+
+
+def test_stage_1_of_another_model_is_refused(config, tmp_path):
+    write_config(tmp_path / "stage 1", config)
+    with_encoder(tmp_path / "stage 1", config)
+    other = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, blocks=2))
+    with pytest.raises(ValueError, match=r"is of another model.*\['decoder'\]"):
+        start_from(str(tmp_path / "stage 1"), tmp_path / "new", other)
 
 
 def test_another_model_is_refused_by_the_parts_that_differ(diffusion, config, tmp_path):

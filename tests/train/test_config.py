@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,12 @@ from configs import sd15, tiny
 from train import cli
 from train.config import DiffusionTrainConfig, TrainConfig
 from train.state import learning_rate
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """JAX runs in the tests' process already, which could join no other."""
+    monkeypatch.setattr("train.hosts.join", lambda: None)
 
 
 @pytest.fixture
@@ -55,6 +62,7 @@ def test_help_documents_every_knob(jobs, capsys):
         for field in dataclasses.fields(config):
             assert f"--{prefix}.{field.name.replace('_', '-')}" in shown
     assert "Probability that the text alone is dropped" in shown
+    assert re.search(r"newest\s.*checkpoint\s.*--resume\s.*--init\s.*fresh", shown, re.DOTALL)  # what a run starts from
     assert not jobs
 
 

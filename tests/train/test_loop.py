@@ -1,14 +1,9 @@
-"""The loop: what it learns, what it leaves, and that being killed changes nothing."""
+"""The loop: what it learns, and what it leaves."""
 
 import contextlib
 import dataclasses
 import io
-import os
-import pickle
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -17,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.multihost.regression import Regression
 from train.autoencoder import AutoencoderStage
 from train.checkpoint import Checkpoints
 from train.config import TrainConfig
 from train.data import dataset
 from train.loop import fit
+from train.metrics import Log
 from train.state import abstract_state, make_optimizer
 
 CONFIG = TrainConfig(
@@ -35,65 +32,9 @@ CONFIG = TrainConfig(
     log_every=20,
 )
 
-KILLED_AT, ENDS_AT = 11, 14  # steps; the checkpoint of step 8 may be half written by then, that of step 4 is whole
-RUN = """
-import dataclasses, os, pickle, signal, sys
-from pathlib import Path
-import jax
-from tests.train.conftest import SMALL
-from tests.train.test_loop import CONFIG, ENDS_AT
-from train import metrics
-from train.autoencoder import AutoencoderStage
-from train.loop import fit
-
-records, folder, killed_at, number_of_signal = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-took_in = metrics.Log.step
-
-def step(log, number, figures):
-    took_in(log, number, figures)
-    if number == killed_at:
-        os.kill(os.getpid(), number_of_signal)
-
-metrics.Log.step = step
-train = dataclasses.replace(CONFIG, steps=ENDS_AT, checkpoint_every=4)
-state = fit(AutoencoderStage(SMALL, folder), train, records, folder / "run")
-(folder / "state.pickle").write_bytes(pickle.dumps(jax.device_get(state)))
-"""
-
-
-def run(records: Path, folder: Path, killed_at: int = -1, by: signal.Signals = signal.SIGKILL) -> int:
-    """Run in a process of its own, which sends itself a signal at a step; returns the exit code."""
-    root = Path(__file__).parents[2]  # where `python -c` finds `tests` and the packages
-    arguments = [sys.executable, "-c", RUN, str(records), str(folder), str(killed_at), str(int(by))]
-    return subprocess.run(arguments, env=os.environ | {"JAX_PLATFORMS": "cpu"}, cwd=root, check=False).returncode
-
 
 def committed(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in (folder / "run" / "checkpoints").glob("*") if path.name.isdigit())
-
-
-def test_a_run_killed_and_restarted_ends_with_the_same_bits(records, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run(records, whole) == 0
-    assert run(records, killed, KILLED_AT) == -signal.SIGKILL
-    assert committed(killed)[0] == 4
-    assert committed(killed)[-1] < KILLED_AT
-    assert run(records, killed) == 0
-    expected, restarted = (pickle.loads((folder / "state.pickle").read_bytes()) for folder in (whole, killed))
-    assert restarted["step"] == ENDS_AT
-    jax.tree.map(np.testing.assert_array_equal, restarted, expected)
-    for name in ("elements/encoder.safetensors", "elements/decoder.safetensors"):
-        assert (whole / name).read_bytes() == (killed / name).read_bytes()
-
-
-def test_a_run_that_gets_notice_of_its_end_saves_its_last_step(records, tmp_path):
-    whole, ended = tmp_path / "whole", tmp_path / "ended"
-    assert run(records, whole) == 0
-    assert run(records, ended, KILLED_AT, by=signal.SIGTERM) == 0
-    assert committed(ended)[-1] == KILLED_AT
-    assert run(records, ended) == 0
-    expected, restarted = (pickle.loads((folder / "state.pickle").read_bytes()) for folder in (whole, ended))
-    jax.tree.map(np.testing.assert_array_equal, restarted, expected)
 
 
 def test_a_run_whose_loss_is_not_finite_skips_and_then_stops(small, records, tmp_path, capsys):
@@ -181,24 +122,42 @@ def test_a_finished_run_is_only_exported_again(finished, small, records, capsys)
     assert "step" not in capsys.readouterr().out
 
 
-def test_a_checkpoint_holds_the_state_of_its_step_although_training_went_on(finished, small, records, tmp_path):
+def test_a_checkpoint_holds_the_state_of_its_step_although_training_went_on(finished, tmp_path):
     """Saving runs in the background while steps donate the buffers it reads."""
     state, _, _ = finished
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-    iterator = dataset(records, "train", batch_size=8, seed=0, shuffle=True, tokenize=None)
-    next(iterator)
     expected = jax.device_get(jax.tree.map(lambda leaf: leaf + 0, state))
     overwrite = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0, state), donate_argnums=0)
     copy = jax.tree.map(lambda leaf: leaf + 0, state)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(copy, iterator)
+        checkpoints.save(copy, {"seed": 0, "examples": 7})
         jax.block_until_ready(overwrite(copy))
-        follows = next(iterator)["index"]
-    again = dataset(records, "train", batch_size=8, seed=0, shuffle=True, tokenize=None)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        restored = checkpoints.restore(shapes, again)
+        restored, examples = checkpoints.restore(shapes, {"seed": 0})
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), expected)
-    np.testing.assert_array_equal(next(again)["index"], follows)
+    assert examples == 7
+
+
+def test_the_next_batch_is_on_its_way_while_a_step_runs(records, tmp_path, monkeypatch):
+    """Nothing waits for a step before the batch after it has been sent to the devices; the last has none after it."""
+    happened, put, took_in = [], jax.make_array_from_process_local_data, Log.step
+
+    def noted(sharding, array):
+        if array.ndim == 1:  # the examples' places
+            happened.append(f"batch {array[0] // 8 + 1}")
+        return put(sharding, array)
+
+    def step(log, number, metrics):
+        happened.append(f"after step {number}")
+        took_in(log, number, metrics)
+
+    monkeypatch.setattr(jax, "make_array_from_process_local_data", noted)
+    monkeypatch.setattr(Log, "step", step)
+    train = dataclasses.replace(CONFIG, steps=3, sample_every=3)
+    fit(Regression(None, tmp_path), train, records, tmp_path / "run")
+    held_out, *happened = happened
+    assert held_out == "batch 1"
+    assert happened == ["batch 1", "batch 2", "after step 1", "batch 3", "after step 2", "after step 3"]
 
 
 def test_a_checkpoint_of_another_model_is_refused(finished, small, records):

@@ -1,0 +1,49 @@
+"""`elements train autoencoder` as a process of its own, with a regression in the place of the stage.
+
+What it takes from its environment besides what the command does:
+
+    SIGNAL   "number host step": the signal that this host sends itself at this step; SIGUSR1 is an error
+    STATE    file that receives the state at the end, pickled
+"""
+
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+
+import jax
+
+from configs import tiny
+from elements_jax import sharding
+from tests.multihost.regression import TRAIN, Regression
+from tests.train.conftest import SMALL
+from train import autoencoder, cli, hosts, loop, metrics
+
+autoencoder.AutoencoderStage, tiny.MODEL, tiny.AUTOENCODER = Regression, SMALL, TRAIN
+sharding.SMALL = 64  # so that there is something to split
+fit, took_in = loop.fit, metrics.Log.step
+
+
+def fit_and_keep(*arguments):
+    state = fit(*arguments)
+    whole = hosts.whole(state)
+    if hosts.first() and "STATE" in os.environ:
+        Path(os.environ["STATE"]).write_bytes(pickle.dumps(whole))
+    return state
+
+
+def step(log, number, figures):
+    took_in(log, number, figures)
+    if os.environ.get("SIGNAL", "").split()[1:] == [str(jax.process_index()), str(number)]:
+        os.kill(os.getpid(), int(os.environ["SIGNAL"].split()[0]))
+
+
+def fail(number, frame):
+    raise OSError("no space left")
+
+
+signal.signal(signal.SIGUSR1, fail)
+loop.fit, metrics.Log.step = fit_and_keep, step
+if __name__ == "__main__":  # Grain's workers import this file too
+    sys.exit(cli.main(["autoencoder", "tiny", *sys.argv[1:]]))

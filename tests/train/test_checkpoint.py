@@ -1,0 +1,94 @@
+"""Where a run starts from: whole checkpoints of its own, or those of another run."""
+
+import gc
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train.checkpoint import Checkpoints, resume
+from train.state import State
+
+STREAM = {"records": 24, "seed": 0}
+
+
+def state(step: int) -> State:
+    return State(params={"w": jnp.arange(3000.0) * step}, opt_state=(), ema={}, step=jnp.int32(step))
+
+
+LIKE = jax.eval_shape(lambda: state(0))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with checkpoints of steps 2, 4 and 6."""
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        for step in (2, 4, 6):
+            checkpoints.save(state(step), STREAM | {"examples": 8 * step})
+    return tmp_path / "run"
+
+
+def assert_is(found: tuple[State, int], step: int) -> None:
+    restored, examples = found
+    jax.tree.map(np.testing.assert_array_equal, restored, state(step))
+    assert examples == 8 * step
+
+
+def test_a_step_without_its_end_marker_counts_for_nothing(run):
+    (run / "checkpoints" / "6" / "commit_success.txt").unlink()
+    with Checkpoints(run) as checkpoints:
+        assert_is(checkpoints.restore(LIKE, STREAM), 4)
+        checkpoints.save(state(6), STREAM | {"examples": 48})
+    with Checkpoints(run) as checkpoints:
+        assert_is(checkpoints.restore(LIKE, STREAM), 6)
+
+
+def test_a_run_without_a_whole_step_has_none(run):
+    for path in run.glob("checkpoints/*/commit_success.txt"):
+        path.unlink()
+    with Checkpoints(run) as checkpoints:
+        assert checkpoints.restore(LIKE, STREAM) is None
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*_read_array_index:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("cut", ["place", "state/_METADATA", "state/manifest.ocdbt", "largest"])
+def test_a_step_whose_files_are_cut_away_is_one_clear_error(run, cut):
+    folder = run / "checkpoints" / "6"
+    if cut == "place":
+        shutil.rmtree(folder / cut)
+    elif cut == "largest":
+        path = max(folder.rglob("ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        (folder / cut).unlink()
+    with Checkpoints(run) as checkpoints, pytest.raises(ValueError, match="checkpoints: step 6 is damaged") as error:
+        checkpoints.restore(LIKE, STREAM)
+    assert "\n" not in str(error.value)
+    del error
+    gc.collect()  # what orbax leaves of its other reads complains, which is of no use to the tests after this one
+    shutil.rmtree(folder)
+    with Checkpoints(run) as checkpoints:
+        assert_is(checkpoints.restore(LIKE, STREAM), 4)
+
+
+@pytest.mark.parametrize("stream", [STREAM | {"records": 25}, STREAM | {"seed": 1}])
+def test_a_place_in_another_stream_is_refused(run, stream):
+    [name] = [name for name in stream if stream[name] != STREAM[name]]
+    message = f"step 6 is of another data set.*\n  {name}: expected {stream[name]}, found {STREAM[name]}$"
+    with Checkpoints(run) as checkpoints, pytest.raises(ValueError, match=message):
+        checkpoints.restore(LIKE, stream)
+
+
+def test_another_run_is_resumed_from_its_newest_checkpoint_or_one_of_them(run):
+    assert_is(resume(run, LIKE, STREAM), 6)
+    assert_is(resume(run / "checkpoints" / "2", LIKE, STREAM), 2)
+
+
+def test_what_cannot_be_resumed_is_named(run, tmp_path):
+    (run / "checkpoints" / "6" / "commit_success.txt").unlink()
+    with pytest.raises(ValueError, match=r"checkpoints/6: no whole checkpoint is there"):
+        resume(run / "checkpoints" / "6", LIKE, STREAM)
+    with pytest.raises(ValueError, match=f"{tmp_path}: expected a run's folder, which has checkpoints/"):
+        resume(tmp_path, LIKE, STREAM)
