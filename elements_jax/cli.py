@@ -204,6 +204,9 @@ class Batch:
 
     def run(self) -> None:
         """Check the scripts, then decode what is missing."""
+        from train import hosts
+
+        hosts.join()
         import jax
 
         from elements_jax import batch
@@ -237,6 +240,7 @@ class Batch:
             batch_size=self.batch_size * mesh.size,
         )
         count = batch.run(job, self.overwrite)
+        hosts.wait("all shards are written")  # a host that ends early would end the others
         print(f"{count['written']} pictures written to {self.out}")
         if count["failed"]:
             print(f"{count['failed']} scripts failed; {batch.MANIFEST} of their shard says why")

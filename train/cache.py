@@ -1,8 +1,8 @@
 """What stage 2 takes of frozen networks, computed once and written into the records (`elements cache`).
 
 These are the moments of the VAE's posterior, of which every epoch draws anew, and the text encoder's features of the
-caption: 64 KB and 115 KB of one of Stable Diffusion's images. They are stored as float16, whose range they keep well
-within and whose significand has three bits more than bfloat16's; and NumPy reads it.
+caption: 66 KB and 118 KB of one of Stable Diffusion's images. They are stored as float16: its range holds them easily,
+and its significand has three bits more than bfloat16's, a relative error of 0.0002 (root mean square) and not 0.0017.
 """
 
 import hashlib

@@ -22,17 +22,34 @@ from train.dropout import pair
 from train.stage import Batch, Metrics, Stage, Tree, example_keys, psnr
 from train.state import State, abstract_state, learning_rate
 
-Step = Callable[[State, Tree, Batch, Key[Array, ""]], tuple[State, Metrics]]
-
 
 def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: TrainConfig, mesh: Mesh) -> Any:
-    """The step compiled for a mesh, as a jitted function; the state it is given is gone afterwards."""
-    state = sharding.shardings(abstract_state(stage, optimizer), mesh)
-    whole, batch = sharding.replicated(mesh), sharding.over_batch(mesh)
+    """The function (state, frozen, batch, key) -> (state, metrics), jitted for a mesh; the state it is given is gone.
+
+    Where the loss or the gradient is not finite, the state stays but for its step, and the metric `skipped` is 1.
+    """
+    rate = learning_rate(train)
+
+    def step(state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        keys = example_keys(key, state["step"], batch["index"])
+        metrics, gradient = mean_gradient(stage, train, mesh, state["params"], frozen, pair(batch), keys)
+        norm = optax.tree.norm(gradient)
+        updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        # As LDM's, the average follows quickly at first, lest it hold the random start for 1 / (1 - decay) steps.
+        decay = jnp.minimum(train.ema_decay, (1 + state["step"]) / (10 + state["step"]))
+        ema = optax.incremental_update(params, state["ema"], 1 - decay)
+        after = State(params=params, opt_state=opt_state, ema=ema, step=state["step"])
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+        metrics |= {"gradient_norm": norm, "learning_rate": rate(state["step"]), "skipped": 1.0 - finite}
+        return after | {"step": state["step"] + 1}, metrics
+
+    lie, whole = sharding.shardings(abstract_state(stage, optimizer), mesh), sharding.replicated(mesh)
     return jax.jit(
-        make_step(stage, optimizer, train, mesh),
-        in_shardings=(state, whole, batch, whole),
-        out_shardings=(state, whole),
+        step,
+        in_shardings=(lie, whole, sharding.over_batch(mesh), whole),
+        out_shardings=(lie, whole),
         donate_argnames="state",
     )
 
@@ -54,31 +71,6 @@ def jit_evaluation(stage: Stage, train: TrainConfig, mesh: Mesh) -> Any:
         return _on_each_device(evaluate, stage, mesh, params, PartitionSpec())(params, frozen, pair(batch), keys)
 
     return jax.jit(on_mesh, out_shardings=sharding.replicated(mesh))
-
-
-def make_step(stage: Stage, optimizer: optax.GradientTransformation, train: TrainConfig, mesh: Mesh) -> Step:
-    """The pure function (state, frozen, batch, key) -> (state, metrics).
-
-    Where the loss or the gradient is not finite, the state stays but for its step, and the metric `skipped` is 1.
-    """
-    rate = learning_rate(train)
-
-    def step(state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        keys = example_keys(key, state["step"], batch["index"])
-        metrics, gradient = mean_gradient(stage, train, mesh, state["params"], frozen, pair(batch), keys)
-        norm = optax.tree.norm(gradient)
-        updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        # As LDM's, the average follows quickly at first, lest it hold the random start for 1 / (1 - decay) steps.
-        decay = jnp.minimum(train.ema_decay, (1 + state["step"]) / (10 + state["step"]))
-        ema = optax.incremental_update(params, state["ema"], 1 - decay)
-        after = State(params=params, opt_state=opt_state, ema=ema, step=state["step"])
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-        metrics |= {"gradient_norm": norm, "learning_rate": rate(state["step"]), "skipped": 1.0 - finite}
-        return after | {"step": state["step"] + 1}, metrics
-
-    return step
 
 
 def mean_gradient(

@@ -11,6 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from elements_jax.records import TFRecordSource
+from elements_jax.sharding import make_mesh
 from train import metrics
 from train.autoencoder import AutoencoderStage
 from train.chips import Chip
@@ -18,7 +19,7 @@ from train.config import TrainConfig
 from train.diffusion import by_timestep
 from train.metrics import Log, averaged
 from train.state import init_state, make_optimizer
-from train.step import make_step
+from train.step import jit_step
 
 TRAIN = TrainConfig(steps=40, batch_size=8, learning_rate=1e-3, log_every=4)
 
@@ -43,6 +44,9 @@ class Errors(AutoencoderStage):
     def init(self, key, pretrained):
         return {"scale": jnp.ones(())}
 
+    def cast(self, params):
+        return params
+
     def loss(self, params, frozen, batch, keys):
         error = params["scale"] * batch["error"]
         return error.mean(), by_timestep(error, batch["timestep"], 1000)
@@ -52,7 +56,8 @@ class Errors(AutoencoderStage):
 def test_losses_by_timestep_are_means_over_all_examples_of_a_bucket(accumulate):
     train = dataclasses.replace(TRAIN, accumulate=accumulate, learning_rate=0.0)
     stage, optimizer, rng = Errors(), make_optimizer(train), np.random.default_rng(0)
-    state, step = init_state(stage, optimizer, jax.random.key(0), {}), jax.jit(make_step(stage, optimizer, train))
+    state = jax.tree.map(jnp.array, init_state(stage, optimizer, jax.random.key(0), {}))  # copies, to be given away
+    step = jit_step(stage, optimizer, train, make_mesh(1, 1))
     errors = rng.random((5, 8)).astype(np.float32)
     timesteps = rng.integers(0, 750, (5, 8)).astype(np.int32)  # none in the last bucket
     timesteps[0], timesteps[1, :3] = 10, (0, 249, 250)  # the first step has one bucket alone

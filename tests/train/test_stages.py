@@ -19,7 +19,7 @@ from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
 from train.data import dataset
 from train.diffusion import DiffusionStage
 from train.dropout import pair
-from train.stage import example_keys, psnr, to_float
+from train.stage import Ratio, example_keys, psnr, to_float
 from train.text import start_text, write_tokenizer
 from train.vae import VAEStage, sample_posterior
 
@@ -146,7 +146,7 @@ def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch
     every = ImageElements(jnp.zeros((4, 4, 8)), jnp.zeros((4, 4, 4)), jnp.ones((4, 4), bool))
     monkeypatch.setattr(diffusion, "encode_image", lambda *arguments: every)
     monkeypatch.setattr(diffusion, "tokens", capture)
-    monkeypatch.setattr(stage.networks, "text_encoder", lambda params, prompt: None)
+    monkeypatch.setattr(stage.networks, "text_encoder", lambda params, prompt: jnp.zeros((4, 6, 16)))
     masks = np.zeros_like(batch["object_mask"])
     masks[1, :2, :2] = True  # touches the first element alone, whatever the partition, and is laid over example 0
     expected = np.ones((4, 4), bool)
@@ -175,6 +175,12 @@ def test_a_dropped_condition_leaves_no_trace(stage, params, batch, dropped):
     assert (unchanged == other_text) == (dropped in ("drop_text", "drop_both"))
     assert (unchanged == other_elements) == (dropped in ("drop_elements", "drop_both"))
     assert (unchanged == no_text) == (dropped in ("drop_text", "drop_both"))  # dropped text is the empty prompt
+
+
+def test_losses_are_reported_by_timestep(stage, params, batch):
+    _, metrics = jax.eval_shape(stage.loss, params, stage.frozen, pair(batch), keys(batch))
+    names = [name for name, figure in metrics.items() if isinstance(figure, Ratio)]
+    assert names == ["loss_t0-249", "loss_t250-499", "loss_t500-749", "loss_t750-999"]
 
 
 def test_only_the_unet_is_trained_in_stage_2(stage, params, batch):
