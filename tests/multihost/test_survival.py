@@ -1,13 +1,11 @@
 """Runs that are killed, told to end, or lose a host, and go on: on other meshes, hosts, and workers too."""
 
-import os
 import pickle
 import random
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,25 +15,18 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from elements_jax.records import scan_tfrecord
+from tests.multihost.processes import ended, start
 from tests.multihost.regression import TRAIN
 from tests.train.conftest import write_records
 
-ROOT = Path(__file__).parents[2]  # where `python -m` finds `tests` and the packages
-PATIENCE = 120
-"""Seconds after which a run that should have ended counts as hanging."""
+TOLD_TO_END = 128 + signal.SIGTERM  # the exit code
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 """Of state and losses after 24 steps on another mesh, which sums in another order; 1e-6 of the largest was measured."""
 
 
-def start(data: Path, model: Path, devices: int, *settings: object, **environment: object) -> subprocess.Popen:
-    """`elements train` of the regression in a process of its own."""
-    variables = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": devices}
-    # Without PJRT_NPROC, collectives of many fake devices on few cores can wait for each other for ever.
-    variables |= {"PJRT_NPROC": 16} | environment
-    command = [sys.executable, "-m", "tests.multihost.host", "--data", data, "--model", model, *settings]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    variables = os.environ | {name: str(value) for name, value in variables.items()}
-    return subprocess.Popen([*map(str, command)], env=variables, cwd=ROOT, **pipes)
+def train(data: Path, model: Path, *settings: object, **environment: object) -> subprocess.Popen:
+    """`elements train` of the regression."""
+    return start("-m", "tests.multihost.host", "--data", data, "--model", model, *settings, **environment)
 
 
 def by_slurm(port: int, host: int) -> dict[str, object]:
@@ -53,20 +44,13 @@ def on_two_hosts(data, model, mesh, told=by_hand, **environment) -> list[tuple[i
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    hosts = [start(data, model, 4, *on_mesh(*mesh), **told(port, host), **environment) for host in range(2)]
+    settings = on_mesh(*mesh)
+    hosts = [train(data, model, *settings, devices=4, **told(port, host), **environment) for host in range(2)]
     return [ended(host) for host in hosts]
 
 
 def on_mesh(data: int, fsdp: int) -> list[object]:
     return ["--train.data-parallel", data, "--train.fsdp", fsdp]
-
-
-def ended(process: subprocess.Popen) -> tuple[int, str, str]:
-    try:
-        printed, errors = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    return process.returncode, printed, errors
 
 
 def committed(model: Path) -> list[int]:
@@ -103,23 +87,27 @@ def data(tmp_path_factory):
 def undisturbed(data, tmp_path_factory):
     """(state at the end, model folder) of a run on one device."""
     model = tmp_path_factory.mktemp("undisturbed")
-    code, printed, errors = ended(start(data, model, 1, STATE=model / "state"))
+    code, printed, errors = ended(train(data, model, STATE=model / "state"))
     assert code == 0, errors
     assert f"step {TRAIN.steps}/{TRAIN.steps}" in printed
     return pickle.loads((model / "state").read_bytes()), model
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(data, undisturbed, tmp_path):
-    """A checkpoint after every step, so that most moments are within a save."""
+    """First it is told to end; then it saves every step, so that most moments are within a save."""
+    code, printed, _ = ended(train(data, tmp_path, SIGNAL=f"{int(signal.SIGTERM)} 0 3"))
+    assert code == TOLD_TO_END
+    assert "ended by SIGTERM after step 3" in printed
+    assert committed(tmp_path) == [3]
     moments, kills = random.Random(0), 0
     for _ in range(3):
-        process = start(data, tmp_path, 1, "--train.checkpoint-every", 1)
+        process = train(data, tmp_path, "--train.checkpoint-every", 1)
         process.stdout.readline()  # it has compiled its step
         time.sleep(moments.uniform(0, 1))
         process.kill()
         kills += ended(process)[0] == -signal.SIGKILL
     assert kills >= 2
-    code, _, errors = ended(start(data, tmp_path, 1, "--train.checkpoint-every", 1, STATE=tmp_path / "state"))
+    code, _, errors = ended(train(data, tmp_path, "--train.checkpoint-every", 1, STATE=tmp_path / "state"))
     assert code == 0, errors
     expected, model = undisturbed
     jax.tree.map(np.testing.assert_array_equal, pickle.loads((tmp_path / "state").read_bytes()), expected)
@@ -128,15 +116,17 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(data, undisturbe
 
 
 def test_a_run_goes_on_on_other_hosts_and_meshes(data, undisturbed, tmp_path):
-    (first, printed, _), (second, silent, _) = on_two_hosts(data, tmp_path, (2, 4), SIGNAL="9 1 7")
+    (first, printed, _), (second, silent, _) = on_two_hosts(data, tmp_path, (2, 4), SIGNAL=f"{int(signal.SIGKILL)} 1 7")
     assert second == -signal.SIGKILL
-    assert first not in (0, 143)  # it ends too, rather than wait for the other
+    assert first not in (0, TOLD_TO_END)  # it ends too, rather than wait for the other
     assert "step 6/24" in printed
     assert "step" not in silent
     assert committed(tmp_path)[-1] == 4
 
-    (first, printed, _), (second, silent, _) = on_two_hosts(data, tmp_path, (4, 2), by_slurm, SIGNAL="15 1 9")
-    assert (first, second) == (143, 143)
+    (first, printed, _), (second, silent, _) = on_two_hosts(
+        data, tmp_path, (4, 2), by_slurm, SIGNAL=f"{int(signal.SIGTERM)} 1 9"
+    )
+    assert (first, second) == (TOLD_TO_END, TOLD_TO_END)
     last = int(re.search(r"ended by SIGTERM after step (\d+)", printed)[1])
     assert 9 <= last < TRAIN.steps
     assert committed(tmp_path)[-1] == last
@@ -145,7 +135,7 @@ def test_a_run_goes_on_on_other_hosts_and_meshes(data, undisturbed, tmp_path):
     assert "ended" not in silent
 
     settings = [*on_mesh(1, 8), "--train.workers", 2]
-    code, printed, errors = ended(start(data, tmp_path, 8, *settings, STATE=tmp_path / "state"))
+    code, printed, errors = ended(train(data, tmp_path, *settings, devices=8, STATE=tmp_path / "state"))
     assert code == 0, errors
     assert f"step {last + 1}/24" in printed
     assert f"step {last}/24" not in printed
@@ -159,11 +149,10 @@ def test_a_run_goes_on_on_other_hosts_and_meshes(data, undisturbed, tmp_path):
 
 
 def test_an_error_on_one_host_ends_the_run(data, tmp_path):
-    number = int(signal.SIGUSR1)
-    (first, _, _), (second, _, errors) = on_two_hosts(data, tmp_path, (2, 4), SIGNAL=f"{number} 1 3")
+    (first, _, _), (second, _, errors) = on_two_hosts(data, tmp_path, (2, 4), SIGNAL=f"{int(signal.SIGUSR1)} 1 3")
     assert second == 1
     assert "error: no space left" in errors.splitlines()
-    assert first not in (0, 143)
+    assert first not in (0, TOLD_TO_END)
 
 
 ALONE = """
@@ -176,13 +165,4 @@ assert jax.process_count() == 1 and not jax.distributed.is_initialized()
 
 def test_a_host_alone_joins_nothing_and_says_nothing():
     kubernetes = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}  # a pod like any other
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE],
-        env=os.environ | kubernetes,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert ended(start("-c", ALONE, **kubernetes)) == (0, "", "")
