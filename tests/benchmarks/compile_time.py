@@ -13,83 +13,43 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
 from elements_jax.cpu import prefer_own_convolutions
-from elements_jax.elements import ImageElements
 from elements_jax.networks import Networks
-from elements_jax.pipeline import decode_elements
+from elements_jax.pipeline import jit_decode
+from elements_jax.samplers import ddim_sample
 from elements_jax.sharding import make_mesh
+from train.compile import StageOfShapes, sampler_arguments, step_arguments
 from train.config import DiffusionTrainConfig
-from train.diffusion import DiffusionStage
-from train.state import abstract_state, make_optimizer
+from train.state import make_optimizer
 from train.step import jit_step
 
 PROGRAMS = ("sampler", "training step")
 
 
-class StageOfShapes(DiffusionStage):
-    """Stage 2 without a model folder: its frozen networks are shapes."""
-
-    def __init__(self, model, train: DiffusionTrainConfig):
-        self.model, self.train, self.networks = model, train, Networks(model)
-        self.frozen = shapes(self.networks, ["vae", "encoder", "text_encoder"])
-        self.empty_prompt = np.zeros(model.text.max_length, np.int32)
+def sampler(config, train: DiffusionTrainConfig) -> Any:
+    """`ElementsPipeline.decode`'s program for one picture, with the preset's steps, traced."""
+    mesh, networks = make_mesh(1, 1), Networks(config)
+    shared, batch = sampler_arguments(networks, 1, mesh)
+    return jit_decode(networks, mesh).trace(shared, batch, steps=config.diffusion.sample_steps, sampler=ddim_sample)
 
 
-def shapes(networks: Networks, names: list[str]) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-    """Those of the parameters of the named networks."""
-    return {name: getattr(networks, name).shapes() for name in names}
-
-
-def sampler(config, train: DiffusionTrainConfig) -> tuple:
-    """`ElementsPipeline.decode`'s program for one picture, with the preset's steps, and its arguments."""
-    count, size = config.elements.num_elements, config.latent_size
-    elements = ImageElements(
-        jax.ShapeDtypeStruct((1, count, config.elements.content_channels), jnp.float32),
-        jax.ShapeDtypeStruct((1, count, 4), jnp.float32),
-        jax.ShapeDtypeStruct((1, count), bool),
-    )
-    networks = Networks(config)
-    arguments = (
-        shapes(networks, ["text_encoder", "unet", "vae"]),
-        elements,
-        jax.ShapeDtypeStruct((1, config.text.max_length), jnp.int32),
-        jax.ShapeDtypeStruct((config.text.max_length,), jnp.int32),
-        jax.ShapeDtypeStruct((1, size, size, config.vae.latent_channels), jnp.float32),
-        jax.ShapeDtypeStruct((1,), jnp.float32),
-    )
-    return jax.jit(partial(decode_elements, networks, steps=config.diffusion.sample_steps)), arguments
-
-
-def training_step(config, train: DiffusionTrainConfig) -> tuple:
-    """The loop's step of stage 2 at the preset's batch size, on one device, and its arguments."""
-    stage, optimizer = StageOfShapes(config, train), make_optimizer(train)
-    size = (train.batch_size, config.elements.image_size, config.elements.image_size)
-    batch = {
-        "image": jax.ShapeDtypeStruct((*size, 3), jnp.uint8),
-        "label_map": jax.ShapeDtypeStruct(size, jnp.int32),
-        "object_mask": jax.ShapeDtypeStruct(size, bool),
-        "tokens": jax.ShapeDtypeStruct((train.batch_size, config.text.max_length), jnp.int32),
-        "index": jax.ShapeDtypeStruct((train.batch_size,), jnp.int32),
-    }
-    step = jit_step(stage, optimizer, train, make_mesh(1, 1))
-    return step, (abstract_state(stage, optimizer), stage.frozen, batch, jax.eval_shape(lambda: jax.random.key(0)))
+def training_step(config, train: DiffusionTrainConfig) -> Any:
+    """The loop's step of stage 2 at the preset's batch size, on one device, traced."""
+    mesh, stage = make_mesh(1, 1), StageOfShapes(config, train)
+    return jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
 
 
 def measure(preset: str, program: str) -> dict[str, float]:
     """Seconds to lower and to compile in this process."""
     prefer_own_convolutions()
     module = importlib.import_module(f"configs.{preset}")
-    function, arguments = {"sampler": sampler, "training step": training_step}[program](module.MODEL, module.DIFFUSION)
     ticks = [time.perf_counter()]
-    lowered = function.lower(*arguments)
+    lowered = {"sampler": sampler, "training step": training_step}[program](module.MODEL, module.DIFFUSION).lower()
     ticks.append(time.perf_counter())
     lowered.compile()
     ticks.append(time.perf_counter())
