@@ -15,7 +15,8 @@ def join() -> None:
     """Make this process one of several, where its environment says so; otherwise do nothing.
 
     JAX itself knows TPU pods, SLURM, Open MPI and indexed jobs of Kubernetes. Elsewhere JAX_COORDINATOR_ADDRESS, the
-    host:port of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID say it. To be called once, before JAX starts.
+    host:port of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID say it. Where JAX has been started before, by a
+    program of which the command is a part, its processes stay as they are.
 
     Raises ValueError where the environment names a coordinator and not the rest.
     """
@@ -25,8 +26,11 @@ def join() -> None:
     processes, own = (int(os.environ[name]) if name in os.environ else None for name in _GIVEN)
     try:
         jax.distributed.initialize(num_processes=processes, process_id=own)
-    except ValueError as error:
-        if "coordinator_address" not in str(error):  # which is how JAX says that it found nothing
+    except (ValueError, RuntimeError) as error:
+        # These are how JAX says that it found nothing, and that it runs already.
+        if not any(
+            words in str(error) for words in ("coordinator_address", "must be called before", "only be called once")
+        ):
             raise
 
 
