@@ -28,7 +28,12 @@ class Checkpoints:
         atomicity = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
         self._manager = ocp.CheckpointManager(
             self.directory.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every, atomicity_options=atomicity),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                keep_period=keep_every,
+                atomicity_options=atomicity,
+                single_host_load_and_broadcast=True,  # lest the folder looks different to hosts, as shared ones may
+            ),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "place": ocp.JsonCheckpointHandler()},
         )
 

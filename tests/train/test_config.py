@@ -11,12 +11,6 @@ from train.config import DiffusionTrainConfig, TrainConfig
 from train.state import learning_rate
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    """JAX runs in the tests' process already, which could join no other."""
-    monkeypatch.setattr("train.hosts.join", lambda: None)
-
-
 @pytest.fixture
 def jobs(monkeypatch):
     """What the command line asked for, instead of doing it."""

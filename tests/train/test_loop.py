@@ -138,6 +138,19 @@ def test_a_checkpoint_holds_the_state_of_its_step_although_training_went_on(fini
     assert examples == 7
 
 
+def test_a_run_that_resumes_another_goes_on_as_that_one_would(records, tmp_path):
+    train = dataclasses.replace(CONFIG, steps=2)
+    longer = dataclasses.replace(train, steps=4)
+    fit(Regression(None, tmp_path), train, records, tmp_path / "first")
+    state = fit(Regression(None, tmp_path), longer, records, tmp_path / "second", tmp_path / "first")
+    expected = fit(Regression(None, tmp_path), longer, records, tmp_path / "first")
+    assert int(state["opt_state"][1][0].count) == 4
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    assert [path.name for path in (tmp_path / "second" / "checkpoints").iterdir()] == ["4"]
+    again = fit(Regression(None, tmp_path), longer, records, tmp_path / "second", tmp_path / "nowhere")
+    jax.tree.map(np.testing.assert_array_equal, again, expected)  # from its own checkpoint
+
+
 def test_the_next_batch_is_on_its_way_while_a_step_runs(records, tmp_path, monkeypatch):
     """Nothing waits for a step before the batch after it has been sent to the devices; the last has none after it."""
     happened, put, took_in = [], jax.make_array_from_process_local_data, Log.step
