@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int
 
+from elements_jax import record_index
 from elements_jax.config import ElementsConfig
 from elements_jax.records import TFRecordSource, find_shards, shard_path
 from elements_jax.schema import CACHED, DROPPED, Record
@@ -102,10 +103,10 @@ def captions(records_dir: Path, split: str) -> Iterator[str]:
 def require_fit(records_dir: Path, split: str, elements: ElementsConfig) -> None:
     """Raises ValueError where the records are of another image size or number of elements than the model."""
     first = _record(_source(records_dir, split), 0)
-    have = (*first.image.shape[:2], first.settings["num_elements"])
-    want = (elements.image_size, elements.image_size, elements.num_elements)
-    if have != want:
-        raise ValueError(f"{records_dir}: the model takes {_described(*want)}, the records have {_described(*have)}")
+    try:
+        record_index.require_fit(first, elements)
+    except ValueError as error:
+        raise ValueError(f"{records_dir}: {error}") from error
 
 
 def _source(records_dir: Path, split: str) -> TFRecordSource:

@@ -209,6 +209,8 @@ def test_what_is_missing_is_named(folder, tmp_path):
 
 def test_records_must_fit_the_model(folder):
     require_fit(folder, "train", ElementsConfig(image_size=SIDE, grid=2))
-    message = f"{folder}: the model takes images of 8 x 8 px in 9 elements, the records have images of 8 x 8 px in 4"
+    message = (
+        f"{folder}: the model takes images of 8 x 8 px in 9 elements, record .photo 0. has images of 8 x 8 px in 4"
+    )
     with pytest.raises(ValueError, match=message):
         require_fit(folder, "train", ElementsConfig(image_size=SIDE, grid=3))
