@@ -14,7 +14,6 @@ the number of pictures that a device decodes at once changes it by rounding, the
 
 import itertools
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,18 +27,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from elements_jax import __version__
+from elements_jax.editing import apply
 from elements_jax.edits import Canvas, batched, edited_region
 from elements_jax.files import UNFINISHED, new_file, new_folder, remove_folder
 from elements_jax.pipeline import ElementsPipeline
 from elements_jax.preserve import Preserve
 from elements_jax.record_index import RecordIndex, require_fit
+from elements_jax.result import encode_png
 from elements_jax.schema import Record
-from elements_jax.script import EditScript, apply
+from elements_jax.script import EditScript
 from elements_jax.script_lines import ScriptLine, ScriptLines
 
 T = TypeVar("T")
@@ -152,15 +151,6 @@ def begin(job: Job, overwrite: bool) -> None:
         file.write(json.dumps(state, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-def checksum(pipeline: ElementsPipeline) -> str:
-    """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""
-    crc = zlib.crc32(json.dumps(asdict(pipeline.config), sort_keys=True).encode())
-    for network, params in sorted(pipeline.params.items()):
-        for name, value in sorted(params.items()):
-            crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
-    return f"{crc:08x}"
-
-
 def outcomes(job: Job) -> Iterator[Outcome]:
     """What became of this host's scripts."""
     for number in job.own_shards:
@@ -201,7 +191,7 @@ def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
         records, unreadable = _read(job, dict.fromkeys(itertools.chain(*(line.source_ids for line in scripts))))
         canvases = _open(job, records)
 
-        def canvas(source_id: str) -> Canvas:
+        def canvas(source_id: str, _: Any = None) -> Canvas:
             if source_id in unreadable:
                 raise unreadable[source_id]
             return canvases[source_id]
@@ -210,7 +200,7 @@ def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
         for place, line in zip(places, scripts, strict=True):
             try:
                 before = canvas(line.source_id)
-                edited.append((line.script, records[line.source_id], before, apply(line.script, before, canvas)))
+                edited.append((line.script, records[line.source_id], before, apply(line.script, before, canvas).canvas))
                 reasons.append(None)
             except ValueError as error:
                 reasons.append(f"{job.scripts.where(place)}: {error}")
@@ -224,6 +214,7 @@ def _arguments(job: Job, edited: Sequence[tuple[EditScript, Record, Canvas, Canv
         "elements": batched(after).elements,
         "prompts": [script.prompt for script in scripts],
         "seeds": [script.seed for script in scripts],
+        "negative_prompts": [script.negative_prompt for script in scripts],
     }
     if job.preserve:
         region = jnp.stack([edited_region(*pair) for pair in zip(before, after, strict=True)])
@@ -278,15 +269,5 @@ def _write(job: Job, batches: Iterable[_Batch], folder: Path, bar: tqdm) -> None
 
 def _save(job: Job, folder: Path, line: ScriptLine, picture: UInt8[np.ndarray, "H W 3"]) -> None:
     """Write a picture, and all that made it in its text chunks."""
-    text = {
-        "Software": f"elements-jax {__version__}",
-        "source_id": line.source_id,
-        "script": line.script.to_json(),
-        "prompt": line.script.prompt,
-        "seed": line.script.seed,
-        **job.settings,
-    }
-    chunks = PngInfo()
-    for name, value in text.items():
-        chunks.add_text(name, value if isinstance(value, str) else json.dumps(value))
-    Image.fromarray(picture).save(folder / f"{line.name}.png", pnginfo=chunks)
+    png = encode_png(picture, line.script, {"source_id": line.source_id, **job.settings})
+    (folder / f"{line.name}.png").write_bytes(png)

@@ -7,22 +7,25 @@ command needs no more than its own packages.
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from jaxtyping import Integer, UInt8
+from jaxtyping import UInt8
 from PIL import Image
+from tqdm import tqdm
 
 from elements_jax.cpu import prefer_own_convolutions
+from elements_jax.files import new_file
+from elements_jax.schema import DROPPED
+from elements_jax.script import EditScript, Fit, Sampling
 
 if TYPE_CHECKING:
-    from elements_jax.config import DiffusionConfig
-    from elements_jax.edits import Canvas
+    from elements_jax.editing import Editing, Photo
     from elements_jax.pipeline import ElementsPipeline
-    from elements_jax.preserve import Preserve
 
 COMMANDS = """\
 commands:
@@ -38,12 +41,12 @@ commands:
 
 `elements COMMAND --help` says more.
 """
+MODELS_OWN = Sampling()
 SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
 
 
-Photo = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
-Script = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPT")]
+Photograph = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
 Records = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
 Scripts = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")]
 Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
@@ -62,115 +65,91 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the diffusion decoder samples."""
-
-    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Steps; by default the model's."""
-    sampler: Literal["ddim", "euler", "dpm"] = "ddim"
-    """DDIM, as the paper; Euler; or DPM-Solver++(2M), which needs fewer steps."""
-    guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Weight of text and elements alike (w of Section 4.1); by default the model's."""
-    element_guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Weight of the elements, where it is not the text's."""
-    eta: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Fresh noise of each of DDIM's steps, from none to 1, DDPM's."""
-
-    def settings(self, config: "DiffusionConfig") -> dict[str, Any]:
-        """What is set, by the name of its option; by the model where it is not."""
-        values = {"steps": config.sample_steps, "guidance": config.guidance}
-        return values | {name: value for name, value in asdict(self).items() if value is not None}
-
-    def arguments(self, config: "DiffusionConfig") -> dict[str, Any]:
-        """The same as arguments of `ElementsPipeline.decode`."""
-        from elements_jax.samplers import SAMPLERS
-
-        arguments = self.settings(config)
-        if "element_guidance" in arguments:
-            arguments["guidance"] = arguments["guidance"], arguments.pop("element_guidance")
-        return arguments | {"sampler": SAMPLERS[self.sampler]}
-
-
-@dataclass(frozen=True)
 class Encode:
     """Divide a photograph into its elements and encode them.
 
-    Writes OUT, a NumPy archive (image, label_map, content, position, valid) that `elements edit` and `elements
+    Writes OUT, a NumPy archive (image, label_map, box, content, position, valid) that `elements edit` and `elements
     reconstruct` take instead of a photograph, and beside it NAME-numbers.png, which shows the number of every element.
     """
 
-    photo: Photo
-    """The photograph; its central square is taken."""
+    photo: Photograph
+    """The photograph."""
     out: Out
     """File to write, NAME.npz."""
     model: Model
     """Model folder, or the name of a repository on the Hugging Face hub."""
+    fit: Fit = "crop"
+    """Take the square at the photograph's centre, or all of it."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
 
     def run(self) -> None:
         """Encode and write both files."""
         from elements_jax.draw import boundaries
 
-        pipeline = _pipeline(self.model)
-        image, label_map = _read(self.photo, pipeline, self.source)
-        elements = pipeline.open(image, label_map).elements
+        editing = _editing(self.model, self.source)
+        photo = _open(editing, self.photo, self.fit)
+        elements = editing.canvas(photo).elements
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.out.open("wb") as file:  # savez given a name would append a suffix to another one than .npz
             np.savez_compressed(
                 file,
-                image=image,
-                label_map=label_map,
+                image=photo.image,
+                label_map=photo.label_map,
+                box=photo.box,
                 content=np.asarray(elements.content),
                 position=np.asarray(elements.position),
                 valid=np.asarray(elements.valid),
             )
-        count = pipeline.config.elements.num_elements
+        count = editing.pipeline.config.elements.num_elements
         drawing = self.out.with_name(f"{self.out.stem}-numbers.png")
-        _save(drawing, boundaries(image, label_map, num_elements=count, numbers=True))
+        _save(drawing, boundaries(photo.image, photo.label_map, num_elements=count, numbers=True))
         print(f"{self.out}: {int(elements.valid.sum())} elements, numbered in {drawing}")
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Run an edit script (JSON; `elements_jax/script.py` describes it) and decode the result."""
+    """Run an edit script on a photograph and decode the result, as the editor does: the same script, the same bytes."""
 
-    photo: Photo
+    photo: Photograph
     """A photograph, or a file that `elements encode` wrote."""
-    script: Script
-    """The edit script. Images that it composes from are found relative to it."""
-    out: Out
-    """PNG to write."""
+    script: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """The edit script: JSON (`elements_jax/script.py` describes it), or a result's PNG, which carries its script. Other
+    pictures that it names are found relative to it."""
     model: Model
     """Model folder, or the name of a repository on the Hugging Face hub."""
+    out: File = None
+    """PNG to write, by default PHOTO-edited.png; script and settings are in its text chunks."""
     drawing: File = None
     """Also draw the edit on the picture here: red dots where elements were, green where they go, blue crosses on those
     deleted."""
     preserve: bool = False
-    """Keep the pixels outside the edited region and a narrow band around it; otherwise all are decoded anew, as in the
-    paper."""
+    """Keep the pixels outside the edited region and a narrow band around it, even where the script does not say so;
+    otherwise all are decoded anew, as in the paper."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+    """In place of the script's."""
 
     def run(self) -> None:
         """Edit, decode and write."""
         from elements_jax.draw import edit_dots
-        from elements_jax.edits import edited_region
-        from elements_jax.preserve import Preserve
-        from elements_jax.script import EditScript, apply
 
         script = EditScript.load(self.script)
-        pipeline = _pipeline(self.model)
-        image, label_map = _read(self.photo, pipeline, self.source)
-        before = pipeline.open(image, label_map)
+        script = replace(
+            script, preserve=script.preserve or self.preserve, sampling=script.sampling.overridden(self.sampling)
+        )
+        editing = _editing(self.model, self.source)
 
-        def open_image(name: str) -> "Canvas":
-            return pipeline.open(*_read(self.script.parent / name, pipeline, self.source))
+        def open_photo(name: str) -> "Photo":
+            return _open(editing, self.script.parent / name, script.fit)
 
-        after = apply(script, before, open_image)
+        photo = _open(editing, self.photo, script.fit)
+        edited = editing.edit(photo, script, open_photo)
         if self.drawing is not None:
-            _save(self.drawing, edit_dots(image, before.elements, after.elements))
-        preserve = Preserve(image[None], edited_region(before, after)[None]) if self.preserve else None
-        _decode(pipeline, after, script.prompt, script.seed, self.sampling, self.out, preserve)
+            _save(self.drawing, edit_dots(photo.image, editing.canvas(photo).elements, edited.canvas.elements))
+        out = self.out or self.photo.with_name(f"{self.photo.stem}-edited.png")
+        with tqdm(total=script.sampling.settings(editing.pipeline.config.diffusion)["steps"], desc="edit") as bar:
+            picture = editing.decode(photo, edited, script, lambda: bool(bar.update() or True))
+        _write(out, editing, picture, script)
 
 
 @dataclass(frozen=True)
@@ -200,7 +179,7 @@ class Batch:
     """Keep the pixels outside edited regions, as in `elements edit`."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Begin anew where another job, or this one with other scripts, records, settings or model, has written."""
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
     def run(self) -> None:
         """Check the scripts, then decode what is missing."""
@@ -210,6 +189,7 @@ class Batch:
         import jax
 
         from elements_jax import batch
+        from elements_jax.editing import decode_arguments
         from elements_jax.pipeline import ElementsPipeline
         from elements_jax.record_index import RecordIndex
         from elements_jax.script_lines import ScriptLines
@@ -228,11 +208,11 @@ class Batch:
             records,
             self.out,
             pipeline,
-            sampling=self.sampling.arguments(config),
+            sampling=decode_arguments(self.sampling, config),
             preserve=self.preserve,
             settings={
                 "model": self.model,
-                "weights": batch.checksum(pipeline),
+                "weights": pipeline.checksum(),
                 **self.sampling.settings(config),
                 "preserve": self.preserve,
             },
@@ -255,7 +235,7 @@ class Batch:
 class Reconstruct:
     """Decode a photograph from its unedited elements: what the model sees of it."""
 
-    photo: Photo
+    photo: Photograph
     """A photograph, or a file that `elements encode` wrote."""
     out: Out
     """PNG to write."""
@@ -265,14 +245,18 @@ class Reconstruct:
     """What the picture shows."""
     seed: int = 0
     """Of the noise that sampling starts from."""
+    fit: Fit = "crop"
+    """Take the square at the photograph's centre, or all of it."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
     def run(self) -> None:
         """Decode and write."""
-        pipeline = _pipeline(self.model)
-        canvas = pipeline.open(*_read(self.photo, pipeline, self.source))
-        _decode(pipeline, canvas, self.prompt, self.seed, self.sampling, self.out)
+        script = EditScript(prompt=self.prompt, seed=self.seed, fit=self.fit, sampling=self.sampling)
+        editing = _editing(self.model, self.source)
+        photo = _open(editing, self.photo, self.fit)
+        edited = editing.edit(photo, script, lambda name: photo)
+        _write(self.out, editing, editing.decode(photo, edited, script), script)
 
 
 @dataclass(frozen=True)
@@ -361,49 +345,58 @@ def _pipeline(model: str) -> "ElementsPipeline":
     return ElementsPipeline.from_pretrained(model)
 
 
-def _read(
-    path: Path, pipeline: "ElementsPipeline", source: Source
-) -> tuple[UInt8[np.ndarray, "H W 3"], Integer[np.ndarray, "H W"]]:
-    """Picture and label map of an encoded file, or of a photograph, which is divided here."""
-    if path.suffix == ".npz":
+def _editing(model: str, source: Source) -> "Editing":
+    """The model, with photographs divided as `source` says. SAM is read when the first photograph needs it."""
+    from elements_jax.editing import Editing, Photo
+
+    pipeline = _pipeline(model)
+
+    @cache
+    def division() -> tuple[Any, Any]:
+        from partition.config import PartitionConfig
+        from partition.worker import make_segmenter
+
+        elements = pipeline.config.elements
+        config = PartitionConfig(size=elements.image_size, grid=elements.grid)
+        return config, make_segmenter(source.segmenter, source.checkpoint, config)[1]
+
+    def divide(encoded: bytes, fit: Fit) -> Photo:
+        from partition.elements import partition_image
+        from partition.photos import read_photo
+        from partition.samples import Sample
+
+        config, segmenter = division()
+        photo = read_photo(Sample("", encoded), config.size, fit=fit)
+        label_map = partition_image(photo.image, segmenter, config).label_map
+        left, top, right, bottom = photo.box
+        inside = np.zeros(label_map.shape, bool)
+        inside[top:bottom, left:right] = True
+        return Photo(photo.image, np.where(inside, label_map, DROPPED), photo.box)
+
+    return Editing(pipeline, divide, source.segmenter)
+
+
+def _open(editing: "Editing", path: Path, fit: Fit) -> "Photo":
+    """The photograph of a file, or what `elements encode` made of it. Raises ValueError naming the file."""
+    if path.suffix != ".npz":
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return archive["image"], archive["label_map"]
-        except (KeyError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: not a file that `elements encode` wrote: {error}") from error
-    from partition.config import PartitionConfig
-    from partition.elements import partition_image
-    from partition.photos import read_photo
-    from partition.samples import read_sample
-    from partition.worker import make_segmenter
+            return editing.open(path.read_bytes(), fit)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    from elements_jax.editing import Photo
 
-    elements = pipeline.config.elements
-    config = PartitionConfig(size=elements.image_size, grid=elements.grid)
-    _, segmenter = make_segmenter(source.segmenter, source.checkpoint, config)
-    image = read_photo(read_sample(path, path.name), config.size).image
-    return image, partition_image(image, segmenter, config).label_map
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return Photo(archive["image"], archive["label_map"], tuple(archive["box"].tolist()))
+    except (KeyError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a file that `elements encode` wrote: {error}") from error
 
 
-def _decode(
-    pipeline: "ElementsPipeline",
-    canvas: "Canvas",
-    prompt: str,
-    seed: int,
-    sampling: Sampling,
-    out: Path,
-    preserve: "Preserve | None" = None,
-) -> None:
-    from elements_jax.edits import batched
-
-    picture = pipeline.decode(
-        batched([canvas]).elements,
-        [prompt],
-        seeds=[seed],
-        preserve=preserve,
-        **sampling.arguments(pipeline.config.diffusion),
-    )[0]
-    _save(out, picture)
-    print(f"{out}: {picture.shape[1]} x {picture.shape[0]} px, seed {seed}")
+def _write(path: Path, editing: "Editing", picture: UInt8[np.ndarray, "H W 3"], script: EditScript) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as file:
+        file.write(editing.png(picture, script))
+    print(f"{path}: {picture.shape[1]} x {picture.shape[0]} px, seed {script.seed}")
 
 
 def _save(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:

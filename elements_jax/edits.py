@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from elements_jax.elements import ImageElements
 from elements_jax.pytree import pytree_dataclass
@@ -23,6 +24,7 @@ class Canvas:
 
     elements: ImageElements  # without batch dimension: content (N, D), position (N, 4), valid (N,)
     label_map: Int[Array, "*B H W"]  # the element that covers a pixel; N where none does
+    picture: UInt8[Array, "*B H W 3"] | None = None  # its pixels, which edits then copy along: a preview
 
     @property
     def num_elements(self) -> int:
@@ -34,7 +36,7 @@ class Canvas:
 class Transform:
     """x' = anchor + scale * (x - anchor) + shift, in coordinates normalised to the image."""
 
-    scale: Float[Array, ""]
+    scale: Float[Array, ""] | Float[Array, "2"]  # of both axes, or of each (x, y)
     shift: Float[Array, "2"]  # (x, y)
     anchor: Float[Array, "2"]  # (x, y)
 
@@ -45,8 +47,10 @@ def batched(canvases: Sequence[Canvas]) -> Canvas:
 
 
 def selection(num_elements: int, indices: Sequence[int]) -> Bool[Array, " N"]:
-    """The mask that selects these elements."""
-    return jnp.zeros(num_elements, bool).at[jnp.asarray(indices, jnp.int32)].set(True)
+    """The mask that selects these elements. Made on the host, so that another number of them compiles nothing."""
+    mask = np.zeros(num_elements, bool)
+    mask[list(indices)] = True
+    return jnp.asarray(mask)
 
 
 def covered_by(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_elements: int) -> Float[Array, " N"]:
@@ -77,14 +81,14 @@ def transform(
     pixels and lives. A selected element is deleted when none of its pixels stays inside the image.
     """
     count = canvas.num_elements
-    arrived = _arrivals(canvas.label_map, selected, by)
+    arrived, picture = _arrivals(canvas, selected, by)
     rest = _make_room(delete(canvas, selected), arrived < count, tolerance)
     elements = replace(
         rest.elements,
         position=_transform_position(canvas.elements.position, selected, by),
         valid=rest.elements.valid | _present(arrived, count),
     )
-    return Canvas(elements, jnp.where(arrived < count, arrived, rest.label_map))
+    return _lay(replace(rest, elements=elements), arrived, picture)
 
 
 def move(
@@ -112,7 +116,7 @@ def delete(canvas: Canvas, selected: Bool[Array, " N"]) -> Canvas:
     """Delete the selected elements: their tokens become zero and stay in the sequence (Section 3.3)."""
     elements = replace(canvas.elements, valid=canvas.elements.valid & ~selected)
     gone = _lookup(selected, canvas.label_map)
-    return Canvas(elements, jnp.where(gone, canvas.num_elements, canvas.label_map))
+    return replace(canvas, elements=elements, label_map=jnp.where(gone, canvas.num_elements, canvas.label_map))
 
 
 def compose(
@@ -130,7 +134,7 @@ def compose(
         selection find no place.
     """
     count = canvas.num_elements
-    arrived = _arrivals(other.label_map, selected, by)
+    arrived, picture = _arrivals(other, selected, by)
     room = _make_room(canvas, arrived < count, tolerance)
 
     present = _present(arrived, count)
@@ -143,8 +147,7 @@ def compose(
         other.elements, position=_transform_position(other.elements.position, selected, by), valid=present
     )
     elements = jax.tree.map(lambda mine, new: mine.at[slot].set(new, mode="drop"), room.elements, inserted)
-    arrived = jnp.append(slot, count)[arrived]
-    return Canvas(elements, jnp.where(arrived < count, arrived, room.label_map)), slot
+    return _lay(replace(room, elements=elements), jnp.append(slot, count)[arrived], picture), slot
 
 
 def edited_region(before: Canvas, after: Canvas) -> Bool[Array, "H W"]:
@@ -177,11 +180,22 @@ def paste_pixels(
     return jnp.where(arrived[..., None], other[source_y, source_x], image)
 
 
-def _arrivals(label_map: Int[Array, "H W"], selected: Bool[Array, " N"], by: Transform) -> Int[Array, "H W"]:
-    """Where the selected elements come to lie: their labels, and N everywhere else."""
-    source_y, source_x, inside = _source_pixels(label_map.shape, by)
-    arrived = inside & _lookup(selected, label_map)[source_y, source_x]
-    return jnp.where(arrived, label_map[source_y, source_x], selected.shape[0])
+def _arrivals(
+    canvas: Canvas, selected: Bool[Array, " N"], by: Transform
+) -> tuple[Int[Array, "H W"], UInt8[Array, "H W 3"] | None]:
+    """Where the selected elements come to lie: their labels, N everywhere else, and what colours arrive."""
+    source_y, source_x, inside = _source_pixels(canvas.label_map.shape, by)
+    arrived = inside & _lookup(selected, canvas.label_map)[source_y, source_x]
+    picture = None if canvas.picture is None else canvas.picture[source_y, source_x]
+    return jnp.where(arrived, canvas.label_map[source_y, source_x], selected.shape[0]), picture
+
+
+def _lay(canvas: Canvas, arrived: Int[Array, "H W"], picture: UInt8[Array, "H W 3"] | None) -> Canvas:
+    """Lay what arrived over the pixels of a canvas."""
+    here = arrived < canvas.num_elements
+    if canvas.picture is not None and picture is not None:
+        picture = jnp.where(here[..., None], picture, canvas.picture)
+    return Canvas(canvas.elements, jnp.where(here, arrived, canvas.label_map), picture)
 
 
 def _make_room(canvas: Canvas, mask: Bool[Array, "H W"], tolerance: Float[Array, ""] | float) -> Canvas:

@@ -4,8 +4,11 @@
 parameters, prompts and compilation.
 """
 
+import json
 import warnings
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from elements_jax.config import ModelConfig
-from elements_jax.diffusion import guided, make_schedule, noise_from_velocity, preserving
+from elements_jax.diffusion import PredictNoise, guided, make_schedule, noise_from_velocity, preserving, reporting
 from elements_jax.edits import Canvas
 from elements_jax.elements import ImageElements, extract, tokens
 from elements_jax.functional import Params
@@ -47,28 +50,30 @@ def decode_elements(
     params: Mapping[str, Params],
     elements: ImageElements,
     prompt: Int[Array, "B L"],
-    empty_prompt: Int[Array, " L"],
+    negative_prompt: Int[Array, "B L"],
     noise: Float[Array, "B h w Z"],
     guidance: Float[Array, " G"],
     steps: int,
     sampler: Sampler = ddim_sample,
     preserve: Preserve | None = None,
+    report: Callable[[int], bool] | None = None,
     **renewal: Array,
 ) -> Float[Array, "B H W 3"]:
     """D(z_T, C, S): images in [-1, 1] from elements and prompt tokens, by guided sampling (Section 3.3 and 4.1).
 
-    `params` holds those of "text_encoder", "unet" and "vae"; `empty_prompt` is the tokens of ""; `guidance` is the
-    weight of text and elements together, or one of each; `preserve` keeps its images outside its regions, but for a
-    feather; `renewal` goes to the sampler. The conditioned and unconditioned predictions are one batch, and their keys
-    and values are projected once, not once a step.
+    `params` holds those of "text_encoder", "unet" and "vae"; `negative_prompt` is what guidance leads away from, the
+    tokens of "" in the paper; `guidance` is the weight of text and elements together, or one of each; `preserve` keeps
+    its images outside its regions, but for a feather; `report` is asked before each step whether to go on
+    (`diffusion.reporting`); `renewal` goes to the sampler. The conditioned and unconditioned predictions are one batch,
+    and their keys and values are projected once, not once a step.
     """
     config = networks.config
     unet = networks.unet.module(params["unet"])
     element_tokens = tokens(elements, config.elements.frequencies)
-    texts = networks.text_encoder(params["text_encoder"], jnp.concatenate([prompt, empty_prompt[None]]))
-    text, no_text = texts[:-1], jnp.broadcast_to(texts[-1:], texts[:-1].shape)
+    texts = networks.text_encoder(params["text_encoder"], jnp.concatenate([prompt, negative_prompt]))
+    text, negative = jnp.split(texts, 2)
     context = unet.context(
-        jnp.concatenate([text] + [no_text] * len(guidance)),
+        jnp.concatenate([text] + [negative] * len(guidance)),
         jnp.concatenate([element_tokens] * len(guidance) + [jnp.zeros_like(element_tokens)]),
     )
     schedule = make_schedule(config.diffusion)
@@ -80,9 +85,14 @@ def decode_elements(
         return predicted
 
     vae = networks.vae.module(params["vae"])
+
+    def sample(predict: PredictNoise) -> Float[Array, "B h w Z"]:
+        latent = sampler(reporting(predict, report) if report else predict, schedule, noise, steps, **renewal)
+        return latent / config.vae.scaling_factor
+
     predict = guided(predict_noise, guidance)
     if preserve is None:
-        return vae.decode(sampler(predict, schedule, noise, steps, **renewal) / config.vae.scaling_factor)
+        return vae.decode(sample(predict))
 
     size = config.elements.image_size
     original = jnp.asarray(preserve.image) / 127.5 - 1
@@ -90,8 +100,7 @@ def decode_elements(
     # Under the feather's slope the latent is the input's: what fades into the input is like it already.
     clean = vae.encode(original)[0] * config.vae.scaling_factor
     predict = preserving(predict, schedule, clean, latent_cells(weight == 1, size // config.latent_size))
-    latent = sampler(predict, schedule, noise, steps, **renewal)
-    return blend(original, vae.decode(latent / config.vae.scaling_factor), weight)
+    return blend(original, vae.decode(sample(predict)), weight)
 
 
 def jit_decode(networks: Networks, mesh: Mesh) -> Any:
@@ -100,7 +109,7 @@ def jit_decode(networks: Networks, mesh: Mesh) -> Any:
     def decode(shared, batch, **static):
         return decode_elements(networks, **shared, **batch, **static)
 
-    return jax.jit(split_batch(decode, mesh), static_argnames=("steps", "sampler"))
+    return jax.jit(split_batch(decode, mesh), static_argnames=("steps", "sampler", "report"))
 
 
 class ElementsPipeline:
@@ -205,6 +214,8 @@ class ElementsPipeline:
         sampler: Sampler = ddim_sample,
         eta: float | None = None,
         preserve: Preserve | None = None,
+        negative_prompts: Sequence[str] | None = None,
+        report: Callable[[int], bool] | None = None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Pictures of a batch of elements, each with its prompt ("" for none) and its seed.
 
@@ -216,6 +227,12 @@ class ElementsPipeline:
             preserve: the input pictures and the edited regions (`edits.edited_region`). Farther than 3 r pixels from
                 its region a picture is its input bit for bit, within r it is decoded, and between them it changes over;
                 r is a 128th of the image's side, at least 1. By default all is decoded anew, as in the paper.
+            negative_prompts: what guidance leads away from; by default "", as in the paper.
+            report: called before each step with its timestep; where it says False, the rest is left out and the
+                pictures are worthless. On one device only. Another function compiles anew.
+            negative_prompts: what guidance leads away from; by default "", as in the paper.
+            report: called before each step with its timestep; where it says False, the rest is left out and the
+                pictures are worthless. On one device only. Another function compiles anew.
 
         A new number of images, steps or weights, or another sampler, compiles anew; prompts, seeds and values do not.
         Raises ValueError for a number of steps that the schedule does not have, for eta with another sampler, and for
@@ -223,7 +240,8 @@ class ElementsPipeline:
         """
         if eta is not None and sampler is not ddim_sample:
             raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
-        for prompt in prompts:
+        negative_prompts = [""] * len(prompts) if negative_prompts is None else negative_prompts
+        for prompt in (*prompts, *negative_prompts):
             if cut := self._tokenizer.cut(prompt):
                 limit = self.config.text.max_length
                 warnings.warn(f"a prompt is cut at {limit} tokens; this is not read: {cut!r}", stacklevel=2)
@@ -235,19 +253,27 @@ class ElementsPipeline:
         noise = jnp.stack([jax.random.normal(key, z) for key in keys])
         shared = {
             "params": self.params,
-            "empty_prompt": jnp.asarray(self._tokenizer("")),
             "guidance": jnp.atleast_1d(jnp.float32(self.config.diffusion.guidance if guidance is None else guidance)),
         }
         batch = {
             "elements": elements,
-            "prompt": jnp.stack([jnp.asarray(self._tokenizer(prompt)) for prompt in prompts]),
+            "prompt": jnp.asarray(np.stack([self._tokenizer(prompt) for prompt in prompts])),
+            "negative_prompt": jnp.asarray(np.stack([self._tokenizer(prompt) for prompt in negative_prompts])),
             "noise": noise,
             "preserve": preserve,
         }
         if eta is not None:
             shared["eta"], batch["keys"] = jnp.float32(eta), jnp.stack(keys)
         steps = self.config.diffusion.sample_steps if steps is None else steps
-        return to_uint8(self._decode(shared, batch, steps=steps, sampler=sampler))
+        return to_uint8(self._decode(shared, batch, steps=steps, sampler=sampler, report=report))
+
+    def checksum(self) -> str:
+        """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""
+        crc = zlib.crc32(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for network, params in sorted(self.params.items()):
+            for name, value in sorted(params.items()):
+                crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
+        return f"{crc:08x}"
 
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
         """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain."""

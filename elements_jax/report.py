@@ -18,7 +18,7 @@ from elements_jax.pipeline import ElementsPipeline
 from elements_jax.records import TFRecordSource, find_shards
 from elements_jax.scene_edits import OBJECT_SHARE, decode_cases, edit_cases, kind, psnr, scene_of, score
 from elements_jax.schema import Record
-from elements_jax.script import Compose, Delete, Edit, EditScript, Move, Resize, apply
+from elements_jax.script import Compose, Delete, Edit, EditScript, Move, Resize
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -216,7 +216,7 @@ def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequ
 
 def edited(canvas: Canvas, edit: Edit, other: Canvas | None = None) -> Canvas:
     """The canvas after one edit; `other` is the image that a composition takes from."""
-    return apply(EditScript((edit,)), canvas, lambda _: other or canvas)
+    return apply(EditScript((edit,)), canvas, lambda *_: other or canvas).canvas
 
 
 def indices_under(canvas: Canvas, mask: Bool[np.ndarray, "H W"]) -> tuple[int, ...]:

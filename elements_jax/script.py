@@ -6,91 +6,216 @@
         {"edit": "move", "elements": [17, 18], "by": [0.25, 0.0]},
         {"edit": "resize", "elements": [40, 41], "scale": 0.5},
         {"edit": "delete", "elements": [3]},
-        {"edit": "compose", "image": "bird.png", "elements": [99], "by": [0.1, 0.1], "scale": 1.0}
+        {"edit": "duplicate", "elements": [5], "by": [0.0, 0.2]},
+        {"edit": "compose", "image": "bird.png", "elements": [99], "by": [0.1, 0.1], "scale": 1.0},
+        {"edit": "continue", "image": "round-1.png"}
       ],
       "prompt": "a car on a beach",
-      "seed": 0
+      "seed": 0,
+      "sampling": {"steps": 20}
     }
 
 Elements go by their number, lengths by the image's width and height, (x, y) from the top left corner. A variation is
-a delete and a prompt (Section 4.3). Fields with a default may be left out; unknown ones are refused.
+a delete and a prompt (Section 4.3). Fields with a default may be left out; unknown ones are refused. The dataclasses
+below are the schema: pydantic reads JSON by their annotations, and `JSON_SCHEMA` follows from them. Needs no JAX.
 """
 
 import dataclasses
+import io
 import json
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
-import jax.numpy as jnp
-import numpy as np
+from PIL import Image
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from elements_jax import edits
-from elements_jax.edits import Canvas, Transform, selection
+from elements_jax.config import DiffusionConfig
 
-VERSION = 1
+LONGEST_PROMPT = 10_000
+MOST_EDITS = 10_000
 
 
 class EditError(ValueError):
     """An edit script that cannot be read or applied; the message names the field and what was expected."""
 
 
+def _number(low: float, high: float) -> Any:
+    """Bounds keep absurd numbers from the arithmetic."""
+    return Field(strict=True, ge=low, le=high, allow_inf_nan=False)
+
+
+def _expected(what: str) -> Any:
+    """What a field's error says was expected of it."""
+    return Field(description=what)
+
+
+Coordinate = Annotated[float, _number(-4.0, 4.0)]
+Vector = tuple[Coordinate, Coordinate]
+VECTOR = _expected("[x, y], two numbers from -4 to 4 in units of the image's size")
+Factor = Annotated[float, _number(0.01, 100.0)]
+Scale = Annotated[Factor | tuple[Factor, Factor], _expected("a number from 0.01 to 100, or two, of x and of y")]
+Elements = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=0, lt=2**16)], ...],
+    Field(min_length=1, max_length=2**16),
+    _expected("a list of element numbers, at least one"),
+]
+Name = Annotated[str, Field(min_length=1, max_length=1000), _expected("the name of a picture")]
+Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT), _expected(f"text of at most {LONGEST_PROMPT} characters")]
+Weight = Annotated[float, _number(-100.0, 100.0)]
+Fit = Literal["crop", "pad"]
+"""How a photograph becomes a square picture: the square at its centre, or all of it with margins."""
+
+
 @dataclass(frozen=True)
 class Move:
     """Shift elements; see `edits.move`."""
 
-    elements: tuple[int, ...]
-    by: tuple[float, float]
+    elements: Elements
+    by: Annotated[Vector, VECTOR]
+    edit: Literal["move"] = "move"
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class Resize:
     """Scale elements about a point, by default the centre of their common bounding box; see `edits.resize`."""
 
-    elements: tuple[int, ...]
-    scale: float
-    anchor: tuple[float, float] | None = None
+    elements: Elements
+    scale: Scale
+    anchor: Annotated[Vector | None, VECTOR] = None
+    edit: Literal["resize"] = "resize"
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class Delete:
     """Delete elements; see `edits.delete`."""
 
-    elements: tuple[int, ...]
+    elements: Elements
+    edit: Literal["delete"] = "delete"
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Insert copies of elements, scaled about their own centre and shifted, in empty slots; see `edits.compose`."""
+
+    elements: Elements
+    by: Annotated[Vector, VECTOR]
+    scale: Scale = 1.0
+    edit: Literal["duplicate"] = "duplicate"
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class Compose:
     """Insert elements of another image, scaled about their own centre and shifted; see `edits.compose`."""
 
-    image: str
-    elements: tuple[int, ...]
-    by: tuple[float, float] = (0.0, 0.0)
-    scale: float = 1.0
+    image: Name
+    elements: Elements
+    by: Annotated[Vector, VECTOR] = (0.0, 0.0)
+    scale: Scale = 1.0
+    edit: Literal["compose"] = "compose"
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
-Edit = Move | Resize | Delete | Compose
-KINDS: dict[str, type[Edit]] = {"move": Move, "resize": Resize, "delete": Delete, "compose": Compose}
+@dataclass(frozen=True)
+class Continue:
+    """Go on from a picture that the edits so far gave: what no element covers becomes elements of that picture.
+
+    All other elements keep their original content, so that nothing drifts from round to round.
+    """
+
+    image: Name
+    edit: Literal["continue"] = "continue"
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+Edit = Move | Resize | Delete | Duplicate | Compose | Continue
+KINDS: dict[str, type[Edit]] = {
+    "move": Move,
+    "resize": Resize,
+    "delete": Delete,
+    "duplicate": Duplicate,
+    "compose": Compose,
+    "continue": Continue,
+}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the diffusion decoder samples; what is None is the model's own."""
+
+    sampler: Annotated[Literal["ddim", "euler", "dpm"] | None, _expected("ddim, euler or dpm")] = None
+    """DDIM, as the paper and by default; Euler; or DPM-Solver++(2M), which needs fewer steps."""
+    steps: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=1000)] | None, _expected("a whole number from 1 to 1000")
+    ] = None
+    """Steps; by default the model's."""
+    guidance: Annotated[Weight | None, _expected("a number from -100 to 100")] = None
+    """Weight of text and elements alike (w of Section 4.1); by default the model's."""
+    element_guidance: Annotated[Weight | None, _expected("a number from -100 to 100")] = None
+    """Weight of the elements, where it is not the text's."""
+    eta: Annotated[Annotated[float, _number(0.0, 1.0)] | None, _expected("a number from 0 to 1")] = None
+    """Fresh noise of each of DDIM's steps, from none to 1, DDPM's."""
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def settings(self, config: DiffusionConfig) -> dict[str, Any]:
+        """What is set, by the name of its option; by the model where it is not."""
+        values: dict[str, Any] = {"sampler": "ddim", "steps": config.sample_steps, "guidance": config.guidance}
+        return values | {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    def overridden(self, by: "Sampling") -> "Sampling":
+        """These settings but for those that `by` has."""
+        return dataclasses.replace(
+            self, **{name: value for name, value in dataclasses.asdict(by).items() if value is not None}
+        )
 
 
 @dataclass(frozen=True)
 class EditScript:
     """What to do to an image, and how to decode it afterwards."""
 
-    edits: tuple[Edit, ...] = ()
-    prompt: str = ""
-    seed: int = 0
-    tolerance: float = 0.0  # an unselected element dies when more than this share of its pixels is covered
+    edits: Annotated[
+        tuple[Annotated[Edit, Field(discriminator="edit")], ...],
+        Field(max_length=MOST_EDITS),
+        _expected(f"a list of at most {MOST_EDITS} edits"),
+    ] = ()
+    prompt: Prompt = ""
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32), _expected("a whole number from 0 to 2**32 - 1")] = 0
+    tolerance: Annotated[float, _number(0.0, 1.0), _expected("a number from 0 to 1")] = 0.0
+    """An unselected element dies when more than this share of its pixels is covered."""
+    negative_prompt: Prompt = ""
+    """What guidance leads away from, in place of the empty prompt."""
+    fit: Annotated[Fit, _expected("crop or pad")] = "crop"
+    preserve: Annotated[bool, Field(strict=True), _expected("true or false")] = False
+    """Keep the pixels outside the edited region (`elements_jax.preserve`)."""
+    sampling: Annotated[Sampling, _expected("an object")] = Sampling()
+    version: Literal[1] = 1
+    __pydantic_config__ = ConfigDict(extra="forbid", json_schema_extra={"required": ["version"]})
 
     @classmethod
     def load(cls, path: Path) -> "EditScript":
-        """Read a script. Raises EditError naming the file, the field and what was expected."""
+        """Read a script, or that of a PNG that carries one. Raises EditError naming the file, the field and why."""
         try:
-            return cls.from_json(path.read_text())
-        except (EditError, UnicodeDecodeError) as error:
+            return cls.from_file(path.read_bytes())
+        except EditError as error:
             raise EditError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_file(cls, content: bytes) -> "EditScript":
+        """The script of a JSON file, or of a PNG that carries one (`editing.Editing.png`). Raises EditError."""
+        try:
+            if content.startswith(b"\x89PNG"):
+                with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+                    return cls.from_json(picture.info["script"])
+            return cls.from_json(content.decode())
+        except UnicodeDecodeError as error:
+            raise EditError(f"not UTF-8: {error}") from error
+        except (KeyError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise EditError("a PNG that carries no edit script") from error
 
     @classmethod
     def from_json(cls, text: str) -> "EditScript":
@@ -100,142 +225,63 @@ class EditScript:
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "EditScript":
         """A script from the fields of its JSON object. Raises EditError."""
-        if fields.get("version") != VERSION:
-            raise EditError(f"version: expected {VERSION}")
-        listed = fields.get("edits", [])
-        if not isinstance(listed, list):
-            raise EditError("edits: expected a list")
-        parsed = tuple(_parse_edit(item, f"edits[{i}]") for i, item in enumerate(listed))
-        others = {name: value for name, value in fields.items() if name not in ("version", "edits")}
-        return _build(cls, {"edits": parsed, **others}, where="")
+        try:
+            return _READER.validate_python(fields)
+        except ValidationError as error:
+            raise EditError(explain(error.errors(include_url=False, include_context=False)[0])) from error
 
     def to_json(self) -> str:
-        """The inverse of `from_json`."""
-        names = {kind: name for name, kind in KINDS.items()}
-        value = dataclasses.asdict(self)
-        value["edits"] = [
-            {"edit": names[type(edit)], **{k: v for k, v in dataclasses.asdict(edit).items() if v is not None}}
-            for edit in self.edits
-        ]
-        return json.dumps({"version": VERSION, **value}, indent=2)
+        """The inverse of `from_json`. What is None is left out."""
+        return json.dumps(
+            {"version": self.version, **_READER.dump_python(self, mode="json", exclude_none=True)}, indent=2
+        )
+
+
+def _require_version(value: Any) -> Any:
+    if isinstance(value, Mapping) and (type(value.get("version")) is not int or value["version"] != EditScript.version):
+        raise ValueError(f"version: expected {EditScript.version}")
+    return value
+
+
+ScriptFields = Annotated[EditScript, BeforeValidator(_require_version)]
+"""The type that pydantic reads a script by, in other schemas too."""
+_READER: TypeAdapter[EditScript] = TypeAdapter(ScriptFields)
+JSON_SCHEMA = _READER.json_schema()
+
+
+def explain(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in a script, told by the field and what was expected of it."""
+    where, kind, path = "", cast(Any, EditScript), list(error["loc"])
+    while path:
+        step = path.pop(0)
+        if isinstance(step, int):  # of the list of edits; the discriminator's value follows
+            where += f"[{step}]"
+            if path:
+                kind = KINDS[path.pop(0)]
+            continue
+        field = next((field for field in dataclasses.fields(kind) if field.name == step), None)
+        where += f".{step}" if where else str(step)
+        if field is None:
+            return f"{where}: unknown field; expected {', '.join(field.name for field in dataclasses.fields(kind))}"
+        if error["type"].startswith("missing") and not path:
+            return f"{where}: missing"
+        if step == "sampling" and path:
+            kind = Sampling
+        elif not (step == "edits" and path):
+            hint = get_type_hints(kind, include_extras=True)[step]
+            expected = [each.description for each in getattr(hint, "__metadata__", ()) if each.description]
+            return f"{where}: expected {expected[-1]}"
+    if where:
+        return f'{where}: expected an object whose field "edit" is one of {", ".join(KINDS)}'
+    return error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else "expected an object"
 
 
 def parse_object(text: str) -> dict[str, Any]:
     """The fields of a script's JSON. Raises EditError for what is no JSON, or no object."""
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise EditError(f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise EditError("expected an object with the field edits")
     return value
-
-
-def apply(script: EditScript, canvas: Canvas, open_image: Callable[[str], Canvas]) -> Canvas:
-    """Run the edits of a script in their order.
-
-    Args:
-        open_image: gives the canvas of the image that a compose edit names.
-
-    Raises EditError naming the edit, when it names an element that is not there or finds no room.
-    """
-    for i, edit in enumerate(script.edits):
-        where = f"edits[{i}] ({_name(edit)})"
-        if isinstance(edit, Compose):
-            canvas = _compose(canvas, open_image(edit.image), edit, script.tolerance, where)
-            continue
-        selected = _select(canvas, edit.elements, where)
-        if isinstance(edit, Delete):
-            canvas = edits.delete(canvas, selected)
-        else:
-            canvas = edits.transform(canvas, selected, transform_of(edit, canvas), script.tolerance)
-    return canvas
-
-
-def transform_of(edit: Move | Resize | Compose, canvas: Canvas) -> Transform:
-    """The geometry of an edit; `canvas` is that of the image whose elements are moved."""
-    shift = (0.0, 0.0) if isinstance(edit, Resize) else edit.by
-    scale = 1.0 if isinstance(edit, Move) else edit.scale
-    anchor = edit.anchor if isinstance(edit, Resize) else None
-    if anchor is None:
-        anchor = tuple(np.asarray(edits.centre(canvas, selection(canvas.num_elements, edit.elements))).tolist())
-    return Transform(jnp.float32(scale), jnp.asarray(shift, jnp.float32), jnp.asarray(anchor, jnp.float32))
-
-
-def _compose(canvas: Canvas, other: Canvas, edit: Compose, tolerance: float, where: str) -> Canvas:
-    selected = _select(other, edit.elements, where)
-    composed, slots = edits.compose(canvas, other, selected, transform_of(edit, other), tolerance)
-    placed, wanted = int((slots < canvas.num_elements).sum()), len(set(edit.elements))
-    if placed < wanted:
-        raise EditError(
-            f"{where}: only {placed} of {wanted} elements find a place: they lie outside the image, or no slot is free "
-            "(insert them larger, insert fewer, or delete some elements first)"
-        )
-    return composed
-
-
-def _select(canvas: Canvas, elements: Iterable[int], where: str) -> Any:
-    """The selection mask. Raises EditError for a number that names no live element."""
-    valid = np.asarray(canvas.elements.valid)
-    for n in elements:
-        if n >= len(valid):
-            raise EditError(f"{where}: element {n} does not exist; the image has elements 0 to {len(valid) - 1}")
-        if not valid[n]:
-            raise EditError(f"{where}: element {n} is empty or was deleted by an earlier edit")
-    return selection(len(valid), tuple(elements))
-
-
-def _name(edit: Edit) -> str:
-    return type(edit).__name__.lower()
-
-
-def _parse_edit(item: Any, where: str) -> Edit:
-    if not isinstance(item, dict) or item.get("edit") not in KINDS:
-        raise EditError(f'{where}: expected an object whose field "edit" is one of {", ".join(KINDS)}')
-    return _build(KINDS[item["edit"]], {name: value for name, value in item.items() if name != "edit"}, f"{where}.")
-
-
-def _build(kind: Any, values: dict[str, Any], where: str) -> Any:
-    """An instance of the dataclass from JSON values, each checked by the name of its field."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if unknown := sorted(values.keys() - fields.keys()):
-        raise EditError(f"{where}{unknown[0]}: unknown field; expected {', '.join(fields)}")
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    if missing := sorted(required - values.keys()):
-        raise EditError(f"{where}{missing[0]}: missing")
-    return kind(**{name: _check(name, value, f"{where}{name}") for name, value in values.items()})
-
-
-def _check(name: str, value: Any, where: str) -> Any:
-    """A field's value in its own type. Bounds keep absurd numbers from the arithmetic."""
-    match name:
-        case "edits":
-            return value
-        case "elements":
-            if not isinstance(value, list) or not value or not all(type(n) is int and n >= 0 for n in value):
-                raise EditError(f"{where}: expected a list of element numbers, at least one")
-            return tuple(value)
-        case "by" | "anchor":
-            if not isinstance(value, list) or len(value) != 2 or not all(_is_number(v, -4.0, 4.0) for v in value):
-                raise EditError(f"{where}: expected [x, y], two numbers from -4 to 4 in units of the image's size")
-            return tuple(float(v) for v in value)
-        case "scale":
-            if not _is_number(value, 0.01, 100.0):
-                raise EditError(f"{where}: expected a number from 0.01 to 100")
-            return float(value)
-        case "tolerance":
-            if not _is_number(value, 0.0, 1.0):
-                raise EditError(f"{where}: expected a number from 0 to 1")
-            return float(value)
-        case "seed":
-            if type(value) is not int or not 0 <= value < 2**32:
-                raise EditError(f"{where}: expected a whole number from 0 to 2**32 - 1")
-            return value
-        case _:
-            if not isinstance(value, str):
-                raise EditError(f"{where}: expected text")
-            return value
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high

@@ -4,6 +4,7 @@
 
 Beside the fields of an edit script (`elements_jax.script`), `source_id` is that of the record that it edits, and `name`
 that of its picture; without one, it is the number of the line. Compose edits name their image by its source_id, too.
+What all pictures of a job have in common, sampling and preservation, is not in the lines.
 
 One file, since it is written and read in one go, has an order, and can be cut anywhere into shards.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elements_jax.script import Compose, EditError, EditScript, parse_object
+from elements_jax.script import Compose, Continue, EditError, EditScript, parse_object
 
 SHOWN = 20
 """Lines that an error names."""
@@ -102,4 +103,11 @@ def parse_line(text: bytes, number: int) -> ScriptLine:
         raise EditError("source_id: expected that of a record")
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name) or len(name.encode()) > LONGEST_NAME:
         raise EditError("name: expected letters, digits, '_', '-' and '.', at most 200, the first a letter or digit")
-    return ScriptLine(name, source_id, EditScript.from_fields(fields))
+    script = EditScript.from_fields(fields)
+    for field in ("sampling", "preserve", "fit"):
+        if getattr(script, field) != getattr(EditScript(), field):
+            raise EditError(f"{field}: belongs to the whole job: give it to `elements batch`")
+    for i, edit in enumerate(script.edits):
+        if isinstance(edit, Continue):
+            raise EditError(f"edits[{i}]: there is no earlier picture to continue from")
+    return ScriptLine(name, source_id, script)

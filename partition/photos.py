@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
@@ -23,10 +24,22 @@ class Photo:
     width: int
     """Of the whole photograph, in pixels, as it is seen."""
     height: int
+    box: "Box"
+    """Left, top, right and bottom of what is photograph in the picture; beyond it are grey margins."""
 
 
-def read_photo(sample: Sample, size: int, masks: Sequence[MaskSource] = (), keep: MaskFilter = DEFAULT_FILTER) -> Photo:
+def read_photo(
+    sample: Sample,
+    size: int,
+    masks: Sequence[MaskSource] = (),
+    keep: MaskFilter = DEFAULT_FILTER,
+    fit: Literal["crop", "pad"] = "crop",
+) -> Photo:
     """Decode a sample, with those of its object masks that `keep` keeps.
+
+    Args:
+        size: of the picture, in pixels.
+        fit: take the square at the centre, as the paper, or all of the photograph, which cannot have masks then.
 
     An animation is its first frame. Raises ValueError saying what is wrong with the image or its masks.
     """
@@ -39,8 +52,8 @@ def read_photo(sample: Sample, size: int, masks: Sequence[MaskSource] = (), keep
         found = [mask for source in masks for mask in source.find(sample.source_id, (height, width), keep)]
     cropped = [crop_labels(mask, size) for mask in found]
     object_masks = np.array([mask for mask in cropped if keep.fits(mask)], bool).reshape(-1, size, size)
-    image = np.asarray(_to_srgb(_crop(picture, size), profile))
-    return Photo(image, sample.caption, object_masks, width, height)
+    squared, box = _crop(picture, size) if fit == "crop" else _pad(picture, size)
+    return Photo(np.asarray(_to_srgb(squared, profile)), sample.caption, object_masks, width, height, box)
 
 
 def crop_labels(labels: Shaped[np.ndarray, "h w"], size: int) -> Shaped[np.ndarray, "H W"]:
@@ -94,8 +107,21 @@ def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _crop(picture: Image.Image, size: int) -> Image.Image:
+Box = tuple[int, int, int, int]
+
+
+def _crop(picture: Image.Image, size: int) -> tuple[Image.Image, Box]:
     """The square at the centre, resized to size x size."""
     side = min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    box = (left, top, left + side, top + side)
+    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box), (0, 0, size, size)
+
+
+def _pad(picture: Image.Image, size: int) -> tuple[Image.Image, Box]:
+    """All of the picture, its longer side resized to `size`, in the middle of grey; and where it lies."""
+    width, height = (max(1, round(side * size / max(picture.size))) for side in picture.size)
+    left, top = (size - width) // 2, (size - height) // 2
+    padded = Image.new(picture.mode, (size, size), (128,) * len(picture.getbands()))
+    padded.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (left, top))
+    return padded, (left, top, left + width, top + height)

@@ -133,7 +133,6 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
     params = {name: getattr(networks, name).shapes() for name in ("text_encoder", "unet", "vae")}
     shared = {
         "params": jax.tree.map(lambda leaf: array(whole, leaf.dtype, *leaf.shape), params),
-        "empty_prompt": array(whole, jnp.int32, model.text.max_length),
         "guidance": array(whole, jnp.float32, 1),
     }
     batch = {
@@ -143,6 +142,7 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
             array(split, jnp.bool, batch_size, count),
         ),
         "prompt": array(split, jnp.int32, batch_size, model.text.max_length),
+        "negative_prompt": array(split, jnp.int32, batch_size, model.text.max_length),
         "noise": array(split, jnp.float32, batch_size, size, size, model.vae.latent_channels),
         "preserve": None,
     }

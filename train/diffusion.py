@@ -123,7 +123,7 @@ class DiffusionStage:
             frozen | {"unet": params},
             jax.tree.map(lambda *leaves: jnp.concatenate(leaves), every, left),
             jnp.tile(batch["tokens"], (2, 1)),
-            jnp.asarray(self.empty_prompt),
+            jnp.tile(self.empty_prompt, (len(noise) * 2, 1)),
             jnp.tile(noise, (2, 1, 1, 1)),
             jnp.float32([config.diffusion.guidance]),
             config.diffusion.sample_steps,

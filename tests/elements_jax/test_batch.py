@@ -16,15 +16,16 @@ import pytest
 from PIL import Image
 
 from elements_jax import __version__
-from elements_jax.batch import Job, checksum, run
+from elements_jax.batch import Job, run
 from elements_jax.cli import main
+from elements_jax.editing import apply
 from elements_jax.edits import Canvas, batched, edited_region
 from elements_jax.pipeline import ElementsPipeline
 from elements_jax.preserve import Preserve
 from elements_jax.record_index import RecordIndex
 from elements_jax.records import shard_path, write_tfrecord
 from elements_jax.samplers import ddim_sample
-from elements_jax.script import EditScript, apply
+from elements_jax.script import EditScript
 from elements_jax.script_lines import ScriptLines
 from tests.train.conftest import record, write_records
 
@@ -101,7 +102,7 @@ def one_by_one(pipeline: ElementsPipeline, path: Path, preserve: bool = False) -
         fields = json.loads(text)
         name, source_id = fields.pop("name", f"{number:07d}"), fields.pop("source_id")
         script = EditScript.from_json(json.dumps(fields))
-        after = apply(script, canvas(source_id), canvas)
+        after = apply(script, canvas(source_id), lambda name, _: canvas(name)).canvas
         kept = Preserve(record(int(source_id)).image[None], edited_region(canvas(source_id), after)[None])
         elements = batched([after]).elements
         decoded = pipeline.decode(elements, [script.prompt], seeds=[script.seed], preserve=kept if preserve else None)
@@ -162,7 +163,7 @@ def test_settings_are_embedded_and_a_script_can_be_run_again(tmp_path, seven, re
         "prompt": "a red square",
         "seed": "2",
         "model": model,
-        "weights": checksum(pipeline),
+        "weights": pipeline.checksum(),
         "steps": "3",
         "sampler": "ddim",
         "guidance": "2.0",

@@ -247,11 +247,14 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
     )
     for source in (photo, encoded):  # the same picture either way
         result, drawing = tmp_path / f"{source.suffix[1:]}-result.png", tmp_path / "drawing.png"
-        command = ["edit", str(source), str(script), str(result), *model, "--segmenter", "grid"]
+        command = ["edit", str(source), "--script", str(script), "--out", str(result), *model, "--segmenter", "grid"]
         assert main([*command, "--drawing", str(drawing)]) == 0
         assert size_of(result) == (16, 16)
         assert min(size_of(drawing)) >= 512
     assert (tmp_path / "png-result.png").read_bytes() == (tmp_path / "npz-result.png").read_bytes()
+    again = ["edit", str(photo), "--script", str(tmp_path / "png-result.png"), *model, "--segmenter", "grid"]
+    assert main(again) == 0  # a result is its own script
+    assert (tmp_path / "photo-edited.png").read_bytes() == (tmp_path / "png-result.png").read_bytes()
     sampling = ["--sampler", "dpm", "--steps", "3", "--guidance", "2", "--element-guidance", "1"]
     assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model, *sampling]) == 0
     assert size_of(tmp_path / "again.png") == (16, 16)
@@ -269,7 +272,7 @@ def test_an_edit_that_preserves_gives_the_input_back_where_nothing_was_edited(tm
         ([{"edit": "delete", "elements": [int(label_map[0, 0])]}], np.add.outer(range(16), range(16)) >= 24),
     ):
         script.write_text(json.dumps({"version": 1, "edits": listed}))
-        assert main(["edit", str(encoded), str(script), str(result), *model, "--preserve"]) == 0
+        assert main(["edit", str(encoded), "--script", str(script), "--out", str(result), *model, "--preserve"]) == 0
         with Image.open(result) as picture:
             kept = np.asarray(picture)
         np.testing.assert_array_equal(kept[far], image[far])
@@ -289,8 +292,8 @@ def test_a_wrong_script_ends_with_one_line(edit, message, tmp_path, photo, model
     script = tmp_path / "edit.json"
     script.write_text(json.dumps({"version": 1, "edits": [edit]}))
     result = tmp_path / "result.png"
-    command = ["edit", str(photo), str(script), str(result), "--model", str(model_folder), "--segmenter", "grid"]
-    assert main(command) == 1
+    command = ["edit", str(photo), "--script", str(script), "--out", str(result), "--model", str(model_folder)]
+    assert main([*command, "--segmenter", "grid"]) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("error: ")
     assert message in errors
