@@ -25,9 +25,7 @@ async function ask(path, init) {
   }
   if (response.ok) return response.json();
   const { error } = await response.json().catch(() => ({}));
-  const later = response.headers.get("Retry-After");
-  const hint = response.status === 429 && later ? ` Try again in ${later} s.` : "";
-  throw new ApiError((error ?? `The server answered ${response.status}.`) + hint, response.status);
+  throw new ApiError(error ?? `The server answered ${response.status}.`, response.status);
 }
 
 /** @param {string} path @param {object} body */

@@ -33,7 +33,7 @@ const session = new Session(model.num_elements, settings.read);
 const stage = new Stage($("#stage"));
 stage.handles = true;
 const tray = new Tray();
-const results = new Results();
+const results = new Results(stage);
 const page = { session, stage, say, attempt, settle };
 const nudging = new Nudging(page);
 
@@ -267,7 +267,7 @@ async function run() {
   settings.newSeed();
   const script = session.script();
   say("Running …");
-  const job = await results.follow(session.run(script, settings.variants()), script, api.imageUrl(session.photo.id));
+  const job = await results.follow(session.run(script, settings.variants()), script, session.photo);
   if (job.status === "failed") throw new Error(job.error ?? "The run failed.");
   const count = job.results.length === 1 ? "1 result" : `${job.results.length} results`;
   say(job.status === "cancelled" ? `Cancelled after ${count}.` : `Done: ${count}.`);

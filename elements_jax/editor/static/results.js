@@ -6,8 +6,8 @@ const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySel
 const running = { box: $("#running"), bar: $("#progress"), text: $("#progress-text"), cancel: $("#cancel") };
 
 /**
- * @typedef {{blob: Blob, url: string, script: any, number: number, before: string}} Result
- * `script` is the one that makes it again, seed and all; `before` is the photograph's address
+ * @typedef {{blob: Blob, url: string, script: any, number: number, photo: import("./session.js").Photo}} Result
+ * `script` is the one that makes it again of the photo, seed and all
  */
 
 export class Results extends EventTarget {
@@ -15,8 +15,11 @@ export class Results extends EventTarget {
   /** @type {Result?} the one on the stage */ shown = null;
   /** @type {string?} */ #job = null;
 
-  constructor() {
+  /** @param {import("./stage.js").Stage} stage whose place and size the comparison takes */
+  constructor(stage) {
     super();
+    this.stage = stage;
+    new ResizeObserver(() => this.fit()).observe(stage.root.parentElement);
     running.cancel.addEventListener("click", () => this.cancel());
     $("#split").addEventListener("input", ({ target }) => {
       $("#compare").style.setProperty("--split", `${target.value}%`);
@@ -29,10 +32,10 @@ export class Results extends EventTarget {
 
   /**
    * Follow a job to its end, taking its results as they come.
-   * @param {Promise<import("./api.js").Job>} started @param {any} script @param {string} before
+   * @param {Promise<import("./api.js").Job>} started @param {any} script @param {import("./session.js").Photo} photo
    * @returns {Promise<import("./api.js").Job>}
    */
-  async follow(started, script, before) {
+  async follow(started, script, photo) {
     this.#job = "";
     progress(null);
     this.#tell();
@@ -45,7 +48,7 @@ export class Results extends EventTarget {
         progress(job);
         for (; taken < job.results.length; taken++) {
           const [url, seed] = [job.results[taken], script.seed + taken];
-          adding = adding.then(() => this.#add(url, { ...script, seed }, before));
+          adding = adding.then(() => this.#add(url, { ...script, seed }, photo));
         }
       });
       await adding;
@@ -69,17 +72,28 @@ export class Results extends EventTarget {
     }
     $("#compare").hidden = !result;
     if (result) {
-      $("#before").src = result.before;
+      $("#before").src = api.imageUrl(result.photo.id);
       $("#after").src = result.url;
+      this.fit();
       $("#result-name").textContent = `Result ${result.number}, seed ${result.script.seed}`;
     }
     this.#tell();
   }
 
+  /** As large as the stage. A result has no margins: it lies where the photograph lies in the square. */
+  fit() {
+    if (!this.shown) return;
+    const { side, size, pixelated } = this.stage.measure();
+    $("#compare").style.width = $("#compare").style.height = `${side}px`;
+    $("#compare").classList.toggle("pixelated", pixelated);
+    const [left, top, right, bottom] = this.shown.photo.box.map((v) => `${(100 * v) / size}%`);
+    Object.assign($("#after").style, { left, top, width: `calc(${right} - ${left})`, height: `calc(${bottom} - ${top})` });
+  }
+
   /** The picture is fetched once and kept, since the server may forget it. */
-  async #add(/** @type {string} */ address, /** @type {any} */ script, /** @type {string} */ before) {
+  async #add(/** @type {string} */ address, /** @type {any} */ script, /** @type {any} */ photo) {
     const blob = await api.fetchBlob(address);
-    const result = { blob, url: URL.createObjectURL(blob), script, before, number: this.all.length + 1 };
+    const result = { blob, url: URL.createObjectURL(blob), script, photo, number: this.all.length + 1 };
     this.all.push(result);
     const button = document.createElement("button");
     button.type = "button";

@@ -8,7 +8,7 @@ import { arrivals } from "./edits.js";
 
 /**
  * @typedef {{name: string, blob: Blob, id: string}} Picture
- * @typedef {Picture & {fit: "crop"|"pad", said: string}} Photo
+ * @typedef {Picture & {fit: "crop"|"pad", said: string, box: number[]}} Photo `box` is what of the square is photograph
  * @typedef {{edit: string, elements?: number[], image?: string, by?: number[], scale?: number|number[],
  *            anchor?: number[]}} Edit
  */
@@ -75,8 +75,8 @@ export class Session extends EventTarget {
   /** Start anew with a photograph. @param {Blob} blob @param {string} name @param {"crop"|"pad"} fit */
   async open(blob, name, fit) {
     await this.#working(async () => {
-      const { id, said } = await api.upload(blob, fit);
-      const photo = { name, blob, id, fit, said };
+      const { id, said, box } = await api.upload(blob, fit);
+      const photo = { name, blob, id, fit, said, box };
       const canvas = await this.#canvasOfPicture(photo);
       Object.assign(this, { photo, start: canvas, canvas, before: null, images: new Map() });
       this.#canvases.clear();

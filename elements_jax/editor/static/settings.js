@@ -2,7 +2,7 @@
 
 const form = /** @type {HTMLFormElement} */ (document.querySelector("#settings"));
 const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
-const SEEDS = 2 ** 32;
+const SEEDS = 2 ** 32 - 8; // so that the variants' own seeds, which follow, are seeds too
 
 /** @param {{samplers: string[], steps: number, guidance: number | number[], limits: {variants: number}}} model */
 export function setUp(model) {

@@ -38,7 +38,7 @@ export class Stage {
     matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", () => this.fit());
   }
 
-  /** CSS pixels, in pixels of the picture. */
+  /** A CSS pixel, in pixels of the picture. */
   get unit() {
     return devicePixelRatio / this.k;
   }
@@ -74,23 +74,27 @@ export class Stage {
   /** Where an event is, in pixels of the picture. @param {{clientX: number, clientY: number}} event @returns {Point} */
   pixel({ clientX, clientY }) {
     const { left, top } = this.root.getBoundingClientRect();
-    return [(clientX - left) / this.unit, (clientY - top) / this.unit];
+    return [(clientX - left) * this.unit, (clientY - top) * this.unit];
+  }
+
+  /** How large its place allows the picture to be, in CSS pixels, and whether its pixels show. */
+  measure() {
+    const { size } = this.canvas;
+    const { clientWidth, clientHeight } = this.root.parentElement;
+    const k = (Math.min(clientWidth, clientHeight) * devicePixelRatio) / size;
+    this.k = k >= LARGE ? Math.floor(k) : Math.max(k, 0.1);
+    return { size, side: Math.round(size * this.k) / devicePixelRatio, pixelated: this.k >= 2 };
   }
 
   /** As large as its place allows. */
   fit() {
     if (!this.canvas) return;
-    const { size } = this.canvas;
-    const { clientWidth, clientHeight } = this.root.parentElement;
-    const room = Math.min(clientWidth, clientHeight) * devicePixelRatio;
-    const k = room / size;
-    this.k = k >= LARGE ? Math.floor(k) : Math.max(k, 0.1);
-    const side = Math.round(size * this.k);
-    this.root.style.width = this.root.style.height = `${side / devicePixelRatio}px`;
-    this.root.classList.toggle("pixelated", this.k >= 2);
+    const { size, side, pixelated } = this.measure();
+    this.root.style.width = this.root.style.height = `${side}px`;
+    this.root.classList.toggle("pixelated", pixelated);
     const [picture, ...over] = this.layers;
     picture.canvas.width = picture.canvas.height = size;
-    for (const { canvas } of over) canvas.width = canvas.height = side;
+    for (const { canvas } of over) canvas.width = canvas.height = Math.round(side * devicePixelRatio);
     this.#lines = null;
     this.draw();
   }
