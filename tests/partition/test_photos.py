@@ -288,3 +288,25 @@ def test_a_damaged_photo_is_read_or_a_value_error(kind: str, data: st.DataObject
         assert read(bytes(encoded), 8).image.shape == (8, 8, 3)
     except ValueError as error:
         assert str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((40, 20), (0, 8, 32, 24)), ((20, 41), (8, 0, 24, 32)), ((7, 7), (0, 0, 32, 32))]
+)
+def test_a_padded_photograph_lies_whole_in_the_middle_of_grey(
+    size: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    pixels = noise(*size[::-1], 3)
+    photo = read_photo(Sample("a", encode(Image.fromarray(pixels))), 32, fit="pad")
+    left, top, right, bottom = box
+    assert photo.box == box
+    inside = np.asarray(Image.fromarray(pixels).resize((right - left, bottom - top), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(photo.image[top:bottom, left:right], inside)
+    outside = np.ones((32, 32), bool)
+    outside[top:bottom, left:right] = False
+    assert (photo.image[outside] == 128).all()
+    again = read_photo(
+        Sample("b", encode(Image.fromarray(inside))), 32, fit="pad"
+    )  # what it was cut out as goes back unchanged
+    np.testing.assert_array_equal(again.image, photo.image)
+    assert again.box == box

@@ -1,0 +1,124 @@
+"""The photographs that were uploaded, as many as there is room for."""
+
+import hashlib
+import io
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from elements_jax.editing import Editing, Photo
+from elements_jax.edits import Canvas
+from elements_jax.script import Fit
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""Of photographs. Pillow reads others by starting programs, or by code that has seen few hostile files."""
+
+
+class TooManyPixels(ValueError):
+    """A picture that would take too much memory, decoded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """A photograph that was opened, and what the page shows of it."""
+
+    id: str
+    """Of its bytes and its fit: the same photograph has the same id again."""
+    photo: Photo
+    canvas: Canvas
+    """Its elements, encoded."""
+    png: bytes
+    width: int
+    """Of the whole photograph, in pixels, as it is seen."""
+    height: int
+    fit: Fit
+    said: str
+    """What was cropped or padded."""
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes of memory."""
+        return len(self.png) + self.photo.label_map.nbytes + sum(leaf.nbytes for leaf in jax.tree.leaves(self.canvas))
+
+
+def open_upload(encoded: bytes, fit: Fit, editing: Editing, pixels: int) -> Upload:
+    """Open an image file, after a look at its header, and encode it.
+
+    Raises TooManyPixels for more than `pixels`, and ValueError for what is no image, or damaged.
+    """
+    width, height = read_size(encoded, pixels)
+    photo = editing.open(encoded, fit)
+    id = hashlib.sha256(fit.encode() + b" " + encoded).hexdigest()[:32]
+    said = describe(width, height, fit, len(photo.image))
+    return Upload(id, photo, editing.canvas(photo), png(photo.image), width, height, fit, said)
+
+
+def read_size(encoded: bytes, pixels: int) -> tuple[int, int]:
+    """Width and height of an image as it is seen, from its header; nothing is decoded. Raises as `open_upload`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own, higher limit, and odd metadata
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
+                size = file.size
+                # Pillow would decode a PNG to look for the orientation behind its pixels.
+                turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5 if "exif" in file.info else False
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"the picture has more than {pixels} pixels") from error
+    except UnidentifiedImageError as error:  # its message is an address in memory
+        raise ValueError(f"not an image, or not one of {', '.join(FORMATS)}, or damaged at its start") from error
+    except Exception as error:  # decoders raise all sorts on damaged files
+        raise ValueError(f"damaged image: {error}") from error
+    if size[0] * size[1] > pixels:
+        raise TooManyPixels(f"the picture has {size[0]} x {size[1]} pixels, more than {pixels}")
+    return size[::-1] if turned else size
+
+
+def describe(width: int, height: int, fit: Fit, side: int) -> str:
+    """One sentence on what becomes of a photograph in a square of `side` pixels."""
+    whole = f"The photograph of {width} x {height} px"
+    if width == height:
+        return f"{whole} is shown whole, at {side} x {side} px."
+    if fit == "crop":
+        share = min(width, height) / max(width, height)
+        return f"{whole} is cropped to its central square, {share:.0%} of it, at {side} x {side} px."
+    return f"{whole} is shown whole, within margins that make it a square of {side} x {side} px."
+
+
+def png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """A picture as a PNG, written quickly."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+class Images:
+    """Uploads by id; those not used for longest are forgotten where there are more than `number` or `room` bytes.
+
+    Belongs to the event loop's thread.
+    """
+
+    def __init__(self, number: int, room: int):
+        self._number, self._room = number, room
+        self._kept: OrderedDict[str, Upload] = OrderedDict()
+
+    def __getitem__(self, id: str) -> Upload:
+        """Raises KeyError for an id that is unknown, or forgotten."""
+        self._kept.move_to_end(id)
+        return self._kept[id]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, upload: Upload) -> None:
+        """Keep an upload, at least until the next one."""
+        self._kept[upload.id] = upload
+        self._kept.move_to_end(upload.id)
+        while len(self._kept) > 1 and (
+            len(self._kept) > self._number or sum(upload.bytes for upload in self._kept.values()) > self._room
+        ):
+            self._kept.popitem(last=False)

@@ -1,0 +1,120 @@
+"""The editor's server on a model of a few thousand random parameters; and one whose decoder goes step by step."""
+
+import contextlib
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from elements_jax.cli import Source, _editing
+from elements_jax.editing import Cancelled, Editing
+from elements_jax.editor.server import make_app
+from elements_jax.editor.wire import Limits
+from tests.elements_jax.conftest import model_folder, pipeline
+
+__all__ = ["model_folder", "pipeline"]  # fixtures of the library's tests
+LOCAL = "http://localhost:8000"
+SMALL_LIMITS = Limits(upload_bytes=200_000, pixels=250_000, queue=3)
+
+
+class StepByStep(Editing):
+    """Decodes to black, and waits before each step until the test lets it go on."""
+
+    def __init__(self, editing: Editing):
+        self.__dict__.update(editing.__dict__)
+        self.steps = threading.Semaphore(0)
+        self.asked = 0
+
+    def decode(self, photo: Any, edited: Any, script: Any, report: Callable[[], bool] = lambda: True) -> np.ndarray:
+        if script.prompt == "fail":
+            raise RuntimeError("no memory\nat all")
+        for _ in range(script.sampling.steps or 2):
+            self.asked += 1
+            if not report():
+                raise Cancelled
+            assert self.steps.acquire(timeout=30)
+        return np.zeros((16, 16, 3), np.uint8)
+
+    def go_on(self, steps: int = 1) -> None:
+        self.steps.release(steps)
+
+
+@pytest.fixture(scope="session")
+def editing(model_folder: Path) -> Editing:  # noqa: F811
+    return _editing(str(model_folder), Source("grid"))
+
+
+@pytest.fixture(scope="session")
+def app(editing: Editing) -> FastAPI:
+    return make_app(editing, name="small", segmenter="grid", limits=SMALL_LIMITS)
+
+
+@pytest.fixture(scope="session")
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, base_url=LOCAL) as client:
+        yield client
+
+
+@pytest.fixture
+def stepping(editing: Editing) -> StepByStep:
+    return StepByStep(editing)
+
+
+@pytest.fixture
+def slow_client(stepping: StepByStep) -> Iterator[TestClient]:
+    """A server whose decoder waits for the test, warmed up."""
+    stepping.go_on(2)
+    with TestClient(make_app(stepping, name="slow", segmenter="grid", limits=SMALL_LIMITS), base_url=LOCAL) as client:
+        yield client
+        stepping.go_on(1000)
+
+
+@contextlib.contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """A real server in a thread; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def encode(image: np.ndarray, kind: str = "png", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def upload(client: Any, image: np.ndarray | None = None, fit: str = "crop") -> str:
+    """The id of an uploaded picture."""
+    response = client.post(f"/api/images?fit={fit}", content=encode(noise(16, 16) if image is None else image))
+    assert response.status_code == 201, response.text
+    return response.json()["id"]
+
+
+def script(*edits: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"version": 1, "edits": list(edits), **fields}
