@@ -1,0 +1,56 @@
+// Files come in by button, drop and paste, and go out by download.
+
+/**
+ * @param {HTMLElement} place where files may be dropped
+ * @param {(file: File) => void} take
+ */
+export function acceptDrops(place, take) {
+  const holds = (/** @type {DragEvent} */ event) => event.dataTransfer.types.includes("Files");
+  place.addEventListener("dragover", (event) => {
+    if (!holds(event)) return;
+    event.preventDefault();
+    place.classList.add("dropping");
+  });
+  place.addEventListener("dragleave", () => place.classList.remove("dropping"));
+  place.addEventListener("drop", (event) => {
+    place.classList.remove("dropping");
+    if (!event.dataTransfer.files.length) return;
+    event.preventDefault();
+    take(event.dataTransfer.files[0]);
+  });
+}
+
+/** @param {(file: File) => void} take */
+export function acceptPaste(take) {
+  document.addEventListener("paste", (event) => {
+    const file = event.clipboardData.files[0];
+    if (!file) return;
+    event.preventDefault();
+    take(file);
+  });
+}
+
+/** A button that asks for a file. @param {HTMLButtonElement} button @param {HTMLInputElement} input @param {(file: File) => void} take */
+export function acceptFile(button, input, take) {
+  button.addEventListener("click", () => input.click());
+  input.addEventListener("change", () => {
+    const file = input.files[0];
+    input.value = ""; // so that the same file may be chosen again
+    if (file) take(file);
+  });
+}
+
+/** @param {string} url @param {string} name */
+export function download(url, name) {
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+}
+
+/** @param {string} text @param {string} name */
+export function downloadText(text, name) {
+  const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  download(url, name);
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

@@ -1,0 +1,78 @@
+// The form on the right: the script's fields besides its edits.
+
+const form = /** @type {HTMLFormElement} */ (document.querySelector("#settings"));
+const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
+const SEEDS = 2 ** 32 - 8; // so that the variants' own seeds, which follow, are seeds too
+
+/** @param {{samplers: string[], steps: number, guidance: number | number[], limits: {variants: number}}} model */
+export function setUp(model) {
+  field("sampler").replaceChildren(...model.samplers.map((name) => new Option(name.toUpperCase(), name)));
+  field("variants").max = String(model.limits.variants);
+  const [guidance, elements] = [model.guidance].flat();
+  field("steps").value = String(model.steps);
+  field("guidance").value = String(guidance);
+  field("element_guidance").value = String(elements ?? guidance);
+  field("separate").checked = elements !== undefined;
+  for (const name of ["separate", "sampler", "seed_lock"]) field(name).addEventListener("change", reflect);
+  for (const name of ["guidance", "element_guidance"]) field(name).addEventListener("input", reflect);
+  document.querySelector("#background").addEventListener("click", () => {
+    field("prompt").value = "background";
+    field("prompt").focus();
+  });
+  newSeed();
+  reflect();
+}
+
+/** @returns {object} fields of the script */
+export function read() {
+  const value = (/** @type {string} */ name) => field(name).value;
+  const sampler = value("sampler");
+  return {
+    prompt: value("prompt"),
+    negative_prompt: value("negative_prompt"),
+    seed: Number(value("seed")),
+    preserve: field("preserve").checked,
+    sampling: {
+      sampler,
+      steps: Number(value("steps")),
+      guidance: Number(value("guidance")),
+      element_guidance: field("separate").checked ? Number(value("element_guidance")) : null,
+      eta: sampler === "ddim" && value("eta") !== "" ? Number(value("eta")) : null,
+    },
+  };
+}
+
+/** Fill the form from a script; what that leaves out stays as it is. The seed is locked, so that a run repeats it. */
+export function write(script) {
+  const sampling = script.sampling ?? {};
+  const set = (/** @type {string} */ name, /** @type {any} */ value) => {
+    if (value !== undefined && value !== null) field(name).value = String(value);
+  };
+  set("prompt", script.prompt ?? "");
+  set("negative_prompt", script.negative_prompt ?? "");
+  set("seed", script.seed ?? 0);
+  field("preserve").checked = script.preserve ?? false;
+  for (const name of ["sampler", "steps", "guidance", "element_guidance"]) set(name, sampling[name]);
+  field("eta").value = sampling.eta ?? "";
+  field("separate").checked = (sampling.element_guidance ?? null) !== null;
+  field("seed_lock").checked = true;
+  reflect();
+}
+
+export const variants = () => Number(field("variants").value);
+
+/** The form as the browser checks it; shows what is wrong. */
+export const valid = () => form.reportValidity();
+
+/** Before a run: another seed, unless it is locked. */
+export function newSeed() {
+  if (!field("seed_lock").checked) field("seed").value = String(crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS);
+}
+
+function reflect() {
+  form.querySelector("#element-guidance").hidden = !field("separate").checked;
+  form.querySelector("#eta").hidden = field("sampler").value !== "ddim";
+  for (const name of ["guidance", "element_guidance"]) {
+    form.querySelector(`output[for=${name}]`).textContent = Number(field(name).value).toFixed(1);
+  }
+}
