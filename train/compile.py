@@ -218,7 +218,7 @@ def _compile(
         model_flops=model_flops / mesh.size,
         flops=flops / mesh.size,
         compiler_flops=counted.get("flops"),
-        traffic=counted["bytes accessed"] + text.repeated_traffic() if counted else text.traffic(),
+        traffic=text.traffic(),
         messages=text.messages(),
     )
     if report.memory > report.memory_available:  # the TPU's compiler refuses by itself
