@@ -94,6 +94,8 @@ class Program:
         wrote = instruction.stored
         if kind != instruction.kind and kind != "all-reduce":
             wrote -= sum(read)  # the result of what is started names the operands too
+        if kind == "custom-call" and "__cu" in instruction.rest:
+            wrote -= instruction.arrays[-1]  # room that cuBLAS or cuDNN may use
         if kind in _SLICES and read[0]:
             read = [instruction.arrays[kind != instruction.kind]]
         elif kind == "fusion":
@@ -120,7 +122,7 @@ class Program:
         return min(read, parameter.size)
 
     def _executed(self) -> Iterator[tuple[int, dict[str, float], _Instruction]]:
-        """(how often, bytes in memory of the results beside it by name, instruction) of all but the insides of fusions."""
+        """(how often, bytes in memory of the results beside it, instruction) of all but the insides of fusions."""
         waiting = [(1, self._entry)]
         while waiting:
             times, name = waiting.pop()
@@ -142,7 +144,7 @@ class Program:
 
 def _sent(kind: str, instruction: _Instruction) -> float:
     arrays = [size for size in instruction.arrays if size > 4]
-    if instruction.kind.endswith("-start") and kind in ("all-gather", "collective-permute"):
+    if instruction.kind.endswith("-start") and kind != "all-reduce":
         arrays = arrays[len(arrays) // 2 :]  # the first half are its operands
     groups = re.search(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\])", instruction.rest)
     devices = 2 if groups is None else len(groups[1].split(",")) if groups[1] else int(groups[2])

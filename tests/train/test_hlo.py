@@ -67,6 +67,25 @@ def test_traffic_is_operands_and_results_as_often_as_they_are_moved():
     assert Program(TEXT).traffic() == 3 * (gather + row + update) + entry
 
 
+ON_GPU = """\
+ENTRY %main (a: f32[4,8], b: f32[8]) -> f32[2,8] {
+  %a = f32[4,8]{1,0} parameter(0)
+  %b = f32[8]{0} parameter(1)
+  %parts = ((f32[4,8]{1,0}, f32[8]{0}), (f32[2,8]{1,0}, f32[4]{0})) reduce-scatter-start(%a, %b), \
+replica_groups={{0,1}}, dimensions={0}, to_apply=%add
+  %done = (f32[2,8]{1,0}, f32[4]{0}) reduce-scatter-done(%parts)
+  %c = f32[2,8]{1,0} get-tuple-element(%done), index=0
+  %product = (f32[2,2]{1,0}, s8[4096]{0}) custom-call(%c), custom_call_target="__cublas$lt$matmul"
+}
+"""
+
+
+def test_programs_for_gpus_are_read():
+    program = Program(ON_GPU)
+    assert program.messages() == {"reduce-scatter": Messages(1, 4 * (2 * 8 + 4) * 2 / 2)}
+    assert program.traffic() == 4 * (40 + 20 + 2 * 8 + 2 * 2)  # without cuBLAS's room to work in
+
+
 ON_CHIP = """\
 %deeper (whole: f32[8,64]) -> f32[2,64] {
   %whole = f32[8,64]{1,0} parameter(0)
