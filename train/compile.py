@@ -54,7 +54,10 @@ NO_TPU_HERE = {
 
 
 class StageOfShapes(DiffusionStage):
-    """Stage 2 without a model folder: its frozen networks are shapes, which compiling needs no more than."""
+    """Stage 2 without a model folder: its frozen networks are shapes, which compiling needs no more than.
+
+    To run its step, give that arrays of these shapes.
+    """
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig):
         self.model, self.train, self.networks = model, train, Networks(model)
@@ -215,7 +218,7 @@ def _compile(
         model_flops=model_flops / mesh.size,
         flops=flops / mesh.size,
         compiler_flops=counted.get("flops"),
-        traffic=counted["bytes accessed"] + text.repeated_traffic() if counted else text.traffic(),
+        traffic=text.traffic(),
         messages=text.messages(),
     )
     if report.memory > report.memory_available:  # the TPU's compiler refuses by itself
