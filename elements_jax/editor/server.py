@@ -36,7 +36,7 @@ from elements_jax.editor.images import Images, TooManyPixels, Upload, open_uploa
 from elements_jax.editor.jobs import Full, Job, Jobs
 from elements_jax.edits import Canvas, covered_by
 from elements_jax.samplers import SAMPLERS
-from elements_jax.script import Compose, Delete, EditError, EditScript, Fit, Move, explain
+from elements_jax.script import Compose, Continue, Delete, EditError, EditScript, Fit, Move, explain
 
 STATIC = Path(__file__).with_name("static")
 THREADS = 2
@@ -121,7 +121,7 @@ class Editor:
         side, cells = config.image_size, np.arange(config.image_size) * config.grid // config.image_size
         blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))
         canvas = self.editing.canvas(blank)
-        script = EditScript((Delete((0, 1)), Move((2,), (0.0, 0.0)), Compose("", (2,), (0.0, 0.0))))
+        script = EditScript((Move((0,), (0.0, 0.0)), Delete((1,)), Compose("", (0,)), Continue("")))
         self.editing.decode(blank, apply(script, canvas, lambda *_: canvas), script)
 
 
