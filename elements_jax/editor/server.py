@@ -148,9 +148,13 @@ async def _heard(job: FoundJob, editor: SharedEditor) -> AsyncIterator[Job]:
         yield job
 
 
-def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors of an endpoint, as its OpenAPI declares them."""
-    errors = {status: {"model": wire.Error, "description": ERRORS[status]} for status in (400, *statuses)}
+def refuses(*statuses: int, events: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The errors of an endpoint, as its OpenAPI declares them; of one of events FastAPI would declare them as such."""
+    reference = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    body = {"content": reference} if events else {"model": wire.Error}
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"description": ERRORS[status], **body} for status in (400, *statuses)
+    }
     if 429 in errors:
         seconds = {"description": "Seconds to wait.", "schema": {"type": "integer"}, "required": True}
         errors[429]["headers"] = {"Retry-After": seconds}
@@ -270,7 +274,7 @@ async def get_job(job: FoundJob, editor: SharedEditor) -> wire.JobState:
     return editor.jobs.state(job)
 
 
-@api.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refuses(404, 422))
+@api.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refuses(404, 422, events=True))
 async def get_events(job: Annotated[Job, Depends(_heard)], editor: SharedEditor) -> AsyncIterator[wire.JobState]:
     """A job now and at each change, until it ends. It is cancelled when the last who listens here leaves."""
     async for state in editor.jobs.states(job):
