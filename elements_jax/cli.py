@@ -1,4 +1,4 @@
-"""The `elements` command: partition, cache, train, compile, encode, edit, batch, reconstruct, scenes.
+"""The `elements` command: partition, cache, train, compile, editor, encode, edit, batch, reconstruct, scenes.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.
@@ -6,9 +6,10 @@ command needs no more than its own packages.
 
 import itertools
 import sys
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,8 +25,10 @@ from elements_jax.schema import DROPPED
 from elements_jax.script import EditScript, Fit, Sampling
 
 if TYPE_CHECKING:
+    from elements_jax.config import ElementsConfig
     from elements_jax.editing import Editing, Photo
     from elements_jax.pipeline import ElementsPipeline
+    from partition.config import PartitionConfig
 
 COMMANDS = """\
 commands:
@@ -33,6 +36,7 @@ commands:
   cache        compute once what stage 2 takes of VAE and text encoder, and write records that hold it
   train        train one stage of a model from records
   compile      a training step for TPUs or GPUs that are not here: what it needs, and how fast it can be
+  editor       edit photographs in the browser, on a page of this machine's own
   encode       one photograph to its elements: a file to edit, and a picture with their numbers
   edit         run an edit script on a photograph or an encoded file
   batch        run many edit scripts on records, on every device
@@ -42,6 +46,8 @@ commands:
 `elements COMMAND --help` says more.
 """
 MODELS_OWN = Sampling()
+TINY = Path(__file__).with_name("models") / "tiny"
+"""The model that comes with this package."""
 SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
 
@@ -52,13 +58,14 @@ Scripts = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")
 Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Segmenter = Literal["sam", "mobile-sam", "slic", "grid"]
 
 
 @dataclass(frozen=True)
 class Source:
     """How a photograph is divided, where the input is not an encoded file already."""
 
-    segmenter: Literal["sam", "mobile-sam", "slic", "grid"] = "sam"
+    segmenter: Segmenter = "sam"
     """As in `elements partition`; slic and grid need no checkpoint."""
     checkpoint: File = None
     """Official checkpoint of SAM or MobileSAM."""
@@ -150,6 +157,65 @@ class Edit:
         with tqdm(total=script.sampling.settings(editing.pipeline.config.diffusion)["steps"], desc="edit") as bar:
             picture = editing.decode(photo, edited, script, lambda: bool(bar.update() or True))
         _write(out, editing, picture, script)
+
+
+@dataclass(frozen=True)
+class Editor:
+    """Edit photographs in the browser, on a page that this machine alone can open.
+
+    Programs can use the same server: its /docs describes the HTTP API. Nothing is written to the disk. Ctrl-C ends it.
+    """
+
+    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
+    segmenter: Segmenter | None = None
+    """As in `elements partition`; by default sam with a checkpoint, and slic, which needs none, without."""
+    checkpoint: File = None
+    """Official checkpoint of SAM or MobileSAM, which then also finds objects from points in the editor."""
+    port: int = 8000
+    """Of the page's address; with 0 one that is free."""
+    open: bool = True
+    """Open the page in the browser."""
+
+    def run(self) -> None:
+        """Serve until interrupted."""
+        try:
+            from elements_jax.editor.server import make_app, serve
+        except ImportError as error:
+            raise ValueError(f"the editor needs more packages: pip install 'elements-jax[editor]' ({error})") from error
+        from elements_jax.editing import Editing
+
+        if self.model is None and not TINY.is_dir():
+            raise ValueError(
+                f"there is no {TINY}: name a model with --model; `make demo` trains a tiny one, out/demo/model"
+            )
+        segmenter = self.segmenter or ("sam" if self.checkpoint else "slic")
+        pipeline = _pipeline(self.model or str(TINY))
+        divider = Divider(pipeline.config.elements, Source(segmenter, self.checkpoint))
+        select_object = None
+        if segmenter in ("sam", "mobile-sam"):
+            from partition.select_object import ObjectSelector
+
+            select_object = ObjectSelector(divider.segmenter)
+        notices = []
+        if self.model is None:
+            notices.append("This model is tiny and has only seen synthetic scenes: of photographs it paints blurs.")
+        if segmenter == "slic" and self.checkpoint is None:
+            notices.append("Photographs are divided by SLIC; with --checkpoint SAM does it, and finds objects.")
+        app = make_app(
+            Editing(pipeline, divider, segmenter),
+            name=Path(self.model or TINY).name,
+            segmenter=segmenter,
+            notice=" ".join(notices) or None,
+            select_object=select_object,
+        )
+
+        def ready(address: str) -> None:
+            print(*notices, f"The editor is at {address}", sep="\n", flush=True)
+            if self.open:
+                webbrowser.open(address)
+
+        serve(app, self.port, ready)
 
 
 @dataclass(frozen=True)
@@ -321,6 +387,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "cache": Cache,
         "encode": Encode,
+        "editor": Editor,
         "edit": Edit,
         "batch": Batch,
         "reconstruct": Reconstruct,
@@ -346,34 +413,46 @@ def _pipeline(model: str) -> "ElementsPipeline":
 
 
 def _editing(model: str, source: Source) -> "Editing":
-    """The model, with photographs divided as `source` says. SAM is read when the first photograph needs it."""
-    from elements_jax.editing import Editing, Photo
+    """The model, with photographs divided as `source` says."""
+    from elements_jax.editing import Editing
 
     pipeline = _pipeline(model)
+    return Editing(pipeline, Divider(pipeline.config.elements, source), source.segmenter)
 
-    @cache
-    def division() -> tuple[Any, Any]:
-        from partition.config import PartitionConfig
+
+class Divider:
+    """Makes photos of image files, divided into a model's elements as `source` says."""
+
+    def __init__(self, elements: "ElementsConfig", source: Source):
+        self._elements = elements
+        self._source = source
+
+    @cached_property
+    def segmenter(self) -> Any:
+        """SAM is read when it is first needed. Raises ValueError where it has no checkpoint, or a wrong one."""
         from partition.worker import make_segmenter
 
-        elements = pipeline.config.elements
-        config = PartitionConfig(size=elements.image_size, grid=elements.grid)
-        return config, make_segmenter(source.segmenter, source.checkpoint, config)[1]
+        return make_segmenter(self._source.segmenter, self._source.checkpoint, self._config)[1]
 
-    def divide(encoded: bytes, fit: Fit) -> Photo:
+    @property
+    def _config(self) -> "PartitionConfig":
+        from partition.config import PartitionConfig
+
+        return PartitionConfig(size=self._elements.image_size, grid=self._elements.grid)
+
+    def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
+        """Raises ValueError for what is no image, or damaged."""
+        from elements_jax.editing import Photo
         from partition.elements import partition_image
         from partition.photos import read_photo
         from partition.samples import Sample
 
-        config, segmenter = division()
-        photo = read_photo(Sample("", encoded), config.size, fit=fit)
-        label_map = partition_image(photo.image, segmenter, config).label_map
+        photo = read_photo(Sample("", encoded), self._config.size, fit=fit)
+        label_map = partition_image(photo.image, self.segmenter, self._config).label_map
         left, top, right, bottom = photo.box
         inside = np.zeros(label_map.shape, bool)
         inside[top:bottom, left:right] = True
         return Photo(photo.image, np.where(inside, label_map, DROPPED), photo.box)
-
-    return Editing(pipeline, divide, source.segmenter)
 
 
 def _open(editing: "Editing", path: Path, fit: Fit) -> "Photo":

@@ -46,7 +46,8 @@ UPLOADS = 4
 UPLOAD_SECONDS = 60
 IMAGES, IMAGE_BYTES = 100, 256 * 2**20
 """Photographs that are kept."""
-JSON_BYTES = 2**20
+JSON_BYTES = 2 * 2**20
+"""Of all bodies but files."""
 DEFAULT_LIMITS = wire.Limits()
 
 DESCRIPTION = (
@@ -202,14 +203,14 @@ async def get_image(id: str, editor: SharedEditor) -> Response:
     return Response(editor.upload(id).png, media_type="image/png")
 
 
-@api.post("/canvas", responses=refuses(403, 404, 413, 422), max_body_size=JSON_BYTES)
+@api.post("/canvas", responses=refuses(403, 404, 413, 422))
 async def post_canvas(request: wire.Edits, editor: SharedEditor) -> wire.Canvas:
     """The elements after the edits of a script, and a preview."""
     _, edited = await editor.edit(request)
     return await editor.in_thread(_describe, edited.canvas)
 
 
-@api.post("/objects", responses=refuses(403, 404, 409, 413, 422), max_body_size=JSON_BYTES)
+@api.post("/objects", responses=refuses(403, 404, 409, 413, 422))
 async def post_objects(request: wire.ObjectPoints, editor: SharedEditor) -> wire.Selection:
     """The elements of which more than half belongs to an object, found by SAM after the edits of a script."""
     select = editor.select_object
@@ -250,7 +251,6 @@ async def post_script(request: Request, editor: SharedEditor) -> wire.Script:
     "/jobs",
     status_code=202,
     responses=refuses(403, 404, 413, 422, 429),
-    max_body_size=JSON_BYTES,
 )
 async def post_job(request: wire.JobRequest, editor: SharedEditor) -> wire.JobState:
     """Queue edits to be decoded: as many variants, with the script's seed and those that follow it."""
@@ -361,7 +361,6 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=limits.upload_bytes,
     )
     app.state.editor = editor
     app.include_router(api)
@@ -378,7 +377,8 @@ def make_app(
     for kind in (StarletteHTTPException, RequestValidationError, EditError, Full, Exception):
         app.add_exception_handler(kind, refuse)
     app.add_middleware(GZipMiddleware)
-    app.add_middleware(Guard)
+    files = dict.fromkeys(("/api/images", "/api/scripts"), limits.upload_bytes)
+    app.add_middleware(Guard, body_bytes=JSON_BYTES, of_path=files)
     return app
 
 

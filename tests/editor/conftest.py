@@ -49,7 +49,7 @@ class StepByStep(Editing):
 
 
 @pytest.fixture(scope="session")
-def editing(model_folder: Path) -> Editing:  # noqa: F811
+def editing(model_folder: Path) -> Editing:
     return _editing(str(model_folder), Source("grid"))
 
 

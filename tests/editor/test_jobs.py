@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -110,7 +110,7 @@ def test_a_job_is_cancelled_when_its_last_listener_leaves(stepping: StepByStep) 
     stepping.go_on(2)
     with (
         served(make_app(stepping, name="slow", segmenter="grid", limits=SMALL_LIMITS)) as address,
-        httpx.Client(base_url=address) as client,
+        httpx2.Client(base_url=address) as client,
     ):
         running, queued, unheard = (submit(client).json()["id"] for _ in range(3))
         wait_until(lambda: state(client, running)["step"] == 1)
@@ -127,7 +127,7 @@ def test_one_of_two_listeners_may_leave(stepping: StepByStep) -> None:
     stepping.go_on(2)
     with (
         served(make_app(stepping, name="slow", segmenter="grid", limits=SMALL_LIMITS)) as address,
-        httpx.Client(base_url=address) as client,
+        httpx2.Client(base_url=address) as client,
     ):
         id = submit(client).json()["id"]
         wait_until(lambda: state(client, id)["step"] == 1)
@@ -149,7 +149,7 @@ class listener:
         self.states: list[dict[str, Any]] = []
 
     def __enter__(self) -> list[dict[str, Any]]:
-        self._client = httpx.Client(timeout=30)
+        self._client = httpx2.Client(timeout=30)
         self._response = self._client.send(self._client.build_request("GET", self._url), stream=True)
         assert self._response.status_code == 200
         self._thread = threading.Thread(target=self._read)
@@ -162,7 +162,7 @@ class listener:
             for line in self._response.iter_lines():
                 if line.startswith("data: "):
                     self.states.append(json.loads(line.removeprefix("data: ")))
-        except (httpx.HTTPError, httpx.StreamError, OSError):
+        except (httpx2.HTTPError, httpx2.StreamError, OSError):
             pass
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,252 @@
+"""Hostile requests: from other pages and names, too large, or not what they pretend to be."""
+
+import contextlib
+import json
+import select
+import socket
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from elements_jax.editing import Editing
+from elements_jax.editor.images import Images
+from elements_jax.editor.server import make_app
+from tests.editor.conftest import LOCAL, SMALL_LIMITS, encode, noise, script, served, upload
+
+
+def refusal(response: Any, status: int) -> str:
+    """The sentence of a refusal, which is all that it says."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    (error,) = response.json().values()
+    assert response.json() == {"error": error}
+    assert 0 < len(error) < 500
+    return error
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:80"])
+def test_this_machine_by_any_of_its_names(client: TestClient, host: str) -> None:
+    assert client.get("/api/model", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8000", "", "a@b"])
+def test_other_hosts_are_refused(client: TestClient, host: str) -> None:
+    assert "localhost" in refusal(client.get("/api/model", headers={"Host": host}), 400)
+    refusal(client.get("/", headers={"Host": host}), 400)
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:8001", "https://localhost:8000", "null"])
+def test_other_origins_are_refused(client: TestClient, origin: str) -> None:
+    headers = {"Origin": origin}
+    assert "origin" in refusal(client.post("/api/images", content=b"x", headers=headers), 403)
+    refusal(client.delete("/api/jobs/0", headers=headers), 403)
+    assert client.get("/api/model", headers=headers).status_code == 200  # which its page cannot read
+
+
+def test_the_own_origin_and_none_are_taken(client: TestClient) -> None:
+    content = encode(noise(16, 16))
+    for headers in ({}, {"Origin": LOCAL}):
+        assert client.post("/api/images", content=content, headers=headers).status_code == 201
+
+
+def test_every_response_tells_the_browser_what_it_may_do(client: TestClient) -> None:
+    for response in (
+        client.get("/docs"),
+        client.get("/api/model"),
+        client.get("/api/jobs/0"),
+        client.get("/", headers={"Host": "evil.example"}),
+    ):
+        policy = response.headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert "Access-Control-Allow-Origin" not in response.headers
+
+
+def test_json_is_compressed_and_events_are_not(client: TestClient) -> None:
+    assert client.get("/openapi.json", headers={"Accept-Encoding": "gzip"}).headers["content-encoding"] == "gzip"
+    id = client.post("/api/jobs", json={"image": upload(client), "script": script()}).json()["id"]
+    events = client.get(f"/api/jobs/{id}/events", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in events.headers
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG that says it is large, and of which nothing follows."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(501, 500), (20_000, 20_000), (2**31 - 1, 2**31 - 1), (250_001, 1)])
+def test_a_bomb_is_refused_by_its_header(client: TestClient, width: int, height: int) -> None:
+    assert "pixels" in refusal(client.post("/api/images", content=png_of_size(width, height)), 413)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<!doctype html><script>alert(1)</script>",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"\x89PNG\r\n\x1a\n",
+        png_of_size(0, 7),
+        png_of_size(7, 7),
+        encode(noise(200, 200), "jpeg")[:5000],
+        encode(noise(20, 20), "webp")[:100],
+        encode(noise(20, 20), "ppm"),
+        b"II*\x00\xff\xff\xff\x7f",
+        b"\xff\xd8\xff\xe1\xff\xff" + b"Exif\x00\x00II*\x00" + b"\xff" * 100,
+    ],
+)
+def test_what_is_no_image_is_refused(client: TestClient, content: bytes) -> None:
+    refusal(client.post("/api/images", content=content), 415)
+
+
+def test_bodies_are_limited_while_they_come(client: TestClient) -> None:
+    refusal(client.post("/api/images", content=b"x" * 200_001), 413)
+    refusal(client.post("/api/scripts", content=b"x" * 200_001), 413)
+    for path in ("canvas", "objects", "jobs"):
+        huge = b'{"image": "' + b"x" * 3_000_000 + b'"}'
+        refusal(client.post(f"/api/{path}", content=huge, headers={"Content-Type": "application/json"}), 413)
+
+    # Without its length, the body is refused when the limit is passed, and not before.
+    refusal(client.post("/api/images", content=iter([b"x" * 10_000] * 21)), 413)
+    refusal(client.post("/api/images", content=iter([b"x" * 10_000] * 20)), 415)
+
+
+def test_a_body_without_end_is_not_read_to_its_end(editing: Editing) -> None:
+    """A real server: it answers while the client goes on sending."""
+    with served(make_app(editing, name="small", segmenter="grid", limits=SMALL_LIMITS)) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            start = f"POST /api/images HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            connection.sendall(start.encode())
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                while sent < 50_000_000 and not select.select([connection], [], [], 0)[0]:
+                    connection.sendall(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+                    sent += 10_000
+            assert connection.recv(100).startswith(b"HTTP/1.1 413")
+            assert sent < 50_000_000
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"null", 422),
+        (b"[]", 422),
+        (b'{"image": ' + DEEP + b"}", 400),
+        (b'{"image": "\xff"}', 400),
+        (b'{"image": "\\ud800", "script": {"version": 1}}', 422),
+        (b'{"image": ' + b"9" * 5000 + b"}", 400),
+    ],
+)
+def test_odd_json_is_refused(client: TestClient, content: bytes, status: int) -> None:
+    for path in ("canvas", "objects", "jobs"):
+        response = client.post(f"/api/{path}", content=content, headers={"Content-Type": "application/json"})
+        refusal(response, status)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", DEEP, b"\xff", b'{"version": 2}', encode(noise(4, 4)), png_of_size(2**31 - 1, 2**31 - 1)],
+)
+def test_what_is_no_script_is_refused(client: TestClient, content: bytes) -> None:
+    refusal(client.post("/api/scripts", content=content), 422)
+
+
+MOVE = {"edit": "move", "elements": [0], "by": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("edits", "fields", "named"),
+    [
+        ([MOVE | {"by": [float("nan"), 0]}], {}, "script: edits[0].by: expected"),
+        ([MOVE | {"by": [float("inf"), 0]}], {}, "script: edits[0].by: expected"),
+        ([MOVE | {"by": [1e300, 0]}], {}, "script: edits[0].by: expected"),
+        ([MOVE | {"elements": [-1]}], {}, "script: edits[0].elements: expected"),
+        ([MOVE | {"elements": [9]}], {}, "edits[0] (move): element 9 does not exist"),
+        ([{"edit": "format", "elements": [0]}], {}, "script: edits[0]: expected an object"),
+        ([MOVE] * 1001, {}, "at most 1000 edits, not 1001"),
+        ([], {"seed": 2**32}, "script: seed: expected"),
+        ([], {"sampling": {"steps": 10**9}}, "script: sampling.steps: expected"),
+        ([], {"tolerance": float("nan")}, "script: tolerance: expected"),
+        ([], {"version": 2}, "script: version: expected 1"),
+        ([], {"path": "x"}, "script: path: unknown field"),
+        ([{"edit": "continue", "image": "../../etc/passwd"}], {}, "'../../etc/passwd', which is not in images"),
+        ([{"edit": "compose", "image": "/etc/passwd", "elements": [0]}], {}, "'/etc/passwd', which is not in images"),
+        ([], {"fit": "pad"}, "was uploaded with crop, but the script says pad"),
+    ],
+)
+def test_absurd_scripts_are_refused(client: TestClient, edits: list[Any], fields: dict[str, Any], named: str) -> None:
+    body = {"image": upload(client), "script": script(*edits, **fields)}
+    for path, more in (("canvas", {}), ("jobs", {"variants": 2})):
+        content = json.dumps(body | more).encode()  # with NaN, which JSON does not have
+        response = client.post(f"/api/{path}", content=content, headers={"Content-Type": "application/json"})
+        assert named in refusal(response, 422)
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "named"),
+    [
+        ("jobs", {"variants": 0}, "variants: "),
+        ("jobs", {"variants": 9}, "variants: "),
+        ("jobs", {"variants": 2, "script": script(seed=2**32 - 1)}, "largest seed"),
+        ("jobs", {"images": {str(n): "x" for n in range(65)}}, "images: "),
+        ("jobs", {"surplus": 1}, "surplus: "),
+        ("objects", {"positive": []}, "positive: "),
+        ("objects", {"positive": [[2, 0]]}, "positive.0.0: "),
+        ("objects", {"positive": [[float("nan"), 0]]}, "positive.0.0: "),
+        ("objects", {"positive": [[0, 0]] * 65}, "positive: "),
+    ],
+)
+def test_absurd_requests_are_refused(client: TestClient, path: str, more: dict[str, Any], named: str) -> None:
+    content = json.dumps({"image": upload(client), "script": script()} | more).encode()
+    response = client.post(f"/api/{path}", content=content, headers={"Content-Type": "application/json"})
+    assert named in refusal(response, 422)
+
+
+def test_forms_and_unknown_things(client: TestClient) -> None:
+    """A form is what another page may send without asking first."""
+    body = json.dumps({"image": upload(client), "script": script()}).encode()
+    refusal(client.post("/api/jobs", content=body, headers={"Content-Type": "text/plain"}), 422)
+    unknown = {"image": "0" * 32, "script": script()}
+    for path in ("canvas", "jobs"):
+        assert "upload it again" in refusal(client.post(f"/api/{path}", json=unknown), 404)
+    named = {"image": upload(client), "images": {"bird.png": "0" * 32}, "script": script()}
+    refusal(client.post("/api/canvas", json=named), 404)
+    for path in ("/api/images/0.png", "/api/jobs/0", "/api/jobs/0/0.png", "/api/jobs/0/events", "/api", "/none"):
+        refusal(client.get(path), 404)
+    for path in ("/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py", "/static//etc/passwd"):
+        refusal(client.get(path), 404)
+    refusal(client.put("/api/jobs"), 405)
+    refusal(client.post("/api/images?fit=stretch", content=b""), 422)
+
+
+def test_images_are_forgotten_by_number_and_by_size(client: TestClient, app: FastAPI) -> None:
+    editor = app.state.editor
+    uploads = [editor.images[upload(client, noise(16, 16, seed=seed))] for seed in range(5)]
+    size = max(each.bytes for each in uploads)
+    for images in (Images(3, 10**9), Images(10**9, 3 * size + size // 2)):
+        for each in uploads[:3]:
+            images.keep(each)
+        images[uploads[0].id]  # used, so that the second is the oldest
+        images.keep(uploads[3])
+        assert len(images) == 3
+        with pytest.raises(KeyError):
+            images[uploads[1].id]
+        assert images[uploads[0].id] is uploads[0]
