@@ -1,14 +1,17 @@
 """Drives the editor's page as a person does, and reads from it what a person sees and what the server was sent."""
 
+import base64
 import io
 import json
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Page, Request, Response, expect
 
@@ -35,11 +38,10 @@ class Driver:
     def __init__(self, page: Page, address: str):
         self.page = page
         self.requests: list[Request] = []
-        self.canvases: list[dict[str, Any]] = []
-        """The server's answers."""
+        self._answers: list[Response] = []
         self.problems: list[str] = []
         self._address = address
-        page.on("request", self.requests.append)
+        page.on("request", lambda request: self.requests.append(request))
         page.on("response", self._keep_canvas)
         page.on("console", self._keep_problem)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
@@ -48,7 +50,7 @@ class Driver:
 
     def _keep_canvas(self, response: Response) -> None:
         if response.url.endswith("/api/canvas") and response.ok:
-            self.canvases.append(response.json())
+            self._answers.append(response)
 
     def _keep_problem(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -79,9 +81,20 @@ class Driver:
         return self.sent("/api/canvas")[-1]["script"]["edits"]
 
     @property
+    def canvas(self) -> dict[str, Any]:
+        """The server's last one."""
+        return self._answers[-1].json()
+
+    @property
     def live(self) -> set[int]:
-        """The elements of the server's last canvas."""
-        return {element["number"] for element in self.canvases[-1]["elements"]}
+        """Its elements."""
+        return {element["number"] for element in self.canvas["elements"]}
+
+    @property
+    def labels(self) -> UInt16[np.ndarray, "S S"]:
+        """Its label map."""
+        labels = np.frombuffer(base64.b64decode(self.canvas["label_map"]), "<u2")
+        return labels.reshape(self.canvas["size"], -1)
 
     # What is seen
 
@@ -112,6 +125,17 @@ class Driver:
     def settled(self) -> None:
         """The server has answered."""
         expect(self.stage).to_have_attribute("aria-busy", "false")
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait for what playwright has no `expect` for: the page's own policy forbids its polling there."""
+        end = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            self.page.wait_for_timeout(20)
+
+    def shows(self, box: tuple[slice, slice], pixel: tuple[int, ...]) -> None:
+        """Wait until the stage shows a pixel (RGB, or RGBA) all over a box of (rows, columns)."""
+        self.until(lambda: (self.picture()[box][..., : len(pixel)] == pixel).all())
 
     # What is done
 

@@ -76,7 +76,7 @@ export class Session extends EventTarget {
     await this.#working(async () => {
       const { id, said, box } = await api.upload(blob, fit);
       const photo = { name, blob, id, fit, said, box };
-      const canvas = await this.#canvasOfPicture(photo);
+      const canvas = await this.#canvasOfPicture(photo, fit);
       Object.assign(this, { photo, canvas, before: null, images: new Map() });
       this.#canvases.clear();
       this.#canvases.set(this.#key([]), canvas);
@@ -122,9 +122,10 @@ export class Session extends EventTarget {
    * One step of the history. Rejects with the server's reason, and then all is as it was.
    * @param {Edit[]} edits @param {number} [tolerance] of the whole script
    */
-  change(edits, tolerance) {
+  async change(edits, tolerance) {
     const steps = [...this.#steps.slice(0, this.#at + 1), edits];
-    return this.#go(steps, steps.length - 1, tolerance);
+    await this.#go(steps, steps.length - 1, tolerance);
+    this.#tell("changed");
   }
 
   async undo() {
@@ -207,8 +208,8 @@ export class Session extends EventTarget {
     return this.#canvases.get(key);
   }
 
-  async #canvasOfPicture(/** @type {Picture} */ picture) {
-    const ask = () => api.canvas({ image: picture.id, images: {}, script: this.#bare([]) });
+  async #canvasOfPicture(/** @type {Picture} */ picture, fit = this.photo.fit) {
+    const ask = () => api.canvas({ image: picture.id, images: {}, script: { version: 1, fit } });
     return Canvas.read(await this.#known(ask), this.count);
   }
 
