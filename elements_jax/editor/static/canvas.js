@@ -9,7 +9,7 @@ export class Canvas {
    * @param {number} count elements, live or not; the label of a pixel that none covers
    * @param {Map<number, Position>} elements the live ones by number
    * @param {Uint16Array} labels of each pixel, row by row
-   * @param {Uint32Array} pixels RGBA, transparent at holes
+   * @param {Uint32Array<ArrayBuffer>} pixels RGBA, transparent at holes
    */
   constructor(size, count, elements, labels, pixels) {
     this.size = size;

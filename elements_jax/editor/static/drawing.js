@@ -28,7 +28,7 @@ export function dots(context, points, colour, unit, radius = 4.5) {
 
 /** @param {CanvasRenderingContext2D} context @param {Point[]} points @param {string} colour @param {number} unit */
 export function crosses(context, points, colour, unit) {
-  const r = 4.5 * unit;
+  const r = 3.5 * unit;
   const path = new Path2D();
   for (const [x, y] of points) {
     path.moveTo(x - r, y - r);
@@ -36,7 +36,7 @@ export function crosses(context, points, colour, unit) {
     path.moveTo(x - r, y + r);
     path.lineTo(x + r, y - r);
   }
-  cased(context, path, colour, unit, 2.5, "white");
+  cased(context, path, colour, unit, 2, "white");
 }
 
 /** A positive or a negative point of an object. @param {CanvasRenderingContext2D} context @param {Point} at */

@@ -19,7 +19,12 @@ export class Gesture {
    *        `base` is the canvas they make, `source` that of the picture whose elements are taken
    */
   constructor(session, stage, say, { base, source, edit, edits }) {
-    Object.assign(this, { session, stage, say, base, source, edits });
+    this.session = session;
+    this.stage = stage;
+    this.say = say;
+    this.base = base;
+    this.source = source;
+    this.edits = edits;
     this.edit = edit;
     this.changed = false;
     this.preview = new Preview(base, source, edit.elements, isInsertion(edit));
@@ -71,6 +76,8 @@ export class Gesture {
 
 /** Moves the selection: `by(dx, dy)` in pixels. What was only just inserted is inserted elsewhere instead. */
 export class Move extends Gesture {
+  /** @type {number[]?} where it began */ #origin = null;
+
   /** @param {Session} session @param {Stage} stage @param {(text: string) => void} say */
   static async start(session, stage, say) {
     const { canvas, before, edits, selection } = session;
@@ -86,8 +93,8 @@ export class Move extends Gesture {
   /** @param {number} dx @param {number} dy */
   by(dx, dy) {
     const { size } = this.base;
-    this.origin ??= (this.edit.by ?? [0, 0]).map((v) => Math.round(v * size));
-    this.place({ by: [(this.origin[0] + dx) / size, (this.origin[1] + dy) / size] });
+    this.#origin ??= (this.edit.by ?? [0, 0]).map((v) => Math.round(v * size));
+    this.place({ by: [(this.#origin[0] + dx) / size, (this.#origin[1] + dy) / size] });
     if (dx === 0 && dy === 0) this.changed = false;
   }
 }
@@ -101,14 +108,15 @@ export async function insertion(session, stage, say, image, elements) {
 
 /** Resizes the selection about a point of its box: `to(width, height)` in pixels. */
 export class Resize extends Gesture {
+  /** What is resized. */
+  box = this.source.box(this.edit.elements);
+
   /** @param {Session} session @param {Stage} stage @param {number[]} anchor (x, y) in pixels */
   static start(session, stage, say, anchor) {
     const { canvas, edits, selection } = session;
     const at = anchor.map((v) => v / canvas.size);
     const edit = { edit: "resize", elements: sorted(selection), scale: 1, anchor: at };
-    const gesture = new Resize(session, stage, say, { base: canvas, source: canvas, edit, edits });
-    gesture.box = canvas.box(selection);
-    return gesture;
+    return new Resize(session, stage, say, { base: canvas, source: canvas, edit, edits });
   }
 
   /** @param {number} width @param {number} height @param {boolean} locked whether the aspect is kept */

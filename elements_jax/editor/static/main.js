@@ -8,7 +8,7 @@ import { acceptDrops, acceptFile, acceptPaste, download, downloadText } from "./
 import { sorted } from "./gestures.js";
 import { bindKeys, listKeys } from "./keys.js";
 import { loadScript } from "./loading.js";
-import { lastEdit } from "./marks.js";
+import { marksOf, sentenceOf } from "./marks.js";
 import { point } from "./pointing.js";
 import { Results } from "./results.js";
 import { Session } from "./session.js";
@@ -55,8 +55,9 @@ session.addEventListener("canvas", () => {
   document.body.classList.add("open");
   showHistory();
   showSelection();
-  stage.marks = lastEdit(session);
+  stage.marks = marksOf(session);
 });
+session.addEventListener("changed", () => say(sentenceOf(session)));
 results.addEventListener("change", () => {
   const { shown } = results;
   stage.root.hidden = shown !== null;
@@ -141,7 +142,7 @@ on("#save-script", async () => {
 
 /** @type {"select"|"box"|"lasso"|"object"} */
 let tool = "select";
-const tools = [...document.querySelectorAll("#tools [data-tool]")];
+const tools = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("#tools [data-tool]")]);
 function choose(/** @type {any} */ name) {
   if (name === "object" && !model.select_objects) return say($("[data-tool=object]").title);
   tool = name;

@@ -140,8 +140,13 @@ function filled(path, size) {
 /** @param {Stage} stage @param {[number, number]} at */
 function handleAt(stage, at) {
   if (!stage.handles || !stage.box) return -1;
-  const near = ([x, y]) => Math.max(Math.abs(x - at[0]), Math.abs(y - at[1])) <= REACH * stage.unit;
-  return handlePoints(stage.box).findIndex(near);
+  // Of a small selection, its middle stays free to be dragged.
+  const { left, top, right, bottom } = stage.box;
+  const [w, h] = [(right - left) / 4, (bottom - top) / 4].map((quarter) => Math.min(REACH * stage.unit, quarter));
+  const inside = (v, from, to) => v > from && v < to;
+  const outward = (v, from, to, reach) => (inside(v, from, to) ? reach : REACH * stage.unit);
+  const [rx, ry] = [outward(at[0], left, right, w), outward(at[1], top, bottom, h)];
+  return handlePoints(stage.box).findIndex(([x, y]) => Math.abs(x - at[0]) <= rx && Math.abs(y - at[1]) <= ry);
 }
 
 const CURSORS = ["nwse", "ns", "nesw", "ew", "nwse", "ns", "nesw", "ew"];

@@ -32,7 +32,6 @@ export class Session extends EventTarget {
     this.tolerance = 0;
     /** @type {Photo?} */ this.photo = null;
     /** @type {Map<string, Picture>} */ this.images = new Map();
-    /** @type {Canvas?} */ this.start = null;
     /** @type {Canvas?} */ this.canvas = null;
     /** @type {Canvas?} the canvas before the last edit */ this.before = null;
     /** @type {Set<number>} */ this.selection = new Set();
@@ -77,8 +76,8 @@ export class Session extends EventTarget {
     await this.#working(async () => {
       const { id, said, box } = await api.upload(blob, fit);
       const photo = { name, blob, id, fit, said, box };
-      const canvas = await this.#canvasOfPicture(photo);
-      Object.assign(this, { photo, start: canvas, canvas, before: null, images: new Map() });
+      const canvas = await this.#canvasOfPicture(photo, fit);
+      Object.assign(this, { photo, canvas, before: null, images: new Map() });
       this.#canvases.clear();
       this.#canvases.set(this.#key([]), canvas);
       this.#asked++;
@@ -123,9 +122,10 @@ export class Session extends EventTarget {
    * One step of the history. Rejects with the server's reason, and then all is as it was.
    * @param {Edit[]} edits @param {number} [tolerance] of the whole script
    */
-  change(edits, tolerance) {
+  async change(edits, tolerance) {
     const steps = [...this.#steps.slice(0, this.#at + 1), edits];
-    return this.#go(steps, steps.length - 1, tolerance);
+    await this.#go(steps, steps.length - 1, tolerance);
+    this.#tell("changed");
   }
 
   async undo() {
@@ -195,17 +195,21 @@ export class Session extends EventTarget {
     }
   }
 
-  async #canvasOf(/** @type {Edit[]} */ edits) {
+  /** @param {Edit[]} edits @returns {Promise<Canvas>} */
+  async #canvasOf(edits) {
     const key = this.#key(edits);
     if (!this.#canvases.has(key)) {
       const answer = await this.#known(() => api.canvas(this.request(this.#bare(edits))));
-      this.#keep(key, await Canvas.read(answer, this.count, this.start.labels));
+      // Holes are what was left uncovered since the picture that the edits go on from.
+      const goesOn = edits.findLastIndex(({ edit }) => edit === "continue") + 1;
+      const whole = goesOn === edits.length ? undefined : await this.#canvasOf(edits.slice(0, goesOn));
+      this.#keep(key, await Canvas.read(answer, this.count, whole?.labels));
     }
     return this.#canvases.get(key);
   }
 
-  async #canvasOfPicture(/** @type {Picture} */ picture) {
-    const ask = () => api.canvas({ image: picture.id, images: {}, script: this.#bare([]) });
+  async #canvasOfPicture(/** @type {Picture} */ picture, fit = this.photo.fit) {
+    const ask = () => api.canvas({ image: picture.id, images: {}, script: { version: 1, fit } });
     return Canvas.read(await this.#known(ask), this.count);
   }
 

@@ -70,9 +70,9 @@ export function newSeed() {
 }
 
 function reflect() {
-  form.querySelector("#element-guidance").hidden = !field("separate").checked;
-  form.querySelector("#eta").hidden = field("sampler").value !== "ddim";
+  field("element_guidance").closest("label").hidden = !field("separate").checked;
+  field("eta").closest("label").hidden = field("sampler").value !== "ddim";
   for (const name of ["guidance", "element_guidance"]) {
-    form.querySelector(`output[for=${name}]`).textContent = Number(field(name).value).toFixed(1);
+    form.querySelector(`#${name}-value`).textContent = Number(field(name).value).toFixed(1);
   }
 }

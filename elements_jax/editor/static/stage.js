@@ -7,7 +7,7 @@ import { around, boundaries } from "./outline.js";
  * @typedef {import("./canvas.js").Canvas} Canvas
  * @typedef {import("./canvas.js").Box} Box
  * @typedef {import("./drawing.js").Point} Point
- * @typedef {{base: Canvas, pixels: Uint32Array, arrived: Uint8Array, doomed: number[], outline: Path2D, sources: Point[],
+ * @typedef {{base: Canvas, pixels: Uint32Array<ArrayBuffer>, arrived: Uint8Array, doomed: number[], outline: Path2D, sources: Point[],
  *            targets: Point[]}} Underway what a gesture shows while it lasts
  * @typedef {{sources: Point[], targets: Point[], deleted: Point[]}} Marks what the last gesture did
  */
@@ -111,6 +111,7 @@ export class Stage {
     const { canvas, underway, unit, k } = this;
     const [picture, lines, over] = this.layers;
     const pixels = underway?.pixels ?? canvas.pixels;
+    this.root.classList.toggle("underway", underway !== null); // boundaries would lie over what moves
     const bytes = new Uint8ClampedArray(pixels.buffer);
     picture.putImageData(new ImageData(bytes, canvas.size), 0, 0);
     this.#paintLines(lines);
@@ -119,8 +120,6 @@ export class Stage {
     over.clearRect(0, 0, over.canvas.width, over.canvas.height);
     if (underway?.doomed.length) over.drawImage(hatched(this.#doomed(), over.canvas.width, devicePixelRatio), 0, 0);
     over.setTransform(k, 0, 0, k, 0, 0);
-    cased(over, underway?.outline ?? this.#outline, COLOURS.selection, unit);
-    this.#paintMarks(over);
     if (this.region) {
       over.setLineDash([4 * unit, 4 * unit]);
       cased(over, this.region, "white", unit, 1);
@@ -131,8 +130,10 @@ export class Stage {
       const { left, top, right, bottom } = this.#box;
       frame.rect(left, top, right - left, bottom - top);
       cased(over, frame, "white", unit, 1);
-      squares(over, handlePoints(this.#box), unit);
     }
+    cased(over, underway?.outline ?? this.#outline, COLOURS.selection, unit);
+    this.#paintMarks(over);
+    if (this.handles && this.#box && !underway) squares(over, handlePoints(this.#box), unit);
     for (const at of this.points.positive) sign(over, at, true, unit);
     for (const at of this.points.negative) sign(over, at, false, unit);
   }

@@ -1,0 +1,123 @@
+"""The page in a real browser, against the real server with a model of a few thousand random parameters."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from jaxtyping import Bool, Float, UInt8
+
+from elements_jax.cli import Source, _editing
+from elements_jax.config import ModelConfig
+from elements_jax.editing import Editing
+from elements_jax.editor.server import make_app
+from elements_jax.model_folder import save_network, write_config
+from elements_jax.networks import Networks
+from tests.browser.driver import Driver
+from tests.editor.conftest import StepByStep, served
+from tests.train.conftest import SMALL
+from train.text import write_tokenizer
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser's tests need playwright")
+jax = pytest.importorskip("jax")
+
+NOTICE = "Random weights: this model paints noise."
+# 64 elements of 8 x 8 pixels; and 256 of 32 x 32, as many as the paper has, whose latent is but 8 x 8.
+SIZE_64 = replace(SMALL, elements=replace(SMALL.elements, image_size=64, grid=8))
+SIZE_512 = replace(
+    SMALL,
+    elements=replace(SMALL.elements, image_size=512, grid=16),
+    vae=replace(SMALL.vae, block_out_channels=(8,) * 7),
+)
+
+
+def write_model(folder: Path, config: ModelConfig) -> Path:
+    """A model folder with random parameters."""
+    write_config(folder, config)
+    networks = Networks(config)
+    for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
+        save_network(folder, name, getattr(networks, name).init(jax.random.key(i)))
+    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], config.text)
+    return folder
+
+
+def same_colour(
+    picture: UInt8[np.ndarray, "H W 3"], positive: Float[np.ndarray, "P 2"], negative: Float[np.ndarray, "Q 2"]
+) -> Bool[np.ndarray, "H W"]:
+    """What stands for SAM: the pixels that have a colour of the positive points, and none of the negative ones."""
+
+    def like(points: Float[np.ndarray, "P 2"]) -> Bool[np.ndarray, "H W"]:
+        mask = np.zeros(picture.shape[:2], bool)
+        for x, y in (points * len(picture)).astype(int):
+            mask |= np.abs(picture.astype(int) - picture[y, x]).max(axis=-1) < 30
+        return mask
+
+    return like(positive) & ~like(negative)
+
+
+@pytest.fixture(scope="session")
+def editing(tmp_path_factory: pytest.TempPathFactory) -> Editing:
+    return _editing(str(write_model(tmp_path_factory.mktemp("model"), SIZE_64)), Source("grid"))
+
+
+@pytest.fixture(scope="session")
+def address(editing: Editing) -> Iterator[str]:
+    """The server's address."""
+    app = make_app(editing, name="small", segmenter="grid", notice=NOTICE, select_object=same_colour)
+    with served(app) as address:
+        yield address
+
+
+@pytest.fixture
+def stepping(editing: Editing) -> StepByStep:
+    """A decoder that goes on step by step, as the test says."""
+    return StepByStep(editing)
+
+
+@pytest.fixture
+def slow_app(stepping: StepByStep) -> FastAPI:
+    """Its server, which has no SAM either."""
+    stepping.go_on(2)  # to warm up
+    return make_app(stepping, name="slow", segmenter="grid")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["playwright.Browser"]:
+    """Chromium: the system's, or playwright's own."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    options = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += ["--disable-component-update", "--disable-sync"]
+    with playwright.sync_playwright() as started:
+        if found is None and not Path(started.chromium.executable_path).exists():
+            pytest.skip("no chromium: neither on the path, nor by `playwright install chromium`")
+        browser = started.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: "playwright.Browser") -> Iterator["playwright.Page"]:
+    """An empty page."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def editor(page: "playwright.Page", address: str) -> Iterator[Driver]:
+    """The editor's page, opened; in the end, nothing may have gone wrong in it that the test did not ask for."""
+    driver = Driver(page, address)
+    yield driver
+    driver.check()
+
+
+@pytest.fixture
+def opened(editor: Driver) -> Driver:
+    """With a photograph in it: a red square, of elements 18, 19, 26 and 27, on a slope of greys."""
+    editor.upload()
+    return editor
