@@ -105,7 +105,9 @@ def test_before_and_after_by_pointer_and_keyboard(opened):
     assert at == pytest.approx(25, abs=2)
     opened.keys("ArrowRight", "ArrowRight")
     assert int(slider.input_value()) == at + 2
-    before, after = (opened.page.locator(name).evaluate("i => [i.naturalWidth, i.src]") for name in ("#before", "#after"))
+    before, after = (
+        opened.page.locator(name).evaluate("i => [i.naturalWidth, i.src]") for name in ("#before", "#after")
+    )
     assert before[0] == after[0] == 64
     assert "/api/images/" in before[1]
     opened.keys("Escape")
@@ -262,4 +264,3 @@ def test_a_server_that_forgot_the_pictures_gets_them_again(slow, slow_app, stepp
     expect(slow.page.get_by_role("button", name="Undo")).to_be_enabled()
     assert len(slow_app.state.editor.images) == 2
     slow.refused()
-
