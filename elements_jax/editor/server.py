@@ -27,6 +27,7 @@ from fastapi.staticfiles import StaticFiles
 from jaxtyping import Bool, Float, UInt8
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect
 
 import elements_jax
 from elements_jax.editing import Edited, Editing, Photo, apply
@@ -125,14 +126,14 @@ class Editor:
         self.editing.decode(blank, apply(script, canvas, lambda *_: canvas), script)
 
 
-def _editor(request: Request) -> Editor:
+async def _editor(request: Request) -> Editor:
     return request.app.state.editor
 
 
 SharedEditor = Annotated[Editor, Depends(_editor)]
 
 
-def _job(id: str, editor: SharedEditor) -> Job:
+async def _job(id: str, editor: SharedEditor) -> Job:
     try:
         return editor.jobs[id]
     except KeyError:
@@ -185,11 +186,7 @@ async def get_model(editor: SharedEditor) -> wire.Model:
 async def post_image(request: Request, editor: SharedEditor, fit: Fit = "crop") -> wire.Image:
     """Upload a photograph: the bytes of its file. The same photograph has the same id again."""
     async with editor.uploads:
-        try:
-            with fail_after(UPLOAD_SECONDS):
-                encoded = await request.body()
-        except TimeoutError:
-            raise HTTPException(408, f"the file was not received within {UPLOAD_SECONDS} seconds") from None
+        encoded = await _file(request)
         try:
             limit = editor.model.limits.pixels
             upload = await editor.in_thread(open_upload, encoded, fit, editor.editing, limit)
@@ -233,7 +230,7 @@ async def post_objects(request: wire.ObjectPoints, editor: SharedEditor) -> wire
 
 @api.post(
     "/scripts",
-    responses=refuses(403, 413, 422),
+    responses=refuses(403, 408, 413, 422),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -247,15 +244,11 @@ async def post_objects(request: wire.ObjectPoints, editor: SharedEditor) -> wire
 async def post_script(request: Request, editor: SharedEditor) -> wire.Script:
     """Read an edit script: the bytes of a JSON file, or of a result's PNG, which carries its script."""
     async with editor.uploads:
-        script = await editor.in_thread(EditScript.from_file, await request.body())
+        script = await editor.in_thread(EditScript.from_file, await _file(request))
     return wire.Script(script=script)
 
 
-@api.post(
-    "/jobs",
-    status_code=202,
-    responses=refuses(403, 404, 413, 422, 429),
-)
+@api.post("/jobs", status_code=202, responses=refuses(403, 404, 413, 422, 429))
 async def post_job(request: wire.JobRequest, editor: SharedEditor) -> wire.JobState:
     """Queue edits to be decoded: as many variants, with the script's seed and those that follow it."""
     script = request.script
@@ -294,6 +287,17 @@ async def get_result(job: FoundJob, k: int) -> Response:
     if not 0 <= k < len(job.results):
         raise HTTPException(404, f"job {job.id!r} has no result {k} (yet)")
     return Response(job.results[k], media_type="image/png")
+
+
+async def _file(request: Request) -> bytes:
+    """The whole body of a request. Raises HTTPException where it does not come, or breaks off."""
+    try:
+        with fail_after(UPLOAD_SECONDS):
+            return await request.body()
+    except TimeoutError:
+        raise HTTPException(408, f"the file was not received within {UPLOAD_SECONDS} seconds") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the file broke off") from None
 
 
 def _describe(canvas: Canvas) -> wire.Canvas:
@@ -368,7 +372,7 @@ def make_app(
     )
     app.state.editor = editor
     app.include_router(api)
-    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
+    app.mount("/static", StaticFiles(directory=STATIC))
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:

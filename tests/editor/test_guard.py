@@ -144,9 +144,11 @@ def test_a_body_that_does_not_come_ends(editing: Editing, monkeypatch: pytest.Mo
     monkeypatch.setattr(server, "UPLOAD_SECONDS", 0.2)
     with served(make_app(editing, name="small", segmenter="grid")) as address:
         host, port = address.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=20) as connection:
-            connection.sendall(f"POST /api/images HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n".encode())
-            assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        for path in ("images", "scripts"):
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                start = f"POST /api/{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n"
+                connection.sendall(start.encode())
+                assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
