@@ -1,17 +1,23 @@
-"""What a compiled program says of itself in its text: messages between devices, and what its loops move."""
+"""What a compiled program says of itself in its text: messages between devices, and bytes to and from their memory.
+
+The compilers' own "bytes accessed" take a loop for one turn, and count arrays that the TPU's lays in VMEM, on the chip:
+those that have `S(1)` in their layout. Hence the counting here.
+"""
 
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _DTYPE_BITS = {"pred": 8, "bf16": 16}
-_NO_MEMORY = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call"}
+_CALLS = {"call", "call-start"}
+_NO_MEMORY = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"} | _CALLS
 _SLICES = {"slice", "dynamic-slice"}
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([a-z][a-z\-]*)\((.*)$")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_ARRAY = re.compile(r"([a-z]+\d*)\w*\[([\d,]*)\]")
+_ARRAY = re.compile(r"([a-z]+\d*)\w*\[([\d,]*)\](\{[^}]*S\([1-9])?")
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,10 @@ class _Instruction:
     name: str
     kind: str
     arrays: list[float]  # bytes of each array of its result
+    stored: float  # bytes of those that lie in the memory beside the chip
     rest: str  # operands and attributes
 
-    @property
+    @cached_property
     def operands(self) -> list[str]:
         return re.findall(r"%([\w.\-]+)", self.rest.split("), ")[0])
 
@@ -55,7 +62,9 @@ class Program:
                     self._entry = start[2]
             elif found := _INSTRUCTION.match(line):
                 name, result, kind, rest = found.groups()
-                current.append(_Instruction(name, kind, [_bytes(*array) for array in _ARRAY.findall(result)], rest))
+                arrays = [(_bytes(dtype, shape), on_chip) for dtype, shape, on_chip in _ARRAY.findall(result)]
+                stored = sum(size for size, on_chip in arrays if not on_chip)
+                current.append(_Instruction(name, kind, [size for size, _ in arrays], stored, rest))
 
     def messages(self) -> dict[str, Messages]:
         """Messages by kind, those in loops as often as they are sent."""
@@ -68,50 +77,61 @@ class Program:
         return found
 
     def traffic(self) -> float:
-        """Bytes between chip and memory: operands and results of all that is executed, with all turns of loops."""
-        return sum(times * moved for times, moved in self._traffic())
+        """Bytes between chip and memory: operands and results of all that is executed, as often as it is.
 
-    def repeated_traffic(self) -> float:
-        """Of them those after a loop's first turn: the compilers' own counts take every loop for one turn."""
-        return sum((times - 1) * moved for times, moved in self._traffic())
+        What stays on the chip is not counted, be it within a fusion or in VMEM; a copy into VMEM or out of it is, once.
+        """
+        return sum(
+            times * self._moved(instruction, stored)
+            for times, stored, instruction in self._executed()
+            if instruction.kind not in _NO_MEMORY and not instruction.kind.endswith("-done")
+        )
 
-    def _traffic(self) -> Iterator[tuple[int, float]]:
-        for times, sizes, instruction in self._executed():
-            if instruction.kind not in _NO_MEMORY:
-                yield times, self._moved(instruction, sizes)
-
-    def _moved(self, instruction: _Instruction, sizes: dict[str, float]) -> float:
-        """Operands and results, but of what is sliced or updated in place the part alone."""
-        if instruction.kind in _SLICES:
-            return 2 * instruction.size
-        read = [sizes.get(operand, 0.0) for operand in instruction.operands]
-        if instruction.kind != "fusion":
-            return sum(read) + instruction.size
-        inside = self._computations[instruction.called("calls")]
-        wrote = instruction.size
-        by_name = {one.name: one for one in inside}
-        for parameter in (one for one in inside if one.kind == "parameter"):
-            users = [one for one in inside if parameter.name in one.operands]
-            kinds = {user.kind for user in users if user.operands[0] == parameter.name}
-            number = int(parameter.rest.split(")")[0])
-            if kinds and kinds <= _SLICES:
-                read[number] = sum(user.size for user in users)
-            elif kinds == {"dynamic-update-slice"}:
-                read[number] = 0.0
-                wrote += sum(by_name[user.operands[1]].size - user.size for user in users)
+    def _moved(self, instruction: _Instruction, stored: dict[str, float]) -> float:
+        """Operands and results in memory, but of what is sliced or updated in place the part alone."""
+        kind = instruction.kind.removesuffix("-start")
+        read = [stored.get(operand, 0.0) for operand in instruction.operands]
+        wrote = instruction.stored
+        if kind != instruction.kind and kind != "all-reduce":
+            wrote -= sum(read)  # the result of what is started names the operands too
+        if kind == "custom-call" and "__cu" in instruction.rest:
+            wrote -= instruction.arrays[-1]  # room that cuBLAS or cuDNN may use
+        if kind in _SLICES and read[0]:
+            read = [instruction.arrays[kind != instruction.kind]]
+        elif kind == "fusion":
+            inside = self._computations[instruction.called("calls")]
+            read = [size and self._read(inside, number) for number, size in enumerate(read)]
+            if wrote:
+                by_name = {one.name: one for one in inside}
+                updates = [one for one in inside if one.kind == "dynamic-update-slice"]
+                wrote -= sum(update.size - by_name[update.operands[1]].size for update in updates)
         return sum(read) + wrote
 
+    def _read(self, inside: list[_Instruction], number: int) -> float:
+        """Bytes of a fusion's parameter that it reads: of one that is only sliced, the slices."""
+        parameter = next(one for one in inside if one.kind == "parameter" and one.rest.startswith(f"{number})"))
+        read = 0.0
+        for user in inside:
+            for place, operand in enumerate(user.operands):
+                if operand != parameter.name or (user.kind == "dynamic-update-slice" and place == 0):
+                    continue
+                if user.kind == "fusion":
+                    read += self._read(self._computations[user.called("calls")], place)
+                else:
+                    read += user.size if user.kind in _SLICES else parameter.size
+        return min(read, parameter.size)
+
     def _executed(self) -> Iterator[tuple[int, dict[str, float], _Instruction]]:
-        """(how often, bytes of the results beside it by name, instruction) of all but the insides of fusions."""
+        """(how often, bytes in memory of the results beside it, instruction) of all but the insides of fusions."""
         waiting = [(1, self._entry)]
         while waiting:
             times, name = waiting.pop()
-            sizes = {instruction.name: instruction.size for instruction in self._computations[name]}
+            stored = {instruction.name: instruction.stored for instruction in self._computations[name]}
             for instruction in self._computations[name]:
-                yield times, sizes, instruction
+                yield times, stored, instruction
                 if instruction.kind == "while":
                     waiting.append((times * self._turns(instruction.called("condition")), instruction.called("body")))
-                elif instruction.kind == "call":
+                elif instruction.kind in _CALLS:
                     waiting.append((times, instruction.called("to_apply")))
 
     def _turns(self, condition: str) -> int:
@@ -124,7 +144,7 @@ class Program:
 
 def _sent(kind: str, instruction: _Instruction) -> float:
     arrays = [size for size in instruction.arrays if size > 4]
-    if instruction.kind.endswith("-start") and kind in ("all-gather", "collective-permute"):
+    if instruction.kind.endswith("-start") and kind != "all-reduce":
         arrays = arrays[len(arrays) // 2 :]  # the first half are its operands
     groups = re.search(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\])", instruction.rest)
     devices = 2 if groups is None else len(groups[1].split(",")) if groups[1] else int(groups[2])

@@ -16,8 +16,11 @@ import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax.stages import Compiled
+from jaxtyping import Array, Key
 
 from elements_jax import sharding
 from elements_jax.records import find_shards
@@ -30,7 +33,7 @@ from train.flops import training_cost
 from train.metrics import Log
 from train.pictures import grid
 from train.preemption import Preemption
-from train.stage import Batch, Stage, example_keys
+from train.stage import Batch, Stage, Tree, example_keys
 from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import jit_evaluation, jit_step
 
@@ -57,9 +60,6 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
         return {name: jax.make_array_from_process_local_data(batch_sharding, array) for name, array in batch.items()}
 
     step, evaluate = jit_step(stage, optimizer, train, mesh), jit_evaluation(stage, train, mesh)
-
-    def loss(params, frozen, batch, keys):
-        return stage.loss(params, frozen, pair(batch), keys)[0]
 
     def batches(split: str, shuffle: bool, start: int = 0):
         return dataset(
@@ -105,11 +105,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
             Log(run, first, train) as log,
             Preemption() as preempted,
         ):
-            began = time.monotonic()
-            compiled = step.lower(state, frozen, held_out, step_key).compile()
-            seconds = time.monotonic() - began
-            cost = training_cost(loss, shapes["params"], frozen, held_out, held_out_keys)
-            log.compiled(shapes["params"], float(cost.flops), compiled, seconds)
+            compiled = _compiled(stage, step, log, state, frozen, held_out, step_key)
             batch = put(next(iterator))
             for now in range(first + 1, train.steps + 1):
                 log.profile(now)
@@ -138,3 +134,19 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
                 if ends:
                     break
     return state
+
+
+def _compiled(
+    stage: Stage, step: Any, log: Log, state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]
+) -> Compiled:
+    """`step` compiled for these arguments; the log is told what it is."""
+    began = time.monotonic()
+    compiled = step.lower(state, frozen, batch, key).compile()
+    seconds = time.monotonic() - began
+
+    def loss(params, frozen, batch, key):
+        return stage.loss(params, frozen, pair(batch), example_keys(key, 0, batch["index"]))[0]
+
+    flops = training_cost(loss, state["params"], frozen, batch, key).flops
+    log.compiled(state["params"], float(flops), compiled, seconds)
+    return compiled

@@ -1,8 +1,8 @@
 """What is refused before a request is taken in: other hosts' pages and names, and bodies that are too large.
 
-It also tells browsers what the page may load. The server listens on this machine alone, but any page that its user visits can send requests there: under the server's
-own address (refused by `Origin`), or under a name that the page's owner lets point here (DNS rebinding, refused by
-`Host`).
+It also tells browsers what the page may load. The server listens on this machine alone, but any page that its user
+visits can send requests there: under the server's own address (refused by `Origin`), or under a name that the page's
+owner lets point here (DNS rebinding, refused by `Host`).
 """
 
 import re

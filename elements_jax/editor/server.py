@@ -36,7 +36,7 @@ from elements_jax.editor.images import Images, TooManyPixels, Upload, open_uploa
 from elements_jax.editor.jobs import Full, Job, Jobs
 from elements_jax.edits import Canvas, covered_by
 from elements_jax.samplers import SAMPLERS
-from elements_jax.script import Compose, Delete, EditError, EditScript, Fit, Move, explain
+from elements_jax.script import Compose, Continue, Delete, EditError, EditScript, Fit, Move, explain
 
 STATIC = Path(__file__).with_name("static")
 THREADS = 2
@@ -121,7 +121,7 @@ class Editor:
         side, cells = config.image_size, np.arange(config.image_size) * config.grid // config.image_size
         blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))
         canvas = self.editing.canvas(blank)
-        script = EditScript((Delete((0, 1)), Move((2,), (0.0, 0.0)), Compose("", (2,), (0.0, 0.0))))
+        script = EditScript((Move((0,), (0.0, 0.0)), Delete((1,)), Compose("", (0,)), Continue("")))
         self.editing.decode(blank, apply(script, canvas, lambda *_: canvas), script)
 
 
@@ -148,9 +148,13 @@ async def _heard(job: FoundJob, editor: SharedEditor) -> AsyncIterator[Job]:
         yield job
 
 
-def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors of an endpoint, as its OpenAPI declares them."""
-    errors = {status: {"model": wire.Error, "description": ERRORS[status]} for status in (400, *statuses)}
+def refuses(*statuses: int, events: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The errors of an endpoint, as its OpenAPI declares them; of one of events FastAPI would declare them as such."""
+    reference = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    body = {"content": reference} if events else {"model": wire.Error}
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"description": ERRORS[status], **body} for status in (400, *statuses)
+    }
     if 429 in errors:
         seconds = {"description": "Seconds to wait.", "schema": {"type": "integer"}, "required": True}
         errors[429]["headers"] = {"Retry-After": seconds}
@@ -270,7 +274,7 @@ async def get_job(job: FoundJob, editor: SharedEditor) -> wire.JobState:
     return editor.jobs.state(job)
 
 
-@api.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refuses(404, 422))
+@api.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refuses(404, 422, events=True))
 async def get_events(job: Annotated[Job, Depends(_heard)], editor: SharedEditor) -> AsyncIterator[wire.JobState]:
     """A job now and at each change, until it ends. It is cancelled when the last who listens here leaves."""
     async for state in editor.jobs.states(job):

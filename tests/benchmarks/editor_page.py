@@ -2,7 +2,8 @@
 
 python -m tests.benchmarks.editor_page
 
-In Chromium without a screen, on models of random weights: 64 elements at 64 px and 256 at 512 px, divided by SLIC. Medians.
+In Chromium without a screen, on models of random weights: 64 elements at 64 px and 256 at 512 px, divided by SLIC;
+medians.
 A frame is what the page itself computes for one: its handlers of the pointer, and its drawing.
 """
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from elements_jax.editing import Editing
+from elements_jax.editor import server
 from elements_jax.editor.images import Images
 from elements_jax.editor.server import make_app
 from tests.editor.conftest import LOCAL, SMALL_LIMITS, encode, noise, script, served, upload
@@ -137,6 +138,15 @@ def test_a_body_without_end_is_not_read_to_its_end(editing: Editing) -> None:
                     sent += 10_000
             assert connection.recv(100).startswith(b"HTTP/1.1 413")
             assert sent < 50_000_000
+
+
+def test_a_body_that_does_not_come_ends(editing: Editing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "UPLOAD_SECONDS", 0.2)
+    with served(make_app(editing, name="small", segmenter="grid")) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(f"POST /api/images HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
 DEEP = b"[" * 100_000 + b"]" * 100_000

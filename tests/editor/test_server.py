@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
@@ -151,6 +152,13 @@ def test_events_tell_each_step_until_the_end(client: TestClient) -> None:
     assert client.get(f"/api/jobs/{id}/events").text.count("data: ") == 1  # of one that has ended: its end
 
 
+def test_the_page_is_served(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    for path in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
+        assert client.get(path).status_code == 200, path
+
+
 def test_the_api_page_has_every_operation_and_loads_nothing(client: TestClient) -> None:
     openapi = client.get("/openapi.json").json()
     page = client.get("/docs")
@@ -168,7 +176,7 @@ def test_every_operation_declares_its_errors(client: TestClient) -> None:
         for method, operation in operations.items():
             for status, response in operation["responses"].items():
                 if status >= "400":
-                    (content,) = response["content"].values()
-                    assert content["schema"] == {"$ref": "#/components/schemas/Error"}
+                    error = {"$ref": "#/components/schemas/Error"}
+                    assert response["content"] == {"application/json": {"schema": error}}
             assert ("403" in operation["responses"]) == (method not in ("get", "head"))
     assert "HTTPValidationError" not in openapi["components"]["schemas"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from elements_jax.config import ModelConfig
 from elements_jax.model_folder import save_network, write_config
 from elements_jax.networks import Networks
 from elements_jax.pipeline import ElementsPipeline
@@ -12,16 +13,19 @@ from tests.train.conftest import SMALL
 from train.text import write_tokenizer
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_random_model(folder: Path, config: ModelConfig) -> Path:
     """A model folder with random parameters."""
-    folder = tmp_path_factory.mktemp("model")
-    write_config(folder, SMALL)
-    networks = Networks(SMALL)
+    write_config(folder, config)
+    networks = Networks(config)
     for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
         save_network(folder, name, getattr(networks, name).init(jax.random.key(i)))
-    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], SMALL.text)
+    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], config.text)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_model(tmp_path_factory.mktemp("model"), SMALL)
 
 
 @pytest.fixture(scope="session")

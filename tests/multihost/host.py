@@ -4,6 +4,7 @@ What it takes from its environment besides what the command does:
 
     SIGNAL   "number host step": the signal that this host sends itself at this step; SIGUSR1 is an error
     STATE    file that receives the state at the end, pickled
+    STAGE    "real" for the autoencoder itself, of a few thousand parameters
 """
 
 import os
@@ -21,7 +22,9 @@ from tests.multihost.regression import TRAIN, Regression
 from tests.train.conftest import SMALL
 from train import autoencoder, cli, hosts, loop, metrics
 
-autoencoder.AutoencoderStage, tiny.MODEL, tiny.AUTOENCODER = Regression, SMALL, TRAIN
+if os.environ.get("STAGE") != "real":
+    autoencoder.AutoencoderStage = Regression
+tiny.MODEL, tiny.AUTOENCODER = SMALL, TRAIN
 sharding.SMALL = 64  # so that there is something to split
 fit, took_in = loop.fit, metrics.Log.step
 

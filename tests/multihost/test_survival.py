@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from elements_jax.model_folder import load_present
+from elements_jax.networks import Networks
 from elements_jax.records import scan_tfrecord
 from tests.multihost.processes import ended, start
 from tests.multihost.regression import TRAIN
-from tests.train.conftest import write_records
+from tests.train.conftest import SMALL, write_records
 
 TOLD_TO_END = 128 + signal.SIGTERM  # the exit code
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -39,12 +42,12 @@ def by_hand(port: int, host: int) -> dict[str, object]:
     return {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": 2, "JAX_PROCESS_ID": host}
 
 
-def on_two_hosts(data, model, mesh, told=by_hand, **environment) -> list[tuple[int, str, str]]:
+def on_two_hosts(data, model, mesh, told=by_hand, steps=TRAIN.steps, **environment) -> list[tuple[int, str, str]]:
     """A run of two hosts with four devices each: (exit code, what it printed, errors) of both."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    settings = on_mesh(*mesh)
+    settings = [*on_mesh(*mesh), "--train.steps", steps]
     hosts = [train(data, model, *settings, devices=4, **told(port, host), **environment) for host in range(2)]
     return [ended(host) for host in hosts]
 
@@ -146,6 +149,30 @@ def test_a_run_goes_on_on_other_hosts_and_meshes(data, undisturbed, tmp_path):
     assert losses.keys() == others.keys() == set(range(1, TRAIN.steps + 1))
     np.testing.assert_allclose(list(losses.values()), list(others.values()), **TOLERANCE)
     assert_exported(tmp_path, state)
+
+
+def test_a_stage_trained_on_two_hosts_goes_on_on_one(data, tmp_path):
+    """The autoencoder: first on 2 x 4 devices of two hosts, then on 1 x 8 of one, against one device from the start."""
+    alone, moved, steps = tmp_path / "alone", tmp_path / "moved", "--train.steps"
+    undisturbed = train(data, alone, steps, 4, STAGE="real", STATE=alone / "state")
+    for code, _, errors in on_two_hosts(data, moved, (2, 4), steps=2, STAGE="real"):
+        assert code == 0, errors
+    assert committed(moved) == [2]
+    resumed = train(data, moved, *on_mesh(1, 8), steps, 4, devices=8, STAGE="real", STATE=moved / "state")
+    for process in (undisturbed, resumed):
+        code, printed, errors = ended(process)
+        assert code == 0, errors
+    assert "step 3/4" in printed
+    assert "step 2/4" not in printed
+    state, expected = (pickle.loads((folder / "state").read_bytes()) for folder in (moved, alone))
+    losses, others = reported_losses(moved), reported_losses(alone)
+    assert losses.keys() == others.keys() == {1, 2, 3, 4}
+    np.testing.assert_allclose(list(losses.values()), list(others.values()), **TOLERANCE)
+    # AdamW takes a step of about the learning rate, 0.01, even where the gradient is hardly more than its rounding.
+    close = partial(np.testing.assert_allclose, rtol=0, atol=1e-3)
+    jax.tree.map(close, state["params"], expected["params"])
+    parameters = load_present(moved, Networks(SMALL), "encoder", "decoder")
+    jax.tree.map(np.testing.assert_array_equal, parameters, state["ema"])
 
 
 def test_an_error_on_one_host_ends_the_run(data, tmp_path):

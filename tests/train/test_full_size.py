@@ -9,29 +9,18 @@ import numpy as np
 import pytest
 
 from configs import sd15
-from elements_jax.networks import Networks
 from elements_jax.sharding import make_mesh
-from train.diffusion import DiffusionStage
+from train.compile import StageOfShapes
 from train.state import init_state, make_optimizer
 from train.step import jit_step
 
 TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=1, random_partition=False, warmup=1, remat="blocks")
 
 
-class StageFromNothing(DiffusionStage):
-    """Stage 2 whose frozen networks are random, instead of a model folder's."""
-
-    def __init__(self):
-        self.model, self.train, self.networks = sd15.MODEL, TRAIN, Networks(sd15.MODEL)
-        names = ("vae", "encoder", "text_encoder")
-        self.frozen = {name: getattr(self.networks, name).init(jax.random.key(1)) for name in names}
-        self.tokenize = None
-        self.empty_prompt = np.full(sd15.MODEL.text.max_length, 49407, np.int32)
-
-
 @pytest.mark.slow
 def test_sd15_trains_for_a_few_steps():
-    stage, optimizer = StageFromNothing(), make_optimizer(TRAIN)
+    stage, optimizer = StageOfShapes(sd15.MODEL, TRAIN), make_optimizer(TRAIN)
+    frozen = {name: getattr(stage.networks, name).init(jax.random.key(1)) for name in stage.frozen}
     state = jax.jit(lambda key: init_state(stage, optimizer, key, {}))(jax.random.key(0))
     name = "mid_block.attentions.0.block.element_attention.to_k.kernel"
     before = np.asarray(state["params"][name])
@@ -49,7 +38,7 @@ def test_sd15_trains_for_a_few_steps():
     step = jit_step(stage, optimizer, TRAIN, make_mesh(-1, 1))
     losses = []
     for _ in range(3):
-        state, metrics = step(state, stage.frozen, jax.tree.map(jnp.asarray, batch), jax.random.key(2))
+        state, metrics = step(state, frozen, jax.tree.map(jnp.asarray, batch), jax.random.key(2))
         losses.append(float(metrics["loss"]))
     print("losses", losses, "peak GB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
     assert np.isfinite(losses).all()

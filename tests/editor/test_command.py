@@ -1,0 +1,101 @@
+"""`elements editor`: what it needs, where it listens, how it ends; and that `elements edit` gives the same bytes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+
+from elements_jax import cli
+from elements_jax.cli import Edit, Source, main
+from tests.editor.conftest import encode, noise, script, upload, wait_until
+
+FEATURES = {
+    "moved": ([{"edit": "move", "elements": [1], "by": [0.25, 0.125]}], {"prompt": "a red square", "seed": 3}),
+    "composed": (
+        [
+            {"edit": "delete", "elements": [0, 3]},
+            {"edit": "compose", "image": "other.png", "elements": [1], "scale": [0.5, 0.75]},
+            {"edit": "continue", "image": "round.png"},
+        ],
+        {"preserve": True, "sampling": {"sampler": "dpm", "steps": 3}, "negative_prompt": "blue"},
+    ),
+    "padded": ([{"edit": "resize", "elements": [0], "scale": 0.5}], {"fit": "pad", "sampling": {"eta": 0.5}}),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_page_and_command_give_the_same_bytes(
+    client: TestClient, model_folder: Path, tmp_path: Path, name: str
+) -> None:
+    edits, fields = FEATURES[name]
+    pictures = {"photo.png": noise(20, 30), "other.png": noise(16, 16, seed=1), "round.png": noise(16, 16, seed=2)}
+    for file, image in pictures.items():
+        (tmp_path / file).write_bytes(encode(image))
+    ids = {file: upload(client, image, fields.get("fit", "crop")) for file, image in pictures.items()}
+    (tmp_path / "script.json").write_text(json.dumps(script(*edits, **fields)))
+    out = tmp_path / "out.png"
+    Edit(tmp_path / "photo.png", tmp_path / "script.json", str(model_folder), out, source=Source("grid")).run()
+
+    body = {"image": ids.pop("photo.png"), "images": ids, "script": script(*edits, **fields)}
+    id = client.post("/api/jobs", json=body).json()["id"]
+    wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] == "done")
+    assert client.get(f"/api/jobs/{id}/0.png").content == out.read_bytes()
+
+
+def test_without_a_model_it_says_where_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "TINY", tmp_path / "none")
+    assert main(["editor", "--no-open"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "make demo" in error
+    assert "--model" in error
+
+
+def test_sam_needs_a_checkpoint_at_once(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["editor", "--no-open", "--model", str(model_folder), "--segmenter", "sam"]) == 1
+    assert "--segmenter sam needs --checkpoint" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_an_error(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["editor", "--no-open", "--model", str(model_folder), "--port", str(port)]) == 1
+    assert "in use" in capsys.readouterr().err
+
+
+def test_it_runs_without_pytorch_on_this_machine_alone_and_ends_at_once(model_folder: Path, tmp_path: Path) -> None:
+    """Interrupted while it compiles."""
+    (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')")
+    command = [sys.executable, "-m", "elements_jax.cli", "editor", "--no-open", "--port", "0", "--model", model_folder]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        notice, line = process.stdout.readline(), process.stdout.readline()
+        address = re.fullmatch(r"The editor is at (http://localhost:(\d+))\n", line)
+        assert address is not None, line
+        model = httpx2.get(f"{address[1]}/api/model", timeout=30).json()
+        assert (model["segmenter"], model["notice"]) == ("slic", notice.strip())
+        assert "--checkpoint" in notice
+        assert httpx2.post(f"{address[1]}/api/images", content=encode(noise(20, 20)), timeout=60).status_code == 201
+        with pytest.raises(ConnectionRefusedError):  # which one that listens everywhere would take
+            socket.create_connection(("127.0.0.2", int(address[2])))
+        interrupted = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0
+        assert time.monotonic() - interrupted < 2
+
+
+def test_the_editor_knows_nothing_of_partitioning_and_training() -> None:
+    for path in (Path(cli.__file__).parent / "editor").glob("*.py"):
+        assert not re.search(r"^\s*(?:from|import) (?:partition|train|torch)\b", path.read_text(), re.MULTILINE), path

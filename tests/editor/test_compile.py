@@ -1,0 +1,66 @@
+"""After the warm-up nothing is compiled that needs the model's own settings alone; and nothing ever twice."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from jax import monitoring
+
+from elements_jax.editing import Editing
+from elements_jax.editor.server import make_app
+from tests.editor.conftest import LOCAL, noise, script, upload, wait_until
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[float]]:
+    """Seconds of every compilation from here on."""
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        if event == COMPILED:
+            seconds.append(duration)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    yield seconds
+    monitoring.unregister_event_duration_listener(listen)
+
+
+def run(client: TestClient, edits: list[dict], **fields: object) -> None:
+    """A canvas and a job."""
+    images = {"other.png": upload(client, noise(20, 20, seed=9))}
+    body = {"image": upload(client, noise(16, 24)), "images": images, "script": script(*edits, **fields)}
+    response = client.post("/api/canvas", json=body)
+    assert response.status_code == 200, response.text
+    id = client.post("/api/jobs", json=body).json()["id"]
+    wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] == "done")
+
+
+EDITS = [
+    [{"edit": "move", "elements": [0], "by": [0.25, 0.1]}],
+    [{"edit": "move", "elements": [0, 1, 2], "by": [-0.25, 0.0]}, {"edit": "resize", "elements": [3], "scale": 0.5}],
+    [{"edit": "resize", "elements": [2], "scale": [0.5, 0.7], "anchor": [0.1, 0.9]}],
+    [{"edit": "delete", "elements": [1, 3]}, {"edit": "duplicate", "elements": [0], "by": [0.5, 0]}],
+    [{"edit": "delete", "elements": [0]}, {"edit": "compose", "image": "other.png", "elements": [0], "scale": 0.5}],
+    [{"edit": "delete", "elements": [0]}, {"edit": "continue", "image": "other.png"}],
+]
+
+
+def test_nothing_is_compiled_after_the_warm_up(editing: Editing, compilations: list[float]) -> None:
+    with TestClient(make_app(editing, name="small", segmenter="grid"), base_url=LOCAL) as client:
+        run(client, [])  # waits for the warm-up, which is at its first
+        compilations.clear()
+        for seed, edits in enumerate(EDITS):
+            run(client, edits, prompt="a red square", negative_prompt="blue", seed=seed)
+            assert compilations == []
+
+
+def test_a_second_run_of_other_settings_compiles_nothing(client: TestClient, compilations: list[float]) -> None:
+    for fields in ({"preserve": True}, {"sampling": {"sampler": "dpm", "steps": 4, "element_guidance": 2.0}}):
+        run(client, EDITS[0], **fields)
+        assert compilations
+        compilations.clear()
+        for seed, edits in enumerate(EDITS):
+            run(client, edits, seed=seed, **fields)
+        assert compilations == []

@@ -1,0 +1,80 @@
+"""Requests of all kinds, made from the server's own OpenAPI: each is answered as is declared there, in time."""
+
+import contextlib
+
+import httpx2
+import jsonschema
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.schemas import APIOperation
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    status_code_conformance,
+)
+
+from elements_jax.editing import Editing
+from elements_jax.editor.server import make_app
+from tests.editor.conftest import SMALL_LIMITS, script, served, upload
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+]
+SECONDS = 20
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the server's thread does, meanwhile
+def test_every_request_is_answered_as_declared(editing: Editing, mode: GenerationMode) -> None:
+    """Requests that fit the schema, and such that do not; of ids as they come, and of what is there."""
+
+    def select(image: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+        return image[..., 0] > 100
+
+    app = make_app(editing, name="small", segmenter="grid", select_object=select, limits=SMALL_LIMITS)
+    with served(app) as address, httpx2.Client(base_url=address) as client:
+        image = upload(client)
+        job = client.post("/api/jobs", json={"image": image, "script": script()}).json()["id"]
+        real = {"images": image, "jobs": job}
+        schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+        operations = [result.ok() for result in schema.get_all_operations()]
+        assert len(operations) == 11
+        for operation in operations:
+            _request_all_kinds(operation, mode, real)
+        assert client.get("/api/model").status_code == 200
+
+
+def _request_all_kinds(operation: APIOperation, mode: GenerationMode, real: dict[str, str]) -> None:
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    def request(case: Case) -> None:
+        _check(case)
+        if "{id}" in case.path:
+            case.path_parameters["id"] = real[case.path.split("/")[2]]
+        elif isinstance(case.body, dict):
+            case.body["image"] = real["images"]
+        else:
+            return
+        _check(case)
+
+    # Without a parameter or a body there are no wrong requests.
+    with contextlib.suppress(Unsatisfiable) if mode is GenerationMode.NEGATIVE else contextlib.nullcontext():
+        request()
+
+
+def _check(case: Case) -> None:
+    response = case.call(timeout=SECONDS)
+    case.validate_response(response, checks=CHECKS)
+    declared = case.operation.definition.raw["responses"][str(response.status_code)]
+    if schema := declared.get("content", {}).get("application/json", {}).get("schema"):
+        # Schemathesis takes lists of fixed length for an older draft's.
+        whole = case.operation.schema.raw_schema
+        jsonschema.Draft202012Validator(schema | {"components": whole["components"]}).validate(response.json())
