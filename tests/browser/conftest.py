@@ -22,6 +22,7 @@ from tests.train.conftest import SMALL
 from train.text import write_tokenizer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser's tests need playwright")
+playwright.expect.set_options(timeout=15_000)
 jax = pytest.importorskip("jax")
 
 NOTICE = "Random weights: this model paints noise."
@@ -84,16 +85,21 @@ def slow_app(stepping: StepByStep) -> FastAPI:
     return make_app(stepping, name="slow", segmenter="grid")
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator["playwright.Browser"]:
-    """Chromium: the system's, or playwright's own."""
+def launch(started: "playwright.Playwright") -> "playwright.Browser":
+    """Chromium: the system's, or playwright's own. Raises playwright's Error where there is none."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     options = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     options += ["--disable-component-update", "--disable-sync"]
+    return started.chromium.launch(executable_path=found, args=options)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["playwright.Browser"]:
     with playwright.sync_playwright() as started:
-        if found is None and not Path(started.chromium.executable_path).exists():
-            pytest.skip("no chromium: neither on the path, nor by `playwright install chromium`")
-        browser = started.chromium.launch(executable_path=found, args=options)
+        try:
+            browser = launch(started)
+        except playwright.Error as error:
+            pytest.skip(f"no chromium, neither on the path nor by `playwright install chromium`: {error}")
         yield browser
         browser.close()
 

@@ -53,7 +53,7 @@ class Driver:
             self._answers.append(response)
 
     def _keep_problem(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type == "error":
             self.problems.append(message.text)
 
     def check(self) -> None:
@@ -78,7 +78,7 @@ class Driver:
     @property
     def edits(self) -> list[dict[str, Any]]:
         """Those of the last request for a canvas."""
-        return self.sent("/api/canvas")[-1]["script"]["edits"]
+        return self.sent("/api/canvas")[-1]["script"].get("edits", [])
 
     @property
     def canvas(self) -> dict[str, Any]:
@@ -95,6 +95,12 @@ class Driver:
         """Its label map."""
         labels = np.frombuffer(base64.b64decode(self.canvas["label_map"]), "<u2")
         return labels.reshape(self.canvas["size"], -1)
+
+    @property
+    def answered_picture(self) -> UInt8[np.ndarray, "S S 3"]:
+        """Its preview."""
+        encoded = base64.b64decode(self.canvas["preview"].partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(encoded)))
 
     # What is seen
 
@@ -143,7 +149,7 @@ class Driver:
         self.page.get_by_label("Photograph", exact=True).set_input_files(
             file_of(photograph() if image is None else image, **options)
         )
-        expect(self.status).to_contain_text("elements.")
+        expect(self.status).to_contain_text("elements.", timeout=60_000)  # the first time compiles
 
     def second(self, image: UInt8[np.ndarray, "H W 3"], name: str = "bird.png") -> None:
         self.page.locator("#second-file").set_input_files(file_of(image, name))
@@ -161,17 +167,17 @@ class Driver:
         if keys:
             self.page.keyboard.up(keys)
 
-    def press(self, *at: float, stage: Any = None) -> None:
-        self.page.mouse.move(*self.place(at, stage))
+    def press(self, *at: float, stage: Any = None, size: int = 64) -> None:
+        self.page.mouse.move(*self.place(at, stage, size))
         self.page.mouse.down()
 
-    def drag(self, *path: tuple[float, float], keys: str = "", stage: Any = None) -> None:
+    def drag(self, *path: tuple[float, float], keys: str = "", stage: Any = None, size: int = 64) -> None:
         """Press at the first place, and let go at the last."""
         if keys:
             self.page.keyboard.down(keys)
-        self.press(*path[0], stage=stage)
+        self.press(*path[0], stage=stage, size=size)
         for at in path[1:]:
-            self.page.mouse.move(*self.place(at, stage), steps=4)
+            self.page.mouse.move(*self.place(at, stage, size), steps=4)
         self.page.mouse.up()
         if keys:
             self.page.keyboard.up(keys)

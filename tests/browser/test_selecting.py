@@ -16,7 +16,7 @@ def test_upload_shows_the_photograph_and_says_what_was_done(editor):
     wide = np.concatenate([photograph()] * 2, axis=1)
     editor.upload(wide)
     assert "cropped to its central square, 50% of it" in editor.page.locator("#said").inner_text()
-    assert [r.url for r in editor.requests if "/api/images" in r.url][0].endswith("?fit=crop")
+    assert next(r.url for r in editor.requests if "/api/images" in r.url).endswith("?fit=crop")
     assert "Picture of 64 elements, none selected" in editor.stage.get_attribute("aria-label")
     assert (editor.picture()[..., 3] == 255).all()
     assert editor.stage.bounding_box()["width"] % 64 == 0, "pixels are enlarged by a whole number"
@@ -98,6 +98,7 @@ def test_a_lasso_selects_what_it_surrounds(opened):
     opened.keys("l")
     opened.drag((15, 15), (33, 15), (33, 33), (24, 20), (15, 33))
     assert opened.selected() == {18, 19}, "of the others too much lies outside"
+    opened.keys("Escape")
     opened.drag((15.5, 15.5), (32.5, 15.5), (32.5, 32.5), (15.5, 32.5))
     assert opened.selected() == SQUARE
 
@@ -138,7 +139,8 @@ def test_one_screen_holds_everything(opened: Driver, width, height):
     opened.click(20, 20)
     overflowing = opened.page.evaluate(
         """() => [...document.querySelectorAll("header, main, aside, footer, .bar, #settings")]
-            .filter((e) => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1).map((e) => e.id || e.tagName)"""
+            .filter((e) => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
+            .map((e) => e.id || e.tagName)"""
     )
     assert overflowing == []
     assert opened.page.evaluate("document.documentElement.scrollHeight") <= height

@@ -130,9 +130,11 @@ export class Session extends EventTarget {
 
   async undo() {
     if (!this.canUndo) return;
-    const undone = this.edits.at(-1);
+    const undone = this.edits;
     await this.#go(this.#steps, this.#at - 1);
-    if (undone?.elements && undone.edit !== "compose") this.select(undone.elements);
+    const { edit, elements } = undone.at(-1) ?? {};
+    const gone = undone.length > this.edits.length; // else it was changed, not appended
+    if (gone && elements && edit !== "compose") this.select(elements);
   }
 
   async redo() {
