@@ -110,6 +110,31 @@ def test_before_and_after_by_pointer_and_keyboard(opened):
     expect(opened.stage).to_be_visible()
 
 
+def test_keys_leave_the_canvas_alone_while_a_result_is_shown(opened):
+    opened.click(20, 20)
+    run(opened)
+    opened.keys("Delete", "ArrowRight", "Control+d")
+    opened.page.wait_for_timeout(500)
+    opened.keys("Escape")
+    assert opened.edits == []
+    assert opened.selected() == {18}
+
+
+def test_a_photograph_with_edits_is_replaced_only_when_asked(opened):
+    opened.click(20, 20)
+    opened.keys("Delete")
+    opened.settled()
+    asked = []
+    opened.page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    opened.page.locator("#photo-file").set_input_files(file_of(photograph(colour=(40, 60, 230))))
+    opened.until(lambda: asked)
+    expect(opened.page.get_by_role("button", name="Undo")).to_be_enabled()
+    opened.page.once("dialog", lambda dialog: dialog.accept())
+    opened.upload(photograph(colour=(40, 60, 230)))
+    expect(opened.page.get_by_role("button", name="Undo")).to_be_disabled()
+    opened.shows(np.s_[16:32, 16:32], (40, 60, 230))
+
+
 def test_a_padded_result_lies_where_the_photograph_does(editor):
     editor.page.get_by_label("Pictures that are not square").select_option("pad")
     editor.upload(np.concatenate([photograph()] * 2, axis=1))

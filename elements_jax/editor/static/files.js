@@ -1,11 +1,12 @@
 // Files come in by button, drop and paste, and go out by download.
 
+const holds = (/** @type {DragEvent} */ event) => event.dataTransfer.types.includes("Files");
+
 /**
  * @param {HTMLElement} place where files may be dropped
  * @param {(file: File) => void} take
  */
 export function acceptDrops(place, take) {
-  const holds = (/** @type {DragEvent} */ event) => event.dataTransfer.types.includes("Files");
   place.addEventListener("dragover", (event) => {
     if (!holds(event)) return;
     event.preventDefault();
@@ -18,6 +19,13 @@ export function acceptDrops(place, take) {
     event.preventDefault();
     take(event.dataTransfer.files[0]);
   });
+}
+
+/** Beside these places the browser would leave the page for the file. */
+export function refuseOtherDrops() {
+  for (const kind of ["dragover", "drop"]) {
+    document.addEventListener(kind, (/** @type {DragEvent} */ event) => holds(event) && event.preventDefault());
+  }
 }
 
 /** @param {(file: File) => void} take */

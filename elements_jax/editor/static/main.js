@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { Nudging, combine, continueFrom, duplicate, insert, neighbour, remove } from "./commands.js";
 import { dragHandle, dragIn, dragSelection } from "./dragging.js";
 import { locked, setUpFields, showBox } from "./fields.js";
-import { acceptDrops, acceptFile, acceptPaste, download, downloadText } from "./files.js";
+import { acceptDrops, acceptFile, acceptPaste, download, downloadText, refuseOtherDrops } from "./files.js";
 import { sorted } from "./gestures.js";
 import { bindKeys, listKeys } from "./keys.js";
 import { loadScript } from "./loading.js";
@@ -52,6 +52,7 @@ session.addEventListener("canvas", () => {
   stage.selection = session.selection;
   stage.show(session.canvas);
   $("#fit").value = session.photo.fit;
+  $("#said").textContent = $("#said").title = session.photo.said;
   document.body.classList.add("open");
   showHistory();
   showSelection();
@@ -97,11 +98,11 @@ function showSelection() {
 const openPhoto = (/** @type {File} */ file) =>
   attempt(async () => {
     await settle();
+    if (session.edits.length && !confirm("Open another photograph? The edits of this one will be gone.")) return;
     say("Opening the photograph and dividing it into elements …");
     results.show(null);
     await session.open(file, file.name || "photo.png", $("#fit").value);
     tray.close();
-    $("#said").textContent = $("#said").title = session.photo.said;
     say(`${session.photo.said} ${session.canvas.elements.size} elements.`);
     stage.root.focus();
   });
@@ -126,6 +127,7 @@ acceptFile($("#open-second"), $("#second-file"), openSecond);
 acceptFile($("#load-script"), $("#script-file"), openScript);
 acceptDrops($("#place"), take);
 acceptDrops($("#tray"), openSecond);
+refuseOtherDrops();
 acceptPaste(take);
 $("#fit").addEventListener("change", () => {
   if (session.photo) openPhoto(new File([session.photo.blob], session.photo.name));
@@ -189,7 +191,10 @@ point(stage, {
 point(tray.stage, {
   tool: () => tool,
   select: (numbers, mode) => tray.select(combine(tray.stage.selection, numbers, mode)),
-  drag: (event) => dragIn(page, tray.stage, tray.image, event),
+  drag: (event) => {
+    results.show(null);
+    return dragIn(page, tray.stage, tray.image, event);
+  },
   resize: () => null,
   object: objectClick(
     tray.stage,
@@ -212,16 +217,22 @@ function step(/** @type {1|-1} */ by, /** @type {boolean} */ add) {
 
 const act = {
   undo: async () => {
+    results.show(null);
     await settle();
     await session.undo();
   },
   redo: async () => {
+    results.show(null);
     await settle();
     await session.redo();
   },
-  delete: () => remove(page),
-  duplicate: () => duplicate(page),
-  insert: () => insert(page, tray.stage, tray.image),
+  // What is not seen is not edited: with a result on the stage, keys leave the canvas alone.
+  delete: async () => results.shown || remove(page),
+  duplicate: async () => results.shown || duplicate(page),
+  insert: async () => {
+    results.show(null);
+    await insert(page, tray.stage, tray.image);
+  },
   run,
   help: async () => $("#help").showModal(),
   clear: async () => {
@@ -229,7 +240,7 @@ const act = {
     clearPoints();
     selectOn(active(), []);
   },
-  all: async () => active().canvas && selectOn(active(), active().canvas.elements.keys()),
+  all: async () => active().canvas && !results.shown && selectOn(active(), active().canvas.elements.keys()),
   overlay: async () => {
     const show = !stage.overlay;
     $("#overlay").setAttribute("aria-pressed", String(show));
