@@ -4,6 +4,7 @@ The one module here that reaches for `partition` and `train`, and only when thei
 command needs no more than its own packages.
 """
 
+import importlib
 import itertools
 import sys
 import webbrowser
@@ -45,6 +46,8 @@ commands:
 
 `elements COMMAND --help` says more.
 """
+ELSEWHERE = {"partition": "partition.__main__", "train": "train.cli", "compile": "train.compile"}
+"""Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
 MODELS_OWN = Sampling()
 TINY = Path(__file__).with_name("models") / "tiny"
 """The model that comes with this package."""
@@ -372,18 +375,8 @@ class Cache:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    if name == "partition":
-        from partition.__main__ import main as partition
-
-        return partition(rest)
-    if name == "train":
-        from train.cli import main as train
-
-        return train(rest)
-    if name == "compile":
-        from train.compile import main as compile_step
-
-        return compile_step(rest)
+    if name in ELSEWHERE:
+        return importlib.import_module(ELSEWHERE[name]).main(rest)
     commands = {
         "cache": Cache,
         "encode": Encode,

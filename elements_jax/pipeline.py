@@ -230,9 +230,6 @@ class ElementsPipeline:
             negative_prompts: what guidance leads away from; by default "", as in the paper.
             report: called before each step with its timestep; where it says False, the rest is left out and the
                 pictures are worthless. On one device only. Another function compiles anew.
-            negative_prompts: what guidance leads away from; by default "", as in the paper.
-            report: called before each step with its timestep; where it says False, the rest is left out and the
-                pictures are worthless. On one device only. Another function compiles anew.
 
         A new number of images, steps or weights, or another sampler, compiles anew; prompts, seeds and values do not.
         Raises ValueError for a number of steps that the schedule does not have, for eta with another sampler, and for
