@@ -43,10 +43,18 @@ commands:
   batch        run many edit scripts on records, on every device
   reconstruct  decode a photograph from its unedited elements
   scenes       write the synthetic pictures that `tiny` trains on
+  study        ask people which of two edits is better: the page, its analysis, and grids of pictures
+  benchmark    run a public benchmark of edits, and write what its own scorer reads
 
 `elements COMMAND --help` says more.
 """
-ELSEWHERE = {"partition": "partition.__main__", "train": "train.cli", "compile": "train.compile"}
+ELSEWHERE = {
+    "partition": "partition.__main__",
+    "train": "train.cli",
+    "compile": "train.compile",
+    "study": "elements_jax.evaluation.study.__main__",
+    "benchmark": "elements_jax.evaluation.public_benchmarks",
+}
 """Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
 MODELS_OWN = Sampling()
 TINY = Path(__file__).with_name("models") / "tiny"
