@@ -53,7 +53,7 @@ ELSEWHERE = {
     "train": "train.cli",
     "compile": "train.compile",
     "study": "elements_jax.evaluation.study.__main__",
-    "benchmark": "elements_jax.evaluation.public_benchmarks",
+    "benchmark": "elements_jax.evaluation.benchmark",
 }
 """Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
 MODELS_OWN = Sampling()

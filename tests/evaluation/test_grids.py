@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from elements_jax.cli import main
 from elements_jax.evaluation import results
 from elements_jax.evaluation.grids import GAP, MARGIN, fitted, head, write_grids
-from elements_jax.evaluation.study.__main__ import main
 from tests.evaluation.scene_results import write_scene_results
 
 CELL = 64
@@ -28,7 +28,10 @@ def cells(path, rows: int, columns: int) -> np.ndarray:
 def test_every_picture_is_in_its_cell(tmp_path, capsys):
     cases = write_scene_results(tmp_path / "results", 2)
     results.path_of(tmp_path / "results", "sd-inpaint", cases[1]).unlink()
-    assert main(["grid", str(tmp_path / "results"), str(tmp_path / "out"), "--rows", "4", "--cell", str(CELL)]) == 0
+    assert (
+        main(["study", "grid", str(tmp_path / "results"), str(tmp_path / "out"), "--rows", "4", "--cell", str(CELL)])
+        == 0
+    )
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grid-01.png", "grid-02.png", "index.html"]
     columns = ["input", "drawing", "ours", "pixels", "sd-inpaint", "sdedit-0.5", "truth"]
