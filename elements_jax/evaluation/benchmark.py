@@ -16,6 +16,7 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from elements_jax.cli import MODELS_OWN, SHOWN, Divider, Model, Out, Source
+from elements_jax.cpu import prefer_own_convolutions
 from elements_jax.files import new_file
 from elements_jax.script import EditScript, Sampling
 
@@ -232,6 +233,7 @@ def write(path: Path, picture: Image.Image) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
     commands: dict[str, Any] = {"objmove-a": ObjmoveA, "geobench-2d": Geobench2d}
+    prefer_own_convolutions()
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="elements benchmark", args=argv).run()
     except (OSError, ValueError) as error:
