@@ -107,8 +107,9 @@ def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
     mesh = make_mesh(-1, 1, jax.local_devices())
     batch_size = options.batch_size * mesh.size
     pipeline = ElementsPipeline.from_pretrained(options.model, mesh=mesh)
-    editing = Editing(pipeline, Divider(pipeline.config.elements, options.source), options.source.segmenter)
+    editing = Editing(pipeline, Divider(pipeline.config.elements, options.source), options.source.chosen)
     keep_settings(out, options, pipeline.checksum())
+    print(f"photographs are divided by {options.source.chosen}")
     failed: list[str] = []
     missing = [task for task in tasks[: options.limit] if not (out / task.result).is_file()]
     ready = prepared(missing, editing, options, failed)
@@ -129,7 +130,7 @@ def keep_settings(out: Path, options: Options, weights: str) -> None:
     """Write how the results are made, or raise ValueError where those that are there were made otherwise."""
     settings = {
         "weights": weights,
-        "segmenter": options.source.segmenter,
+        "segmenter": options.source.chosen,
         "seed": options.seed,
         "preserve": options.preserve,
         "sampling": asdict(options.sampling),
@@ -189,7 +190,7 @@ def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "Editi
         raise ValueError(
             f"{task.mask}: {width} x {height} has another shape than the photograph's {size[0]} x {size[1]}"
         )
-    elements = under(mask, photo.label_map, photo.box, editing.pipeline.config.elements.num_elements)
+    elements = under(mask, photo.label_map, photo.box)
     edits = edits_of(task.motion(mask), elements, photo.box, len(photo.image))
     script = EditScript(edits, seed=options.seed, fit="pad", preserve=options.preserve, sampling=options.sampling)
     script = EditScript.from_json(script.to_json())  # which refuses absurd numbers

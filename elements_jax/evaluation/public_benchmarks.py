@@ -34,14 +34,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Integer
 from PIL import Image
 
-from elements_jax.edits import covered_by
 from elements_jax.files import new_file
-from elements_jax.scene_edits import OBJECT_SHARE
+from elements_jax.schema import DROPPED
 from elements_jax.script import Edit, Move, Resize
 
 GEOBENCH_SIDE = 512
@@ -51,6 +49,8 @@ GEOBENCH_REPORT = "generated_results_elements_2d.json"
 
 Mask = Bool[np.ndarray, "h w"]
 Pair = tuple[float, float]
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom of what is photograph in the model's picture, in pixels; beyond it are margins."""
 
 
 @dataclass(frozen=True)
@@ -217,18 +217,18 @@ def motion_onto(mask: Mask, target: Mask) -> Motion:
     return Motion((factor, factor), (new_x - x, new_y - y), (x, y))
 
 
-def within(point: Pair, box: tuple[int, int, int, int], size: int) -> Pair:
+def within(point: Pair, box: Box, size: int) -> Pair:
     """A point of a photograph in the model's picture, where it fills `box`; both in units of their own sides."""
     left, top, right, bottom = box
     return (left + point[0] * (right - left)) / size, (top + point[1] * (bottom - top)) / size
 
 
-def under(mask: Mask, label_map: Integer[np.ndarray, "S S"], box: tuple[int, int, int, int], count: int) -> list[int]:
-    """The elements that lie mostly under a photograph's mask; of an object smaller than any, that with most of it.
+def under(mask: Mask, label_map: Integer[np.ndarray, "S S"], box: Box) -> tuple[int, ...]:
+    """The elements of which at least half lies under a photograph's mask; where there is none, that with most pixels.
 
     Args:
-        label_map: of the model's picture; what is no element is not below `count`.
-        box: left, top, right and bottom of what is photograph in it.
+        label_map: of the model's picture.
+        box: what is photograph in it.
 
     Raises ValueError where the object lies on no element.
     """
@@ -236,17 +236,16 @@ def under(mask: Mask, label_map: Integer[np.ndarray, "S S"], box: tuple[int, int
     inside = Image.fromarray(mask).resize((right - left, bottom - top), Image.Resampling.NEAREST)
     placed = np.zeros(label_map.shape, bool)
     placed[top:bottom, left:right] = np.asarray(inside)
-    labels = np.minimum(label_map.astype(np.int32), count)
-    share = covered_by(jnp.asarray(labels), jnp.asarray(placed), count)
-    if elements := np.flatnonzero(np.asarray(share) >= OBJECT_SHARE).tolist():
-        return elements
-    pixels = np.bincount(labels[placed], minlength=count)[:count]
-    if not pixels.any():
+    live = label_map != DROPPED
+    area = np.bincount(label_map[live], minlength=1)
+    covered = np.bincount(label_map[live & placed], minlength=len(area))
+    if not covered.any():
         raise ValueError("the object lies on no element")
-    return [int(pixels.argmax())]
+    chosen = np.flatnonzero((covered > 0) & (2 * covered >= area))
+    return tuple(chosen.tolist()) or (int(covered.argmax()),)
 
 
-def edits_of(motion: Motion, elements: list[int], box: tuple[int, int, int, int], size: int) -> tuple[Edit, ...]:
+def edits_of(motion: Motion, elements: tuple[int, ...], box: Box, size: int) -> tuple[Edit, ...]:
     """A motion of a photograph's object as the edits of a script.
 
     What shrinks is resized before it is moved, what grows after, so that nothing is covered on the way that is not
@@ -254,10 +253,9 @@ def edits_of(motion: Motion, elements: list[int], box: tuple[int, int, int, int]
     """
     x, y = within(motion.anchor, box, size)
     new_x, new_y = within((motion.anchor[0] + motion.shift[0], motion.anchor[1] + motion.shift[1]), box, size)
-    chosen = tuple(elements)
-    moves = (Move(chosen, (new_x - x, new_y - y)),) if motion.shift != (0, 0) else ()
+    moves = (Move(elements, (new_x - x, new_y - y)),) if motion.shift != (0, 0) else ()
     if motion.scale == (1, 1):
         return moves
     grows = min(motion.scale) >= 1
-    resize = Resize(chosen, motion.scale, anchor=(new_x, new_y) if grows else (x, y))
+    resize = Resize(elements, motion.scale, anchor=(new_x, new_y) if grows else (x, y))
     return (*moves, resize) if grows else (resize, *moves)

@@ -8,7 +8,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from elements_jax import scenes
 from elements_jax.draw import DELETED, SOURCE, TARGET, enlarge
 from elements_jax.evaluation.results import Case, save, write_cases
-from elements_jax.scene_edits import kind
 
 METHODS = ("ours", "pixels", "sdedit-0.5", "sd-inpaint")
 
@@ -23,7 +22,8 @@ def write_scene_results(folder: Path, scenes_count: int = 4, size: int = 64) -> 
         for edit in scenes.sample_edits(scene, seed):
             truth = scenes.render(scene.edited(edit))[0]
             shape = scene.shapes[edit.k - 1]
-            case = Case(f"{len(cases):04}-{kind(edit)}", kind(edit), instruction(shape.words, edit))
+            kind = edit.kind if edit.kind != "resize" else "shrink" if edit.scale < 1 else "enlarge"
+            case = Case(f"{len(cases):04}-{kind}", kind, instruction(shape.words, edit))
             save(folder, "input", case, image)
             save(folder, "truth", case, truth)
             save(folder, "drawing", case, drawing(image, shape, edit))

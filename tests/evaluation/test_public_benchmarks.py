@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from elements_jax import edits
-from elements_jax.editing import transform_of
+from elements_jax.evaluation import benchmark
 from elements_jax.evaluation.benchmark import main
 from elements_jax.evaluation.public_benchmarks import (
     Motion,
@@ -25,9 +24,9 @@ from elements_jax.evaluation.public_benchmarks import (
 )
 from elements_jax.schema import DROPPED
 from elements_jax.script import Move, Resize
-from tests.elements_jax.conftest import model_folder, pipeline
+from tests.elements_jax.conftest import model_folder
 
-__all__ = ["model_folder", "pipeline"]  # fixtures of the library's tests
+__all__ = ["model_folder"]  # a fixture of the library's tests
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -123,7 +122,7 @@ def test_the_edits_carry_a_point_where_the_motion_carries_it(factor, anchor, to,
     motion = Motion((factor, factor), shift, anchor)
     expected = [a + factor * (p - a) + s for a, p, s in zip(anchor, point, shift, strict=True)]
     at = np.array(within(point, box, size))
-    for edit in edits_of(motion, [3], box, size):
+    for edit in edits_of(motion, (3,), box, size):
         if isinstance(edit, Move):
             at = at + edit.by
         else:
@@ -134,7 +133,7 @@ def test_the_edits_carry_a_point_where_the_motion_carries_it(factor, anchor, to,
 def test_what_shrinks_is_resized_first_and_what_grows_last():
     box = (0, 0, 64, 64)
     kinds = lambda scale, shift=(0.1, 0.0): [  # noqa: E731
-        type(edit) for edit in edits_of(Motion((float(scale), float(scale)), shift, (0.5, 0.5)), [1], box, 64)
+        type(edit) for edit in edits_of(Motion((float(scale), float(scale)), shift, (0.5, 0.5)), (1,), box, 64)
     ]
     assert kinds(0.5) == [Resize, Move]
     assert kinds(2.0) == [Move, Resize]
@@ -146,33 +145,46 @@ def test_the_elements_under_a_mask_are_those_with_half_of_their_pixels_there():
     label_map = np.full((8, 8), DROPPED, np.uint16)
     label_map[1:7] = (np.arange(8) // 2)[None]  # four columns of elements, and margins above and below
     box = (0, 1, 8, 7)
-    assert under(mask_of(60, 80, slice(0, 60), slice(0, 40)) > 0, label_map, box, 4) == [0, 1]
-    assert under(mask_of(60, 80, slice(0, 60), slice(0, 30)) > 0, label_map, box, 4) == [0, 1]
-    assert under(mask_of(60, 80, slice(0, 20), slice(40, 80)) > 0, label_map, box, 4) == [2]  # less than half of any
+    assert under(mask_of(60, 80, slice(0, 60), slice(0, 40)) > 0, label_map, box) == (0, 1)
+    assert under(mask_of(60, 80, slice(0, 60), slice(0, 30)) > 0, label_map, box) == (0, 1)
+    assert under(mask_of(60, 80, slice(0, 20), slice(40, 80)) > 0, label_map, box) == (2,)  # less than half of any
     label_map[:] = DROPPED
     with pytest.raises(ValueError, match="lies on no element"):
-        under(np.ones((60, 80), bool), label_map, box, 4)
+        under(np.ones((60, 80), bool), label_map, box)
 
 
-def test_objmove_a_is_done_as_its_scorer_reads_it(objmove, tmp_path, model_folder, capsys):
+def test_objmove_a_is_done_as_its_scorer_reads_it(objmove, tmp_path, model_folder, capsys, monkeypatch):
+    """All but the decoder, which the next test has: here it shows the label map of the edited elements."""
+    batches = []
+
+    def label_maps(jobs, editing, batch_size):
+        batches.append((len(jobs), batch_size))
+        maps = np.stack([np.asarray(job.edited.canvas.label_map) for job in jobs])
+        return np.repeat(60 * maps[..., None], 3, axis=-1).astype(np.uint8)
+
+    monkeypatch.setattr(benchmark, "decode", label_maps)
     out = tmp_path / "results"
     out.mkdir()
     (out / "real_001_result.png").write_bytes(b"done before")
     arguments = ["objmove-a", str(objmove), str(out), "--model", str(model_folder), "--segmenter", "grid"]
     assert main([*arguments, "--batch-size", "2", "--limit", "4"]) == 0
     assert "3 results written" in capsys.readouterr().out
+    assert batches == [(2, 2), (1, 2)]
     assert sorted(path.name for path in out.glob("*.png")) == [f"real_{n:03}_result.png" for n in (1, 2, 3, 4)]
     assert (out / "real_001_result.png").read_bytes() == b"done before"
     for number in (2, 3, 4):
         with Image.open(out / f"real_{number:03}_result.png") as picture:
             assert (picture.size, picture.mode) == ((40, 30), "RGB")
+            shown = np.asarray(picture)[..., 0]
+        assert (shown[19:, 24:] < 20).all(), "the first of four elements lies in the lower right quarter"
+        assert (shown[:11, :16] > 220).all(), "and nothing where it was"
     assert main([*arguments, "--seed", "1"]) == 1
     assert "has results made with other settings (seed)" in capsys.readouterr().err
 
 
 def test_geobench_2d_is_done_as_its_scorer_reads_it(geobench, tmp_path, model_folder, capsys):
     out = tmp_path / "results"
-    arguments = ["--model", str(model_folder), "--segmenter", "grid", "--preserve"]
+    arguments = ["--model", str(model_folder), "--segmenter", "grid", "--preserve", "--batch-size", "3", "--steps", "1"]
     assert main(["geobench-2d", str(geobench), str(out), *arguments]) == 0
     assert "2 moves and resizes; 1 edits are others" in capsys.readouterr().out
     report = json.loads((out / "generated_results_elements_2d.json").read_text())
@@ -231,18 +243,3 @@ def test_a_folder_that_is_no_benchmark_is_named(tmp_path):
         objmove_a(tmp_path)
     with pytest.raises(ValueError, match=r"expected GeoBenchMeta, with annotation_2d\.json or annotations_2d\.json"):
         geobench_2d(tmp_path)
-
-
-def test_the_edit_of_a_task_is_what_moves_the_objects_pixels(pipeline):
-    """From the mask in a photograph to the label map of the edited canvas."""
-    size = pipeline.config.elements.image_size
-    label_map = np.arange(4).reshape(2, 2).repeat(size // 2, 0).repeat(size // 2, 1).astype(np.uint16)
-    canvas = pipeline.open(photograph(size, size), label_map)
-    mask = mask_of(40, 40, slice(0, 20), slice(0, 20)) > 0
-    box = (0, 0, size, size)
-    (edit,) = edits_of(Motion((1.0, 1.0), (0.5, 0.5), bounds(mask)[0]), under(mask, label_map, box, 4), box, size)
-    after = edits.transform(canvas, edits.selection(4, edit.elements), transform_of(edit, canvas))
-    half = size // 2
-    assert (np.asarray(after.label_map)[half:, half:] == 0).all()
-    assert (np.asarray(after.label_map)[:half, :half] == 4).all()
-    assert np.asarray(after.elements.valid).tolist() == [True, True, True, False]
