@@ -37,7 +37,7 @@ class Options:
     model: Model
     """Model folder, or the name of a repository on the Hugging Face hub."""
     batch_size: int = 1
-    """Pictures that each device decodes at once."""
+    """Pictures decoded at once."""
     limit: int | None = None
     """Do the first so many edits alone."""
     seed: int = 0
@@ -96,17 +96,12 @@ class Geobench2d:
 
 def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
     """Do the tasks whose results are not there yet. Raises ValueError where none could be done."""
-    import jax
-
     from elements_jax.editing import Editing
     from elements_jax.pipeline import ElementsPipeline
-    from elements_jax.sharding import make_mesh
 
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {options.batch_size}")
-    mesh = make_mesh(-1, 1, jax.local_devices())
-    batch_size = options.batch_size * mesh.size
-    pipeline = ElementsPipeline.from_pretrained(options.model, mesh=mesh)
+    pipeline = ElementsPipeline.from_pretrained(options.model)
     editing = Editing(pipeline, Divider(pipeline.config.elements, options.source), options.source.chosen)
     keep_settings(out, options, pipeline.checksum())
     print(f"photographs are divided by {options.source.chosen}")
@@ -114,8 +109,8 @@ def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
     missing = [task for task in tasks[: options.limit] if not (out / task.result).is_file()]
     ready = prepared(missing, editing, options, failed)
     with tqdm(total=len(missing), desc="edits", unit="edit") as bar:
-        while batch := list(itertools.islice(ready, batch_size)):
-            for job, picture in zip(batch, decode(batch, editing, batch_size), strict=True):
+        while batch := list(itertools.islice(ready, options.batch_size)):
+            for job, picture in zip(batch, decode(batch, editing, options.batch_size), strict=True):
                 write(out / job.task.result, fitted(picture, job))
             bar.update(len(batch))
     there = len(tasks[: options.limit]) - len(missing)
