@@ -133,7 +133,7 @@ class ElementsPipeline:
         mesh = mesh or make_mesh(1, 1, jax.local_devices()[:1])
         self.config = config
         self.params = jax.device_put(dict(params), replicated(mesh))
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         networks = Networks(config)
 
         def encode(params, batch):
@@ -158,9 +158,12 @@ class ElementsPipeline:
         What Stable Diffusion lacks is drawn at random, with a warning; its UNet still is Stable Diffusion's then, since
         the new attention starts at zero.
 
-        Raises FileNotFoundError that lists what is missing, or ValueError that lists every tensor that does not fit.
+        Raises FileNotFoundError that lists what is missing, or ValueError that lists every tensor that does not fit,
+        or says that this is Stable Diffusion Inpainting, whose UNet reads a masked picture too.
         """
         config, params, tokenize = read_model(source, tokenizer)
+        if config.unet.beside_latent:
+            raise ValueError(f"{source} is Stable Diffusion Inpainting: its UNet has no use for elements")
         networks = Networks(config)
         if "encoder" not in params:
             warnings.warn(f"{source} is a Stable Diffusion: what reads elements is new and untrained", stacklevel=2)
@@ -171,7 +174,7 @@ class ElementsPipeline:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder, of which diffusers' and transformers' PyTorch classes read all that they know."""
         write_config(Path(folder), self.config)
-        self._tokenizer.save(Path(folder) / "tokenizer")
+        self.tokenizer.save(Path(folder) / "tokenizer")
         for name, params in self.params.items():
             save_network(Path(folder), name, params)
 
@@ -239,7 +242,7 @@ class ElementsPipeline:
             raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
         negative_prompts = [""] * len(prompts) if negative_prompts is None else negative_prompts
         for prompt in (*prompts, *negative_prompts):
-            if cut := self._tokenizer.cut(prompt):
+            if cut := self.tokenizer.cut(prompt):
                 limit = self.config.text.max_length
                 warnings.warn(f"a prompt is cut at {limit} tokens; this is not read: {cut!r}", stacklevel=2)
         size = self.config.elements.image_size
@@ -254,8 +257,8 @@ class ElementsPipeline:
         }
         batch = {
             "elements": elements,
-            "prompt": jnp.asarray(np.stack([self._tokenizer(prompt) for prompt in prompts])),
-            "negative_prompt": jnp.asarray(np.stack([self._tokenizer(prompt) for prompt in negative_prompts])),
+            "prompt": jnp.asarray(np.stack([self.tokenizer(prompt) for prompt in prompts])),
+            "negative_prompt": jnp.asarray(np.stack([self.tokenizer(prompt) for prompt in negative_prompts])),
             "noise": noise,
             "preserve": preserve,
         }
