@@ -269,15 +269,20 @@ class ElementsPipeline:
 
     def checksum(self) -> str:
         """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""
-        crc = zlib.crc32(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for network, params in sorted(self.params.items()):
-            for name, value in sorted(params.items()):
-                crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
-        return f"{crc:08x}"
+        return checksum(self.config, self.params)
 
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
         """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain."""
         return to_uint8(self._reconstruct(self.params["decoder"], elements))
+
+
+def checksum(config: ModelConfig, params: Mapping[str, Params]) -> str:
+    """Of a model's configuration and parameters."""
+    crc = zlib.crc32(json.dumps(asdict(config), sort_keys=True).encode())
+    for network, values in sorted(params.items()):
+        for name, value in sorted(values.items()):
+            crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
+    return f"{crc:08x}"
 
 
 def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:

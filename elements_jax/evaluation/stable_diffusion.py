@@ -13,7 +13,7 @@ from elements_jax.diffusion import PredictNoise, Schedule, add_noise, guided, ma
 from elements_jax.functional import Params
 from elements_jax.model_folder import read_model
 from elements_jax.networks import Networks
-from elements_jax.pipeline import ElementsPipeline, to_uint8
+from elements_jax.pipeline import ElementsPipeline, checksum, to_uint8
 from elements_jax.samplers import ddim_sample, sample_timesteps
 from elements_jax.tokenizer import PromptTokenizer
 
@@ -41,6 +41,13 @@ class StableDiffusion:
         networks = Networks(config)
         self.config, self._tokenizer, self._guidance = config, tokenizer, guidance
         self.steps = config.diffusion.sample_steps if steps is None else steps
+        self.settings = {
+            "weights": checksum(config, params),
+            "guidance": guidance,
+            "sampler": "ddim",
+            "steps": self.steps,
+        }
+        """What makes its pictures, to be written beside them."""
         self._reads_elements = len(params["unet"]) == len(networks.unet.shapes())
         unet = networks.unet.complete(params["unet"], jax.random.key(0))  # what is drawn here is not used
         self._params = {name: params[name] for name in ("vae", "text_encoder")} | {"unet": unet}
