@@ -11,7 +11,6 @@ def closing(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W
 
 def dilation(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W"]:
     """The pixels of which the square around them, `2 radius + 1` a side, touches the mask."""
-    for axis in (0, 1):
-        pads = [(radius, radius) if each == axis else (0, 0) for each in (0, 1)]
-        mask = np.lib.stride_tricks.sliding_window_view(np.pad(mask, pads), 2 * radius + 1, axis).any(-1)
-    return mask
+    windows = np.lib.stride_tricks.sliding_window_view
+    rows = np.any(windows(np.pad(mask, ((radius, radius), (0, 0))), 2 * radius + 1, 0), axis=-1)
+    return np.any(windows(np.pad(rows, ((0, 0), (radius, radius))), 2 * radius + 1, 1), axis=-1)

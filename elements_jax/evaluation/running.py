@@ -133,7 +133,7 @@ def _begin(out: Path, tasks: Sequence[Task], methods: Mapping[str, Method], reco
     path, edits = out / STATE, zlib.crc32("\n".join(task.case.to_json() for task in tasks).encode())
     state = {"code": __version__, "records": records, "edits": f"{len(tasks)} edits, {edits:08x}"}
     wanted = json.loads(json.dumps({name: method.settings for name, method in methods.items()}, default=dict))
-    before = json.loads(path.read_text()) if path.is_file() else {"methods": {}, **state}
+    before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"methods": {}, **state}
     if not path.is_file() and (out / CASES).is_file():
         raise ValueError(f"{out} holds results that were not written by this command: name another folder")
     for name, value in state.items():
@@ -163,7 +163,7 @@ def kind_of(script: EditScript) -> str:
     """Move, shrink, enlarge, resize, delete, duplicate or compose, where all edits are of that kind; else "mixed"."""
     kinds = set[str]()
     for edit in script.edits:
-        kind = edit.edit
+        kind: str = edit.edit
         if isinstance(edit, Resize):
             scales = np.broadcast_to(edit.scale, 2)
             kind = "shrink" if (scales < 1).all() else "enlarge" if (scales > 1).all() else "resize"

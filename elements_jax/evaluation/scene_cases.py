@@ -16,7 +16,7 @@ from elements_jax.evaluation.morphology import dilation
 from elements_jax.evaluation.results import Case, Task
 from elements_jax.scenes import COLOURS, Scene, Shape
 from elements_jax.schema import DROPPED, Record
-from elements_jax.script import Compose, Delete, Edit, EditScript, Move, Resize
+from elements_jax.script import Compose, Delete, EditScript, Move, Resize
 
 OBJECT_SHARE = 0.5  # an element belongs to an object when at least this share of its pixels does
 KINDS = ("move", "shrink", "enlarge", "delete", "compose", "variation")
@@ -88,7 +88,7 @@ def _edit_case(record: Record, scene: Scene, edit: scenes.Edit) -> Iterator[Task
     truth, true_objects = scenes.render(edited)
     elements = elements_under(record.label_map, objects == edit.k)
     target = np.zeros_like(objects, bool) if edit.kind == "delete" else true_objects == edit.k
-    step: Edit
+    step: Move | Resize | Delete
     if edit.kind == "move":
         kind, step = "move", Move(elements, (edit.dx, edit.dy))
         words = f"move the {shape.words} {_direction(edit.dx, edit.dy)}"
@@ -147,7 +147,7 @@ def _case(
     record: Record,
     kind: str,
     instruction: str,
-    edit: Edit,
+    edit: Move | Resize | Delete | Compose,
     prompt: str,
     truth: UInt8[np.ndarray, "H W 3"],
     changes: Bool[np.ndarray, "H W"],

@@ -13,6 +13,7 @@ from elements_jax import __version__
 from elements_jax.evaluation import metrics, results
 from elements_jax.evaluation.lpips import LPIPS
 from elements_jax.evaluation.results import Case
+from elements_jax.evaluation.scene_cases import KINDS
 from elements_jax.files import new_file
 
 UNEDITED, FLAT = "unedited", "flat"
@@ -43,7 +44,7 @@ def score(folder: Path, lpips: LPIPS | None) -> dict[str, Any]:
     bars = [figures[name]["region", "psnr"] for name in (UNEDITED, "pixels") if name in figures]
     kinds = np.array([case.kind for case in cases])
     table: dict[str, Any] = {}
-    for kind in [*dict.fromkeys(kinds.tolist()), "all"]:
+    for kind in [*sorted(set(kinds.tolist()), key=_place), "all"]:
         chosen = np.ones(len(cases), bool) if kind == "all" else kinds == kind
         table[kind] = {"count": int(chosen.sum()), "methods": {}}
         for name, values in figures.items():
@@ -74,6 +75,14 @@ def rows(scores: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return head, lines
 
 
+def as_text(scores: dict[str, Any]) -> str:
+    """The table and the orderings, for a terminal."""
+    head, lines = rows(scores)
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *lines)]
+    return "\n".join([*table, "From best to worst, in the edited region:", *(f"  {o}" for o in ordering(scores))])
+
+
 def ordering(scores: dict[str, Any]) -> list[str]:
     """For each kind of edit and each figure in the region, the methods from the best to the worst."""
     lines = []
@@ -85,6 +94,11 @@ def ordering(scores: dict[str, Any]) -> list[str]:
             order = sorted(values, key=lambda name: -values[name] if higher else values[name])
             lines.append(f"{kind}, {figure}: {' > '.join(order)}")
     return lines
+
+
+def _place(kind: str) -> tuple[int, str]:
+    """In the order of the scenes' kinds, others after them."""
+    return (KINDS.index(kind) if kind in KINDS else len(KINDS)), kind
 
 
 def _figures(lpips: LPIPS | None) -> Callable[..., dict[tuple[str, str], jax.Array]]:

@@ -43,10 +43,7 @@ class ScenesBenchmark:
         records = dict(itertools.islice(read_split(self.records, self.split).items(), self.scenes))
         self.how.run(self.out, list(scene_cases(list(records.values()))), records, identity(records.values()))
         scores = scene_scores.score(self.out, lpips)
-        head, rows = scene_scores.rows(scores)
-        print("\n".join("  ".join(f"{cell:>14}" for cell in row) for row in [head, *rows]))
-        print("From best to worst, in the edited region:")
-        print("\n".join(f"  {line}" for line in scene_scores.ordering(scores)))
+        print(scene_scores.as_text(scores))
         print(f"Figures in {scene_scores.write(self.out, scores)}")
 
 
