@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import diffusers
 import numpy as np
 import torch
 import tyro
 from PIL import Image
 from tqdm import tqdm
+from transformers import CLIPImageProcessor, CLIPVisionConfig
 
 from elements_jax.evaluation.results import Case, path_of, picture, read_cases, save
 
@@ -59,14 +61,14 @@ class Baseline:
         print(f"{len(missing)} pictures added to {self.results / self.method}, of {len(cases)}")
 
     def _open(self) -> Any:
-        import diffusers
-
-        classes = {
-            "instruct-pix2pix": "StableDiffusionInstructPix2PixPipeline",
-            "paint-by-example": "PaintByExamplePipeline",
-        }
-        parts = {"safety_checker": None, "requires_safety_checker": False}  # it blackens pictures, and knows no scenes
-        pipeline = getattr(diffusers, classes[self.method]).from_pretrained(self.weights, **parts)
+        if self.method == "paint-by-example":
+            pipeline = _open_paint_by_example(self.weights)
+        else:
+            parts: dict[str, Any] = {
+                "safety_checker": None,
+                "requires_safety_checker": False,
+            }  # it would blacken pictures
+            pipeline = diffusers.StableDiffusionInstructPix2PixPipeline.from_pretrained(self.weights, **parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(self.device)
 
@@ -105,6 +107,22 @@ class Baseline:
             return image
 
         return paint
+
+
+def _open_paint_by_example(weights: str) -> Any:
+    """Part by part: diffusers has moved the pipeline's image encoder, and no longer finds it by its published name."""
+    pipeline = diffusers.PaintByExamplePipeline
+    encoder = sys.modules[pipeline.__module__].PaintByExampleImageEncoder
+    config = CLIPVisionConfig.from_pretrained(weights, subfolder="image_encoder")
+    return pipeline(
+        vae=diffusers.AutoencoderKL.from_pretrained(weights, subfolder="vae"),
+        image_encoder=encoder.from_pretrained(weights, subfolder="image_encoder", config=config),
+        unet=diffusers.UNet2DConditionModel.from_pretrained(weights, subfolder="unet"),
+        scheduler=diffusers.DDIMScheduler.from_pretrained(weights, subfolder="scheduler"),
+        safety_checker=None,
+        feature_extractor=CLIPImageProcessor.from_pretrained(weights, subfolder="feature_extractor"),
+        requires_safety_checker=False,
+    )
 
 
 def _native(pipeline: Any, image: Image.Image, how: Any = Image.Resampling.LANCZOS) -> Image.Image:
