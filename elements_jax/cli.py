@@ -1,4 +1,4 @@
-"""The `elements` command: partition, cache, train, compile, editor, encode, edit, batch, reconstruct, scenes.
+"""The `elements` command: partition, cache, train, compile, editor, encode, edit, batch, reconstruct, evaluate, scenes.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.
@@ -42,11 +42,17 @@ commands:
   edit         run an edit script on a photograph or an encoded file
   batch        run many edit scripts on records, on every device
   reconstruct  decode a photograph from its unedited elements
+  evaluate     judge reconstructions, pictures or edits: PSNR, SSIM, LPIPS, FID, and what edits should keep
   scenes       write the synthetic pictures that `tiny` trains on
 
 `elements COMMAND --help` says more.
 """
-ELSEWHERE = {"partition": "partition.__main__", "train": "train.cli", "compile": "train.compile"}
+ELSEWHERE = {
+    "partition": "partition.__main__",
+    "train": "train.cli",
+    "compile": "train.compile",
+    "evaluate": "elements_jax.evaluation.evaluate",
+}
 """Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
 MODELS_OWN = Sampling()
 TINY = Path(__file__).with_name("models") / "tiny"

@@ -4,11 +4,8 @@
 parameters, prompts and compilation.
 """
 
-import json
 import warnings
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from elements_jax.diffusion import PredictNoise, guided, make_schedule, noise_fr
 from elements_jax.edits import Canvas
 from elements_jax.elements import ImageElements, extract, tokens
 from elements_jax.functional import Params
-from elements_jax.model_folder import CLIP_TOKENIZER, read_model, save_network, write_config
+from elements_jax.model_folder import CLIP_TOKENIZER, checksum, read_model, save_network, write_config
 from elements_jax.networks import Networks
 from elements_jax.preserve import Preserve, blend, feather, latent_cells
 from elements_jax.samplers import Sampler, ddim_sample
@@ -265,12 +262,8 @@ class ElementsPipeline:
         return to_uint8(self._decode(shared, batch, steps=steps, sampler=sampler, report=report))
 
     def checksum(self) -> str:
-        """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""
-        crc = zlib.crc32(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for network, params in sorted(self.params.items()):
-            for name, value in sorted(params.items()):
-                crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
-        return f"{crc:08x}"
+        """Tells other models from this one; see `model_folder.checksum`."""
+        return checksum(self.config, self.params)
 
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
         """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain."""
