@@ -20,7 +20,6 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -198,15 +197,6 @@ def read_model(
     names = ["vae", "text_encoder", "unet"] + ["encoder", "decoder"] * ours
     params = load_networks(path, Networks(config), names, attention=ours)
     return config, params, PromptTokenizer(path / "tokenizer", config.text)
-
-
-def checksum(config: ModelConfig, params: Mapping[str, Params]) -> str:
-    """Tells models apart, wherever their folders lie: of the configuration and all parameters of these networks."""
-    crc = zlib.crc32(json.dumps(asdict(config), sort_keys=True).encode())
-    for network, of_network in sorted(params.items()):
-        for name, value in sorted(of_network.items()):
-            crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
-    return f"{crc:08x}"
 
 
 _PUBLISHED = ["model_index.json", "scheduler/*", "tokenizer/*", "elements/*"] + [

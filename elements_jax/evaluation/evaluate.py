@@ -135,7 +135,6 @@ class Records:
         settings = {
             "records": str(self.records),
             "model": self.model,
-            "weights": reconstructor.checksum,
             "decoder": self.decoder,
             **reconstructor.settings,
             **self.common.settings(),

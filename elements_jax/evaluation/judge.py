@@ -75,6 +75,8 @@ class Samples:
     """Of each, the kind of edit that it shows, "" where there is none."""
     read: Callable[[Sequence[int]], list[Arrays]]
     """From numbers of pictures to what they are; always as many as a batch holds."""
+    weights: str | None = None
+    """Checksum of the model that made them, where it is known."""
     reference: str = "truth"
     """The pictures that FID compares with."""
 

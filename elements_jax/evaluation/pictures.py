@@ -1,6 +1,6 @@
 """Pictures on disk to be judged: two folders, or a results folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,18 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     return found
 
 
+def made_by(paths: Iterable[Path]) -> str | None:
+    """The checksum of the model that made pictures, where all carry the same one, as those of this project do."""
+    found = set()
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                found.add(image.info.get("weights"))
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+            return None  # who reads its pixels will say what is wrong
+    return found.pop() if len(found) == 1 else None
+
+
 def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """A picture's pixels. Raises ValueError naming a file that is none, or damaged."""
     try:
@@ -66,7 +78,8 @@ def of_files(method: str, files: Mapping[str, Mapping[str, Path]], reference: st
     def read(numbers: Sequence[int]) -> list[Arrays]:
         return [{key: read_picture(paths[names[number]]) for key, paths in files.items()} for number in numbers]
 
-    return Samples(method, names, [""] * len(names), read, reference)
+    weights = made_by(files["picture"].values())
+    return Samples(method, names, [""] * len(names), read, weights, reference)
 
 
 def of_results(folder: Path, methods: Sequence[str], records: Path | None) -> list[Samples]:
@@ -103,7 +116,9 @@ def of_results(folder: Path, methods: Sequence[str], records: Path | None) -> li
         def read(numbers: Sequence[int], method: str = method) -> list[Arrays]:
             return [_of_case(folder, method, cases[number], index) for number in numbers]
 
-        found.append(Samples(method, [case.name for case in cases], [case.kind for case in cases], read, reference))
+        weights = made_by(results.path_of(folder, method, case) for case in cases)
+        names, kinds = [case.name for case in cases], [case.kind for case in cases]
+        found.append(Samples(method, names, kinds, read, weights, reference))
     return found
 
 
@@ -122,10 +137,9 @@ def _of_case(folder: Path, method: str, case: Case, index: RecordIndex | None) -
             return index[source_id]
 
         try:
-            arrived = arrival(case.script, open_record(case.source_id), open_record)
+            arrays |= arrival(case.script, open_record(case.source_id), open_record)
         except EditError as error:
             raise ValueError(f"{folder / results.CASES}: case {case.name!r}: {error}") from error
-        arrays |= {"pasted": arrived.pasted, "target": arrived.target, "source": arrived.source}
     return arrays
 
 

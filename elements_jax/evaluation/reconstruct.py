@@ -15,9 +15,9 @@ from elements_jax.config import ModelConfig
 from elements_jax.editing import decode_arguments
 from elements_jax.evaluation.judge import Arrays, Samples
 from elements_jax.functional import Params
-from elements_jax.model_folder import checksum, load_networks, read_config
+from elements_jax.model_folder import load_networks, read_config
 from elements_jax.networks import Networks
-from elements_jax.pipeline import ElementsPipeline, encode_image, to_uint8
+from elements_jax.pipeline import ElementsPipeline, checksum, encode_image, to_uint8
 from elements_jax.record_index import require_fit
 from elements_jax.records import TFRecordSource, find_shards
 from elements_jax.schema import Record
@@ -84,7 +84,7 @@ def of_records(folder: Path, split: str | None, reconstructor: Reconstructor, me
         return [{"picture": p, "truth": each.image} for p, each in zip(pictures, records, strict=True)]
 
     names = [f"{split}-{number:06d}" for number in range(len(source))]
-    return Samples(method, names, [""] * len(names), read)
+    return Samples(method, names, [""] * len(names), read, reconstructor.checksum)
 
 
 def _by_diffusion(pipeline: ElementsPipeline, sampling: Sampling) -> Reconstructor:

@@ -33,6 +33,8 @@ class Number:
     metric: str
     value: float
     count: int
+    weights: str | None
+    """Checksum of the model, where it is known."""
 
 
 def numbers(samples: Samples, verdict: Verdict, fid_name: str) -> list[Number]:
@@ -45,9 +47,11 @@ def numbers(samples: Samples, verdict: Verdict, fid_name: str) -> list[Number]:
             known = values[(kinds == kind) | (kind == ALL)]
             known = known[~np.isnan(known)]
             if len(known):
-                found.append(Number(samples.method, str(kind), name, float(np.mean(known)), len(known)))
+                found.append(
+                    Number(samples.method, str(kind), name, float(np.mean(known)), len(known), samples.weights)
+                )
     if (distance := verdict.fid()) is not None:
-        found.append(Number(samples.method, ALL, fid_name, distance, verdict.count))
+        found.append(Number(samples.method, ALL, fid_name, distance, verdict.count, samples.weights))
     return found
 
 

@@ -70,6 +70,15 @@ class Case:
         return cls(**fields, script=None if script is None else EditScript.from_fields(script))
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A case that methods are to be run on, and, where they are known, its truth and its region."""
+
+    case: Case
+    truth: UInt8[np.ndarray, "H W 3"] | None = None
+    region: Bool[np.ndarray, "H W"] | None = None
+
+
 def read_cases(folder: Path) -> list[Case]:
     """The cases of a results folder. Raises ValueError naming the file, the line and what is wrong, or OSError."""
     cases, names = list[Case](), set[str]()
