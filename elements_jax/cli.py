@@ -1,4 +1,4 @@
-"""The `elements` command: partition, cache, train, compile, editor, encode, edit, batch, reconstruct, compare, scenes.
+"""The `elements` command: partition, cache, train, compile, editor, encode, edit, batch, reconstruct, compare, evaluate.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.
@@ -43,6 +43,7 @@ commands:
   batch        run many edit scripts on records, on every device
   reconstruct  decode a photograph from its unedited elements
   compare      run several methods, ours and baselines, on the same edit scripts
+  evaluate     judge reconstructions, pictures or edits: PSNR, SSIM, LPIPS, FID, and what edits should keep
   scenes       write the synthetic pictures that `tiny` trains on
   scenes-benchmark  edits of held-out scenes by several methods, and how near each comes to the true result
 
@@ -52,6 +53,7 @@ ELSEWHERE = {
     "partition": "partition.__main__",
     "train": "train.cli",
     "compile": "train.compile",
+    "evaluate": "elements_jax.evaluation.evaluate",
     "compare": "elements_jax.evaluation.compare",
     "scenes-benchmark": "elements_jax.evaluation.scenes_benchmark",
 }

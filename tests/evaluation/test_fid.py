@@ -1,4 +1,4 @@
-"""FID's parts: Inception against pytorch-fid's in PyTorch, resizing against clean-fid's, the distance against NumPy's."""
+"""FID's parts: Inception against pytorch-fid's, resizing against clean-fid's, the distance against both."""
 
 import pickle
 from pathlib import Path
