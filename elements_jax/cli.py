@@ -1,4 +1,4 @@
-"""The `elements` command: partition, cache, train, compile, editor, encode, edit, batch, reconstruct, compare, evaluate.
+"""The `elements` command; `COMMANDS` lists what it can do.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.

@@ -72,6 +72,8 @@ class Common:
         """Judge, print the table, and write what is asked for. Raises ValueError for what cannot be computed."""
         mesh = make_mesh(-1, 1, jax.local_devices())
         chosen = self.metrics or (*default[:3], *(("lpips-alex",) if has_weights() else ()), *default[3:])
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.reference is not None and self.inception is None:
             raise ValueError("--reference is for FID, which needs --inception")
         judge = Judge(
@@ -91,10 +93,10 @@ class Common:
                 raise ValueError(f"{samples.method}: no picture has what {', '.join(sorted(missing))} is of")
             found += of_method
             if verdict.reference and (fewer := min(count, verdict.reference.count or count)) < FEW:
-                notes.append(
-                    f"{fid_name} of {samples.method} is of {fewer} pictures, fewer than its {FEW} features: it is too "
-                    "large, and to be compared with none but of the same N"
-                )
+                notes = [
+                    f"{fid_name} is of {fewer} pictures, fewer than its {FEW} features: it comes out too large, and "
+                    "compares with none but those of the same N"
+                ]
             if self.pictures is not None:
                 print(f"{save_pictures(self.pictures, samples, verdict, judge)}: worst, median and best by {chosen[0]}")
         print(table(found))
