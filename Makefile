@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .PHONY: demo test lint bench
 demo: .venv/ready
-	$(BIN)/python -m elements_jax.demo out/demo
+	$(BIN)/python -m elements_jax.demo out/demo $(FLAGS)
 
 test: .venv/ready .venv/libtpu
 	$(BIN)/python -m pytest

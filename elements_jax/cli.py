@@ -1,4 +1,4 @@
-"""The `elements` command; `COMMANDS` lists what it can do.
+"""The `elements` command. `COMMANDS` lists what it does.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.
@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
+from elements_jax import TINY
 from elements_jax.cpu import prefer_own_convolutions
 from elements_jax.files import new_file
 from elements_jax.schema import DROPPED
@@ -59,8 +60,7 @@ ELSEWHERE = {
 }
 """Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
 MODELS_OWN = Sampling()
-TINY = Path(__file__).with_name("models") / "tiny"
-"""The model that comes with this package."""
+TINY_NOTICE = "The model is the tiny one of this package, for 64 px: it knows synthetic scenes, and blurs photographs."
 SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
 
@@ -70,6 +70,7 @@ Records = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")
 Scripts = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")]
 Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
+ModelOrTiny = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Segmenter = Literal["sam", "mobile-sam", "slic", "grid"]
 
@@ -78,10 +79,15 @@ Segmenter = Literal["sam", "mobile-sam", "slic", "grid"]
 class Source:
     """How a photograph is divided, where the input is not an encoded file already."""
 
-    segmenter: Segmenter = "sam"
-    """As in `elements partition`; slic and grid need no checkpoint."""
+    segmenter: Segmenter | None = None
+    """As in `elements partition`; by default sam with a checkpoint, and slic, which needs none, without."""
     checkpoint: File = None
     """Official checkpoint of SAM or MobileSAM."""
+
+    @property
+    def chosen(self) -> Segmenter:
+        """The segmenter."""
+        return self.segmenter or ("sam" if self.checkpoint else "slic")
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,8 @@ class Encode:
     """The photograph."""
     out: Out
     """File to write, NAME.npz."""
-    model: Model
-    """Model folder, or the name of a repository on the Hugging Face hub."""
+    model: ModelOrTiny = None
+    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
     fit: Fit = "crop"
     """Take the square at the photograph's centre, or all of it."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
@@ -135,8 +141,8 @@ class Edit:
     script: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The edit script: JSON (`elements_jax/script.py` describes it), or a result's PNG, which carries its script. Other
     pictures that it names are found relative to it."""
-    model: Model
-    """Model folder, or the name of a repository on the Hugging Face hub."""
+    model: ModelOrTiny = None
+    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
     out: File = None
     """PNG to write, by default PHOTO-edited.png; script and settings are in its text chunks."""
     drawing: File = None
@@ -179,12 +185,10 @@ class Editor:
     Programs can use the same server: its /docs describes the HTTP API. Nothing is written to the disk. Ctrl-C ends it.
     """
 
-    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    model: ModelOrTiny = None
     """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
-    segmenter: Segmenter | None = None
-    """As in `elements partition`; by default sam with a checkpoint, and slic, which needs none, without."""
-    checkpoint: File = None
-    """Official checkpoint of SAM or MobileSAM, which then also finds objects from points in the editor."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    """With SAM, objects are found from points, too."""
     port: int = 8000
     """Of the page's address; with 0 one that is free."""
     open: bool = True
@@ -198,27 +202,18 @@ class Editor:
             raise ValueError(f"the editor needs more packages: pip install 'elements-jax[editor]' ({error})") from error
         from elements_jax.editing import Editing
 
-        if self.model is None and not TINY.is_dir():
-            raise ValueError(
-                f"there is no {TINY}: name a model with --model; `make demo` trains a tiny one, out/demo/model"
-            )
-        segmenter = self.segmenter or ("sam" if self.checkpoint else "slic")
-        pipeline = _pipeline(self.model or str(TINY))
-        divider = Divider(pipeline.config.elements, Source(segmenter, self.checkpoint))
+        pipeline = _pipeline(self.model)
+        divider = Divider(pipeline.config.elements, self.source)
         select_object = None
-        if segmenter in ("sam", "mobile-sam"):
+        if self.source.chosen in ("sam", "mobile-sam"):
             from partition.select_object import ObjectSelector
 
             select_object = ObjectSelector(divider.segmenter)
-        notices = []
-        if self.model is None:
-            notices.append("This model is tiny and has only seen synthetic scenes: of photographs it paints blurs.")
-        if segmenter == "slic" and self.checkpoint is None:
-            notices.append("Photographs are divided by SLIC; with --checkpoint SAM does it, and finds objects.")
+        notices = _notices(self.model, self.source)
         app = make_app(
-            Editing(pipeline, divider, segmenter),
+            Editing(pipeline, divider, self.source.chosen),
             name=Path(self.model or TINY).name,
-            segmenter=segmenter,
+            segmenter=self.source.chosen,
             notice=" ".join(notices) or None,
             select_object=select_object,
         )
@@ -318,8 +313,8 @@ class Reconstruct:
     """A photograph, or a file that `elements encode` wrote."""
     out: Out
     """PNG to write."""
-    model: Model
-    """Model folder, or the name of a repository on the Hugging Face hub."""
+    model: ModelOrTiny = None
+    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
     prompt: str = ""
     """What the picture shows."""
     seed: int = 0
@@ -409,18 +404,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pipeline(model: str) -> "ElementsPipeline":
+def _pipeline(model: str | None) -> "ElementsPipeline":
     from elements_jax.pipeline import ElementsPipeline
 
-    return ElementsPipeline.from_pretrained(model)
+    return ElementsPipeline.from_pretrained(model or TINY)
 
 
-def _editing(model: str, source: Source) -> "Editing":
+def _notices(model: str | None, source: Source) -> list[str]:
+    """What a person should know who left the choice to us."""
+    notices = [] if model else [TINY_NOTICE]
+    if source.segmenter is None and source.checkpoint is None:
+        notices.append("Photographs are divided by SLIC; with --checkpoint SAM does it.")
+    return notices
+
+
+def _editing(model: str | None, source: Source) -> "Editing":
     """The model, with photographs divided as `source` says."""
     from elements_jax.editing import Editing
 
+    for notice in _notices(model, source):
+        print(notice, file=sys.stderr)
     pipeline = _pipeline(model)
-    return Editing(pipeline, Divider(pipeline.config.elements, source), source.segmenter)
+    return Editing(pipeline, Divider(pipeline.config.elements, source), source.chosen)
 
 
 class Divider:
@@ -435,7 +440,7 @@ class Divider:
         """SAM is read when it is first needed. Raises ValueError where it has no checkpoint, or a wrong one."""
         from partition.worker import make_segmenter
 
-        return make_segmenter(self._source.segmenter, self._source.checkpoint, self._config)[1]
+        return make_segmenter(self._source.chosen, self._source.checkpoint, self._config)[1]
 
     @property
     def _config(self) -> "PartitionConfig":

@@ -14,40 +14,43 @@ from pathlib import Path
 import tyro
 from PIL import Image
 
+from elements_jax import TINY
 from elements_jax.cpu import prefer_own_convolutions
+
+STAGES = ("vae", "autoencoder", "diffusion")
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Partition photographs, train `tiny` on synthetic scenes, edit held-out scenes and photographs, write a report."""
+    """Partition photographs, edit held-out scenes and photographs with `tiny`, write a report, show its training."""
 
     out: tyro.conf.Positional[Path]
     """Folder for everything; what a run that was cut short left there is used again."""
-    model: Path | None = None
-    """A trained model folder to use instead of training one."""
+    model: Path = TINY
+    """The model that edits, by default the one of this package."""
+    full: bool = False
+    """Train `tiny` on scenes as long as its preset says, which takes hours, and edit with that."""
     sam: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared"), "weights", "mobile_sam.pt")
     """Checkpoint of SAM or MobileSAM for the photographs; SLIC divides them where it is absent."""
-    scenes: int = 3000
-    """Scenes to train on."""
     held_out: int = 12
     """Scenes to edit."""
-    vae_steps: int = 200
-    autoencoder_steps: int = 350
-    diffusion_steps: int = 450
+    steps: int = 100
+    """Of each stage of training, where it is not in full."""
 
     def run(self) -> None:
         """Run every step that is not done yet."""
         started = time.monotonic()
         self.partition_photographs()
         self.make_records()
-        model = self.model or self.train()
+        trained = self.train()
         prefer_own_convolutions()
         from elements_jax.report import write_report  # after training: JAX would take memory in this process
 
+        model = trained if self.full else self.model
         index = write_report(self.out / "report", model, self.out / "records", self.out / "photos-records")
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open {index}")
-        if self.model is None:
-            print("Trained for minutes, a model paints blobs on a background; README's figures are of a longer run.")
+        if not self.full:
+            print(f"Its pictures are by {model}; {trained} shows that training runs, and no more.")
 
     def partition_photographs(self) -> None:
         """Photographs that ship inside scikit-image, divided at the paper's size and at tiny's."""
@@ -68,7 +71,7 @@ class Demo:
 
     def make_records(self) -> None:
         """Scenes for training, and others to be edited."""
-        for split, first, count in (("train", 0, self.scenes), ("val", 1_000_000, self.held_out)):
+        for split, first, count in (("train", 0, 16_000 if self.full else 1000), ("val", 1_000_000, self.held_out)):
             pictures = self.out / "scenes" / split
             if not (self.out / "records" / f"partition-{split}.json").is_file():
                 elements("scenes", pictures, "--first", first, "--count", count)
@@ -78,15 +81,11 @@ class Demo:
 
     def train(self) -> Path:
         """VAE, stage 1 and stage 2 of `tiny`, from random weights."""
-        model = self.out / "model"
-        for stage, steps in {
-            "vae": self.vae_steps,
-            "autoencoder": self.autoencoder_steps,
-            "diffusion": self.diffusion_steps,
-        }.items():
-            settings = ["--train.steps", steps, "--train.sample-every", steps, "--train.checkpoint-every", steps]
-            settings += ["--train.warmup", steps // 10]
-            elements("train", stage, "tiny", "--data", self.out / "records", "--model", model, *settings)
+        model, steps = self.out / "model", self.steps
+        short = ["--train.steps", steps, "--train.sample-every", steps, "--train.warmup", steps // 10]
+        for stage in STAGES:
+            command = ["train", stage, "tiny", "--data", self.out / "records", "--model", model]
+            elements(*command, *([] if self.full else short))
         return model
 
 

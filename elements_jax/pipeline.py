@@ -115,7 +115,7 @@ def jit_decode(networks: Networks, mesh: Mesh) -> Any:
 class ElementsPipeline:
     """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
 
-    pipeline = ElementsPipeline.from_pretrained("models/tiny")
+    pipeline = ElementsPipeline.from_pretrained(TINY)
     canvas = pipeline.open(image, label_map)
     canvas = edits.move(canvas, edits.selection(canvas.num_elements, [17, 18]), jnp.float32([0.25, 0]))
     picture = pipeline.decode(batched([canvas]).elements, ["a red circle"], seeds=[0])[0]
@@ -171,12 +171,16 @@ class ElementsPipeline:
                 params[name] = getattr(networks, name).complete(params.get(name, {}), jax.random.key(0))
         return cls(config, params, tokenize, mesh)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder, of which diffusers' and transformers' PyTorch classes read all that they know."""
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write a model folder, of which diffusers' and transformers' PyTorch classes read all that they know.
+
+        `half` writes float16, in half the space.
+        """
         write_config(Path(folder), self.config)
         self.tokenizer.save(Path(folder) / "tokenizer")
+        dtype = jnp.float16 if half else jnp.float32
         for name, params in self.params.items():
-            save_network(Path(folder), name, params)
+            save_network(Path(folder), name, {parameter: value.astype(dtype) for parameter, value in params.items()})
 
     def encode(self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]) -> ImageElements:
         """The elements of images under their label maps (pixels labelled `schema.DROPPED` belong to none).

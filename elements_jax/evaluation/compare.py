@@ -35,6 +35,9 @@ class With:
     training has dropped to."""
     inpaint: Folder = None
     """Stable Diffusion Inpainting for sd-inpaint, in diffusers' layout."""
+    others: bool = False
+    """Also write what Paint-by-Example and Self-Guidance need of each edit, to OUT/needs: `python -m
+    partition.diffusers_baselines` runs methods of others on a results folder."""
     batch_size: int = 4
     """Pictures decoded at once."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
@@ -52,7 +55,7 @@ class With:
             raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         pipeline = ElementsPipeline.from_pretrained(self.model)
         methods = make_methods(self.methods, pipeline, self.model, self.sampling, self.sd, self.inpaint)
-        failures = run(out, tasks, methods, pipeline, records, identity, self.batch_size)
+        failures = run(out, tasks, methods, pipeline, records, identity, self.batch_size, self.others)
         print(f"{len(tasks) - len(failures)} edits by {', '.join(methods)} in {out}")
         if failures:
             print(f"{len(failures)} edits cannot be run and are left out:")

@@ -25,29 +25,7 @@ BLANK = 127
 paper says blank."""
 
 
-@dataclass(frozen=True)
-class PixelEdit:
-    """What pixel editing makes of a script."""
-
-    picture: UInt8[np.ndarray, "H W 3"]
-    hole: Bool[np.ndarray, "H W"]
-    pasted: Bool[np.ndarray, "H W"]
-    """Pixels on which something came to lie."""
-
-    @property
-    def blanked(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture with its holes blank: what SDEdit starts from."""
-        return np.where(self.hole[..., None], np.uint8(BLANK), self.picture)
-
-    def closed_hole(self) -> Bool[np.ndarray, "H W"]:
-        """The holes without the small gaps between elements, by a morphological closing: the mask for inpainting.
-
-        What was pasted stays. By squares of 1/64 of the picture's side; the paper says "the morphological operation".
-        """
-        return closing(self.hole, max(1, self.hole.shape[0] // 64)) & ~self.pasted
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One edit of a script, on pixels."""
 
@@ -63,20 +41,43 @@ class Step:
     """Pixels without an element."""
 
 
+@dataclass(frozen=True, eq=False)
+class PixelEdit:
+    """What pixel editing makes of a script."""
+
+    picture: UInt8[np.ndarray, "H W 3"]
+    hole: Bool[np.ndarray, "H W"]
+    pasted: Bool[np.ndarray, "H W"]
+    """Pixels on which something came to lie."""
+    steps: tuple[Step, ...]
+
+    @property
+    def blanked(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture with its holes blank: what SDEdit starts from."""
+        return np.where(self.hole[..., None], np.uint8(BLANK), self.picture)
+
+    def closed_hole(self) -> Bool[np.ndarray, "H W"]:
+        """The holes without the small gaps between elements, by a morphological closing: the mask for inpainting.
+
+        What was pasted stays. By squares of 1/64 of the picture's side; the paper says "the morphological operation".
+        """
+        return closing(self.hole, max(1, self.hole.shape[0] // 64)) & ~self.pasted
+
+
 def pixel_edit(script: EditScript, canvas: Canvas, open_image: Opener) -> PixelEdit:
     """Run a script on the pixels of a canvas, which must have its `picture`, as those that `open_image` gives.
 
     Raises EditError as `editing.apply`.
     """
-    picture, hole, pasted = np.asarray(canvas.picture), *np.zeros((2, *canvas.label_map.shape), bool)
-    for step in steps(script, canvas, open_image):
-        picture, hole = step.after, (hole | step.source) & step.left_empty
+    steps = tuple(_steps(script, canvas, open_image))
+    hole, pasted = np.zeros((2, *canvas.label_map.shape), bool)
+    for step in steps:
+        hole = (hole | step.source) & step.left_empty
         pasted = (pasted & ~step.left_empty) | step.target
-    return PixelEdit(picture, hole, pasted)
+    return PixelEdit(steps[-1].after if steps else np.asarray(canvas.picture), hole, pasted, steps)
 
 
-def steps(script: EditScript, canvas: Canvas, open_image: Opener) -> Iterator[Step]:
-    """The edits of a script one by one. Takes and raises what `pixel_edit` does."""
+def _steps(script: EditScript, canvas: Canvas, open_image: Opener) -> Iterator[Step]:
     for edit in script.edits:
         before, canvas = canvas, apply(dataclasses.replace(script, edits=(edit,)), canvas, open_image).canvas
         labels_before, labels = np.asarray(before.label_map), np.asarray(canvas.label_map)

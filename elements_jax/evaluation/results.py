@@ -6,6 +6,7 @@
     RESULTS/drawing/NAME.png    the edit drawn on it, in red and green dots
     RESULTS/truth/NAME.png      the true result, where it is known
     RESULTS/region/NAME.png     a 1-bit mask, white where the edit may change the picture
+    RESULTS/needs/METHOD/...    what methods of others need of a case (`elements_jax/evaluation/others.py`)
     RESULTS/METHOD/NAME.png     what a method made of it: `ours`, `pixels`, `sdedit-0.5`, ...
 
 Methods of other projects join by their pictures alone. Needs no JAX.
@@ -31,7 +32,7 @@ PARTS = ("input", "drawing", "truth", "region")
 
 @dataclass(frozen=True)
 class Case:
-    """One edit of one picture. The last three fields may be left out of a line: methods of others have no script."""
+    """One edit of one picture. The last four fields may be left out of a line: methods of others have no script."""
 
     name: str
     kind: str
@@ -43,6 +44,8 @@ class Case:
     prompt: str = ""
     """What the edited picture shows."""
     script: EditScript | None = None
+    object: str = ""
+    """What is edited, in the words of the prompt, for methods that look for it there."""
 
     def to_json(self) -> str:
         """The case's line."""
@@ -60,7 +63,7 @@ class Case:
         if odd := sorted(fields.keys() - set(known)):
             raise EditError(f"{odd[0]}: unknown field; expected {', '.join(known)}, script")
         for name in known:
-            value = fields.get(name, "" if name in ("source_id", "prompt") else None)
+            value = fields.get(name, "" if name in ("source_id", "prompt", "object") else None)
             if not isinstance(value, str):
                 raise EditError(f"{name}: expected text")
         if not fields["name"] or Path(fields["name"]).name != fields["name"]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from elements_jax import __version__
 from elements_jax.edits import Canvas
 from elements_jax.evaluation.methods import Method, Prepared, canvas_of, prepare
+from elements_jax.evaluation.others import needs_of, write_needs
 from elements_jax.evaluation.results import CASES, Case, Task, path_of, save, write_cases
 from elements_jax.files import new_file
 from elements_jax.pipeline import ElementsPipeline
@@ -49,10 +50,12 @@ def run(
     records: Mapping[str, Record],
     identity: str,
     batch_size: int,
+    others: bool = False,
 ) -> list[Failure]:
     """Write what is missing of a results folder; returns the cases that cannot be run.
 
-    `records` are those that scripts name, by their source_id, and `identity` tells others from them.
+    `records` are those that scripts name, by their source_id, and `identity` tells others from them. With `others`,
+    what methods of others need is written too.
 
     Raises ValueError where the folder holds other edits, or a method's pictures by other settings, or records do not
     fit the model; and as methods do.
@@ -69,7 +72,7 @@ def run(
 
     failures = list[Failure]()
     with tqdm(desc="compare", total=len(tasks), unit="case", smoothing=0.05) as bar:
-        for batch in _batches(out, tasks, methods, batch_size, open_canvas, failures, bar):
+        for batch in _batches(out, tasks, methods, batch_size, others, open_canvas, failures, bar):
             for name, method in methods.items():
                 todo = [case for case in batch if not path_of(out, name, case.task.case).is_file()]
                 if todo:
@@ -78,6 +81,8 @@ def run(
                         _write(out, name, case, picture, method.settings)
             for case in batch:
                 _write_parts(out, case)
+                if others:
+                    write_needs(out, case)
     failed = {failure.name for failure in failures}
     write_cases(out, [task.case for task in tasks if task.case.name not in failed])
     return failures
@@ -88,6 +93,7 @@ def _batches(
     tasks: Sequence[Task],
     methods: Mapping[str, Method],
     batch_size: int,
+    others: bool,
     open_canvas: Callable[[str], Canvas],
     failures: list[Failure],
     bar: tqdm,
@@ -98,7 +104,8 @@ def _batches(
         for task in tasks:
             bar.update()
             parts = ["input", *["truth"] * (task.truth is not None), "region", "drawing"]
-            if all(path_of(out, name, task.case).is_file() for name in (*parts, *methods)):
+            paths = [path_of(out, name, task.case) for name in (*parts, *methods)]
+            if all(path.exists() for path in paths + others * needs_of(out, task.case)):
                 continue
             try:
                 yield prepare(task, open_canvas)
@@ -155,8 +162,8 @@ def _begin(out: Path, tasks: Sequence[Task], methods: Mapping[str, Method], reco
 
 def task_of(line: ScriptLine) -> Task:
     """The case of a script for batch inference, whose truth nobody knows."""
-    case = Case(line.name, kind_of(line.script), line.instruction, line.source_id, line.script.prompt, line.script)
-    return Task(case)
+    script, kind = line.script, kind_of(line.script)
+    return Task(Case(line.name, kind, line.instruction, line.source_id, script.prompt, script, line.object))
 
 
 def kind_of(script: EditScript) -> str:

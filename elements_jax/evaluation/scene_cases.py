@@ -97,7 +97,7 @@ def _edit_case(record: Record, scene: Scene, edit: scenes.Edit) -> Iterator[Task
         step, words = Resize(elements, edit.scale, shape.centre), f"make the {shape.words} {size}"
     else:
         kind, step, words = "delete", Delete(elements), f"remove the {shape.words}"
-    yield from _case(record, kind, words, step, edited.caption, truth, (objects == edit.k) | target)
+    yield from _case(record, kind, words, shape, step, edited.caption, truth, (objects == edit.k) | target)
 
 
 def _composition(record: Record, scene: Scene, other: Record) -> Iterator[Task]:
@@ -112,7 +112,7 @@ def _composition(record: Record, scene: Scene, other: Record) -> Iterator[Task]:
     dx, dy = np.subtract(placed.centre, shape.centre).tolist()
     step = Compose(other.source_id, elements_under(other.label_map, objects == k), (dx, dy))
     words = f"add {scenes.with_article(shape.words)} {_place(*placed.centre)}"
-    yield from _case(record, "compose", words, step, whole.caption, truth, true_objects == len(whole.shapes))
+    yield from _case(record, "compose", words, shape, step, whole.caption, truth, true_objects == len(whole.shapes))
 
 
 def _variation(record: Record, scene: Scene) -> Iterator[Task]:
@@ -127,7 +127,7 @@ def _variation(record: Record, scene: Scene) -> Iterator[Task]:
     truth, _ = scenes.render(edited)
     step = Delete(elements_under(record.label_map, objects == k))
     words = f"make the {shape.words} {varied.texture.colour}"
-    yield from _case(record, "variation", words, step, edited.caption, truth, objects == k)
+    yield from _case(record, "variation", words, shape, step, edited.caption, truth, objects == k)
 
 
 def recoloured(shape: Shape, colour: str) -> Shape:
@@ -147,6 +147,7 @@ def _case(
     record: Record,
     kind: str,
     instruction: str,
+    shape: Shape,
     edit: Move | Resize | Delete | Compose,
     prompt: str,
     truth: UInt8[np.ndarray, "H W 3"],
@@ -154,7 +155,7 @@ def _case(
 ) -> Iterator[Task]:
     if edit.elements:
         name = f"{record.source_id.rpartition('/')[2].removesuffix('.png').removeprefix('scene-')}-{kind}"
-        case = Case(name, kind, instruction, record.source_id, prompt, EditScript((edit,), prompt))
+        case = Case(name, kind, instruction, record.source_id, prompt, EditScript((edit,), prompt), shape.words)
         yield Task(case, truth, dilation(changes, max(1, changes.shape[0] // 32)))
 
 

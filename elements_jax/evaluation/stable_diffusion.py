@@ -48,8 +48,9 @@ class StableDiffusion:
             "steps": self.steps,
         }
         """What makes its pictures, to be written beside them."""
-        self._reads_elements = len(params["unet"]) == len(networks.unet.shapes())
-        unet = networks.unet.complete(params["unet"], jax.random.key(0))  # what is drawn here is not used
+        new = {name: spec for name, spec in networks.unet.shapes().items() if name not in params["unet"]}
+        self._reads_elements = not new
+        unet = {**params["unet"], **{name: jnp.zeros(spec.shape) for name, spec in new.items()}}  # they are not used
         self._params = {name: params[name] for name in ("vae", "text_encoder")} | {"unet": unet}
         self._networks = networks
         self._sdedit = jax.jit(self._paint_over, static_argnames="skipped")

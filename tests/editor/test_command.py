@@ -51,17 +51,6 @@ def test_page_and_command_give_the_same_bytes(
     assert client.get(f"/api/jobs/{id}/0.png").content == out.read_bytes()
 
 
-def test_without_a_model_it_says_where_to_get_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cli, "TINY", tmp_path / "none")
-    assert main(["editor", "--no-open"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert "make demo" in error
-    assert "--model" in error
-
-
 def test_sam_needs_a_checkpoint_at_once(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["editor", "--no-open", "--model", str(model_folder), "--segmenter", "sam"]) == 1
     assert "--segmenter sam needs --checkpoint" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     networks = Networks(SMALL)
     unet = networks.unet.module(pipeline.params["unet"])
     text = networks.text_encoder(
-        pipeline.params["text_encoder"], jnp.asarray(pipeline._tokenizer("a red square"))[None]
+        pipeline.params["text_encoder"], jnp.asarray(pipeline.tokenizer("a red square"))[None]
     )
     context = unet.context(text, tokens(canvas.elements, SMALL.elements.frequencies))
     noise = jax.random.normal(jax.random.key(0), (SMALL.latent_size, SMALL.latent_size, 4))[None]
