@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from elements_jax import TINY
 from elements_jax.cpu import prefer_own_convolutions
 from elements_jax.evaluation.fid import Statistics, extractor
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
@@ -40,7 +41,6 @@ WHOLE: tuple[Name, ...] = ("mse", "psnr", "ssim")
 OF_EDITS: tuple[Name, ...] = ("edited-psnr", "untouched-psnr", "target", "source")
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
-Folder = Annotated[Path, tyro.conf.Positional]
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,11 @@ class Common:
 class Records:
     """Reconstruct held-out records with a model, and compare with the records' own pictures."""
 
-    records: Folder
+    records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
     """Folder of records, as `elements partition` writes it."""
-    model: Annotated[str, tyro.conf.arg(metavar="MODEL")]
-    """Model folder or, with the diffusion decoder, a name on the Hugging Face hub. Of the folder no more is read than
-    the decoder takes."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Model folder or, with the diffusion decoder, a name on the Hugging Face hub; by default the tiny one of this
+    package. Of the folder no more is read than the decoder takes."""
     decoder: Decoder = "diffusion"
     """Stage 2; stage 1's light decoder; or the VAE alone, encoder and decoder, without elements."""
     split: str | None = None
@@ -132,11 +132,11 @@ class Records:
     def run(self) -> None:
         """Reconstruct and judge."""
         mesh = make_mesh(-1, 1, jax.local_devices())
-        reconstructor = open_reconstructor(self.model, self.decoder, self.sampling, mesh)
+        reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, self.sampling, mesh)
         samples = of_records(self.records, self.split, reconstructor, self.decoder, self.decoder != "vae")
         settings = {
             "records": str(self.records),
-            "model": self.model,
+            "model": self.model or TINY.name,
             "decoder": self.decoder,
             **reconstructor.settings,
             **self.common.settings(),
@@ -149,9 +149,9 @@ class Records:
 class Folders:
     """Compare pictures with those of the same names, but for the suffix, in another folder."""
 
-    pictures: Folder
+    pictures: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
     """Folder of pictures to judge."""
-    truths: Folder
+    truths: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTHS")]
     """Folder of what they should be."""
     common: Annotated[Common, tyro.conf.arg(name="")] = Common()
 
@@ -165,7 +165,7 @@ class Folders:
 class Results:
     """Compare what methods made of the same edits: with the truth, where it is known, the input and the object."""
 
-    results: Folder
+    results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
     """Results folder (`elements_jax/evaluation/results.py` says how it is laid out)."""
     records: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The records that were edited, for the metrics target and source."""
@@ -186,7 +186,7 @@ class Results:
 class FIDStatistics:
     """Compute once what FID keeps of a folder of pictures."""
 
-    pictures: Folder
+    pictures: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
     """Folder of pictures of one size."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write, NAME.npz."""
