@@ -8,9 +8,9 @@ InstructPix2Pix takes a case's input and its instruction, as they lie in the res
 
 Paint-by-Example paints its steps one after the other, each on the picture that the one before made: first the source of
 an object with a piece of background as the example, then the target with the object as the example. The paper's authors
-marked the background by hand; here it is the nearest free square, of a side that the object's box would fill. Of
-Self-Guidance, centroid and size are those of its attention maps: of an object's pixels, in units of the picture's sides
-and of its area; None before an object was there, or after it is gone.
+marked the background by hand; here it is the free square, as large as the object's box, whose colours are most like
+those around the object. Of Self-Guidance, centroid and size are those of its attention maps: of an object's pixels, in
+units of the picture's sides and of its area; None before an object was there, or after it is gone.
 """
 
 import json
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
 from elements_jax.evaluation.methods import Prepared
-from elements_jax.evaluation.morphology import closing
+from elements_jax.evaluation.morphology import closing, dilation
 from elements_jax.evaluation.pixel_editing import Step
 from elements_jax.evaluation.results import Case
 from elements_jax.files import new_file, new_folder
@@ -87,24 +87,33 @@ def paint_by_example(steps: tuple[Step, ...]) -> Iterator[Painting]:
 def background(
     picture: UInt8[np.ndarray, "H W 3"], source: Bool[np.ndarray, "H W"], target: Bool[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """The square nearest to the source that touches neither it nor the target.
+    """The square, clear of source and target, whose colours are most like those around the source.
 
-    Its side is the longer one of the source's box, or less where no such square is free; where none is, the corner.
+    Compared are mean and deviation of each channel, around the source in a band of a 16th of the picture's side. The
+    square's side is the longer one of the source's box, or less where no such square is free. Where none is at all, any
+    may be taken.
     """
     top, bottom, left, right = _box(source)
     side, shortest = min(max(bottom - top, right - left), *source.shape), min(SMALLEST, *source.shape)
-    while True:
-        count = np.pad(np.cumsum(np.cumsum(source | target, axis=0), axis=1), ((1, 0), (1, 0)))
-        busy = count[side:, side:] - count[:-side, side:] - count[side:, :-side] + count[:-side, :-side]
-        ys, xs = np.nonzero(busy == 0)
-        if len(ys) or side == shortest:
-            break
+    busy = source | target
+    while not (free := _sums(busy, side) == 0).any() and side > shortest:
         side = max(shortest, side * 3 // 4)
-    y, x = 0, 0
-    if len(ys):
-        nearest = np.argmin((ys + (side - top - bottom) / 2) ** 2 + (xs + (side - left - right) / 2) ** 2)
-        y, x = int(ys[nearest]), int(xs[nearest])
+    around = dilation(source, max(1, source.shape[0] // 16)) & ~busy
+    wanted = picture[around if around.any() else source].astype(np.float64)
+
+    pixels = picture.astype(np.float64)
+    mean = _sums(pixels, side) / side**2
+    deviation = np.sqrt(np.maximum(_sums(pixels**2, side) / side**2 - mean**2, 0))
+    unlike = ((mean - wanted.mean(0)) ** 2 + (deviation - wanted.std(0)) ** 2).sum(-1)
+    y, x = np.unravel_index(np.argmin(np.where(free | ~free.any(), unlike, np.inf)), unlike.shape)
     return picture[y : y + side, x : x + side]
+
+
+def _sums(values: Shaped[np.ndarray, "H W *channels"], side: int) -> Shaped[np.ndarray, "h w *channels"]:
+    """Over every square of this side within the picture, by its top left corner."""
+    total = np.cumsum(np.cumsum(values, axis=0), axis=1)
+    total = np.pad(total, ((1, 0), (1, 0), *[(0, 0)] * (values.ndim - 2)))
+    return total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
 
 
 def self_guidance(step: Step) -> dict[str, Any]:

@@ -22,7 +22,6 @@ def test_a_move_is_painted_in_two_steps_background_over_the_source_and_the_objec
     np.testing.assert_array_equal(put.example, image[:CELL, : 2 * CELL])
     assert put.mask[4 * CELL : 5 * CELL, 4 * CELL : 6 * CELL].all()
     assert fill.example.shape == (2 * CELL, 2 * CELL, 3)
-    np.testing.assert_array_equal(fill.example, image[CELL : 3 * CELL, : 2 * CELL])  # right below the source
 
 
 def test_a_deletion_and_a_composition_are_one_step_each():
@@ -33,18 +32,28 @@ def test_a_deletion_and_a_composition_are_one_step_each():
     assert put.mask[block(1, 2)].all()
 
 
-def test_background_is_the_nearest_free_square_or_a_smaller_one():
+def test_background_is_a_free_square_like_what_is_around_the_source():
+    """An object on the left half, another one beside it; the right half is of another colour."""
+    rng = np.random.default_rng(0)
+    image = np.full((SIZE, SIZE, 3), 200) + rng.integers(-9, 10, (SIZE, SIZE, 3))
+    image[:, 16:] -= 150
+    source, other, target = np.zeros((3, SIZE, SIZE), bool)
+    source[2:10, 2:10], other[12:18, 4:10], target[20:, 20:] = True, True, True
+    image[source], image[other] = (250, 0, 0), (0, 0, 250)
+    found = background(image.astype(np.uint8), source, target).astype(int)
+    assert found.shape == (8, 8, 3)
+    assert np.abs(found - 200).max() < 10
+
+
+def test_background_is_smaller_where_little_is_free_and_anything_where_nothing_is():
     image = np.arange(SIZE * SIZE * 3, dtype=np.uint32).reshape(SIZE, SIZE, 3).astype(np.uint8)
     source = np.zeros((SIZE, SIZE), bool)
-    source[12:20, 12:20] = True
-    target = np.zeros_like(source)
-    target[:, :12] = True
-    target[:12] = True
-    assert background(image, source, target).shape == (8, 8, 3)
-    everywhere = ~source
-    everywhere[24:, 24:] = False
-    np.testing.assert_array_equal(background(image, source, everywhere), image[24:, 24:])
-    assert background(image, np.ones_like(source), target).shape == (8, 8, 3)  # nothing is free
+    source[:20, :20] = True
+    all_but_a_corner = ~source
+    all_but_a_corner[22:, 22:] = False
+    np.testing.assert_array_equal(background(image, source, all_but_a_corner).shape, (8, 8, 3))
+    assert background(image, source, all_but_a_corner)[0, 0, 0] in image[22:25, 22:25, 0]
+    assert background(image, np.ones_like(source), ~source).shape == (8, 8, 3)
 
 
 def test_self_guidance_is_told_where_and_how_large():
