@@ -66,12 +66,15 @@ class Common:
     """JSON to write: the numbers, each with its N, and with them the settings, the version and commit of this code, and
     the model's checksum."""
     pictures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Write here a PNG of each method's worst, median and best pictures, by the first metric."""
+    """Write here a PNG of each method's worst, median and best pictures, by the first metric that it has."""
 
-    def judge(self, every: Sequence[Samples], default: Sequence[Name], fid_name: str, settings: dict[str, Any]) -> None:
+    def judge(
+        self, every: Sequence[Samples], fid_name: str, settings: dict[str, Any], *, of_edits: bool = False
+    ) -> None:
         """Judge, print the table, and write what is asked for. Raises ValueError for what cannot be computed."""
         mesh = make_mesh(-1, 1, jax.local_devices())
-        chosen = self.metrics or (*default[:3], *(("lpips-alex",) if has_weights() else ()), *default[3:])
+        lpips: tuple[Name, ...] = ("lpips-alex",) if has_weights() else ()
+        chosen = self.metrics or WHOLE + lpips + OF_EDITS * of_edits
         if self.batch_size < 1:
             raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.reference is not None and self.inception is None:
@@ -98,7 +101,8 @@ class Common:
                     "compares with none but those of the same N"
                 ]
             if self.pictures is not None:
-                print(f"{save_pictures(self.pictures, samples, verdict, judge)}: worst, median and best by {chosen[0]}")
+                path, by = save_pictures(self.pictures, samples, verdict, judge)
+                print(f"{path}: worst, median and best by {by}")
         print(table(found))
         for note in notes:
             print(f"warning: {note}")
@@ -142,7 +146,7 @@ class Records:
             **self.common.settings(),
         }
         fid_name = "rfid" if self.common.reference is None else "fid"
-        self.common.judge([samples], WHOLE, fid_name, settings)
+        self.common.judge([samples], fid_name, settings)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Folders:
     def run(self) -> None:
         """Judge."""
         settings = {"folder": str(self.pictures), "truths": str(self.truths), **self.common.settings()}
-        self.common.judge([folder_pair(self.pictures, self.truths)], WHOLE, "fid", settings)
+        self.common.judge([folder_pair(self.pictures, self.truths)], "fid", settings)
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ class Results:
         if self.records is not None:
             settings["records"] = str(self.records)
         every = of_results(self.results, self.methods, self.records)
-        self.common.judge(every, WHOLE + OF_EDITS, "fid", settings)
+        self.common.judge(every, "fid", settings, of_edits=True)
 
 
 @dataclass(frozen=True)

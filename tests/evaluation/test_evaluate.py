@@ -284,7 +284,10 @@ def test_methods_are_compared_on_the_same_edits(tmp_path, edits, squares, capsys
 def test_kinds_of_edits_have_their_own_rows(tmp_path, edits):
     lines = (edits / results.CASES).read_text().splitlines()
     (edits / results.CASES).write_text("\n".join([lines[0], lines[1].replace('"kind": "move"', '"kind": "delete"')]))
-    found = evaluate(tmp_path / "report.json", "results", edits, "--metrics", "untouched-psnr")["numbers"]
+    (edits / "truth" / "0-move.png").unlink()
+    command = ["results", edits, "--pictures", tmp_path / "pictures", "--metrics", "untouched-psnr"]
+    found = evaluate(tmp_path / "report.json", *command)["numbers"]
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
     assert [kind for method, kind, _ in found if method == "pixels"] == ["all", "delete", "move"]
 
 
