@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from elements_jax import TINY
 from elements_jax.cpu import prefer_own_convolutions
 from elements_jax.evaluation.fid import Statistics, extractor
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
@@ -40,7 +41,6 @@ WHOLE: tuple[Name, ...] = ("mse", "psnr", "ssim")
 OF_EDITS: tuple[Name, ...] = ("edited-psnr", "untouched-psnr", "target", "source")
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
-Folder = Annotated[Path, tyro.conf.Positional]
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,17 @@ class Common:
     """JSON to write: the numbers, each with its N, and with them the settings, the version and commit of this code, and
     the model's checksum."""
     pictures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Write here a PNG of each method's worst, median and best pictures, by the first metric."""
+    """Write here a PNG of each method's worst, median and best pictures, by the first metric that it has."""
 
-    def judge(self, every: Sequence[Samples], default: Sequence[Name], fid_name: str, settings: dict[str, Any]) -> None:
+    def judge(
+        self, every: Sequence[Samples], fid_name: str, settings: dict[str, Any], *, of_edits: bool = False
+    ) -> None:
         """Judge, print the table, and write what is asked for. Raises ValueError for what cannot be computed."""
         mesh = make_mesh(-1, 1, jax.local_devices())
-        chosen = self.metrics or (*default[:3], *(("lpips-alex",) if has_weights() else ()), *default[3:])
+        lpips: tuple[Name, ...] = ("lpips-alex",) if has_weights() else ()
+        chosen = self.metrics or WHOLE + lpips + OF_EDITS * of_edits
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.reference is not None and self.inception is None:
             raise ValueError("--reference is for FID, which needs --inception")
         judge = Judge(
@@ -91,12 +96,13 @@ class Common:
                 raise ValueError(f"{samples.method}: no picture has what {', '.join(sorted(missing))} is of")
             found += of_method
             if verdict.reference and (fewer := min(count, verdict.reference.count or count)) < FEW:
-                notes.append(
-                    f"{fid_name} of {samples.method} is of {fewer} pictures, fewer than its {FEW} features: it is too "
-                    "large, and to be compared with none but of the same N"
-                )
+                notes = [
+                    f"{fid_name} is of {fewer} pictures, fewer than its {FEW} features: it comes out too large, and "
+                    "compares with none but those of the same N"
+                ]
             if self.pictures is not None:
-                print(f"{save_pictures(self.pictures, samples, verdict, judge)}: worst, median and best by {chosen[0]}")
+                path, by = save_pictures(self.pictures, samples, verdict, judge)
+                print(f"{path}: worst, median and best by {by}")
         print(table(found))
         for note in notes:
             print(f"warning: {note}")
@@ -115,11 +121,11 @@ class Common:
 class Records:
     """Reconstruct held-out records with a model, and compare with the records' own pictures."""
 
-    records: Folder
+    records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
     """Folder of records, as `elements partition` writes it."""
-    model: Annotated[str, tyro.conf.arg(metavar="MODEL")]
-    """Model folder or, with the diffusion decoder, a name on the Hugging Face hub. Of the folder no more is read than
-    the decoder takes."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Model folder or, with the diffusion decoder, a name on the Hugging Face hub; by default the tiny one of this
+    package. Of the folder no more is read than the decoder takes."""
     decoder: Decoder = "diffusion"
     """Stage 2; stage 1's light decoder; or the VAE alone, encoder and decoder, without elements."""
     split: str | None = None
@@ -130,40 +136,40 @@ class Records:
     def run(self) -> None:
         """Reconstruct and judge."""
         mesh = make_mesh(-1, 1, jax.local_devices())
-        reconstructor = open_reconstructor(self.model, self.decoder, self.sampling, mesh)
+        reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, self.sampling, mesh)
         samples = of_records(self.records, self.split, reconstructor, self.decoder, self.decoder != "vae")
         settings = {
             "records": str(self.records),
-            "model": self.model,
+            "model": self.model or TINY.name,
             "decoder": self.decoder,
             **reconstructor.settings,
             **self.common.settings(),
         }
         fid_name = "rfid" if self.common.reference is None else "fid"
-        self.common.judge([samples], WHOLE, fid_name, settings)
+        self.common.judge([samples], fid_name, settings)
 
 
 @dataclass(frozen=True)
 class Folders:
     """Compare pictures with those of the same names, but for the suffix, in another folder."""
 
-    pictures: Folder
+    pictures: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
     """Folder of pictures to judge."""
-    truths: Folder
+    truths: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTHS")]
     """Folder of what they should be."""
     common: Annotated[Common, tyro.conf.arg(name="")] = Common()
 
     def run(self) -> None:
         """Judge."""
         settings = {"folder": str(self.pictures), "truths": str(self.truths), **self.common.settings()}
-        self.common.judge([folder_pair(self.pictures, self.truths)], WHOLE, "fid", settings)
+        self.common.judge([folder_pair(self.pictures, self.truths)], "fid", settings)
 
 
 @dataclass(frozen=True)
 class Results:
     """Compare what methods made of the same edits: with the truth, where it is known, the input and the object."""
 
-    results: Folder
+    results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
     """Results folder (`elements_jax/evaluation/results.py` says how it is laid out)."""
     records: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The records that were edited, for the metrics target and source."""
@@ -177,14 +183,14 @@ class Results:
         if self.records is not None:
             settings["records"] = str(self.records)
         every = of_results(self.results, self.methods, self.records)
-        self.common.judge(every, WHOLE + OF_EDITS, "fid", settings)
+        self.common.judge(every, "fid", settings, of_edits=True)
 
 
 @dataclass(frozen=True)
 class FIDStatistics:
     """Compute once what FID keeps of a folder of pictures."""
 
-    pictures: Folder
+    pictures: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
     """Folder of pictures of one size."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write, NAME.npz."""

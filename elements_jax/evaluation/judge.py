@@ -1,6 +1,6 @@
 """Pictures judged batch by batch, each device its part: figures of each picture, and FID of all together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ Arrays = Mapping[str, np.ndarray]
     picture   what is judged            truth    what it should be         input   what was edited
     region    where an edit may change it        pasted, target, source    see `arrival`
 """
+MASKS = ("region", "target", "source")
 BATCHES_AHEAD = 2
 """Batches that are read, or reconstructed, while one is judged."""
 
@@ -137,7 +138,11 @@ class Judge:
         values = {name: np.full(count, np.nan) for name in self.metrics}
         keys = sorted({"picture", *featured, *(key for _, keys in of for key in keys)})
         with tqdm(total=count, desc=samples.method, unit="picture", delay=5) as bar:
-            for numbers, there, batch in self._batches(samples, count, keys):
+            size = None
+            for numbers, names, arrays in self._batches(samples, count):
+                size = size or arrays[0]["picture"].shape[:2]
+                there = {key: np.array([key in each for each in arrays]) for key in keys}
+                batch = {key: _stacked(key, size, names, arrays) for key in keys}
                 found = jax.device_get(self._program(self._shared, batch, of=of, featured=featured))
                 for name, needed in of:
                     complete = np.logical_and.reduce([there[key] for key in needed])
@@ -149,18 +154,17 @@ class Judge:
             self._reference = moments[samples.reference].statistics()
         return Verdict(count, values, moments["picture"].statistics() if self._has_fid else None, self._reference)
 
-    def _batches(self, samples: Samples, count: int, keys: Sequence[str]) -> Any:
-        """(numbers of pictures, what of each is there, arrays), read by a thread of its own; the last batch is filled
-        up with copies of the last picture, so that one program serves all."""
+    def _batches(self, samples: Samples, count: int) -> Iterator[tuple[range, list[str], list[Arrays]]]:
+        """Numbers, names and arrays of pictures, read by a thread of its own.
+
+        The last batch is filled up with copies of the last picture, so that one program serves all.
+        """
         starts = range(0, count, self.batch_size)
 
-        def read(start: int) -> tuple[range, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        def read(start: int) -> tuple[range, list[str], list[Arrays]]:
             numbers = range(start, min(start + self.batch_size, count))
             filled = [*numbers, *[numbers[-1]] * (self.batch_size - len(numbers))]
-            arrays = samples.read(filled)
-            names = [samples.names[number] for number in filled]
-            there = {key: np.array([key in each for each in arrays]) for key in keys}
-            return numbers, there, {key: _stacked(key, names, arrays) for key in keys}
+            return numbers, [samples.names[number] for number in filled], samples.read(filled)
 
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=BATCHES_AHEAD)
         return iter(grain.MapDataset.source(starts).map(read).to_iter_dataset(ahead))
@@ -174,21 +178,14 @@ def _judge(shared: Any, batch: Any, *, of: Sequence[tuple[str, Sequence[str]]], 
     }
 
 
-def _stacked(key: str, names: Sequence[str], arrays: Sequence[Arrays]) -> np.ndarray:
+def _stacked(key: str, size: tuple[int, ...], names: Sequence[str], arrays: Sequence[Arrays]) -> np.ndarray:
     """The arrays under a key, black where a picture has none. Raises ValueError naming one of another size."""
-    height, width = arrays[0]["picture"].shape[:2]
-    blank = (
-        np.zeros((height, width), bool)
-        if key in ("region", "target", "source")
-        else np.zeros((height, width, 3), np.uint8)
-    )
+    blank = np.zeros(size, bool) if key in MASKS else np.zeros((*size, 3), np.uint8)
     found = []
     for name, each in zip(names, arrays, strict=True):
         array = each.get(key, blank)
-        if array.shape[:2] != (height, width):
-            raise ValueError(
-                f"{name}: {key} has {array.shape[1]} x {array.shape[0]} px, where {names[0]} has {width} x {height}: "
-                "all pictures must be of one size"
-            )
+        if array.shape[:2] != size:
+            sizes = "{1} x {0} px, where the first picture has {3} x {2}".format(*array.shape[:2], *size)
+            raise ValueError(f"{name}: {key} has {sizes}: all must be of one size")
         found.append(array)
     return np.stack(found)

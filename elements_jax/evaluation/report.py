@@ -110,9 +110,16 @@ def commit() -> str | None:
         return None
 
 
-def save_pictures(folder: Path, samples: Samples, verdict: Verdict, judge: Judge, each: int = 3) -> Path:
-    """Write METHOD.png: the worst, median and best pictures by the first metric, beside what they are judged by."""
-    name, values = next(iter(verdict.values.items()))
+def save_pictures(folder: Path, samples: Samples, verdict: Verdict, judge: Judge, each: int = 3) -> tuple[Path, str]:
+    """Write METHOD.png: the worst, median and best pictures, beside what they are judged by.
+
+    Returns its path, and the metric that tells which these are, the first that any picture has. Raises ValueError where
+    there is none.
+    """
+    known = ((name, values) for name, values in verdict.values.items() if not np.isnan(values).all())
+    name, values = next(known, (None, None))
+    if name is None or values is None:
+        raise ValueError(f"{samples.method}: no picture has what any metric is of")
     order = _from_worst(values, judge.metrics[name])
     middle = max(0, len(order) // 2 - each // 2)
     strips = []
@@ -131,7 +138,7 @@ def save_pictures(folder: Path, samples: Samples, verdict: Verdict, judge: Judge
     folder.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         Image.fromarray(np.concatenate(padded)).save(file, "PNG")
-    return path
+    return path, name
 
 
 def _from_worst(values: np.ndarray, metric: Metric) -> np.ndarray:

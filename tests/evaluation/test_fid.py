@@ -152,7 +152,7 @@ def test_a_file_that_asks_for_anything_else_is_refused(tmp_path, capsys):
 
 
 def gathered(features: np.ndarray, batch: int) -> Statistics:
-    moments = Moments(features.shape[1])
+    moments = Moments()
     for start in range(0, len(features), batch):
         moments.add(features[start : start + batch])
     return moments.statistics()
