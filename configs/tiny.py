@@ -35,7 +35,7 @@ MODEL = ModelConfig(
         query_grid=16,  # a query paints 4 x 4 px; four queries an element, as in the paper
     ),
     vae=VAEConfig(
-        block_out_channels=(16, 32, 64),  # 64 px -> a latent of 16 x 16
+        block_out_channels=(32, 32, 64),  # 64 px -> a latent of 16 x 16
         layers_per_block=1,
         latent_channels=4,
         norm_groups=8,
@@ -64,19 +64,19 @@ MODEL = ModelConfig(
 )
 
 VAE = VAETrainConfig(
-    steps=1100,
-    batch_size=16,
-    learning_rate=2e-3,
+    steps=3600,
+    batch_size=8,  # more steps of fewer images learn faster here
+    learning_rate=1.5e-3,
     schedule="cosine",
     warmup=100,
     ema_decay=0.99,
-    sample_every=250,
-    checkpoint_every=250,
+    sample_every=600,
+    checkpoint_every=300,
 )
 
 AUTOENCODER = TrainConfig(
     steps=2200,
-    batch_size=8,  # more steps of fewer images learn faster here
+    batch_size=8,
     learning_rate=1e-3,
     betas=(0.9, 0.95),  # Appendix C.2
     schedule="cosine",

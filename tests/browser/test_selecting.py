@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from elements_jax import scenes
 from tests.browser.driver import Driver, file_of, photograph
 
 SQUARE = {18, 19, 26, 27}
@@ -20,6 +21,14 @@ def test_upload_shows_the_photograph_and_says_what_was_done(editor):
     assert "Picture of 64 elements, none selected" in editor.stage.get_attribute("aria-label")
     assert (editor.picture()[..., 3] == 255).all()
     assert editor.stage.bounding_box()["width"] % 64 == 0, "pixels are enlarged by a whole number"
+
+
+def test_the_example_opens_with_its_caption(editor):
+    editor.page.get_by_role("button", name="an example").click()
+    expect(editor.status).to_contain_text("elements.")
+    expect(editor.page.locator("#prompt")).to_have_value(scenes.scene(1_000_004).caption)
+    expected = np.dstack([scenes.render(scenes.scene(1_000_004))[0], np.full((64, 64), 255)])
+    np.testing.assert_array_equal(editor.picture(), expected)
 
 
 def test_pad_leaves_margins_that_are_no_elements(editor):

@@ -20,6 +20,13 @@ import { Tray } from "./tray.js";
 const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySelector(query));
 const on = (/** @type {string} */ query, /** @type {() => any} */ act) => $(query).addEventListener("click", () => attempt(act));
 
+// A synthetic scene, of the kind that the package's own model has seen.
+const EXAMPLE = {
+  url: "/static/example.png",
+  size: 64,
+  caption: "a yellow circle, a teal shaded heart and a brown marbled cross on a light green checked background",
+};
+
 const model = await api.model().catch((error) => {
   fail(error);
   throw error;
@@ -123,6 +130,11 @@ const take = (/** @type {File} */ file) => (/\.json$/i.test(file.name) ? openScr
 
 acceptFile($("#open"), $("#photo-file"), openPhoto);
 on("#open-first", async () => $("#photo-file").click());
+$("#example").hidden = model.image_size !== EXAMPLE.size;
+on("#open-example", async () => {
+  await openPhoto(new File([await (await fetch(EXAMPLE.url)).blob()], "example.png", { type: "image/png" }));
+  $("#prompt").value = EXAMPLE.caption;
+});
 acceptFile($("#open-second"), $("#second-file"), openSecond);
 acceptFile($("#load-script"), $("#script-file"), openScript);
 acceptDrops($("#place"), take);
