@@ -1,1 +1,6 @@
-"""Presets: one module each, holding MODEL and how each stage trains it: VAE, AUTOENCODER and DIFFUSION."""
+"""Presets by name: a model, and how its stages are trained. Every number stands in one module with its source."""
+
+from configs import sd15, table_1, table_2, tiny
+from train.config import Preset
+
+PRESETS: dict[str, Preset] = {"tiny": tiny.PRESET, "sd15": sd15.PRESET, **table_1.PRESETS, **table_2.PRESETS}

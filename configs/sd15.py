@@ -1,7 +1,7 @@
 """The paper's model: Stable Diffusion 1.5 at 512 px with 256 elements."""
 
 from elements_jax.config import ModelConfig
-from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+from train.config import DiffusionTrainConfig, Preset, TrainConfig, VAETrainConfig
 
 MODEL = ModelConfig()
 
@@ -32,3 +32,5 @@ DIFFUSION = DiffusionTrainConfig(
     sample_every=5000,
     checkpoint_every=5000,
 )
+
+PRESET = Preset(model=MODEL, vae=VAE, autoencoder=AUTOENCODER, diffusion=DIFFUSION)

@@ -13,7 +13,7 @@ from elements_jax.config import (
     UNetConfig,
     VAEConfig,
 )
-from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+from train.config import DiffusionTrainConfig, Preset, TrainConfig, VAETrainConfig
 
 MODEL = ModelConfig(
     elements=ElementsConfig(
@@ -98,3 +98,5 @@ DIFFUSION = DiffusionTrainConfig(
     checkpoint_every=300,
     text_from_scratch=True,
 )
+
+PRESET = Preset(model=MODEL, vae=VAE, autoencoder=AUTOENCODER, diffusion=DIFFUSION)

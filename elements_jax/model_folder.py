@@ -113,6 +113,13 @@ def has_network(folder: Path, name: str) -> bool:
     return any((folder / where).glob(f"{stem}*.safetensors*"))
 
 
+def remove_network(folder: Path, name: str) -> None:
+    """Remove the parameters of a network from a model folder, where it has them."""
+    where, stem = _FILES[name]
+    for path in (folder / where).glob(f"{stem}*.safetensors*"):
+        path.unlink()
+
+
 def load_present(folder: Path, networks: Networks, *names: str) -> dict[str, Params]:
     """Parameters of those of the named networks that a model folder has; the UNet may be Stable Diffusion's."""
     return load_networks(folder, networks, [name for name in names if has_network(folder, name)], attention=False)
@@ -178,7 +185,8 @@ def read_model(
             Hugging Face hub.
         tokenizer: for a single file, which has none: folder or repository of CLIP's vocabulary.
 
-    A Stable Diffusion gives its own three networks, the UNet without attention to elements.
+    A Stable Diffusion gives its own three networks, the UNet without attention to elements. A model folder may be
+    without stage 1's decoder, which stage 2 has no need of.
 
     Raises as `read_config` and `load_networks`.
     """
@@ -195,6 +203,8 @@ def read_model(
     config = read_config(path)
     ours = (path / CONFIG).is_file()
     names = ["vae", "text_encoder", "unet"] + ["encoder", "decoder"] * ours
+    if has_network(path, "encoder") and not has_network(path, "decoder"):  # of a stage 2 that trained the encoder
+        names.remove("decoder")
     params = load_networks(path, Networks(config), names, attention=ours)
     return config, params, PromptTokenizer(path / "tokenizer", config.text)
 

@@ -276,7 +276,12 @@ class ElementsPipeline:
         return checksum(self.config, self.params)
 
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
-        """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain."""
+        """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain.
+
+        Raises ValueError for a model that has none, since its content encoder was trained in stage 2.
+        """
+        if "decoder" not in self.params:
+            raise ValueError("the model has no light decoder: its content encoder was trained in stage 2")
         return to_uint8(self._reconstruct(self.params["decoder"], elements))
 
 

@@ -89,13 +89,17 @@ class Decoder(nnx.Module):
         self.conv_out = nnx.Conv(channels, 3, (3, 3), padding=1, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W 3"]:
+        return self.conv_out(self.features(latent))
+
+    def features(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W C"]:
+        """What the last convolution makes the image of."""
         x = self.mid_block(self.conv_in(latent))
         for level in self.up_blocks:
             for resnet in level.resnets:
                 x = resnet(x)
             if level.resample is not None:
                 x = level.resample(x)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return jax.nn.silu(self.conv_norm_out(x))
 
 
 class AutoencoderKL(nnx.Module):

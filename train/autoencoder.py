@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from elements_jax.config import ModelConfig
 from elements_jax.model_folder import load_present, save_network
@@ -46,7 +46,7 @@ class AutoencoderStage:
         return self.networks.decoder(params["decoder"], elements)
 
     def loss(
-        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         image = to_float(batch["image"])
         reconstruction = self.reconstruct(params, batch)

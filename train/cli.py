@@ -2,20 +2,17 @@
 
 import argparse
 import contextlib
-import importlib
-import pkgutil
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-import configs
+from configs import PRESETS
 from elements_jax.config import ModelConfig
 from elements_jax.cpu import prefer_own_convolutions
 from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
@@ -58,7 +55,6 @@ class Job:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1."""
-    presets = _presets()
     parser = argparse.ArgumentParser(
         prog="elements train",
         description="Train one stage of a model. `elements train STAGE PRESET --help` lists every setting.",
@@ -66,19 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
-    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
+    parser.add_argument("preset", choices=PRESETS, metavar="PRESET", help=", ".join(PRESETS))
     parser.add_argument("settings", nargs=argparse.REMAINDER, help="--data, --model, and any setting of the preset")
     chosen = parser.parse_args(argv)
 
-    preset = importlib.import_module(f"configs.{chosen.preset}")
+    preset = PRESETS[chosen.preset]
+    if (train := getattr(preset, chosen.stage)) is None:
+        stages = ", ".join(stage for stage in STAGES if getattr(preset, stage) is not None)
+        parser.error(f"{chosen.preset} is not a preset of {chosen.stage}, but of {stages}")
     job = tyro.cli(
         Job,
         prog=f"elements train {chosen.stage} {chosen.preset}",
         description=f"Train {STAGES[chosen.stage]}. {START}",
         args=chosen.settings,
-        default=Job(
-            data=tyro.MISSING, model=tyro.MISSING, train=getattr(preset, chosen.stage.upper()), config=preset.MODEL
-        ),
+        default=Job(data=tyro.MISSING, model=tyro.MISSING, train=train, config=preset.model),
     )
     prefer_own_convolutions()
     from train import hosts
@@ -99,23 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 128 + signal.SIGTERM if step < job.train.steps else 0
 
 
-def parse_preset(prog: str, description: str, argv: Sequence[str]) -> tuple[ModuleType, list[str]]:
-    """The preset that a command line begins with, and what follows it."""
-    presets = _presets()
-    parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
-    parser.add_argument("settings", nargs=argparse.REMAINDER, help=f"`{prog} PRESET --help` lists them")
-    chosen = parser.parse_args(argv)
-    return importlib.import_module(f"configs.{chosen.preset}"), chosen.settings
-
-
-def _presets() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(configs.__path__)]
-
-
 def run(stage: str, job: Job) -> int:
     """Run one stage of training. Returns the step that it ended with."""
     from train import hosts
+    from train.adversarial import AdversarialVAEStage
     from train.autoencoder import AutoencoderStage
     from train.cache import require_cached
     from train.data import require_fit
@@ -123,6 +107,7 @@ def run(stage: str, job: Job) -> int:
     from train.folder import open_folder, start_from
     from train.loop import fit
     from train.text import start_text
+    from train.unfrozen import UnfrozenStage
     from train.vae import VAEStage
 
     require_fit(job.data, "train", job.config.elements)
@@ -136,11 +121,13 @@ def run(stage: str, job: Job) -> int:
     made: Stage
     match stage, job.train:
         case "vae", VAETrainConfig() as train:
-            made = VAEStage(job.config, train, job.model)
+            of_vae = AdversarialVAEStage if train.adversarial_weight else VAEStage
+            made = of_vae(job.config, train, job.model)
         case "autoencoder", train:
             made = AutoencoderStage(job.config, job.model)
         case "diffusion", DiffusionTrainConfig() as train:
-            made = DiffusionStage(job.config, train, job.model)
+            of_diffusion = DiffusionStage if train.encoder == "frozen" else UnfrozenStage
+            made = of_diffusion(job.config, train, job.model)
             if train.cached:
                 require_cached(job.data, job.model)
         case _:

@@ -4,6 +4,7 @@ What is compiled is what runs: the loop's own step, or the pipeline's own decodi
 how much memory a device needs; how long it takes is bounded from below by a roofline.
 """
 
+import argparse
 import dataclasses
 import os
 import sys
@@ -21,6 +22,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
+from configs import PRESETS
 from elements_jax import sharding
 from elements_jax.config import ModelConfig, Remat
 from elements_jax.elements import ImageElements
@@ -28,7 +30,6 @@ from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements, jit_decode
 from elements_jax.samplers import ddim_sample
 from train.chips import CHIPS, H100
-from train.cli import parse_preset
 from train.config import DiffusionTrainConfig
 from train.diffusion import DiffusionStage
 from train.dropout import pair
@@ -38,6 +39,7 @@ from train.roofline import Report, gigabytes
 from train.stage import Tree, example_keys
 from train.state import abstract_state, make_optimizer
 from train.step import jit_step
+from train.unfrozen import UnfrozenStage
 
 QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 """Options of the TPU's compiler for five to seventeen times less waiting, and less memory: at full effort the step of
@@ -62,12 +64,21 @@ class StageOfShapes(DiffusionStage):
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig):
         self.model, self.train, self.networks = model, train, Networks(model)
-        networks = {name: getattr(self.networks, name) for name in ("vae", "encoder", "text_encoder")}
+        networks = {name: getattr(self.networks, name) for name in self.uses}
         self.frozen = {name: jax.eval_shape(network.cast, network.shapes()) for name, network in networks.items()}
         self.empty_prompt = np.zeros(model.text.max_length, np.int32)
         if train.cached:
             no_text = (model.text.max_length, model.text.hidden_size)
             self.frozen["no_text"] = jax.ShapeDtypeStruct(no_text, jnp.float32)
+
+
+class UnfrozenStageOfShapes(StageOfShapes, UnfrozenStage):
+    """The same of a stage 2 that trains the content encoder."""
+
+
+def stage_of_shapes(model: ModelConfig, train: DiffusionTrainConfig) -> StageOfShapes:
+    """The stage that `train` describes, without a model folder."""
+    return (StageOfShapes if train.encoder == "frozen" else UnfrozenStageOfShapes)(model, train)
 
 
 class DoesNotFit(Exception):
@@ -155,12 +166,13 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
 
 def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[Any], *, quick: bool) -> Report:
     """The loop's training step, compiled for these devices. Raises DoesNotFit."""
-    mesh, stage = sharding.make_mesh(train.data_parallel, train.fsdp, devices), StageOfShapes(model, train)
+    mesh, stage = sharding.make_mesh(train.data_parallel, train.fsdp, devices), stage_of_shapes(model, train)
     model_flops, flops = step_flops(stage, train)
     traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
     parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
     return _compile(
-        f"training step of stage 2, batch {train.batch_size}{parts}, remat {train.remat}{', cached' * train.cached}",
+        f"training step of stage 2, batch {train.batch_size}{parts}, remat {train.remat}{', cached' * train.cached}"
+        f"{', encoder trained' * (train.encoder != 'frozen')}",
         traced,
         mesh,
         train.batch_size,
@@ -232,11 +244,11 @@ def step_flops(stage: DiffusionStage, train: DiffusionTrainConfig) -> tuple[floa
     state, frozen, batch, key = step_arguments(stage, train, sharding.make_mesh(1, 1, jax.devices()[:1]))
 
     def with_remat(remat: Remat) -> Callable:
-        other = StageOfShapes(stage.model, dataclasses.replace(train, remat=remat))
+        other = stage_of_shapes(stage.model, dataclasses.replace(train, remat=remat))
 
         def loss(params, frozen, batch, key):
             keys = example_keys(key, 0, batch["index"])
-            return other.loss(other.cast(params), frozen, pair(batch), keys)[0]
+            return other.loss(other.cast(params), frozen, pair(batch), keys, jnp.int32(0))[0]
 
         return loss
 
@@ -283,13 +295,19 @@ def main(argv: Sequence[str]) -> int:
     for name, value in NO_TPU_HERE.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip, and should look for none
-    preset, settings = parse_preset("elements compile", "Compile for accelerators that are not here.", argv)
+    description = "Compile a program for accelerators that are not here, and say what it needs."
+    parser = argparse.ArgumentParser(prog="elements compile", description=description)
+    presets = {name: (preset.model, preset.diffusion) for name, preset in PRESETS.items() if preset.diffusion}
+    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
+    parser.add_argument("settings", nargs=argparse.REMAINDER, help="`elements compile PRESET --help` lists them")
+    chosen = parser.parse_args(argv)
+    model, train = presets[chosen.preset]
     job = tyro.cli(
         Job,
-        prog=f"elements compile {preset.__name__.removeprefix('configs.')}",
-        description="Compile a program for accelerators that are not here, and say what it needs.",
-        args=settings,
-        default=Job(topology=tyro.MISSING, train=preset.DIFFUSION, config=preset.MODEL),
+        prog=f"elements compile {chosen.preset}",
+        description=description,
+        args=chosen.settings,
+        default=Job(topology=tyro.MISSING, train=train, config=model),
     )
     try:
         devices = topology_devices(job.topology)

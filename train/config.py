@@ -6,7 +6,7 @@ Presets are instances in `configs/`; every field can be overridden on the comman
 from dataclasses import dataclass
 from typing import Literal
 
-from elements_jax.config import Remat
+from elements_jax.config import ModelConfig, Remat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +66,34 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VAETrainConfig(TrainConfig):
-    """The KL autoencoder (Rombach et al. 2022, appendix G; its adversarial and perceptual losses are left out)."""
+    """The KL autoencoder of Latent Diffusion Models (LDM; Rombach et al. 2022, appendix G), by default without its
+    perceptual and adversarial losses. Weights are theirs, of losses that are summed over an image."""
 
+    reconstruction: Literal["l1", "l2"] = "l1"
+    """Of each number of each pixel: absolute or squared error."""
     kl_weight: float = 1e-6
-    """Weight of the divergence from a unit Gaussian, both losses summed over an image."""
+    """Weight of the divergence from a unit Gaussian; with 0 nothing is drawn, and it is a plain autoencoder."""
+    perceptual_weight: float = 0.0
+    """Weight of LPIPS, by VGG-16, which is added to the mean error (1 in LDM); its parameters come with
+    `pip install 'elements-jax[eval]'`."""
+    adversarial_weight: float = 0.0
+    """How large the gradient of a discriminator of patches is kept at the decoder's last layer, as a part of the
+    reconstruction's and LPIPS's there (0.5 in LDM); with 0 there is no discriminator."""
+    adversarial_start: int = 50_001
+    """Updates before the discriminator learns and has a say (50,001 in LDM)."""
+    discriminator_channels: int = 64
+    """Channels of the discriminator's first layer; each later one has twice as many, up to eight times these."""
+    discriminator_levels: int = 3
+    """Layers of the discriminator that halve the image: 3 make patches of 70 x 70 px, 2 of 34 x 34."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionTrainConfig(TrainConfig):
     """Stage 2: the diffusion decoder (Section 3.3)."""
 
+    encoder: Literal["frozen", "unfrozen", "joint"] = "frozen"
+    """The content encoder: stage 1's as it is; stage 1's, which this stage's loss trains on; or a new one, which it
+    trains from random weights, without a stage 1 (Section 4.4)."""
     random_partition: bool = True
     """Extract elements with the label map of another example, so that edges of elements say nothing of edges of
     objects (Section 4.4)."""
@@ -103,3 +121,13 @@ class DiffusionTrainConfig(TrainConfig):
             raise ValueError("drop_text, drop_elements and drop_both exclude each other, so they must sum to at most 1")
         if self.random_partition and self.batch_size < 2:
             raise ValueError("random_partition takes another example's label map: batch_size must be 2 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model, and how each of its stages is trained; None for a stage that is not its own."""
+
+    model: ModelConfig
+    vae: VAETrainConfig | None = None
+    autoencoder: TrainConfig | None = None
+    diffusion: DiffusionTrainConfig | None = None

@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion import add_noise, make_schedule, velocity
 from elements_jax.elements import tokens
-from elements_jax.functional import Params
 from elements_jax.model_folder import load_networks, load_present, save_network
 from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements, encode_image
@@ -31,11 +30,13 @@ class DiffusionStage:
     """Noise prediction given elements and text; VAE, text encoder and content encoder are frozen."""
 
     rows = ("input", "elements", "reconstruction", "elements left", "filled in")
+    uses: tuple[str, ...] = ("vae", "encoder", "text_encoder")
+    """Networks that are frozen."""
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
-        loaded = load_networks(folder, self.networks, ["vae", "encoder", "text_encoder"])
+        loaded = load_networks(folder, self.networks, self.uses)
         self.frozen: Tree = {name: getattr(self.networks, name).cast(params) for name, params in loaded.items()}
         self.tokenize = PromptTokenizer(folder / "tokenizer", self.model.text)
         self.empty_prompt = self.tokenize("")
@@ -47,18 +48,18 @@ class DiffusionStage:
     def cached(self) -> bool:
         return self.train.cached
 
-    def pretrained(self) -> Params:
+    def pretrained(self) -> Tree:
         """The UNet in the model folder, be it Stable Diffusion's or one that was trained before."""
         return load_present(self.folder, self.networks, "unet").get("unet", {})
 
-    def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
+    def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         return self.networks.unet.complete(pretrained, key)
 
-    def cast(self, params: Params) -> Params:
+    def cast(self, params: Tree) -> Tree:
         return self.networks.unet.cast(params)
 
     def loss(
-        self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """Equation 5: E |eps - eps_theta(z_t, t, C, S)|^2 with element dropout, random partition, condition dropout."""
         posterior_key, time_key, noise_key, condition_key, element_key = jax.vmap(
@@ -109,7 +110,7 @@ class DiffusionStage:
         return self.networks.text_encoder(frozen["text_encoder"], prompt)
 
     def pictures(
-        self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> dict[str, Float[Array, "B H W 3"]]:
         """Samples from all elements of the image's own partition, and from those that another example's mask leaves."""
         config = self.model

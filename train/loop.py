@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.stages import Compiled
 from jaxtyping import Array, Key
 
@@ -121,7 +122,8 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
                 log.step(now, metrics)
                 if now % train.sample_every == 0 or last:
                     with log.timed("samples"):
-                        figures, pictures = jax.device_get(evaluate(state["ema"], frozen, held_out, held_out_keys))
+                        evaluated = evaluate(state["ema"], frozen, held_out, held_out_keys, state["step"])
+                        figures, pictures = jax.device_get(evaluated)
                         # jit sorts the names, and every device drew as many pictures.
                         picture = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
                         log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
@@ -145,7 +147,7 @@ def _compiled(
     seconds = time.monotonic() - began
 
     def loss(params, frozen, batch, key):
-        return stage.loss(params, frozen, pair(batch), example_keys(key, 0, batch["index"]))[0]
+        return stage.loss(params, frozen, pair(batch), example_keys(key, 0, batch["index"]), jnp.int32(0))[0]
 
     flops = training_cost(loss, state["params"], frozen, batch, key).flops
     log.compiled(state["params"], float(flops), compiled, seconds)

@@ -54,11 +54,11 @@ class Stage(Protocol):
         """The parameters in the dtypes of the arithmetic they enter."""
 
     def loss(
-        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """Mean loss over a paired batch (`dropout.pair`), or a part of one, and further figures.
 
-        `keys` holds one key for each example.
+        `keys` holds one key for each example; `step` counts the updates before this one.
         """
 
     def pictures(

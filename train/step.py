@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Key, Shaped
+from jaxtyping import Array, Int, Key, Shaped
 
 from elements_jax import sharding
 from train.config import TrainConfig
@@ -32,7 +32,7 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
 
     def step(state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         keys = example_keys(key, state["step"], batch["index"])
-        metrics, gradient = mean_gradient(stage, train, mesh, state["params"], frozen, pair(batch), keys)
+        metrics, gradient = mean_gradient(stage, train, mesh, state["params"], frozen, pair(batch), keys, state["step"])
         norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
@@ -55,63 +55,75 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
 
 
 def jit_evaluation(stage: Stage, train: TrainConfig, mesh: Mesh) -> Any:
-    """The function (params, frozen, batch, keys) -> (metrics, pictures) compiled for a mesh.
+    """The function (params, frozen, batch, keys, step) -> (metrics, pictures) compiled for a mesh.
 
     Pictures are of the first examples on every device, in all at least `train.sample_count`.
     """
     count = -(-train.sample_count // mesh.size)
 
-    def evaluate(params, frozen, batch, keys):
-        loss, metrics = stage.loss(params, frozen, batch, keys)
+    def evaluate(params, frozen, batch, keys, step):
+        loss, metrics = stage.loss(params, frozen, batch, keys, step)
         pictures = stage.pictures(params, frozen, {name: array[:count] for name, array in batch.items()}, keys[:count])
         metrics |= {"loss": loss, "sample_psnr": psnr(pictures["reconstruction"], pictures["input"])}
         return lax.pmean(metrics, mesh.axis_names), lax.all_gather(pictures, mesh.axis_names, tiled=True)
 
-    def on_mesh(params, frozen, batch, keys):
-        return _on_each_device(evaluate, stage, mesh, params, PartitionSpec())(params, frozen, pair(batch), keys)
+    def on_mesh(params, frozen, batch, keys, step):
+        return _on_each_device(evaluate, stage, mesh, params, PartitionSpec())(params, frozen, pair(batch), keys, step)
 
     return jax.jit(on_mesh, out_shardings=sharding.replicated(mesh))
 
 
 def mean_gradient(
-    stage: Stage, train: TrainConfig, mesh: Mesh, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+    stage: Stage,
+    train: TrainConfig,
+    mesh: Mesh,
+    params: Tree,
+    frozen: Tree,
+    batch: Batch,
+    keys: Key[Array, " B"],
+    step: Int[Array, ""],
 ) -> tuple[Metrics, Tree]:
     """Figures and gradient of the mean loss over a paired batch; the gradient lies on the devices as `params` do."""
     specs = sharding.specs(params, mesh)
 
-    def of_part(params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " b"]) -> tuple[Metrics, Tree]:
-        (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(params, frozen, batch, keys)
+    def of_part(
+        params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " b"], step: Int[Array, ""]
+    ) -> tuple[Metrics, Tree]:
+        (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(params, frozen, batch, keys, step)
         metrics = lax.pmean(metrics | {"loss": loss}, mesh.axis_names)
         return metrics, sharding.mean_scatter(gradient, specs)
 
     def divided(array: Shaped[Array, "b *rest"]) -> Shaped[Array, "A b/A *rest"]:
         return array.reshape(train.accumulate, -1, *array.shape[1:])
 
-    def accumulated(params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " b"]) -> tuple[Metrics, Tree]:
+    def accumulated(
+        params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " b"], step: Int[Array, ""]
+    ) -> tuple[Metrics, Tree]:
         def add(sums, part):
-            return jax.tree.map(jnp.add, sums, of_part(params, frozen, *part)), None
+            batch, keys = part
+            return jax.tree.map(jnp.add, sums, of_part(params, frozen, batch, keys, step)), None
 
         parts = jax.tree.map(divided, (batch, keys))
-        shapes = jax.eval_shape(of_part, params, frozen, *jax.tree.map(lambda array: array[0], parts))
+        shapes = jax.eval_shape(of_part, params, frozen, *jax.tree.map(lambda array: array[0], parts), step)
         total, _ = lax.scan(add, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), parts)
         return jax.tree.map(lambda leaf: leaf / train.accumulate, total)
 
     compute = of_part if train.accumulate == 1 else accumulated
-    return _on_each_device(compute, stage, mesh, params, (PartitionSpec(), specs))(params, frozen, batch, keys)
+    return _on_each_device(compute, stage, mesh, params, (PartitionSpec(), specs))(params, frozen, batch, keys, step)
 
 
 def _on_each_device(function: Callable, stage: Stage, mesh: Mesh, params: Tree, out_specs: Tree) -> Callable:
-    """`function(params, frozen, batch, keys)` run by every device on its own examples with all of the parameters."""
+    """`function(params, frozen, batch, keys, step)` run by every device on its own examples, with all parameters."""
     specs, split = sharding.specs(params, mesh), sharding.over_batch(mesh).spec
 
     @partial(
         jax.shard_map,
         mesh=mesh,
-        in_specs=(specs, PartitionSpec(), split, split),
+        in_specs=(specs, PartitionSpec(), split, split, PartitionSpec()),
         out_specs=out_specs,
         check_vma=False,  # kernels do not say over which axes their results vary
     )
-    def run(params, frozen, batch, keys):
-        return function(sharding.gather(stage.cast(params), specs), frozen, batch, keys)
+    def run(params, frozen, batch, keys, step):
+        return function(sharding.gather(stage.cast(params), specs), frozen, batch, keys, step)
 
     return run

@@ -1,12 +1,18 @@
-"""The VAE's stage: Stable Diffusion's KL autoencoder, for models that train everything from nothing."""
+"""The VAE's stage: Stable Diffusion's KL autoencoder, for models that train everything from nothing, and as a baseline.
+
+Latent Diffusion Models sum their losses over an image; here all are divided by its numbers, so that a gradient's size
+does not depend on the image's. `train.adversarial` adds the discriminator.
+"""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from elements_jax.config import ModelConfig
+from elements_jax.evaluation.lpips import LPIPS
 from elements_jax.functional import Params
 from elements_jax.model_folder import load_present, save_network, write_config
 from elements_jax.networks import Networks
@@ -15,42 +21,80 @@ from train.folder import open_folder, with_scaling_factor
 from train.stage import Batch, Metrics, Tree, normal, psnr, to_float
 
 
+class Reconstructed(NamedTuple):
+    """Images through the autoencoder, and what its losses say."""
+
+    features: Float[Array, "B H W C"]  # before the decoder's last convolution
+    image: Float[Array, "B H W 3"]
+    loss: Float[Array, ""]
+    metrics: Metrics
+
+
 class VAEStage:
-    """Reconstruction (L1) and a light pull of the latents towards a unit Gaussian (Rombach et al. 2022, appendix G)."""
+    """Reconstruction and a light pull of the latents towards a unit Gaussian (Rombach et al. 2022, appendix G)."""
 
     rows = ("input", "reconstruction")
     tokenize = None
     cached = False
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig, folder: Path):
+        """Raises ValueError where the perceptual loss is asked for and its weights are not installed."""
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
         self.frozen: Tree = {}
+        if train.perceptual_weight:
+            lpips = LPIPS("vgg")
+            self.lpips, self.frozen = lpips.network, {"lpips": lpips.params}
 
     def pretrained(self) -> Params:
         return load_present(self.folder, self.networks, "vae").get("vae", {})
 
-    def init(self, key: Key[Array, ""], pretrained: Params) -> Params:
+    def init(self, key: Key[Array, ""], pretrained: Params) -> Tree:
         return self.networks.vae.complete(pretrained, key)
 
-    def cast(self, params: Params) -> Params:
+    def cast(self, params: Tree) -> Tree:
         return self.networks.vae.cast(params)
 
     def loss(
-        self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """mean |x - D(z)| + kl_weight * KL(q(z|x) || N(0, 1)) / (H W 3), so that both count per image alike."""
+        reconstructed = self.reconstruct(params, frozen, batch, keys)
+        return reconstructed.loss, reconstructed.metrics
+
+    def reconstruct(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> Reconstructed:
+        """The batch's images again; loss = E distance(D(z), x) + kl_weight * KL(q(z|x) || N(0, 1)) / (H W 3)."""
         image = to_float(batch["image"])
         network = self.networks.vae.module(params)
         mean, logvar = network.encode(image)
-        reconstruction = network.decode(sample_posterior(mean, logvar, keys))
-        divergence = 0.5 * (mean**2 + jnp.exp(logvar) - 1 - logvar).sum((1, 2, 3)).mean()
-        error = jnp.abs(reconstruction - image).mean()
-        metrics = {"l1": error, "kl": divergence, "psnr": psnr(reconstruction, image)}
-        return error + self.train.kl_weight * divergence / image[0].size, metrics
+        features = network.decoder.features(network.post_quant_conv(self.latent(mean, logvar, keys)))
+        made = network.decoder.conv_out(features)
+        loss = self.distance(frozen, made, image).mean()
+        metrics = {"distance": loss, "psnr": psnr(made, image)}
+        if self.train.kl_weight:
+            divergence = 0.5 * (mean**2 + jnp.exp(logvar) - 1 - logvar).sum((1, 2, 3)).mean()
+            loss += self.train.kl_weight * divergence / image[0].size
+            metrics["kl"] = divergence
+        return Reconstructed(features, made, loss, metrics)
+
+    def distance(
+        self, frozen: Tree, made: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"]
+    ) -> Float[Array, " B"]:
+        """How far each picture is from its truth: mean |.| or |.|^2 of its numbers, and perceptual_weight * LPIPS."""
+        error = jnp.abs(made - image) if self.train.reconstruction == "l1" else (made - image) ** 2
+        distance = error.mean((1, 2, 3))
+        if self.train.perceptual_weight:
+            # LPIPS takes pictures in [0, 1].
+            distance += self.train.perceptual_weight * self.lpips(frozen["lpips"], (made + 1) / 2, (image + 1) / 2)
+        return distance
+
+    def latent(
+        self, mean: Float[Array, "B h w Z"], logvar: Float[Array, "B h w Z"], keys: Key[Array, " B"]
+    ) -> Float[Array, "B h w Z"]:
+        """z ~ q(z|x), or the mean in a plain autoencoder."""
+        return sample_posterior(mean, logvar, keys) if self.train.kl_weight else mean
 
     def pictures(
-        self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> dict[str, Float[Array, "B H W 3"]]:
         image = to_float(batch["image"])
         network = self.networks.vae.module(params)
@@ -64,7 +108,7 @@ class VAEStage:
         def spread(params, batch, keys):
             def latent(example):
                 image, key = (array[None] for array in example)
-                return sample_posterior(*self.networks.vae.module(params).encode(to_float(image)), key)
+                return self.latent(*self.networks.vae.module(params).encode(to_float(image)), key)
 
             # One by one: all devices' share of the batch is on one of them here.
             return jnp.std(jax.lax.map(latent, (batch["image"], keys)))

@@ -65,7 +65,7 @@ class Regression:
     def predicted(self, params, frozen, x):
         return jnp.tanh(frozen["scale"] * x @ params["in"]) @ params["out"] + params["bias"]
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params, frozen, batch, keys, step):
         noise, timestep, keep_text, keep_elements, dropped = self.draws(batch, keys)
         x = pooled(batch["image"])
         noisy = x + 0.1 * noise * (timestep / 1000 * keep_text)[:, None] + 0.1 * dropped.mean(1, keepdims=True)

@@ -41,8 +41,8 @@ def test_a_run_whose_loss_is_not_finite_skips_and_then_stops(small, records, tmp
     class Diverging(AutoencoderStage):
         """The loss of some batches is not a number."""
 
-        def loss(self, params, frozen, batch, keys):
-            loss, metrics = super().loss(params, frozen, batch, keys)
+        def loss(self, params, frozen, batch, keys, step):
+            loss, metrics = super().loss(params, frozen, batch, keys, step)
             return jnp.where(jnp.isin(batch["index"] // 8, self.bad).any(), jnp.nan, loss), metrics
 
     train = dataclasses.replace(CONFIG, steps=6, log_every=3, skips_in_a_row=2)

@@ -47,7 +47,7 @@ class Errors(AutoencoderStage):
     def cast(self, params):
         return params
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params, frozen, batch, keys, step):
         error = params["scale"] * batch["error"]
         return error.mean(), by_timestep(error, batch["timestep"], 1000)
 

@@ -25,6 +25,7 @@ from train.vae import VAEStage, sample_posterior
 
 SHARED = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "sample_count": 2}
 DIFFUSION = DiffusionTrainConfig(**SHARED, text_from_scratch=True)
+FIRST = jnp.int32(0)
 
 
 def keys(batch, seed=0):
@@ -85,10 +86,10 @@ def test_vae_loss_is_reconstruction_and_divergence(small, batch, tmp_path):
 
     image = to_float(batch["image"])
     mean, logvar, decoded = (np.asarray(array, np.float64) for array in oracle(params, image))
-    loss, metrics = jax.jit(stage.loss)(params, {}, batch, keys(batch))
+    loss, metrics = jax.jit(stage.loss)(params, {}, batch, keys(batch), FIRST)
     error = np.abs(decoded - image).mean()
     divergence = np.mean([0.5 * np.sum(mean[b] ** 2 + np.exp(logvar[b]) - 1 - logvar[b]) for b in range(4)])
-    np.testing.assert_allclose(metrics["l1"], error, rtol=1e-5)
+    np.testing.assert_allclose(metrics["distance"], error, rtol=1e-5)
     np.testing.assert_allclose(metrics["kl"], divergence, rtol=1e-4)
     np.testing.assert_allclose(loss, error + 2 * divergence / (16 * 16 * 3), rtol=1e-4)
 
@@ -108,7 +109,7 @@ def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
     stage = AutoencoderStage(small, tmp_path)
     params = stage.init(jax.random.key(0), {})
     value_and_gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
-    (loss, metrics), gradient = value_and_gradient(params, {}, batch, keys(batch))
+    (loss, metrics), gradient = value_and_gradient(params, {}, batch, keys(batch), FIRST)
     pictures = jax.jit(stage.pictures)(params, {}, batch, keys(batch))
     error = np.asarray(pictures["reconstruction"] - pictures["input"], np.float64)
     np.testing.assert_allclose(loss, (error**2).mean(), rtol=1e-5)
@@ -130,7 +131,7 @@ def test_random_partition_extracts_with_the_label_map_of_another_example(stage, 
 
     monkeypatch.setattr(diffusion, "encode_image", capture)
     with pytest.raises(Captured) as captured:
-        with_config(stage, random_partition=random_partition).loss({}, stage.frozen, pair(batch), keys(batch))
+        with_config(stage, random_partition=random_partition).loss({}, stage.frozen, pair(batch), keys(batch), FIRST)
     image, label_map = captured.value.args
     np.testing.assert_array_equal(image, to_float(batch["image"]))
     for b in range(4):
@@ -153,7 +154,7 @@ def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch
     expected[0, 0] = probability == 0
     with pytest.raises(Captured) as captured:
         with_config(stage, element_dropout=probability).loss(
-            {}, stage.frozen, pair(batch | {"object_mask": jnp.asarray(masks)}), keys(batch)
+            {}, stage.frozen, pair(batch | {"object_mask": jnp.asarray(masks)}), keys(batch), FIRST
         )
     np.testing.assert_array_equal(captured.value.args[0], expected)
 
@@ -164,7 +165,7 @@ def test_a_dropped_condition_leaves_no_trace(stage, params, batch, dropped):
     loss = jax.jit(with_config(stage, **probabilities).loss)
     empty = jnp.tile(stage.tokenize(""), (4, 1))
     unchanged, other_text, other_elements, no_text = (
-        loss(params, stage.frozen, pair(batch | change), keys(batch))[0]
+        loss(params, stage.frozen, pair(batch | change), keys(batch), FIRST)[0]
         for change in (
             {},
             {"tokens": batch["tokens"] * 0 + 3},
@@ -178,7 +179,7 @@ def test_a_dropped_condition_leaves_no_trace(stage, params, batch, dropped):
 
 
 def test_losses_are_reported_by_timestep(stage, params, batch):
-    _, metrics = jax.eval_shape(stage.loss, params, stage.frozen, pair(batch), keys(batch))
+    _, metrics = jax.eval_shape(stage.loss, params, stage.frozen, pair(batch), keys(batch), FIRST)
     names = [name for name, figure in metrics.items() if isinstance(figure, Ratio)]
     assert names == ["loss_t0-249", "loss_t250-499", "loss_t500-749", "loss_t750-999"]
 
@@ -189,7 +190,7 @@ def test_only_the_unet_is_trained_in_stage_2(stage, params, batch):
 
 
 def test_frozen_parameters_are_no_constants_of_the_step(stage, params, batch):
-    jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, pair(batch), keys(batch))
+    jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, pair(batch), keys(batch), FIRST)
     assert max((np.size(constant) for constant in jaxpr.consts), default=0) < 100  # the empty prompt's tokens at most
 
 
