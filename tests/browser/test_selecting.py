@@ -25,7 +25,7 @@ def test_upload_shows_the_photograph_and_says_what_was_done(editor):
 
 def test_the_example_opens_with_its_caption(editor):
     editor.page.get_by_role("button", name="an example").click()
-    expect(editor.status).to_contain_text("elements.")
+    expect(editor.status).to_contain_text("elements.", timeout=60_000)  # the first time compiles
     expect(editor.page.locator("#prompt")).to_have_value(scenes.scene(1_000_004).caption)
     expected = np.dstack([scenes.render(scenes.scene(1_000_004))[0], np.full((64, 64), 255)])
     np.testing.assert_array_equal(editor.picture(), expected)
