@@ -1,4 +1,4 @@
-"""The `elements` command: partition, cache, train, compile, editor, encode, edit, batch, reconstruct, scenes.
+"""The `elements` command. `COMMANDS` lists what it does.
 
 The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
 command needs no more than its own packages.
@@ -43,11 +43,25 @@ commands:
   edit         run an edit script on a photograph or an encoded file
   batch        run many edit scripts on records, on every device
   reconstruct  decode a photograph from its unedited elements
+  compare      run several methods, ours and baselines, on the same edit scripts
+  evaluate     judge reconstructions, pictures or edits: PSNR, SSIM, LPIPS, FID, and what edits should keep
   scenes       write the synthetic pictures that `tiny` trains on
+  study        ask people which of two edits is better: the page, its analysis, and grids of pictures
+  benchmark    run a public benchmark of edits, and write what its own scorer reads
+  scenes-benchmark  edits of held-out scenes by several methods, and how near each comes to the true result
 
 `elements COMMAND --help` says more.
 """
-ELSEWHERE = {"partition": "partition.__main__", "train": "train.cli", "compile": "train.compile"}
+ELSEWHERE = {
+    "partition": "partition.__main__",
+    "train": "train.cli",
+    "compile": "train.compile",
+    "study": "elements_jax.evaluation.study.__main__",
+    "benchmark": "elements_jax.evaluation.benchmark",
+    "evaluate": "elements_jax.evaluation.evaluate",
+    "compare": "elements_jax.evaluation.compare",
+    "scenes-benchmark": "elements_jax.evaluation.scenes_benchmark",
+}
 """Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
 MODELS_OWN = Sampling()
 TINY_NOTICE = "The model is the tiny one of this package, for 64 px: it knows synthetic scenes, and blurs photographs."

@@ -92,6 +92,7 @@ class UNetConfig:
     norm_groups: int = 32
     position_frequencies: int = 0  # octaves of each pixel's embedded place beside the latent; SD has none
     zero_init_elements: bool = False  # start element attention's output projection at zero: then step 0 is stock SD
+    beside_latent: int = 0  # channels that are read beside the latent: SD Inpainting has 5, a mask and a masked picture
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,17 @@ class ModelConfig:
             raise ValueError(f"{path} is not a model configuration: {error}") from error
 
 
+ADDED_LATER = {"unet": {"beside_latent": 0}}
+"""Fields that files of before do not have, and what models of before are."""
+
+
 def _from_json(kind: Any, value: Any, where: str) -> Any:
     """Rebuild the dataclass `kind` from plain JSON values, strictly: no field may be missing or unknown."""
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return tuple(value) if isinstance(value, list) else value
     hints = typing.get_type_hints(kind)
+    if isinstance(value, dict):
+        value = ADDED_LATER.get(where, {}) | value
     if not isinstance(value, dict) or set(value) != set(hints):
         odd = sorted(set(value) ^ set(hints)) if isinstance(value, dict) else value
         raise ValueError(f"{where or 'top level'} must have the fields {sorted(hints)}; differing: {odd}")

@@ -18,7 +18,7 @@ def to_diffusers(config: ModelConfig) -> dict[str, Json]:
         "unet/config.json": {
             "_class_name": "UNet2DConditionModel",
             "sample_size": config.latent_size,
-            "in_channels": vae.latent_channels + 2 * 2 * unet.position_frequencies,
+            "in_channels": vae.latent_channels + unet.beside_latent + 2 * 2 * unet.position_frequencies,
             "out_channels": vae.latent_channels,
             "block_out_channels": list(unet.block_out_channels),
             "down_block_types": ["CrossAttnDownBlock2D" if yes else "DownBlock2D" for yes in unet.attention_levels],
@@ -108,7 +108,8 @@ _DOES_NOT_MATTER = {"_class_name", "architectures", "model_type", "sample_size"}
 def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
     """The configuration of a Stable Diffusion 1 from the JSON of its parts; the elements' own part is the default.
 
-    Element attention starts at zero, so that the network is still Stable Diffusion.
+    Element attention starts at zero, so that the network is still Stable Diffusion. The one variant that is known is
+    Stable Diffusion Inpainting.
 
     Raises one ValueError that lists every setting that is missing, or that our networks do not have.
     """
@@ -122,6 +123,9 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
         return tuple(value) if kind is list else value
 
     unet, vae, text, scheduler = to_diffusers(ModelConfig())
+    latent_channels = read(vae, "latent_channels", int)
+    inpainting = 1 + latent_channels  # a mask, and the latent of the picture without what is masked
+    beside_latent = inpainting if files[unet].get("in_channels") == latent_channels + inpainting else 0
     config = ModelConfig(
         unet=UNetConfig(
             block_out_channels=read(unet, "block_out_channels", list),
@@ -130,11 +134,12 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
             heads=read(unet, "attention_head_dim", int),
             norm_groups=read(unet, "norm_num_groups", int, 32),
             zero_init_elements=True,
+            beside_latent=beside_latent,
         ),
         vae=VAEConfig(
             block_out_channels=read(vae, "block_out_channels", list),
             layers_per_block=read(vae, "layers_per_block", int),
-            latent_channels=read(vae, "latent_channels", int),
+            latent_channels=latent_channels,
             norm_groups=read(vae, "norm_num_groups", int, 32),
             scaling_factor=read(vae, "scaling_factor", float, 0.18215),  # SD 1.5's own file is older than the field
         ),

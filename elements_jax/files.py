@@ -43,7 +43,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         unfinished.mkdir()
         yield unfinished
-        for file in unfinished.iterdir():
+        for file in filter(Path.is_file, unfinished.rglob("*")):
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         unfinished.rename(path)

@@ -133,7 +133,7 @@ class ElementsPipeline:
         mesh = mesh or make_mesh(1, 1, jax.local_devices()[:1])
         self.config = config
         self.params = jax.device_put(dict(params), replicated(mesh))
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         networks = Networks(config)
 
         def encode(params, batch):
@@ -158,9 +158,12 @@ class ElementsPipeline:
         What Stable Diffusion lacks is drawn at random, with a warning; its UNet still is Stable Diffusion's then, since
         the new attention starts at zero.
 
-        Raises FileNotFoundError that lists what is missing, or ValueError that lists every tensor that does not fit.
+        Raises FileNotFoundError that lists what is missing, or ValueError that lists every tensor that does not fit,
+        or says that this is Stable Diffusion Inpainting, whose UNet reads a masked picture too.
         """
         config, params, tokenize = read_model(source, tokenizer)
+        if config.unet.beside_latent:
+            raise ValueError(f"{source} is Stable Diffusion Inpainting: its UNet has no use for elements")
         networks = Networks(config)
         if "encoder" not in params:
             warnings.warn(f"{source} is a Stable Diffusion: what reads elements is new and untrained", stacklevel=2)
@@ -174,7 +177,7 @@ class ElementsPipeline:
         `half` writes float16, in half the space.
         """
         write_config(Path(folder), self.config)
-        self._tokenizer.save(Path(folder) / "tokenizer")
+        self.tokenizer.save(Path(folder) / "tokenizer")
         dtype = jnp.float16 if half else jnp.float32
         for name, params in self.params.items():
             save_network(Path(folder), name, {parameter: value.astype(dtype) for parameter, value in params.items()})
@@ -243,7 +246,7 @@ class ElementsPipeline:
             raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
         negative_prompts = [""] * len(prompts) if negative_prompts is None else negative_prompts
         for prompt in (*prompts, *negative_prompts):
-            if cut := self._tokenizer.cut(prompt):
+            if cut := self.tokenizer.cut(prompt):
                 limit = self.config.text.max_length
                 warnings.warn(f"a prompt is cut at {limit} tokens; this is not read: {cut!r}", stacklevel=2)
         size = self.config.elements.image_size
@@ -258,8 +261,8 @@ class ElementsPipeline:
         }
         batch = {
             "elements": elements,
-            "prompt": jnp.asarray(np.stack([self._tokenizer(prompt) for prompt in prompts])),
-            "negative_prompt": jnp.asarray(np.stack([self._tokenizer(prompt) for prompt in negative_prompts])),
+            "prompt": jnp.asarray(np.stack([self.tokenizer(prompt) for prompt in prompts])),
+            "negative_prompt": jnp.asarray(np.stack([self.tokenizer(prompt) for prompt in negative_prompts])),
             "noise": noise,
             "preserve": preserve,
         }
@@ -270,11 +273,7 @@ class ElementsPipeline:
 
     def checksum(self) -> str:
         """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""
-        crc = zlib.crc32(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for network, params in sorted(self.params.items()):
-            for name, value in sorted(params.items()):
-                crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
-        return f"{crc:08x}"
+        return checksum(self.config, self.params)
 
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
         """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain.
@@ -284,6 +283,15 @@ class ElementsPipeline:
         if "decoder" not in self.params:
             raise ValueError("the model has no light decoder: its content encoder was trained in stage 2")
         return to_uint8(self._reconstruct(self.params["decoder"], elements))
+
+
+def checksum(config: ModelConfig, params: Mapping[str, Params]) -> str:
+    """Of a model's configuration and parameters."""
+    crc = zlib.crc32(json.dumps(asdict(config), sort_keys=True).encode())
+    for network, values in sorted(params.items()):
+        for name, value in sorted(values.items()):
+            crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
+    return f"{crc:08x}"
 
 
 def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:

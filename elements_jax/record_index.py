@@ -48,6 +48,16 @@ class RecordIndex(Mapping[str, Record]):
         return len(self._number)
 
 
+def read_split(folder: Path, split: str) -> dict[str, Record]:
+    """All records of a small split by their `source_id`, in order. Raises ValueError where there is no such split."""
+    splits = find_shards(folder)
+    if split not in splits:
+        raise ValueError(f"{folder} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
+    source = TFRecordSource(splits[split])
+    records = (Record.from_example(source[i], source.where(i)) for i in range(len(source)))
+    return {record.source_id: record for record in records}
+
+
 def require_fit(record: Record, config: ElementsConfig) -> None:
     """Raises ValueError for a record of another image size or number of elements than the model's."""
     height, width = record.image.shape[:2]

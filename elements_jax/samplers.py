@@ -33,14 +33,16 @@ def ddim_sample(
     noise: Float[Array, "B h w Z"],
     steps: int,
     *,
+    skipped: int = 0,
     eta: Float[Array, ""] | float = 0.0,
     keys: Key[Array, " B"] | None = None,
 ) -> Float[Array, "B h w Z"]:
     """DDIM (Song et al. 2021, Equation 12), the paper's sampler; it ends at timestep 0, as SD's does.
 
-    `eta` weighs the fresh noise of each step, drawn from `keys`: 1 is DDPM's; without keys there is none.
+    The first `skipped` steps are left out: `noise` is then a latent with the noise of the timestep after them. `eta`
+    weighs the fresh noise of each step, drawn from `keys`: 1 is DDPM's; without keys there is none.
     """
-    timesteps = sample_timesteps(schedule.alpha_bar.shape[0], steps)
+    timesteps = sample_timesteps(schedule.alpha_bar.shape[0], steps)[skipped:]
     return _first_order(predict_noise, schedule, noise, timesteps, schedule.alpha_bar[0], eta, keys)
 
 

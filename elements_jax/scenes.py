@@ -148,9 +148,9 @@ class Scene:
     @property
     def caption(self) -> str:
         """For example "a red striped circle and a blue star on a light green checked background"."""
-        named = [_with_article(shape.words) for shape in self.shapes] or ["nothing"]
+        named = [with_article(shape.words) for shape in self.shapes] or ["nothing"]
         listed = " and ".join([", ".join(named[:-1]), named[-1]] if named[:-1] else named)
-        return f"{listed} on {_with_article(self.background.words)} background"
+        return f"{listed} on {with_article(self.background.words)} background"
 
     def move(self, k: int, dx: float, dy: float) -> "Scene":
         """The k-th shape moved by (dx, dy)."""
@@ -256,6 +256,13 @@ def sample_edits(scene: Scene, seed: int) -> tuple[Edit, Edit, Edit]:
     return roomiest[0], roomiest[1], Edit("delete", int(rng.choice(whole)))
 
 
+def roomiest(shape: Shape, scene: Scene, seed: int) -> Shape:
+    """The shape moved, of 24 places within the picture, to that with most room between the shapes of a scene."""
+    rng = np.random.default_rng(seed)
+    placed = [dataclasses.replace(shape, centre=_place(rng, shape.size)) for _ in range(24)]
+    return max(placed, key=lambda each: _room(each, scene.shapes))
+
+
 def write_folder(out: Path, seeds: range, size: int = 64) -> None:
     """Write scenes as the folder of photos that `python -m partition OUT --masks OUT/masks` reads.
 
@@ -282,9 +289,22 @@ def _texture(rng: np.random.Generator, colour: str, tones: tuple[Colour, Colour]
 
 def _tones(rng: np.random.Generator, colour: Colour, background: tuple[Colour, Colour]) -> tuple[Colour, Colour]:
     """The colour, and a lighter or darker tone of it: either if both are far from the background, else the further."""
-    tones = _mix(colour, WHITE, 0.6), _mix(colour, BLACK, 0.5)
+    tones = _lighter(colour), _darker(colour)
     fit = [min(math.dist(tone, other) for other in (*background, colour)) for tone in tones]
     return colour, tones[rng.integers(2)] if min(fit) > 90 else tones[int(np.argmax(fit))]
+
+
+def tones_of(colour: str, lighter: bool) -> tuple[Colour, Colour]:
+    """The two tones of a shape of this colour: itself, and a lighter or a darker one."""
+    return COLOURS[colour], (_lighter if lighter else _darker)(COLOURS[colour])
+
+
+def _lighter(colour: Colour) -> Colour:
+    return _mix(colour, WHITE, 0.6)
+
+
+def _darker(colour: Colour) -> Colour:
+    return _mix(colour, BLACK, 0.5)
 
 
 def _place(rng: np.random.Generator, size: float) -> tuple[float, float]:
@@ -303,5 +323,6 @@ def _mix(colour: Colour, other: Colour, share: float) -> Colour:
     return red, green, blue
 
 
-def _with_article(words: str) -> str:
+def with_article(words: str) -> str:
+    """The words after "a" or "an"."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -3,7 +3,8 @@
     {"source_id": "cat.jpg", "name": "cat-left", "version": 1, "edits": [{"edit": "move", ...}], "seed": 3}
 
 Beside the fields of an edit script (`elements_jax.script`), `source_id` is that of the record that it edits, and `name`
-that of its picture; without one, it is the number of the line. Compose edits name their image by its source_id, too.
+that of its picture; without one, it is the number of the line. `instruction` may say the edit in words, and `object`
+what is edited, for methods that read words (`elements compare`). Compose edits name their image by its source_id, too.
 What all pictures of a job have in common, sampling and preservation, is not in the lines.
 
 One file, since it is written and read in one go, has an order, and can be cut anywhere into shards.
@@ -32,6 +33,10 @@ class ScriptLine:
     name: str
     source_id: str
     script: EditScript
+    instruction: str = ""
+    """The edit in words."""
+    object: str = ""
+    """What is edited, in the words of the prompt."""
 
     @property
     def source_ids(self) -> list[str]:
@@ -99,10 +104,14 @@ def parse_line(text: bytes, number: int) -> ScriptLine:
     except UnicodeDecodeError as error:
         raise EditError(f"not UTF-8: {error}") from error
     source_id, name = fields.pop("source_id", None), fields.pop("name", f"{number:07d}")
+    words = {name: fields.pop(name, "") for name in ("instruction", "object")}
     if not isinstance(source_id, str):
         raise EditError("source_id: expected that of a record")
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name) or len(name.encode()) > LONGEST_NAME:
         raise EditError("name: expected letters, digits, '_', '-' and '.', at most 200, the first a letter or digit")
+    for field, value in words.items():
+        if not isinstance(value, str):
+            raise EditError(f"{field}: expected text")
     script = EditScript.from_fields(fields)
     for field in ("sampling", "preserve", "fit"):
         if getattr(script, field) != getattr(EditScript(), field):
@@ -110,4 +119,4 @@ def parse_line(text: bytes, number: int) -> ScriptLine:
     for i, edit in enumerate(script.edits):
         if isinstance(edit, Continue):
             raise EditError(f"edits[{i}]: there is no earlier picture to continue from")
-    return ScriptLine(name, source_id, script)
+    return ScriptLine(name, source_id, script, **words)

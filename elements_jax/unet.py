@@ -88,7 +88,7 @@ class FlaxUNet(nnx.Module):
             return [transformer(widths[level]) for _ in range(count)] if config.attention_levels[level] else []
 
         self.position_frequencies = config.position_frequencies
-        in_channels = latent_channels + 2 * 2 * config.position_frequencies
+        in_channels = latent_channels + config.beside_latent + 2 * 2 * config.position_frequencies
         self.conv_in = nnx.Conv(in_channels, widths[0], (3, 3), padding=1, dtype=dtype, rngs=rngs)
         self.time_embedding = TimeEmbedding(widths[0], time_channels, dtype=dtype, rngs=rngs)
 
@@ -132,9 +132,11 @@ class FlaxUNet(nnx.Module):
         return tuple(attention.block.context(text, elements) for level in levels for attention in level.attentions)
 
     def __call__(
-        self, latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"], context: Context, *, remat: Remat = "none"
+        self, latent: Float[Array, "B h w Zin"], timestep: Int[Array, " B"], context: Context, *, remat: Remat = "none"
     ) -> Float[Array, "B h w Z"]:
         """The noise in `latent` (scaled by `VAEConfig.scaling_factor`) at `timestep`, in float32.
+
+        What the configuration has `beside_latent` follows the latent's own channels; it has none by default.
 
         Raises ValueError where the latent image cannot be halved between all levels.
         """
@@ -172,7 +174,7 @@ class FlaxUNet(nnx.Module):
                 x = level.resample(x)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
-    def _with_position(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B h w Z_and_position"]:
+    def _with_position(self, latent: Float[Array, "B h w Zin"]) -> Float[Array, "B h w Z_and_position"]:
         """The latent beside the embedded coordinates of its pixels, as the light decoder's queries have them."""
         y, x = jnp.meshgrid(*[(jnp.arange(side) + 0.5) / side for side in latent.shape[1:3]], indexing="ij")
         position = embed_position(jnp.stack([x, y], axis=-1), self.position_frequencies)

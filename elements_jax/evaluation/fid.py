@@ -8,7 +8,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -87,17 +86,18 @@ class Statistics:
 class Moments:
     """Gathers statistics of features that come batch by batch, in float64."""
 
-    def __init__(self, features: int = FEATURES):
+    def __init__(self) -> None:
         self.count = 0
-        self._mean = np.zeros(features)
-        self._scatter = np.zeros((features, features))  # sum of the outer products of deviations from the mean
+        self._mean: np.ndarray = np.zeros(())
+        self._scatter: np.ndarray = np.zeros(())  # sum of the outer products of deviations from the mean
 
     def add(self, features: Float[np.ndarray, "B C"]) -> None:
         """Take in a batch (Chan et al. 1979)."""
         features = features.astype(np.float64)
         count, mean = len(features), features.mean(axis=0)
         total, apart, deviations = self.count + count, mean - self._mean, features - mean
-        self._scatter += deviations.T @ deviations + np.outer(apart, apart) * (self.count * count / total)
+        between = np.outer(apart, apart) * (self.count * count / total)
+        self._scatter = self._scatter + deviations.T @ deviations + between
         self._mean = self._mean + apart * (count / total)
         self.count = total
 

@@ -1,4 +1,4 @@
-"""The Inception-v3 whose features FID compares: TensorFlow's of 2015-12-05, as pytorch-fid's weight file names its parts.
+"""The Inception-v3 whose features FID compares: TensorFlow's of 2015-12-05, its parts named as in pytorch-fid's file.
 
 It differs from the Inception-v3 of classification: its means over windows leave out the padding, and the last block
 takes a maximum where the others take a mean.

@@ -49,7 +49,7 @@ def ssim(image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Floa
 def masked_ssim(
     image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"], mask: Bool[Array, "B H W"]
 ) -> Float[Array, " B"]:
-    """SSIM of the pixels under a mask: the mean over windows around each of them, which see only the pixels under it."""
+    """SSIM of what is under a mask: the mean over windows around each of its pixels, which see no other pixels."""
     weight = mask[..., None].astype(image.dtype)
     margins = ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0))
     total = _blur(jnp.pad(weight, margins))

@@ -6,6 +6,7 @@
     RESULTS/drawing/NAME.png    the edit drawn on it, in red and green dots
     RESULTS/truth/NAME.png      the true result, where it is known
     RESULTS/region/NAME.png     a 1-bit mask, white where the edit may change the picture
+    RESULTS/needs/METHOD/...    what methods of others need of a case (`elements_jax/evaluation/others.py`)
     RESULTS/METHOD/NAME.png     what a method made of it: `ours`, `pixels`, `sdedit-0.5`, ...
 
 Methods of other projects join by their pictures alone. Needs no JAX.
@@ -31,7 +32,7 @@ PARTS = ("input", "drawing", "truth", "region")
 
 @dataclass(frozen=True)
 class Case:
-    """One edit of one picture. The last three fields may be left out of a line: methods of others have no script."""
+    """One edit of one picture. The last four fields may be left out of a line: methods of others have no script."""
 
     name: str
     kind: str
@@ -43,6 +44,8 @@ class Case:
     prompt: str = ""
     """What the edited picture shows."""
     script: EditScript | None = None
+    object: str = ""
+    """What is edited, in the words of the prompt, for methods that look for it there."""
 
     def to_json(self) -> str:
         """The case's line."""
@@ -60,7 +63,7 @@ class Case:
         if odd := sorted(fields.keys() - set(known)):
             raise EditError(f"{odd[0]}: unknown field; expected {', '.join(known)}, script")
         for name in known:
-            value = fields.get(name, "" if name in ("source_id", "prompt") else None)
+            value = fields.get(name, "" if name in ("source_id", "prompt", "object") else None)
             if not isinstance(value, str):
                 raise EditError(f"{name}: expected text")
         if not fields["name"] or Path(fields["name"]).name != fields["name"]:
@@ -68,6 +71,15 @@ class Case:
         if script is not None and not isinstance(script, dict):
             raise EditError("script: expected an edit script")
         return cls(**fields, script=None if script is None else EditScript.from_fields(script))
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A case that methods are to be run on, and, where they are known, its truth and its region."""
+
+    case: Case
+    truth: UInt8[np.ndarray, "H W 3"] | None = None
+    region: Bool[np.ndarray, "H W"] | None = None
 
 
 def read_cases(folder: Path) -> list[Case]:

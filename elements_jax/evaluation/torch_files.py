@@ -1,7 +1,7 @@
 """PyTorch's `.pth` files of tensors, read without PyTorch, and without running what a pickle may ask for.
 
-Such a file is a pickle that names its numbers, and the numbers: in a zip archive, or in files older than PyTorch 1.6 one
-after the other behind it.
+Such a file is a pickle that names its numbers, and the numbers: in a zip archive, or in files older than PyTorch 1.6
+one after the other behind it.
 """
 
 import pickle
@@ -29,7 +29,7 @@ _DTYPES = {
 
 
 def read_pth(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict by name. Raises OSError, or ValueError naming the file where it holds anything else."""
+    """The tensors of a state dict by name. Raises OSError, or ValueError naming a file that holds anything else."""
     with path.open("rb") as file:
         try:
             tensors = _read_zip(file) if zipfile.is_zipfile(file) else _read_old(file)
@@ -69,8 +69,9 @@ def _read_old(file: BinaryIO) -> Any:
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
         target = storages[key]
-        if count != target.size or file.readinto(memoryview(target).cast("B")) != target.nbytes:
+        if count != target.size or len(data := file.read(target.nbytes)) != target.nbytes:
             raise ValueError("the file is cut short")
+        target[:] = np.frombuffer(data, target.dtype)
     return tensors
 
 

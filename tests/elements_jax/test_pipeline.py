@@ -71,9 +71,7 @@ def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     ours = pipeline.decode(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
     networks = Networks(SMALL)
     unet = networks.unet.module(pipeline.params["unet"])
-    text = networks.text_encoder(
-        pipeline.params["text_encoder"], jnp.asarray(pipeline._tokenizer("a red square"))[None]
-    )
+    text = networks.text_encoder(pipeline.params["text_encoder"], jnp.asarray(pipeline.tokenizer("a red square"))[None])
     context = unet.context(text, tokens(canvas.elements, SMALL.elements.frequencies))
     noise = jax.random.normal(jax.random.key(0), (SMALL.latent_size, SMALL.latent_size, 4))[None]
     latent = ddim_sample(lambda z, t: unet(z, t, context), make_schedule(SMALL.diffusion), noise, 2)

@@ -1,4 +1,4 @@
-"""FID's parts: Inception against pytorch-fid's in PyTorch, resizing against clean-fid's, the distance against NumPy's."""
+"""FID's parts: Inception against pytorch-fid's, resizing against clean-fid's, the distance against both."""
 
 import pickle
 from pathlib import Path
@@ -152,7 +152,7 @@ def test_a_file_that_asks_for_anything_else_is_refused(tmp_path, capsys):
 
 
 def gathered(features: np.ndarray, batch: int) -> Statistics:
-    moments = Moments(features.shape[1])
+    moments = Moments()
     for start in range(0, len(features), batch):
         moments.add(features[start : start + batch])
     return moments.statistics()

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 
-from elements_jax.evaluation.lpips import LPIPS, LEAST_SIDE, STAGES
+from elements_jax.evaluation.lpips import LEAST_SIDE, LPIPS, STAGES
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-9}  # float32; of pictures that are nearly the same, differences cancel
 NETS = list(STAGES)

@@ -31,11 +31,12 @@ from tests.train.conftest import SMALL
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
-def stable_diffusion() -> dict[str, torch.nn.Module]:
+def stable_diffusion(in_channels: int = 4) -> dict[str, torch.nn.Module]:
     """Stable Diffusion's networks, small."""
     torch.manual_seed(0)
     return {
         "unet": UNet2DConditionModel(
+            in_channels=in_channels,
             block_out_channels=(16, 32),
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),

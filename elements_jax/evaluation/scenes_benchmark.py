@@ -1,0 +1,52 @@
+"""`elements scenes-benchmark`: edits of held-out scenes by several methods, against the true edited scenes."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from elements_jax.evaluation.compare import With, command
+
+
+@dataclass(frozen=True)
+class ScenesBenchmark:
+    """Edit held-out synthetic scenes by several methods, and print how near each comes to the true edited scene.
+
+    The edits follow from the scenes: of each a move, a resize, a deletion, a composition with the next, and a variation
+    (an object in another colour). Writes a results folder, and scores.json in it. The object is given by its mask, and
+    the script takes the elements under it, so that records of any partition can be compared on the same edits.
+    """
+
+    records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
+    """Folder of records of `elements scenes`, as `elements partition` writes it."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder for the results."""
+    how: Annotated[With, tyro.conf.arg(name="")]
+    split: str = "val"
+    """Of the records."""
+    scenes: int | None = None
+    """How many of them; by default all."""
+    lpips: bool = True
+    """Compute LPIPS, whose weights come with elements-jax[eval]."""
+
+    def run(self) -> None:
+        """Run what is missing, then score all methods of the folder."""
+        from elements_jax.evaluation import scene_scores
+        from elements_jax.evaluation.lpips import LPIPS
+        from elements_jax.evaluation.scene_cases import identity, scene_cases
+        from elements_jax.record_index import read_split
+
+        lpips = LPIPS("alex") if self.lpips else None
+        records = dict(itertools.islice(read_split(self.records, self.split).items(), self.scenes))
+        self.how.run(self.out, list(scene_cases(list(records.values()))), records, identity(records.values()))
+        scores = scene_scores.score(self.out, lpips)
+        print(scene_scores.as_text(scores))
+        print(f"Figures in {scene_scores.write(self.out, scores)}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
+    return command(lambda: tyro.cli(ScenesBenchmark, args=list(argv), prog="elements scenes-benchmark").run())

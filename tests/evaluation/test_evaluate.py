@@ -1,0 +1,363 @@
+"""`elements evaluate` against the same computed by hand, whatever the batches and devices; and its errors."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from PIL import Image
+
+from elements_jax import __version__
+from elements_jax.cli import main
+from elements_jax.evaluation import fid, results
+from elements_jax.evaluation.arrival import arrival
+from elements_jax.evaluation.fid import Statistics
+from elements_jax.evaluation.results import Case
+from elements_jax.networks import Networks
+from elements_jax.pipeline import ElementsPipeline, to_uint8
+from elements_jax.result import encode_png
+from elements_jax.script import EditScript, Move
+from tests.evaluation.conftest import SCENES, scene_record
+from tests.train.conftest import record, write_records
+
+ROOT = Path(__file__).parents[2]
+HELD_OUT = [scene_record(seed) for seed in range(4)]  # of `scene_records`
+WHOLE = ["--metrics", "mse", "psnr", "ssim"]
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records whose edits are judged."""
+    return write_records(tmp_path_factory.mktemp("records"))
+
+
+def save(path: Path, pictures: dict[str, np.ndarray]) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(path / f"{name}.png")
+    return path
+
+
+def noisy(image: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 5 + 20 * (seed % 5), image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Seven noisy pictures, and the clean ones."""
+    folder = tmp_path_factory.mktemp("folders")
+    clean = {f"picture-{i}": record(i, 32).image for i in range(7)}
+    return save(folder / "noisy", {n: noisy(c, i) for i, (n, c) in enumerate(clean.items())}), save(
+        folder / "clean", clean
+    )
+
+
+def evaluate(out: Path, *arguments: Any) -> dict[str, Any]:
+    """The report of a command, its numbers by (method, kind, metric)."""
+    assert main(["evaluate", *map(str, arguments), "--out", str(out)]) == 0
+    report = json.loads(out.read_text())
+    report["numbers"] = {(n["method"], n["kind"], n["metric"]): n for n in report["numbers"]}
+    return report
+
+
+def values(report: dict[str, Any]) -> list[float]:
+    return [number["value"] for number in report["numbers"].values()]
+
+
+def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float:
+    error = ((a.astype(np.float64) - b) / 255) ** 2
+    return float(-10 * np.log10(np.mean(error if where is None else error[where])))
+
+
+def by_hand(pipeline: ElementsPipeline, decoder: str) -> np.ndarray:
+    image, label_map = (np.stack([getattr(each, name) for each in HELD_OUT]) for name in ("image", "label_map"))
+    elements = pipeline.encode(image, label_map)
+    if decoder == "light":
+        return pipeline.reconstruct(elements)
+    return pipeline.decode(elements, [each.caption for each in HELD_OUT], seeds=range(4), steps=2)
+
+
+@pytest.mark.parametrize("decoder", ["light", "diffusion"])
+def test_records_are_reconstructed_as_by_the_pipeline(
+    decoder, tmp_path, scene_records, scene_model, scene_pipeline, monkeypatch, capsys
+):
+    monkeypatch.setattr(ElementsPipeline, "from_pretrained", lambda *_, **__: scene_pipeline)  # compiled once
+    expected = [psnr(a, each.image) for a, each in zip(by_hand(scene_pipeline, decoder), HELD_OUT, strict=True)]
+    command = ["records", scene_records, "--model", scene_model, "--decoder", decoder, *WHOLE, "--batch-size", 4]
+    report = evaluate(tmp_path / "report.json", *command, "--pictures", tmp_path / "pictures")
+    number = report["numbers"][decoder, "all", "psnr"]
+    assert number["count"] == 4
+    assert number["value"] == pytest.approx(np.mean(expected), abs=1e-3)
+    assert re.search(rf"{decoder} +all +4 +\d\.\d+ +{number['value']:.2f} ", capsys.readouterr().out)
+    if decoder == "diffusion":
+        assert number["weights"] == scene_pipeline.checksum()
+        assert report["settings"]["steps"] == 2
+
+    assert report["version"] == __version__
+    assert report["commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", report["commit"])
+    with Image.open(tmp_path / "pictures" / f"{decoder}.png") as picture:
+        assert picture.width > 2 * 160
+        assert picture.height > 9 * 160
+
+    if decoder == "light":
+        filled = evaluate(tmp_path / "filled.json", *command[:-1], 3)  # 4 are 3 and 1
+        np.testing.assert_allclose(values(filled), values(report), rtol=1e-3)  # 8 bits round the other way now and then
+
+
+def test_the_vae_alone_is_enough_for_itself(tmp_path, scene_records, scene_model, scene_pipeline, capsys):
+    alone = tmp_path / "model"
+    shutil.copytree(scene_model, alone)
+    for part in ("unet", "text_encoder", "tokenizer"):
+        shutil.rmtree(alone / part)
+    for network in ("encoder", "decoder", "attention"):
+        (alone / "elements" / f"{network}.safetensors").unlink()
+    report = evaluate(tmp_path / "report.json", "records", scene_records, "--model", alone, "--decoder", "vae", *WHOLE)
+    image = jnp.asarray(np.stack([each.image for each in HELD_OUT])) / 127.5 - 1
+
+    vae = Networks(SCENES).vae
+
+    @jax.jit
+    def there_and_back(params, image):
+        return vae.module(params).decode(vae.module(params).encode(image)[0])
+
+    back = to_uint8(there_and_back(scene_pipeline.params["vae"], image))
+    expected = np.mean([psnr(a, each.image) for a, each in zip(back, HELD_OUT, strict=True)])
+    assert report["numbers"]["vae", "all", "psnr"]["value"] == pytest.approx(expected, abs=1e-3)
+
+    assert main(["evaluate", "records", str(scene_records), "--model", str(alone), "--decoder", "light"]) == 1
+    assert re.search(r"error: the model is not complete:\n.*no encoder\.safetensors", capsys.readouterr().err)
+
+
+def test_folders_are_compared_picture_by_picture(tmp_path, folders):
+    pictures, truths = folders
+    command = ["folders", pictures, truths, "--metrics", "psnr", "mse", "lpips-alex"]
+    report = evaluate(tmp_path / "report.json", *command)
+    pairs = [[np.asarray(Image.open(folder / f"picture-{i}.png")) for folder in (pictures, truths)] for i in range(7)]
+    expected = np.mean([psnr(*pair) for pair in pairs])
+    assert report["numbers"]["noisy", "all", "psnr"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert all(number["count"] == 7 for number in report["numbers"].values())
+    assert 0.01 < report["numbers"]["noisy", "all", "lpips-alex"]["value"] < 1
+    three = evaluate(tmp_path / "three.json", *command, "--batch-size", 3)
+    np.testing.assert_allclose(values(three), values(report), rtol=1e-5)
+    first = evaluate(tmp_path / "first.json", *command, "--count", 2)
+    assert first["numbers"]["noisy", "all", "psnr"]["value"] == pytest.approx(
+        np.mean([psnr(*pair) for pair in pairs[:2]]), rel=1e-5
+    )
+
+
+DEVICES = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+from elements_jax.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_four_devices_give_the_same_numbers(tmp_path, folders):
+    command = ["folders", *folders, "--metrics", "mse", "psnr", "ssim"]
+    one = evaluate(tmp_path / "one.json", *command, "--batch-size", 2)
+    out = tmp_path / "four.json"
+    arguments = [sys.executable, "-c", DEVICES, "4", "evaluate", *command, "--batch-size", "2", "--out", out]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16"}
+    subprocess.run(list(map(str, arguments)), env=environment, cwd=ROOT, check=True)
+    four = json.loads(out.read_text())
+    assert four["settings"]["devices"].startswith("4 x ")
+    assert [number["value"] for number in four["numbers"]] == values(one)  # bit for bit
+
+
+@pytest.fixture
+def eight_features(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of Inception, eight means of each picture."""
+
+    def features(image: jax.Array) -> jax.Array:
+        return image.reshape(len(image), 8, -1).astype(jnp.float32).mean(-1)
+
+    monkeypatch.setattr("elements_jax.evaluation.evaluate.extractor", lambda path: Partial(features))
+    monkeypatch.setattr(fid, "FEATURES", 8)
+    return Path("inception.pth")
+
+
+def test_fid_is_of_all_pictures_and_warns_of_few(tmp_path, folders, eight_features, capsys):
+    command = ["folders", *folders, "--metrics", "psnr", "--inception", eight_features]
+    report = evaluate(tmp_path / "report.json", *command)
+    number = report["numbers"]["noisy", "all", "fid"]
+    features = [
+        np.stack([np.asarray(Image.open(folder / f"picture-{i}.png")).reshape(8, -1).mean(-1) for i in range(7)])
+        for folder in folders
+    ]
+    expected = fid.frechet_distance(*(Statistics(f.mean(0), np.cov(f, rowvar=False), 7) for f in features))
+    assert number["count"] == 7
+    assert number["value"] == pytest.approx(expected, rel=1e-4)
+    assert "warning: fid is of 7 pictures, fewer than its 2048 features" in capsys.readouterr().out
+    assert len(report["notes"]) == 1
+    three = evaluate(tmp_path / "three.json", *command, "--batch-size", 3)
+    np.testing.assert_allclose(values(three), values(report), rtol=1e-5)
+
+    stored = tmp_path / "statistics.npz"
+    assert main(["evaluate", "statistics", str(folders[1]), str(stored), "--inception", str(eight_features)]) == 0
+    assert "statistics.npz: of 7 pictures" in capsys.readouterr().out
+    against = evaluate(tmp_path / "against.json", *command, "--reference", stored)
+    np.testing.assert_allclose(values(against), values(report), rtol=1e-5)
+
+
+def test_between_inputs_and_their_reconstructions_it_is_called_rfid(
+    tmp_path, scene_records, scene_model, eight_features
+):
+    command = [
+        "records",
+        scene_records,
+        "--model",
+        scene_model,
+        "--decoder",
+        "light",
+        *WHOLE,
+        "--inception",
+        eight_features,
+    ]
+    assert ("light", "all", "rfid") in evaluate(tmp_path / "report.json", *command)["numbers"]
+
+
+@pytest.fixture
+def edits(tmp_path: Path) -> Path:
+    """Moves of two records' top left elements, done perfectly, by copying, and not at all; the second has no truth."""
+    folder = tmp_path / "results"
+    cases = []
+    for i, each in enumerate([record(100), record(101)]):
+        script = EditScript((Move((0,), (0.25, 0.0)),))
+        cases.append(case := Case(f"{i}-move", "move", "move it", each.source_id, "", script=script))
+        regions = arrival(script, each, lambda name, each=each: each)
+        perfect = np.where(regions["source"][..., None], np.uint8(127), regions["pasted"])
+        for name, picture in (
+            ("input", each.image),
+            ("region", regions["target"] | regions["source"]),
+            ("perfect", perfect),
+            ("pixels", regions["pasted"]),
+            ("nothing", each.image),
+        ):
+            results.save(folder, name, case, picture)
+        if i == 0:
+            results.save(folder, "truth", case, perfect)
+    results.write_cases(folder, cases)
+    return folder
+
+
+def test_methods_are_compared_on_the_same_edits(tmp_path, edits, squares, capsys):
+    metrics = ["psnr", "ssim", "edited-psnr", "untouched-psnr", "target", "source"]
+    report = evaluate(tmp_path / "report.json", "results", edits, "--records", squares, "--metrics", *metrics)
+    found = {key: number["value"] for key, number in report["numbers"].items() if key[1] == "all"}
+    count = {key: number["count"] for key, number in report["numbers"].items()}
+    assert {method for method, _, _ in found} == {"nothing", "perfect", "pixels"}
+    for method in ("nothing", "perfect", "pixels"):
+        assert count[method, "all", "psnr"] == count[method, "all", "edited-psnr"] == 1
+        assert count[method, "all", "target"] == count[method, "all", "source"] == 2
+        assert found[method, "all", "untouched-psnr"] == pytest.approx(100)
+    assert found["perfect", "all", "psnr"] == found["perfect", "all", "edited-psnr"] == pytest.approx(100)
+    case = results.read_cases(edits)[0]
+    expected = psnr(
+        results.picture(edits, "pixels", case), results.picture(edits, "truth", case), results.region(edits, case)
+    )
+    assert found["pixels", "all", "edited-psnr"] == pytest.approx(expected, rel=1e-5)
+    assert found["pixels", "all", "target"] == pytest.approx(1, abs=1e-5)
+    assert found["pixels", "all", "source"] == pytest.approx(1, abs=1e-5)
+    assert found["nothing", "all", "source"] == pytest.approx(1, abs=1e-5)
+    assert found["perfect", "all", "target"] == pytest.approx(1, abs=1e-5)
+    assert found["perfect", "all", "source"] < 0.9
+    assert found["nothing", "all", "target"] < 0.9
+    printed = capsys.readouterr().out
+    assert re.search(r"^pixels +all +2 .* \(1\) .* 1\.0000 +1\.0000$", printed, re.MULTILINE)
+
+    one = evaluate(tmp_path / "one.json", "results", edits, "--methods", "pixels", "--metrics", "psnr")
+    assert set(one["numbers"]) == {("pixels", "all", "psnr")}
+
+
+def test_kinds_of_edits_have_their_own_rows(tmp_path, edits):
+    lines = (edits / results.CASES).read_text().splitlines()
+    (edits / results.CASES).write_text("\n".join([lines[0], lines[1].replace('"kind": "move"', '"kind": "delete"')]))
+    (edits / "truth" / "0-move.png").unlink()
+    command = ["results", edits, "--pictures", tmp_path / "pictures", "--metrics", "untouched-psnr"]
+    found = evaluate(tmp_path / "report.json", *command)["numbers"]
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+    assert [kind for method, kind, _ in found if method == "pixels"] == ["all", "delete", "move"]
+
+
+def test_the_model_of_pictures_is_known_by_what_they_carry(tmp_path, folders):
+    carrying = tmp_path / "carrying"
+    carrying.mkdir()
+    for i in range(7):
+        picture = np.asarray(Image.open(folders[0] / f"picture-{i}.png"))
+        (carrying / f"picture-{i}.png").write_bytes(encode_png(picture, EditScript(), {"weights": "0123abcd"}))
+    report = evaluate(tmp_path / "report.json", "folders", carrying, folders[1], "--metrics", "psnr")
+    assert report["numbers"]["carrying", "all", "psnr"]["weights"] == "0123abcd"
+
+
+def refused(capsys, *arguments: Any) -> str:
+    assert main(["evaluate", *map(str, arguments)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") or "\nerror: " in error
+    return error
+
+
+def test_errors_name_what_is_wrong(tmp_path, folders, squares, scene_records, scene_model, edits, capsys):
+    pictures, truths = folders
+    fewer, other = tmp_path / "fewer", tmp_path / "other"
+    shutil.copytree(pictures, fewer)
+    (fewer / "picture-3.png").unlink()
+    assert f"{fewer} lacks 1 of 7 pictures: picture-3" in refused(capsys, "folders", fewer, truths)
+    assert f"{fewer} lacks 1 of 7 pictures: picture-3" in refused(capsys, "folders", truths, fewer)
+    shutil.copytree(pictures, other)
+    save(other, {"picture-5": record(5, 48).image})
+    expected = "picture-5: picture has 48 x 48 px, where the first picture has 32 x 32: all must be of one size"
+    assert expected in refused(capsys, "folders", other, truths, *WHOLE, "--batch-size", 7)
+    assert expected in refused(capsys, "folders", other, truths, *WHOLE, "--batch-size", 2)
+    (other / "picture-5.png").write_bytes((pictures / "picture-5.png").read_bytes()[:90])
+    assert "picture-5.png: no picture, or damaged" in refused(capsys, "folders", other, truths, *WHOLE)
+    Image.fromarray(record(0, 32).image).save(other / "picture-0.jpg")
+    assert "picture-0.png and picture-0.jpg have one name" in refused(capsys, "folders", other, truths)
+    assert "expected a folder of pictures" in refused(capsys, "folders", tmp_path / "nowhere", truths)
+    assert "--count must be from 1 to 7" in refused(capsys, "folders", *folders, *WHOLE, "--count", 8)
+    assert "no picture has what target is of" in refused(capsys, "folders", *folders, "--metrics", "psnr", "target")
+    assert "--reference is for FID" in refused(capsys, "folders", *folders, "--reference", "x.npz")
+    assert "--batch-size must be at least 1" in refused(capsys, "folders", *folders, "--batch-size", 0)
+    assert "nowhere.pth" in refused(capsys, "folders", *folders, "--inception", tmp_path / "nowhere.pth")
+
+    command = ["records", scene_records, "--model", scene_model, "--decoder", "light", *WHOLE]
+    assert "holds no records of split 'test'; it has val" in refused(capsys, *command, "--split", "test")
+    assert "holds no records" in refused(capsys, "records", tmp_path, *command[2:])
+    assert "is neither a model folder" in refused(capsys, *command[:3], tmp_path, "--decoder", "vae")
+    expected = (
+        "the model takes images of 32 x 32 px in 64 elements, record '100' has images of 16 x 16 px in 4 elements"
+    )
+    assert expected in refused(capsys, "records", squares, *command[2:])
+    expected = "the model takes 32 x 32 px, not (16, 16)"
+    assert expected in refused(capsys, "records", squares, *command[2:4], *WHOLE, "--decoder", "vae")
+
+    (edits / "perfect" / "1-move.png").unlink()
+    assert f"{edits / 'perfect'} lacks 1 of 2 pictures: 1-move" in refused(capsys, "results", edits)
+    assert "holds nothing of best; it has nothing, perfect, pixels" in refused(
+        capsys, "results", edits, "--methods", "best"
+    )
+    missing = tmp_path / "records"
+    shutil.copytree(squares, missing)
+    for path in missing.glob("*val*"):
+        path.unlink()
+    expected = "case '0-move': there is no record of source_id '100'"
+    arguments = ["results", edits, "--methods", "pixels", "--records", missing, "--metrics", "target"]
+    assert expected in refused(capsys, *arguments)
+
+
+def test_help_and_unknown_words(capsys):
+    assert main(["evaluate", "--help"]) == 0
+    assert "elements evaluate WHAT" in capsys.readouterr().out
+    assert main(["evaluate", "nothing"]) == 2
+    assert "elements evaluate WHAT" in capsys.readouterr().err

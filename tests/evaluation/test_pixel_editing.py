@@ -1,0 +1,123 @@
+"""Pixel editing by hand, and the masks that inpainting starts from."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elements_jax import edits
+from elements_jax.edits import Canvas, Transform
+from elements_jax.elements import ImageElements
+from elements_jax.evaluation.morphology import closing, dilation
+from elements_jax.evaluation.pixel_editing import BLANK, pixel_edit
+from elements_jax.script import Compose, Delete, EditScript, Move, Resize
+from tests.evaluation.conftest import GRID, SIZE, squares
+
+CELL = SIZE // GRID
+
+
+def canvas(seed: int = 0) -> Canvas:
+    count = GRID**2
+    centre = (np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2) + 0.5) / GRID
+    position = jnp.float32(np.concatenate([centre, np.full((count, 2), 1 / GRID)], axis=1))
+    content = jnp.float32(np.random.default_rng(seed).normal(size=(count, 2)))
+    picture = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    return Canvas(ImageElements(content, position, jnp.ones(count, bool)), jnp.int32(squares()), jnp.asarray(picture))
+
+
+def run(*steps, of: Canvas | None = None):
+    return pixel_edit(EditScript(steps), of or canvas(), lambda name, _: canvas(int(name)))
+
+
+def block(row: int, column: int) -> tuple[slice, slice]:
+    return slice(CELL * row, CELL * (row + 1)), slice(CELL * column, CELL * (column + 1))
+
+
+def test_a_move_copies_the_pixels_and_keeps_the_source_and_the_hole_is_the_source_alone():
+    done, image = run(Move((0, 1), (2 / GRID, 0.0))), np.asarray(canvas().picture)
+    expected = image.copy()
+    expected[:CELL, 2 * CELL : 4 * CELL] = image[:CELL, : 2 * CELL]
+    np.testing.assert_array_equal(done.picture, expected)
+    hole = np.zeros((SIZE, SIZE), bool)
+    hole[:CELL, : 2 * CELL] = True
+    np.testing.assert_array_equal(done.hole, hole)
+    assert (done.blanked[hole] == BLANK).all()
+    np.testing.assert_array_equal(done.blanked[~hole], expected[~hole])
+
+
+def test_what_is_covered_in_part_is_no_hole_though_our_edit_deletes_it():
+    done = run(Move((0,), (1.5 / GRID, 0.0)))
+    hole = np.zeros((SIZE, SIZE), bool)
+    hole[block(0, 0)] = True
+    np.testing.assert_array_equal(done.hole, hole)
+
+
+def test_a_hole_on_which_another_element_comes_to_lie_is_none():
+    done = run(Delete((0, 1)), Move((8,), (0.0, -1 / GRID)))
+    assert not done.hole[block(0, 0)].any()
+    assert done.hole[block(0, 1)].all()
+    assert done.hole[block(1, 0)].all()
+
+
+def test_a_resize_about_its_centre_agrees_with_paste_pixels():
+    steps = (Resize((9, 10), 1.5),)
+    start = canvas()
+    selected = edits.selection(GRID**2, (9, 10))
+    by = Transform(jnp.float32(1.5), jnp.zeros(2), edits.centre(start, selected))
+    expected = edits.paste_pixels(start.picture, start.picture, start.label_map, selected, by)
+    np.testing.assert_array_equal(run(*steps).picture, expected)
+    assert not run(*steps).hole.any()
+    assert run(Resize((9, 10), 0.5)).hole.any()
+
+
+def test_a_composition_pastes_the_other_picture_and_leaves_no_hole():
+    done, other = run(Compose("7", (3, 4), (0.0, 2 / GRID))), np.asarray(canvas(7).picture)
+    expected = np.asarray(canvas().picture).copy()
+    expected[2 * CELL : 3 * CELL, 3 * CELL : 5 * CELL] = other[:CELL, 3 * CELL : 5 * CELL]
+    np.testing.assert_array_equal(done.picture, expected)
+    assert not done.hole.any()
+    np.testing.assert_array_equal(done.pasted, (expected != np.asarray(canvas().picture)).any(-1))
+
+
+def test_the_mask_for_inpainting_has_no_gaps_between_elements_and_leaves_what_was_pasted():
+    start = canvas()
+    dropped = np.asarray(start.label_map).copy()
+    dropped[:, CELL - 1] = GRID**2  # pixels of no element, between the first column's and the second's
+    gapped = dataclasses.replace(start, label_map=jnp.asarray(dropped))
+    done = run(Delete((8, 9)), of=gapped)
+    gap = np.zeros((SIZE, SIZE), bool)
+    gap[CELL + 1 : 2 * CELL - 1, CELL - 1] = True
+    assert not done.hole[gap].any()
+    assert done.closed_hole()[gap].all()
+    assert not (done.closed_hole() & done.pasted).any()
+    moved = run(Move((9,), (1 / GRID, 0.0)), of=gapped)
+    assert not (moved.closed_hole() & moved.pasted).any()
+
+
+def test_a_script_without_edits_leaves_the_picture():
+    np.testing.assert_array_equal(run().picture, canvas().picture)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.floats(0.05, 0.9))
+def test_closing_is_scipys_within_a_wide_frame(seed, radius, share):
+    mask = np.random.default_rng(seed).random((13, 17)) < share
+    square = np.ones((2 * radius + 1,) * 2, bool)
+    framed = np.pad(mask, 2 * radius)
+    expected = scipy.ndimage.binary_closing(framed, square)[2 * radius : -2 * radius, 2 * radius : -2 * radius]
+    ours = closing(mask, radius)
+    inner = (slice(radius, -radius),) * 2
+    np.testing.assert_array_equal(ours[inner], expected[inner])
+    assert ours[mask].all()
+    np.testing.assert_array_equal(dilation(mask, radius), scipy.ndimage.binary_dilation(mask, square))
+
+
+@pytest.mark.parametrize("strange", [Move((0,), (3.0, 0.0)), Move((63,), (0.9, 0.9))])
+def test_what_leaves_the_picture_leaves_a_hole(strange):
+    done = run(strange)
+    assert done.hole.sum() == CELL**2
+    assert not done.pasted.any()

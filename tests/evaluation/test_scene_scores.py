@@ -1,0 +1,75 @@
+"""The table of the scenes benchmark, on a results folder whose figures are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from elements_jax.evaluation import results
+from elements_jax.evaluation.results import Case
+from elements_jax.evaluation.scene_scores import as_text, ordering, rows, score, write
+
+CASES = [
+    Case("0-variation", "variation", "make it blue"),
+    Case("1-move", "move", "move it"),
+    Case("2-move", "move", ""),
+]
+GREY = np.full((16, 16, 3), 100, np.uint8)
+
+
+def grey(value: int) -> np.ndarray:
+    return np.full_like(GREY, value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of errors of 51 in the input, of 0, 25 and 102 by `mine`, and of 51 by pixel editing."""
+    results.write_cases(tmp_path, CASES)
+    half = np.zeros((16, 16), bool)
+    half[:, :8] = True
+    for case, off in zip(CASES, (0, 25, 102), strict=True):
+        results.save(tmp_path, "truth", case, GREY)
+        results.save(tmp_path, "region", case, half)
+        for method, value in (("input", 151), ("pixels", 151), ("mine", 100 + off)):
+            results.save(tmp_path, method, case, np.where(half[..., None], grey(value), GREY))
+    return tmp_path
+
+
+def test_figures_are_those_of_the_region_and_of_the_picture(folder):
+    scores = score(folder, None)["edits"]
+    assert list(scores) == ["move", "variation", "all"]
+    assert [scores[kind]["count"] for kind in scores] == [2, 1, 3]
+    unedited, mine = (scores["move"]["methods"][name] for name in ("unedited", "mine"))
+    assert unedited["region"]["psnr"] == pytest.approx(-20 * np.log10(51 / 255), abs=1e-4)
+    assert unedited["picture"]["psnr"] == pytest.approx(-20 * np.log10(51 / 255) + 10 * np.log10(2), abs=1e-4)
+    of_each = [-20 * np.log10(25 / 255), -20 * np.log10(102 / 255)]
+    assert mine["region"]["psnr"] == pytest.approx(np.mean(of_each), abs=1e-4)
+    assert scores["variation"]["methods"]["mine"]["region"]["psnr"] == pytest.approx(100)
+    flat = scores["all"]["methods"]["flat"]["region"]["psnr"]
+    assert flat == pytest.approx(-20 * np.log10(25.5 / 255), abs=1e-4)  # half of the input is off by 51
+
+
+def test_won_is_nearer_than_both_the_input_and_pixel_editing(folder):
+    scores = score(folder, None)["edits"]
+    won = {kind: scores[kind]["methods"]["mine"]["won"] for kind in scores}
+    assert won == {"move": 0.5, "variation": 1.0, "all": pytest.approx(2 / 3)}
+    assert scores["all"]["methods"]["pixels"]["won"] == 0
+
+
+def test_the_table_and_the_orderings_say_the_same(folder):
+    scores = score(folder, None)
+    head, lines = rows(scores)
+    assert head[:5] == ["edit", "count", "method", "psnr region", "ssim region"]
+    assert len(lines) == 3 * 4
+    assert all(len(line) == len(head) for line in lines)
+    best = max((line for line in lines if line[0] == "variation"), key=lambda line: float(line[3]))[2]
+    assert f"variation, psnr: {best} > " in "\n".join(ordering(scores))
+    assert as_text(scores).count("\n") == len(lines) + 1 + len(ordering(scores))
+    assert write(folder, scores).read_text().startswith("{")
+
+
+def test_a_folder_without_truths_is_refused(folder):
+    for case in CASES:
+        results.path_of(folder, "truth", case).unlink()
+    with pytest.raises(ValueError, match="no case has a truth"):
+        score(folder, None)

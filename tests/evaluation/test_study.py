@@ -1,0 +1,373 @@
+"""The user study: what is asked of whom, what a page gives away, and what an analysis makes of answers."""
+
+import dataclasses
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from elements_jax.evaluation import results
+from elements_jax.evaluation.results import Case
+from elements_jax.evaluation.study import analysis
+from elements_jax.evaluation.study.__main__ import main
+from elements_jax.evaluation.study.analysis import analyse, binomial_test, clustered_interval, wilson
+from elements_jax.evaluation.study.answers import Answer, Answers, Key, read_answers, read_key
+from elements_jax.evaluation.study.make import make, scramble
+from elements_jax.evaluation.study.plan import Pair, plan
+from tests.evaluation.scene_results import METHODS, write_scene_results
+
+SETTINGS = {"ours": "ours", "baselines": (), "length": 40, "checks": 4, "seed": 0, "finish": ""}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("results")
+    write_scene_results(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def study(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study") / "study"
+    make(folder, out, **SETTINGS)
+    return out
+
+
+def cases(count: int) -> list[Case]:
+    return [Case(f"{i:04}", ("move", "delete")[i % 2], f"edit {i}") for i in range(count)]
+
+
+def key_of(forms: list[list[Pair]], ours: str = "ours") -> Key:
+    names = tuple(tuple(pair.name(0) for pair in form) for form in forms)
+    return Key("study", ours, names, {pair.name(0): pair for form in forms for pair in form})
+
+
+def sheet(key: Key, form: int, worker: str, choose) -> Answers:
+    """A form answered: `choose` gives a side for a pair."""
+    answers = tuple(Answer(name, choose(key.pairs[name]), 2.5) for name in key.forms[form - 1])
+    return Answers(1, key.study, form, worker, "", "", answers)
+
+
+def attentive(rng: random.Random, share: float, bias: dict[str, float] | None = None):
+    """A rater who passes checks and prefers ours with some probability, by case if `bias` says so."""
+
+    def choose(pair: Pair) -> str:
+        if pair.check:
+            return pair.check
+        prefers_ours = rng.random() < share + (bias or {}).get(pair.case, 0)
+        return "left" if (pair.left == "ours") == prefers_ours else "right"
+
+    return choose
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(4, 30), st.integers(1, 4), st.integers(3, 40), st.sampled_from([0, 2, 4]), st.integers(0, 99))
+def test_forms_are_balanced(count, baselines, length, checks, seed):
+    names = [f"baseline-{i}" for i in range(baselines)]
+    forms = plan(cases(count), "ours", names, lambda *_: True, length=length, checks=checks, seed=seed)
+    shown = Counter()
+    for form in forms:
+        compared = [pair for pair in form if not pair.check]
+        assert len({pair.case for pair in compared}) == len(compared) <= length, "a case once in a form"
+        sides = Counter(pair.check for pair in form if pair.check)
+        assert sides["left"] == sides["right"] == checks / 2
+        for name in names:
+            left = sum(pair.left == name for pair in compared)
+            assert abs(left - sum(pair.right == name for pair in compared)) <= 1
+        shown.update((pair.case, pair.left, pair.right) for pair in compared)
+    assert shown == {
+        (case.name, *sides): 1 for case in cases(count) for name in names for sides in (("ours", name), (name, "ours"))
+    }, "every pair in both orders, equally often"
+
+
+def test_a_pair_with_a_missing_picture_is_left_out():
+    def shown(method: str, case: Case) -> bool:
+        return not (method == "a" and case.name < "0003")
+
+    forms = plan(cases(6), "ours", ["a", "b"], shown, length=40, checks=0, seed=1)
+    asked = {(pair.case, pair.left, pair.right) for form in forms for pair in form}
+    assert len(asked) == 2 * (3 + 6)
+    assert all(case >= "0003" for case, *sides in asked if "a" in sides)
+
+
+def test_the_page_tells_nothing_of_the_methods(folder, study):
+    key = read_key(study / "key.json")
+    page = study / "page"
+    assert not (page / "key.json").exists()
+    told = (page / "index.html").read_bytes() + b"".join(map(bytes, map(Path.read_bytes, page.glob("pictures/*"))))
+    told += " ".join(path.name for path in page.rglob("*")).encode()
+    for word in (*METHODS, "scrambled", "unedited", "truth", *(case.name for case in results.read_cases(folder))):
+        assert not re.search(rb"\b%b\b" % word.encode(), told), word
+    used = {pair.left for pair in key.pairs.values()} | {pair.right for pair in key.pairs.values()}
+    assert used == {*METHODS, "truth", "scrambled", "unedited"}
+
+
+def test_text_in_a_results_picture_does_not_reach_the_page(tmp_path):
+    write_scene_results(tmp_path / "results", 1)
+    case = results.read_cases(tmp_path / "results")[0]
+    path = results.path_of(tmp_path / "results", "ours", case)
+    chunks = PngInfo()
+    chunks.add_text("script", "made by this project")
+    Image.fromarray(results.picture(tmp_path / "results", "ours", case)).save(path, pnginfo=chunks)
+    make(tmp_path / "results", tmp_path / "study", **{**SETTINGS, "checks": 2})
+    pictures = list((tmp_path / "study" / "page" / "pictures").iterdir())
+    assert pictures
+    assert not any(b"made by" in picture.read_bytes() for picture in pictures)
+
+
+def test_each_trial_shows_the_pictures_that_the_key_says(folder, study):
+    key = read_key(study / "key.json")
+    page = study / "page"
+    index = (page / "index.html").read_text()
+    told = json.loads(index.partition('type="application/json">')[2].partition("</script>")[0])
+    by_name = {case.name: case for case in results.read_cases(folder)}
+    assert told["study"] == key.study
+    for form, trials in zip(key.forms, told["forms"], strict=True):
+        assert form == tuple(trial["pair"] for trial in trials)
+        for trial in trials:
+            pair = key.pairs[trial["pair"]]
+            case = by_name[pair.case]
+            assert trial["instruction"] == case.instruction
+            for side in ("left", "right"):
+                with Image.open(page / "pictures" / trial[side]) as picture:
+                    shown = np.asarray(picture)
+                method = getattr(pair, side)
+                original = results.picture(folder, "input" if method in ("unedited", "scrambled") else method, case)
+                np.testing.assert_array_equal(shown, scramble(original, 0) if method == "scrambled" else original)
+
+
+def test_pictures_of_another_size_are_brought_to_the_inputs(tmp_path):
+    write_scene_results(tmp_path / "results", 1)
+    for case in results.read_cases(tmp_path / "results"):
+        results.save(tmp_path / "results", "pixels", case, np.zeros((100, 80, 3), np.uint8))
+    make(tmp_path / "results", tmp_path / "study", **{**SETTINGS, "checks": 0})
+    sizes = set()
+    for path in (tmp_path / "study" / "page" / "pictures").iterdir():
+        with Image.open(path) as picture:
+            sizes.add(picture.size)
+    assert sizes == {(64, 64), (512, 512)}  # results; drawings
+
+
+def test_the_same_seed_gives_the_same_study_and_another_one_another(folder, study, tmp_path):
+    make(folder, tmp_path / "again", **SETTINGS)
+    other = make(folder, tmp_path / "other", **{**SETTINGS, "seed": 1})
+    for path in sorted(study.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "again" / path.relative_to(study)).read_bytes()
+    assert other.study != read_key(study / "key.json").study
+
+
+def test_an_instruction_cannot_leave_its_element(tmp_path):
+    cases = write_scene_results(tmp_path / "results", 1)
+    results.write_cases(tmp_path / "results", [dataclasses.replace(case, instruction="</script><b>") for case in cases])
+    make(tmp_path / "results", tmp_path / "study", **{**SETTINGS, "checks": 0})
+    assert "</script><b>" not in (tmp_path / "study" / "page" / "index.html").read_text()
+
+
+@given(st.integers(4, 33), st.integers(4, 33), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_a_scrambled_picture_keeps_its_pixels_and_no_tile_its_place(height, width, seed):
+    image = np.arange(height * width * 3).reshape(height, width, 3).astype(np.uint8)
+    result = scramble(image, seed)
+    np.testing.assert_array_equal(np.sort(result.ravel()), np.sort(image.ravel()))
+    tile = height // 4, width // 4
+    for y in range(4):
+        for x in range(4):
+            at = slice(y * tile[0], (y + 1) * tile[0]), slice(x * tile[1], (x + 1) * tile[1])
+            positions = np.arange(height * width).reshape(height, width, 1).repeat(3, 2)
+            assert not np.array_equal(scramble_positions(positions, seed)[at], positions[at])
+
+
+def scramble_positions(positions: np.ndarray, seed: int) -> np.ndarray:
+    low, high = (scramble((positions >> shift & 255).astype(np.uint8), seed).astype(int) for shift in (0, 8))
+    return low + (high << 8)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_statistics_agree_with_scipy(pair):
+    successes, count = pair
+    reference = scipy.stats.binomtest(successes, count)
+    interval = reference.proportion_ci(method="wilson")
+    np.testing.assert_allclose(wilson(successes, count), (interval.low, interval.high), atol=1e-12)
+    np.testing.assert_allclose(binomial_test(successes, count), reference.pvalue, atol=1e-12)
+
+
+def test_the_clustered_interval_covers_the_truth_where_raters_and_cases_differ_and_wilsons_does_not():
+    rng = np.random.default_rng(0)
+    covered = Counter()
+    for _ in range(60):
+        chance = 0.5 + rng.choice([-0.2, 0.2], (12, 1)) + rng.choice([-0.25, 0.25], (1, 12))
+        rater, case = (each.ravel() for each in np.mgrid[:12, :12])
+        ours = (rng.random(chance.shape) < chance).ravel()
+        low, high = clustered_interval(ours, rater, case, rng)
+        covered["clustered"] += low <= 0.5 <= high
+        low, high = wilson(int(ours.sum()), len(ours))
+        covered["wilson"] += low <= 0.5 <= high
+    assert covered["clustered"] >= 54  # of 60, at 95 %
+    assert covered["wilson"] <= 48
+
+
+def test_the_clustered_interval_does_not_depend_on_how_it_is_cut(monkeypatch):
+    rater, case = np.mgrid[:5, :8].reshape(2, -1)
+    ours = np.random.default_rng(0).random(40) < 0.7
+    whole = clustered_interval(ours, rater, case, np.random.default_rng(1))
+    monkeypatch.setattr(analysis, "AT_ONCE", 40 * 100)
+    parts = clustered_interval(ours, rater, case, np.random.default_rng(1))
+    np.testing.assert_allclose(whole, parts, atol=0.03)
+
+
+def test_a_planted_preference_is_recovered():
+    forms = plan(cases(24), "ours", ["a", "b", "c"], lambda *_: True, length=40, checks=4, seed=0)
+    key, rng = key_of(forms), random.Random(0)
+    planted = {"a": 0.8, "b": 0.5, "c": 0.25}
+
+    def choose(pair: Pair) -> str:
+        share = planted.get(pair.right if pair.left == "ours" else pair.left, 1.0)
+        return attentive(rng, share)(pair)
+
+    sheets = [sheet(key, 1 + i % len(forms), f"rater {i}", choose) for i in range(60)]
+    found = {each.baseline: each for each in analyse(key, sheets).preferences if each.kind == "all"}
+    assert sum(each.judgments for each in found.values()) == 60 * 24
+    for name, share in planted.items():
+        assert found[name].judgments == 480
+        assert found[name].clustered[0] <= share <= found[name].clustered[1], name
+        assert abs(found[name].share - share) < 0.06
+    assert found["a"].p < 1e-6 > found["c"].p
+    assert found["b"].p > 0.01
+
+
+def test_kinds_of_edits_are_told_apart():
+    forms = plan(cases(20), "ours", ["a"], lambda *_: True, length=40, checks=0, seed=0)
+    key = key_of(forms)
+    likes_moves = lambda pair: "left" if (pair.left == "ours") == (pair.kind == "move") else "right"  # noqa: E731
+    result = analyse(key, [sheet(key, form, "r", likes_moves) for form in (1, 2)])
+    assert {each.kind: each.share for each in result.preferences} == {"all": 0.5, "move": 1.0, "delete": 0.0}
+
+
+def test_one_who_always_takes_a_side_is_caught_and_without_checks_biases_nothing():
+    forms = plan(cases(24), "ours", ["a", "b"], lambda *_: True, length=40, checks=4, seed=0)
+    key = key_of(forms)
+    good = [sheet(key, form, f"good {form}", attentive(random.Random(form), 0.9)) for form in range(1, 5)]
+    lazy = [sheet(key, form, f"lazy {form}", lambda _: "left") for form in range(1, 5)]
+    result = analyse(key, good + lazy)
+    assert [(each.worker, each.failed, each.checks) for each in result.excluded] == [
+        (f"lazy {form}", 2, 4) for form in range(1, 5)
+    ]
+    assert result.raters == 4
+    assert result.preferences == analyse(key, good).preferences
+
+    kept = analyse(key, lazy, failures=4)
+    assert kept.chosen_left == 1
+    assert [each.share for each in kept.preferences if each.kind == "all"] == [0.5, 0.5]
+
+
+def test_one_who_failed_in_one_form_is_left_out_of_all():
+    forms = plan(cases(8), "ours", ["a"], lambda *_: True, length=40, checks=2, seed=0)
+    key = key_of(forms)
+    sheets = [sheet(key, 1, "r", attentive(random.Random(0), 1)), sheet(key, 2, "r", lambda _: "left")]
+    with pytest.raises(ValueError, match="no judgments: there are 2 files of answers, and 1 raters failed"):
+        analyse(key, sheets)
+
+
+# Files
+
+
+def written(path: Path, sheet: Answers, **changes) -> Path:
+    path.write_text(json.dumps({**dataclasses.asdict(sheet), **changes}))
+    return path
+
+
+def test_the_commands_go_from_results_to_a_table(folder, tmp_path, capsys):
+    out = tmp_path / "study"
+    assert main(["make", str(folder), str(out), "--baselines", "pixels", "--checks", "2", "--finish", "Mail it."]) == 0
+    key = read_key(out / "key.json")
+    files = [
+        str(written(tmp_path / f"{i}.json", sheet(key, i, f"r{i}", attentive(random.Random(i), 0.9)))) for i in (1, 2)
+    ]
+    files.append(str(written(tmp_path / "lazy.json", sheet(key, 1, "lazy", lambda _: "right"))))
+    assert main(["analyse", str(out / "key.json"), *files]) == 0
+    printed = capsys.readouterr().out
+    assert "2 raters, 24 judgments" in printed
+    assert "lazy: failed 1 of 2 checks" in printed
+    report = json.loads((out / "analysis.json").read_text())
+    assert report["study"] == key.study
+    assert [each["kind"] for each in report["preferences"]][:2] == ["all", "delete"]
+    assert report["preferences"][0]["judgments"] == 24
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"version": 2}, "version: input should be 1"),
+        ({"study": "other"}, "study: expected study, that of the key, got other"),
+        ({"form": 0}, "form: input should be greater"),
+        ({"form": 9}, "form: expected 1 to 2, got 9"),
+        ({"worker": ""}, "worker: string should have at least 1"),
+        ({"answers": []}, "answers: 8 of the 8 pairs of form 1 are not answered"),
+        ({"answers": [{"pair": "x", "choice": "left", "seconds": 1}]}, r"answers\[0\]\.pair: 'x' is no pair of form 1"),
+        (
+            {"answers": [{"pair": "x", "choice": "up", "seconds": 1}]},
+            r"answers\[0\]\.choice: input should be 'left' or",
+        ),
+        ({"answers": [{"pair": "x", "choice": "left", "seconds": -1}]}, r"answers\[0\]\.seconds: input should be"),
+        ({"answers": [{"pair": "x", "choice": "left"}]}, r"answers\[0\]\.seconds: field required"),
+        ({"rating": 3}, "rating: unexpected keyword"),
+    ],
+)
+def test_bad_answers_are_named_by_file_and_field(tmp_path, change, problem):
+    key = key_of(plan(cases(8), "ours", ["a"], lambda *_: True, length=40, checks=0, seed=0))
+    path = written(tmp_path / "bad.json", sheet(key, 1, "r", lambda _: "left"), **change)
+    with pytest.raises(ValueError, match=rf"bad\.json: {problem}"):
+        read_answers([path], key)
+
+
+def test_answers_given_twice_are_refused(tmp_path):
+    key = key_of(plan(cases(8), "ours", ["a"], lambda *_: True, length=40, checks=0, seed=0))
+    first = sheet(key, 1, "r", lambda _: "left")
+    paths = [written(tmp_path / name, first) for name in ("one.json", "two.json")]
+    with pytest.raises(ValueError, match=r"two\.json: worker: 'r' has answered form 1 in .*one\.json already"):
+        read_answers(paths, key)
+    repeated = dataclasses.replace(first, answers=first.answers + first.answers[:1])
+    with pytest.raises(ValueError, match=r"three\.json: answers: pair .* is answered more than once"):
+        read_answers([written(tmp_path / "three.json", repeated)], key)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--ours", "mine"], "no pictures by 'mine'; there are ours, pixels, sd-inpaint, sdedit-0.5"),
+        (["--baselines", "ours"], "'ours' cannot be compared with itself"),
+        (["--checks", "3"], "attention checks must be an even number up to that of cases (12), got 3"),
+        (["--length", "0"], "--length must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line_on_stderr_and_leaves_nothing(folder, tmp_path, capsys, arguments, problem):
+    assert main(["make", str(folder), str(tmp_path / "out"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert problem in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_is_never_overwritten(folder, study, capsys):
+    before = (study / "key.json").read_bytes()
+    assert main(["make", str(folder), str(study), "--seed", "5"]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert (study / "key.json").read_bytes() == before
+
+
+def test_a_damaged_picture_leaves_no_half_study(tmp_path, capsys):
+    cases = write_scene_results(tmp_path / "results", 2)
+    results.path_of(tmp_path / "results", "pixels", cases[-1]).write_bytes(b"no picture")
+    assert main(["make", str(tmp_path / "results"), str(tmp_path / "out")]) == 1
+    assert f"pixels/{cases[-1].name}.png: no picture" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
