@@ -30,14 +30,14 @@ TINY = replace(
     tiny.MODEL,
     vae=replace(
         tiny.MODEL.vae,
-        block_out_channels=(16, 32, 64, 64),  # 64 px -> 8 x 8
+        block_out_channels=(32, 32, 64, 64),  # 64 px -> 8 x 8
         latent_channels=32,  # 8 x 8 x 32, as 64 elements of 32 numbers
     ),
 )
 TINY_VAE = replace(
     tiny.VAE,
-    adversarial_start=300,  # pictures have colours and rough shapes by then
-    discriminator_channels=16,  # as the VAE's own
+    adversarial_start=1000,  # pictures have colours and rough shapes by then
+    discriminator_channels=32,  # as the VAE's own
     discriminator_levels=2,  # patches of 34 x 34 px
 )
 

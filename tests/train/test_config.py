@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import sd15, tiny
+from configs import PRESETS, sd15, table_1, table_2, tiny
 from train import cli
-from train.config import DiffusionTrainConfig, TrainConfig
+from train.config import DiffusionTrainConfig, Preset, TrainConfig
 from train.state import learning_rate
 
 
@@ -79,6 +79,51 @@ def test_sd15_holds_the_papers_numbers():
     assert (stage_2.drop_text, stage_2.drop_elements, stage_2.drop_both) == (0.3, 0.1, 0.1)
     assert stage_2.random_partition
     assert not stage_2.text_from_scratch
+
+
+def differing(one, other) -> dict:
+    """The fields of a dataclass that differ from another's."""
+    names = (field.name for field in dataclasses.fields(one))
+    return {name: getattr(one, name) for name in names if getattr(one, name) != getattr(other, name)}
+
+
+@pytest.mark.parametrize("base", [sd15, tiny], ids=["sd15", "tiny"])
+def test_a_row_of_table_1_differs_from_the_paper_s_model_in_one_field(base):
+    name = base.__name__.removeprefix("configs.")
+    rows = {row.removeprefix(f"{name}_"): preset for row, preset in table_1.PRESETS.items() if row.startswith(name)}
+    assert {row: differing(preset.diffusion, base.DIFFUSION) for row, preset in rows.items()} == {
+        "joint": {"encoder": "joint"},
+        "unfrozen": {"encoder": "unfrozen"},
+        "own_partition": {"random_partition": False},
+    }
+    assert all(preset == Preset(model=base.MODEL, diffusion=preset.diffusion) for preset in rows.values())
+
+
+@pytest.mark.parametrize("base", [sd15, tiny], ids=["sd15", "tiny"])
+def test_the_baselines_of_table_2_have_the_bottleneck_of_the_elements(base):
+    name = base.__name__.removeprefix("configs.")
+    rows = {row.removeprefix(f"{name}_"): preset for row, preset in table_2.PRESETS.items() if row.startswith(name)}
+    assert rows.keys() == {"ae", "vae_kl", "vae_kl_adv"}
+    for preset in rows.values():
+        assert differing(preset.model, base.MODEL).keys() == {"vae"}
+        assert (preset.autoencoder, preset.diffusion) == (None, None)
+        elements, vae = preset.model.elements, preset.model.vae
+        assert preset.model.latent_size == elements.grid
+        assert vae.latent_channels == elements.content_channels
+    ae = rows["ae"].vae
+    assert (ae.reconstruction, ae.kl_weight, ae.perceptual_weight, ae.adversarial_weight) == ("l2", 0, 0, 0)
+    assert differing(rows["vae_kl"].vae, ae) == {"kl_weight": 1e-6}
+    losses = {"reconstruction": "l1", "perceptual_weight": 1, "adversarial_weight": 0.5}
+    assert differing(rows["vae_kl_adv"].vae, rows["vae_kl"].vae) == losses
+
+
+def test_a_preset_that_has_not_a_stage_says_which_it_has(jobs, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["diffusion", "tiny_ae", "--data", "r", "--model", "m"])
+    assert stop.value.code == 2
+    assert "tiny_ae is not a preset of diffusion, but of vae" in capsys.readouterr().err
+    cli.main(["diffusion", "tiny_joint", "--data", "r", "--model", "m"])
+    assert [job.train for _, job in jobs] == [PRESETS["tiny_joint"].diffusion]
 
 
 def test_what_makes_no_sense_is_refused():

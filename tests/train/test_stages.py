@@ -199,6 +199,9 @@ def test_from_nothing_to_a_pipeline(small, records, tmp_path, capsys):
     trains = {"vae": VAETrainConfig(**SHARED), "autoencoder": TrainConfig(**SHARED), "diffusion": DIFFUSION}
     for name, train in trains.items():
         cli.run(name, cli.Job(data=records, model=folder, train=train, config=small))
+        if name == "autoencoder":
+            encoder = (folder / "elements" / "encoder.safetensors").read_bytes()
+    assert (folder / "elements" / "encoder.safetensors").read_bytes() == encoder  # is frozen in stage 2
     from elements_jax.pipeline import ElementsPipeline
 
     pipeline = ElementsPipeline.from_pretrained(folder)
