@@ -1,4 +1,5 @@
-# `make demo` and `make test` set themselves up from nothing; PYTHON names the interpreter to build the environment with.
+# `make demo` and `make test` set themselves up from nothing; PYTHON names the interpreter to build the environment with,
+# FLAGS are the demo's own: `make demo FLAGS=--full`.
 PYTHON ?= python3
 BIN := .venv/bin
 .PHONY: demo test lint bench
@@ -21,6 +22,8 @@ bench: .venv/ready .venv/diffusers-0.39
 	$(BIN)/python tests/benchmarks/loading.py
 	$(BIN)/python tests/benchmarks/partition_throughput.py
 	$(BIN)/python tests/benchmarks/superpixels_bsds.py
+	$(BIN)/python tests/benchmarks/input_pipeline.py
+	$(BIN)/python -m tests.benchmarks.editor_page
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
