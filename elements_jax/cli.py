@@ -64,7 +64,7 @@ ELSEWHERE = {
 }
 """Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
 MODELS_OWN = Sampling()
-TINY_NOTICE = "The model is the tiny one of this package, for 64 px: it knows synthetic scenes, and blurs photographs."
+TINY_NOTICE = "This is the tiny model of the package: it knows scenes, and blurs photographs."
 SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
 
