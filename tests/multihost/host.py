@@ -16,15 +16,16 @@ from pathlib import Path
 
 import jax
 
-from configs import tiny
+from configs import PRESETS
 from elements_jax import sharding
 from tests.multihost.regression import TRAIN, Regression
 from tests.train.conftest import SMALL
 from train import autoencoder, cli, hosts, loop, metrics
+from train.config import Preset
 
 if os.environ.get("STAGE") != "real":
     autoencoder.AutoencoderStage = Regression
-tiny.MODEL, tiny.AUTOENCODER = SMALL, TRAIN
+PRESETS["tiny"] = Preset(model=SMALL, autoencoder=TRAIN)
 sharding.SMALL = 64  # so that there is something to split
 fit, took_in = loop.fit, metrics.Log.step
 
