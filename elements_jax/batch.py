@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import grain
 import jax
@@ -40,8 +40,7 @@ from elements_jax.result import encode_png
 from elements_jax.schema import Record
 from elements_jax.script import EditScript
 from elements_jax.script_lines import ScriptLine, ScriptLines
-
-T = TypeVar("T")
+from elements_jax.sharding import filled
 
 MANIFEST = "manifest.jsonl"
 BATCHES_AHEAD = 2
@@ -209,7 +208,7 @@ def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
 
 def _arguments(job: Job, edited: Sequence[tuple[EditScript, Record, Canvas, Canvas]]) -> dict[str, Any]:
     """What `ElementsPipeline.decode` takes, from scripts, their records, and the canvases before and after."""
-    scripts, records, before, after = zip(*_filled(edited, job.batch_size), strict=True)
+    scripts, records, before, after = zip(*filled(edited, job.batch_size), strict=True)
     arguments = {
         "elements": batched(after).elements,
         "prompts": [script.prompt for script in scripts],
@@ -240,15 +239,10 @@ def _open(job: Job, records: Mapping[str, Record]) -> dict[str, Canvas]:
     every, opened = list(records.values()), list[Canvas]()
     for start in range(0, len(every), job.batch_size):
         some = every[start : start + job.batch_size]
-        filled = _filled(some, job.batch_size)
-        image, label_map = (np.stack([getattr(record, name) for record in filled]) for name in ("image", "label_map"))
+        whole = filled(some, job.batch_size)
+        image, label_map = (np.stack([getattr(record, name) for record in whole]) for name in ("image", "label_map"))
         opened += job.pipeline.open_batch(image, label_map)[: len(some)]
     return dict(zip(records, opened, strict=True))
-
-
-def _filled(items: Sequence[T], size: int) -> list[T]:
-    """As many as a batch holds: copies of the last are added. One size of batch is compiled once."""
-    return [*items, *[items[-1]] * (size - len(items))]
 
 
 def _write(job: Job, batches: Iterable[_Batch], folder: Path, bar: tqdm) -> None:

@@ -1,7 +1,7 @@
 """The `elements` command. `COMMANDS` lists what it does.
 
-The one module here that reaches for `partition` and `train`, and only when their command is called, so that each
-command needs no more than its own packages.
+It reaches for `partition` (as `photographs` does) and `train` only when their command is called, so that each command
+needs no more than its own packages.
 """
 
 import importlib
@@ -10,9 +10,8 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -21,16 +20,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from elements_jax import TINY
-from elements_jax.cpu import prefer_own_convolutions
+from elements_jax.command import exit_code
 from elements_jax.files import new_file
-from elements_jax.schema import DROPPED
-from elements_jax.script import EditScript, Fit, Sampling
+from elements_jax.photographs import DEFAULT_SOURCE, Divider, Source, open_photo
+from elements_jax.script import MODELS_OWN, EditScript, Fit, Sampling
 
 if TYPE_CHECKING:
-    from elements_jax.config import ElementsConfig
     from elements_jax.editing import Editing, Photo
     from elements_jax.pipeline import ElementsPipeline
-    from partition.config import PartitionConfig
 
 COMMANDS = """\
 commands:
@@ -63,7 +60,6 @@ ELSEWHERE = {
     "scenes-benchmark": "elements_jax.evaluation.scenes_benchmark",
 }
 """Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
-MODELS_OWN = Sampling()
 TINY_NOTICE = "This is the tiny model of the package: it knows scenes, and blurs photographs."
 SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
@@ -76,22 +72,6 @@ Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 ModelOrTiny = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
-Segmenter = Literal["sam", "mobile-sam", "slic", "grid"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """How a photograph is divided, where the input is not an encoded file already."""
-
-    segmenter: Segmenter | None = None
-    """As in `elements partition`; by default sam with a checkpoint, and slic, which needs none, without."""
-    checkpoint: File = None
-    """Official checkpoint of SAM or MobileSAM."""
-
-    @property
-    def chosen(self) -> Segmenter:
-        """The segmenter."""
-        return self.segmenter or ("sam" if self.checkpoint else "slic")
 
 
 @dataclass(frozen=True)
@@ -110,14 +90,14 @@ class Encode:
     """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
     fit: Fit = "crop"
     """Take the square at the photograph's centre, or all of it."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
 
     def run(self) -> None:
         """Encode and write both files."""
         from elements_jax.draw import boundaries
 
         editing = _editing(self.model, self.source)
-        photo = _open(editing, self.photo, self.fit)
+        photo = open_photo(editing, self.photo, self.fit)
         elements = editing.canvas(photo).elements
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.out.open("wb") as file:  # savez given a name would append a suffix to another one than .npz
@@ -155,7 +135,7 @@ class Edit:
     preserve: bool = False
     """Keep the pixels outside the edited region and a narrow band around it, even where the script does not say so;
     otherwise all are decoded anew, as in the paper."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
     """In place of the script's."""
 
@@ -169,11 +149,11 @@ class Edit:
         )
         editing = _editing(self.model, self.source)
 
-        def open_photo(name: str) -> "Photo":
-            return _open(editing, self.script.parent / name, script.fit)
+        def open_named(name: str) -> "Photo":
+            return open_photo(editing, self.script.parent / name, script.fit)
 
-        photo = _open(editing, self.photo, script.fit)
-        edited = editing.edit(photo, script, open_photo)
+        photo = open_photo(editing, self.photo, script.fit)
+        edited = editing.edit(photo, script, open_named)
         if self.drawing is not None:
             _save(self.drawing, edit_dots(photo.image, editing.canvas(photo).elements, edited.canvas.elements))
         out = self.out or self.photo.with_name(f"{self.photo.stem}-edited.png")
@@ -191,7 +171,7 @@ class Editor:
 
     model: ModelOrTiny = None
     """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     """With SAM, objects are found from points, too."""
     port: int = 8000
     """Of the page's address; with 0 one that is free."""
@@ -325,14 +305,14 @@ class Reconstruct:
     """Of the noise that sampling starts from."""
     fit: Fit = "crop"
     """Take the square at the photograph's centre, or all of it."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
     def run(self) -> None:
         """Decode and write."""
         script = EditScript(prompt=self.prompt, seed=self.seed, fit=self.fit, sampling=self.sampling)
         editing = _editing(self.model, self.source)
-        photo = _open(editing, self.photo, self.fit)
+        photo = open_photo(editing, self.photo, self.fit)
         edited = editing.edit(photo, script, lambda name: photo)
         _write(self.out, editing, editing.decode(photo, edited, script), script)
 
@@ -399,13 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked_for_help = name in ("-h", "--help")
         print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
-    prefer_own_convolutions()
-    try:
-        tyro.cli(commands[name], args=rest, prog=f"elements {name}").run()
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: tyro.cli(commands[name], args=rest, prog=f"elements {name}").run())
 
 
 def _pipeline(model: str | None) -> "ElementsPipeline":
@@ -430,57 +404,6 @@ def _editing(model: str | None, source: Source) -> "Editing":
         print(notice, file=sys.stderr)
     pipeline = _pipeline(model)
     return Editing(pipeline, Divider(pipeline.config.elements, source), source.chosen)
-
-
-class Divider:
-    """Makes photos of image files, divided into a model's elements as `source` says."""
-
-    def __init__(self, elements: "ElementsConfig", source: Source):
-        self._elements = elements
-        self._source = source
-
-    @cached_property
-    def segmenter(self) -> Any:
-        """SAM is read when it is first needed. Raises ValueError where it has no checkpoint, or a wrong one."""
-        from partition.worker import make_segmenter
-
-        return make_segmenter(self._source.chosen, self._source.checkpoint, self._config)[1]
-
-    @property
-    def _config(self) -> "PartitionConfig":
-        from partition.config import PartitionConfig
-
-        return PartitionConfig(size=self._elements.image_size, grid=self._elements.grid)
-
-    def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
-        """Raises ValueError for what is no image, or damaged."""
-        from elements_jax.editing import Photo
-        from partition.elements import partition_image
-        from partition.photos import read_photo
-        from partition.samples import Sample
-
-        photo = read_photo(Sample("", encoded), self._config.size, fit=fit)
-        label_map = partition_image(photo.image, self.segmenter, self._config).label_map
-        left, top, right, bottom = photo.box
-        inside = np.zeros(label_map.shape, bool)
-        inside[top:bottom, left:right] = True
-        return Photo(photo.image, np.where(inside, label_map, DROPPED), photo.box)
-
-
-def _open(editing: "Editing", path: Path, fit: Fit) -> "Photo":
-    """The photograph of a file, or what `elements encode` made of it. Raises ValueError naming the file."""
-    if path.suffix != ".npz":
-        try:
-            return editing.open(path.read_bytes(), fit)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    from elements_jax.editing import Photo
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return Photo(archive["image"], archive["label_map"], tuple(archive["box"].tolist()))
-    except (KeyError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a file that `elements encode` wrote: {error}") from error
 
 
 def _write(path: Path, editing: "Editing", picture: UInt8[np.ndarray, "H W 3"], script: EditScript) -> None:

@@ -97,7 +97,7 @@ class Editing:
         preserve = None
         if script.preserve:
             assert edited.start.picture is not None
-            preserve = Preserve(edited.start.picture[None], _edited_region(edited.start, edited.canvas)[None])
+            preserve = Preserve(edited.start.picture[None], edits.edited_region(edited.start, edited.canvas)[None])
         with self._one_at_a_time:
             self._report, self._cancelled = report, False
             picture = self.pipeline.decode(
@@ -165,7 +165,7 @@ def apply(script: EditScript, canvas: Canvas, open_image: Opener) -> Edited:
 
 # Compiled once for each size: run operation by operation each would be thirty programs, and as many waits.
 _transform, _delete, _compose = jax.jit(edits.transform), jax.jit(edits.delete), jax.jit(edits.compose)
-_centre, _edited_region = jax.jit(edits.centre), jax.jit(edits.edited_region)
+_centre = jax.jit(edits.centre)
 
 
 def transform_of(edit: Move | Resize | Duplicate | Compose, canvas: Canvas) -> Transform:

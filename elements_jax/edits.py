@@ -150,6 +150,7 @@ def compose(
     return _lay(replace(room, elements=elements), jnp.append(slot, count)[arrived], picture), slot
 
 
+@jax.jit  # operation by operation it would be a dozen programs
 def edited_region(before: Canvas, after: Canvas) -> Bool[Array, "H W"]:
     """The pixels whose picture may change between two canvases of one image; all others may be kept as they are.
 

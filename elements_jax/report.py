@@ -24,6 +24,7 @@ from elements_jax.pipeline import ElementsPipeline
 from elements_jax.record_index import read_split
 from elements_jax.schema import Record
 from elements_jax.script import Compose, Delete, Edit, EditScript, Move, Resize, Sampling
+from elements_jax.sharding import filled
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -133,9 +134,9 @@ def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: S
     light, full = list[Picture](), list[Picture]()
     for start in range(0, len(records), BATCH):
         some = records[start : start + BATCH]
-        filled = [*some, *[some[-1]] * (BATCH - len(some))]
-        elements = pipeline.encode(*(np.stack([getattr(r, name) for r in filled]) for name in ("image", "label_map")))
-        prompts = [record.caption for record in filled]
+        whole = filled(some, BATCH)
+        elements = pipeline.encode(*(np.stack([getattr(r, name) for r in whole]) for name in ("image", "label_map")))
+        prompts = [record.caption for record in whole]
         light += list(pipeline.reconstruct(elements)[: len(some)])
         full += list(pipeline.decode(elements, prompts, seeds=range(start, start + BATCH))[: len(some)])
     images = jnp.stack([record.image for record in records]) / 255
@@ -149,11 +150,9 @@ def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: S
 
 
 def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
-    """The five edits on photographs, by edit script. `tiny` never saw one: these show what carries over."""
+    """The five edits on photographs, by edit script: what carries over from those that a model has seen."""
     report.text("h2", "Photographs")
-    report.text(
-        "p", "This model was trained on synthetic scenes alone. What it makes of photographs is shown as it is."
-    )
+    report.text("p", "Tiny models know scenes, and hardly photographs. What this one makes of them is shown as it is.")
     count, size = pipeline.config.elements.num_elements, pipeline.config.elements.image_size
     yy, xx = (np.mgrid[:size, :size] + 0.5) / size
     middle = (abs(xx - 0.5) < 0.2) & (abs(yy - 0.5) < 0.2)

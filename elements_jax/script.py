@@ -174,6 +174,10 @@ class Sampling:
         )
 
 
+MODELS_OWN = Sampling()
+"""Nothing but what is the model's own."""
+
+
 @dataclass(frozen=True)
 class EditScript:
     """What to do to an image, and how to decode it afterwards."""

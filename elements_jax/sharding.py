@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 Tree = Any
+T = TypeVar("T")
 
 SMALL = 2**16
 """Leaves with fewer numbers than this are held whole by every device: splitting them would cost more than it saves."""
@@ -86,6 +87,11 @@ def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree
         return part(shared, batch)
 
     return split
+
+
+def filled(items: Sequence[T], size: int) -> list[T]:
+    """As many as a batch holds: copies of the last are added. One size of batch is compiled once."""
+    return [*items, *[items[-1]] * (size - len(items))]
 
 
 def gather(tree: Tree, specs: Tree) -> Tree:

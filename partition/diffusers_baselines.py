@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import CLIPImageProcessor, CLIPVisionConfig
 
+from elements_jax.command import exit_code
 from elements_jax.evaluation.results import Case, path_of, picture, read_cases, save
 
 Method = Literal["instruct-pix2pix", "paint-by-example"]
@@ -133,12 +134,7 @@ def _native(pipeline: Any, image: Image.Image, how: Any = Image.Resampling.LANCZ
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
-    try:
-        tyro.cli(Baseline, args=argv, prog="python -m partition.diffusers_baselines").run()
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: tyro.cli(Baseline, args=argv, prog="python -m partition.diffusers_baselines").run())
 
 
 if __name__ == "__main__":

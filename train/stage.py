@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
+from elements_jax.evaluation import metrics
+
 Batch = dict[str, Any]
 """Arrays of a batch by name (`train.data`), each with the example's axis first."""
 Tree = Any
@@ -90,5 +92,4 @@ def to_float(image: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
 
 def psnr(image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Float[Array, ""]:
     """Peak signal-to-noise ratio in dB of images in [-1, 1]: the mean of the images' own."""
-    error = jnp.mean((jnp.clip(image, -1, 1) - truth) ** 2 / 4, axis=(1, 2, 3))  # on [0, 1]
-    return jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10)))
+    return jnp.mean(metrics.psnr((jnp.clip(image, -1, 1) + 1) / 2, (truth + 1) / 2))

@@ -4,7 +4,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,10 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from elements_jax.cli import MODELS_OWN, SHOWN, Divider, Model, Out, Source
-from elements_jax.cpu import prefer_own_convolutions
+from elements_jax.command import exit_code
 from elements_jax.files import new_file
-from elements_jax.script import EditScript, Sampling
+from elements_jax.photographs import DEFAULT_SOURCE, Divider, Source, open_photo
+from elements_jax.script import MODELS_OWN, EditScript, Sampling
 
 if TYPE_CHECKING:
     from elements_jax.editing import Edited, Editing, Photo
@@ -27,14 +27,18 @@ if TYPE_CHECKING:
 SETTINGS = "settings.json"
 """What results were made by, beside them."""
 
+SHOWN = 10
+"""Failures named on the terminal."""
+
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 
 
 @dataclass(frozen=True)
 class Options:
     """How the edits are made."""
 
-    model: Model
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")]
     """Model folder, or the name of a repository on the Hugging Face hub."""
     batch_size: int = 1
     """Pictures decoded at once."""
@@ -44,7 +48,7 @@ class Options:
     """Of every edit's noise."""
     preserve: bool = False
     """Keep the pixels outside the edited region, as in `elements edit`."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = field(default_factory=Source)
+    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
 
@@ -160,10 +164,7 @@ def prepared(tasks: Sequence["Task"], editing: "Editing", options: Options, fail
 
     @lru_cache(maxsize=1)  # the edits of one photograph follow each other, and it takes seconds to divide
     def opened(path: Path) -> tuple["Photo", tuple[int, int]]:
-        try:
-            photo = editing.open(path.read_bytes(), "pad")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        photo = open_photo(editing, path, "pad")
         with Image.open(path) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return photo, (image.height, image.width) if turned else image.size
@@ -197,17 +198,18 @@ def decode(jobs: Sequence[Job], editing: "Editing", batch_size: int) -> UInt8[np
     from elements_jax.editing import decode_arguments
     from elements_jax.edits import batched, edited_region
     from elements_jax.preserve import Preserve
+    from elements_jax.sharding import filled
 
-    filled = [*jobs, *[jobs[-1]] * (batch_size - len(jobs))]
+    whole = filled(jobs, batch_size)
     script = jobs[0].script
     preserve = None
     if script.preserve:
-        regions = [np.asarray(edited_region(job.edited.start, job.edited.canvas)) for job in filled]
-        preserve = Preserve(np.stack([job.photo.image for job in filled]), np.stack(regions))
+        regions = [np.asarray(edited_region(job.edited.start, job.edited.canvas)) for job in whole]
+        preserve = Preserve(np.stack([job.photo.image for job in whole]), np.stack(regions))
     return editing.pipeline.decode(
-        batched([job.edited.canvas for job in filled]).elements,
-        [job.script.prompt for job in filled],
-        seeds=[job.script.seed for job in filled],
+        batched([job.edited.canvas for job in whole]).elements,
+        [job.script.prompt for job in whole],
+        seeds=[job.script.seed for job in whole],
         preserve=preserve,
         **decode_arguments(script.sampling, editing.pipeline.config.diffusion),
     )[: len(jobs)]
@@ -229,13 +231,7 @@ def write(path: Path, picture: Image.Image) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
     commands: dict[str, Any] = {"objmove-a": ObjmoveA, "geobench-2d": Geobench2d}
-    prefer_own_convolutions()
-    try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="elements benchmark", args=argv).run()
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog="elements benchmark", args=argv).run())
 
 
 if __name__ == "__main__":

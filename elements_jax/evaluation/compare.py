@@ -1,22 +1,20 @@
 """`elements compare`: run several methods on the same edit scripts, and write their pictures as a results folder."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from elements_jax.cpu import prefer_own_convolutions
-from elements_jax.script import Sampling
+from elements_jax.command import exit_code
+from elements_jax.script import MODELS_OWN, Sampling
 
 if TYPE_CHECKING:
     from elements_jax.evaluation.results import Task
     from elements_jax.schema import Record
 
 Folder = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
-MODELS_OWN = Sampling()
 SHOWN = 10
 """Failures named on the terminal."""
 
@@ -96,15 +94,4 @@ class Compare:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
-    return command(lambda: tyro.cli(Compare, args=list(argv), prog="elements compare").run())
-
-
-def command(run: Callable[[], None]) -> int:
-    """Run a command of this package, and return its exit code."""
-    prefer_own_convolutions()
-    try:
-        run()
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: tyro.cli(Compare, args=list(argv), prog="elements compare").run())

@@ -16,14 +16,14 @@ import jax
 import tyro
 
 from elements_jax import TINY
-from elements_jax.cpu import prefer_own_convolutions
+from elements_jax.command import exit_code
 from elements_jax.evaluation.fid import Statistics, extractor
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
 from elements_jax.evaluation.lpips import has_weights
 from elements_jax.evaluation.pictures import find_pictures, folder_pair, of_files, of_results
 from elements_jax.evaluation.reconstruct import Decoder, of_records, open_reconstructor
 from elements_jax.evaluation.report import FEW, Number, numbers, save_json, save_pictures, table
-from elements_jax.script import Sampling
+from elements_jax.script import MODELS_OWN, Sampling
 from elements_jax.sharding import make_mesh
 
 USAGE = """\
@@ -36,7 +36,6 @@ usage: elements evaluate WHAT ...
 
 `elements evaluate WHAT --help` says more.
 """
-MODELS_OWN = Sampling()
 WHOLE: tuple[Name, ...] = ("mse", "psnr", "ssim")
 OF_EDITS: tuple[Name, ...] = ("edited-psnr", "untouched-psnr", "target", "source")
 
@@ -218,13 +217,7 @@ def main(argv: Sequence[str]) -> int:
         asked_for_help = name in ("-h", "--help")
         print(USAGE, end="", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
-    prefer_own_convolutions()
-    try:
-        tyro.cli(commands[name], args=rest, prog=f"elements evaluate {name}").run()
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: tyro.cli(commands[name], args=rest, prog=f"elements evaluate {name}").run())
 
 
 def _count(asked: int | None, samples: Samples) -> int:

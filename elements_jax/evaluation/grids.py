@@ -21,7 +21,7 @@ NAMES = {
     "sd-inpaint": "Pixel editing + SD-Inpaint",
     "self-guidance": "Self-Guidance",
     "paint-by-example": "Paint-by-Example",
-    "instructpix2pix": "InstructPix2Pix",
+    "instruct-pix2pix": "InstructPix2Pix",
     "truth": "Truth",
 }
 """Heads of columns, in their order; a method that is not here is shown by its own name, after those that are."""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from elements_jax.evaluation import metrics
 from elements_jax.evaluation.fid import Moments, Statistics, frechet_distance
 from elements_jax.evaluation.lpips import LPIPS
-from elements_jax.sharding import replicated, split_batch
+from elements_jax.sharding import filled, replicated, split_batch
 
 Arrays = Mapping[str, np.ndarray]
 """Of one picture, and what it is judged by: uint8 pictures (H, W, 3), and masks (H, W).
@@ -163,8 +163,8 @@ class Judge:
 
         def read(start: int) -> tuple[range, list[str], list[Arrays]]:
             numbers = range(start, min(start + self.batch_size, count))
-            filled = [*numbers, *[numbers[-1]] * (self.batch_size - len(numbers))]
-            return numbers, [samples.names[number] for number in filled], samples.read(filled)
+            whole = filled(numbers, self.batch_size)
+            return numbers, [samples.names[number] for number in whole], samples.read(whole)
 
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=BATCHES_AHEAD)
         return iter(grain.MapDataset.source(starts).map(read).to_iter_dataset(ahead))

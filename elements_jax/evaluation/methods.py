@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -51,7 +50,7 @@ class Prepared:
         """Where the picture may change: as the task says, or where elements changed."""
         if self.task.region is not None:
             return self.task.region
-        return np.asarray(_edited_region(self.edited.start, self.edited.canvas))
+        return np.asarray(edits.edited_region(self.edited.start, self.edited.canvas))
 
     def drawing(self) -> Picture:
         """The edit in red and green dots."""
@@ -178,6 +177,3 @@ def _inpaint(source: str | None, sampling: Sampling) -> Method:
 def _words(cases: Sequence[Prepared]) -> tuple[list[str], list[str], list[int]]:
     scripts = [case.script for case in cases]
     return [s.prompt for s in scripts], [s.negative_prompt for s in scripts], [s.seed for s in scripts]
-
-
-_edited_region = jax.jit(edits.edited_region)

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from elements_jax.evaluation import results
 from elements_jax.evaluation.arrival import arrival
 from elements_jax.evaluation.judge import Arrays, Samples
-from elements_jax.evaluation.results import Case
+from elements_jax.evaluation.results import Case, open_picture
 from elements_jax.record_index import RecordIndex
 from elements_jax.schema import Record
 from elements_jax.script import EditError
@@ -46,20 +45,9 @@ def made_by(paths: Iterable[Path]) -> str | None:
         try:
             with Image.open(path) as image:
                 found.add(image.info.get("weights"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError):
             return None  # who reads its pixels will say what is wrong
     return found.pop() if len(found) == 1 else None
-
-
-def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture's pixels. Raises ValueError naming a file that is none, or damaged."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: no picture, or damaged: {error}") from error
 
 
 def folder_pair(pictures: Path, truths: Path) -> Samples:
@@ -76,7 +64,10 @@ def of_files(method: str, files: Mapping[str, Mapping[str, Path]], reference: st
     names = list(files["picture"])
 
     def read(numbers: Sequence[int]) -> list[Arrays]:
-        return [{key: read_picture(paths[names[number]]) for key, paths in files.items()} for number in numbers]
+        return [
+            {key: np.asarray(open_picture(paths[names[number]]).convert("RGB")) for key, paths in files.items()}
+            for number in numbers
+        ]
 
     weights = made_by(files["picture"].values())
     return Samples(method, names, [""] * len(names), read, weights, reference)

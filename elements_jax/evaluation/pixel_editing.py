@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from jaxtyping import Bool, UInt8
 
@@ -89,9 +88,6 @@ def _steps(script: EditScript, canvas: Canvas, open_image: Opener) -> Iterator[S
             case Move() | Resize():
                 source, target = np.isin(labels_before, edit.elements), np.isin(labels, edit.elements)
             case _:
-                target = np.asarray(_edited_region(before, canvas)) & ~left_empty
+                target = np.asarray(edits.edited_region(before, canvas)) & ~left_empty
         pictures = np.asarray(before.picture), np.asarray(canvas.picture)
         yield Step(edit, pictures[0], source, target, pictures[1], left_empty)
-
-
-_edited_region = jax.jit(edits.edited_region)

@@ -38,8 +38,9 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from PIL import Image
 
+from elements_jax.evaluation.results import open_picture
+from elements_jax.evaluation.scene_cases import elements_under
 from elements_jax.files import new_file
-from elements_jax.schema import DROPPED
 from elements_jax.script import Edit, Move, Resize
 
 GEOBENCH_SIDE = 512
@@ -186,13 +187,7 @@ def _is_number(value: Any) -> bool:
 
 def read_mask(path: Path) -> Mask:
     """A mask of any size. Raises ValueError naming the file where it is damaged or has no white, or OSError."""
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image.convert("L")) > 127
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damage
-        raise ValueError(f"{path}: no mask, or damaged: {error}") from error
+    mask = np.asarray(open_picture(path, "mask").convert("L")) > 127
     if not mask.any():
         raise ValueError(f"{path}: expected white where the object is, got none")
     return mask
@@ -236,13 +231,9 @@ def under(mask: Mask, label_map: Integer[np.ndarray, "S S"], box: Box) -> tuple[
     inside = Image.fromarray(mask).resize((right - left, bottom - top), Image.Resampling.NEAREST)
     placed = np.zeros(label_map.shape, bool)
     placed[top:bottom, left:right] = np.asarray(inside)
-    live = label_map != DROPPED
-    area = np.bincount(label_map[live], minlength=1)
-    covered = np.bincount(label_map[live & placed], minlength=len(area))
-    if not covered.any():
+    if not (elements := elements_under(label_map, placed)):
         raise ValueError("the object lies on no element")
-    chosen = np.flatnonzero((covered > 0) & (2 * covered >= area))
-    return tuple(chosen.tolist()) or (int(covered.argmax()),)
+    return elements
 
 
 def edits_of(motion: Motion, elements: tuple[int, ...], box: Box, size: int) -> tuple[Edit, ...]:

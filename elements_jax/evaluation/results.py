@@ -123,12 +123,12 @@ def picture(folder: Path, method: str, case: Case) -> UInt8[np.ndarray, "H W 3"]
 
     Raises ValueError naming a file that is no picture, or OSError.
     """
-    return np.asarray(_open(path_of(folder, method, case)).convert("RGB"))
+    return np.asarray(open_picture(path_of(folder, method, case)).convert("RGB"))
 
 
 def region(folder: Path, case: Case) -> Bool[np.ndarray, "H W"]:
     """Where the edit of a case may change the picture. Raises as `picture`."""
-    return np.asarray(_open(path_of(folder, "region", case)).convert("L")) > 127
+    return np.asarray(open_picture(path_of(folder, "region", case)).convert("L")) > 127
 
 
 def save(folder: Path, method: str, case: Case, pixels: Shaped[np.ndarray, "H W *channels"]) -> None:
@@ -139,7 +139,8 @@ def save(folder: Path, method: str, case: Case, pixels: Shaped[np.ndarray, "H W 
         Image.fromarray(pixels).save(file, "PNG")
 
 
-def _open(path: Path) -> Image.Image:
+def open_picture(path: Path, what: str = "picture") -> Image.Image:
+    """The picture of a file, read whole. Raises ValueError naming a file that is none, or damaged, or OSError."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -147,4 +148,4 @@ def _open(path: Path) -> Image.Image:
     except (FileNotFoundError, PermissionError):
         raise
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damage
-        raise ValueError(f"{path}: no picture, or damaged: {error}") from error
+        raise ValueError(f"{path}: no {what}, or damaged: {error}") from error

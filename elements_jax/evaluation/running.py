@@ -28,6 +28,7 @@ from elements_jax.result import encode_png
 from elements_jax.schema import Record
 from elements_jax.script import EditError, EditScript, Resize
 from elements_jax.script_lines import ScriptLine
+from elements_jax.sharding import filled
 
 STATE = "compare.json"
 OPEN = 64
@@ -76,8 +77,7 @@ def run(
             for name, method in methods.items():
                 todo = [case for case in batch if not path_of(out, name, case.task.case).is_file()]
                 if todo:
-                    filled = [*todo, *[todo[-1]] * (batch_size - len(todo))]  # one size of batch is compiled once
-                    for case, picture in zip(todo, method.run(filled), strict=False):
+                    for case, picture in zip(todo, method.run(filled(todo, batch_size)), strict=False):
                         _write(out, name, case, picture, method.settings)
             for case in batch:
                 _write_parts(out, case)

@@ -1,29 +1,30 @@
 """How near methods come to the true result of edits: a results folder with truths as a table of figures."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from elements_jax import __version__
 from elements_jax.evaluation import metrics, results
+from elements_jax.evaluation.judge import Arrays, Judge, Metric, Samples
 from elements_jax.evaluation.lpips import LPIPS
 from elements_jax.evaluation.results import Case
 from elements_jax.evaluation.scene_cases import KINDS
 from elements_jax.files import new_file
+from elements_jax.sharding import make_mesh
 
 UNEDITED, FLAT = "unedited", "flat"
 """The picture before the edit, and its mean colour all over, scored as methods are: what the figures are worth."""
-BATCH = 16
+BATCH = 16  # pictures that each device takes at once
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
 WHERE = ("region", "picture")
 """In the edited region, and in the whole picture."""
-
-Figures = dict[str, dict[str, float]]  # of WHERE, of HIGHER_IS_BETTER
 
 
 def score(folder: Path, lpips: LPIPS | None) -> dict[str, Any]:
@@ -39,19 +40,22 @@ def score(folder: Path, lpips: LPIPS | None) -> dict[str, Any]:
     if not cases:
         raise ValueError(f"{folder}: no case has a truth")
     names = [*results.methods(folder), UNEDITED, FLAT]
-    compute = jax.jit(_figures(lpips))
-    figures = {name: _of_method(folder, name, cases, compute) for name in names}
-    bars = [figures[name]["region", "psnr"] for name in (UNEDITED, "pixels") if name in figures]
+    mesh = make_mesh(-1, 1, jax.local_devices())
+    judge = Judge(_metrics(lpips), mesh, BATCH * mesh.size)
+    figures = {name: judge(_samples(folder, name, cases), len(cases)).values for name in names}
+    bars = [figures[name][_name("region", "psnr")] for name in (UNEDITED, "pixels") if name in figures]
     kinds = np.array([case.kind for case in cases])
+    shown = [figure for figure in HIGHER_IS_BETTER if figure != "lpips" or lpips is not None]
     table: dict[str, Any] = {}
     for kind in [*sorted(set(kinds.tolist()), key=_place), "all"]:
         chosen = np.ones(len(cases), bool) if kind == "all" else kinds == kind
         table[kind] = {"count": int(chosen.sum()), "methods": {}}
         for name, values in figures.items():
-            row: dict[str, Any] = {where: {} for where in WHERE}
-            for (where, figure), each in values.items():
-                row[where][figure] = float(each[chosen].mean())
-            row["won"] = float(np.all([values["region", "psnr"] > bar for bar in bars], axis=0)[chosen].mean())
+            row: dict[str, Any] = {
+                where: {figure: float(values[_name(where, figure)][chosen].mean()) for figure in shown}
+                for where in WHERE
+            }
+            row["won"] = float(np.all([values[_name("region", "psnr")] > bar for bar in bars], axis=0)[chosen].mean())
             table[kind]["methods"][name] = row
     return {"code": __version__, "lpips": None if lpips is None else "alex", "edits": table}
 
@@ -66,7 +70,7 @@ def write(folder: Path, scores: dict[str, Any]) -> Path:
 def rows(scores: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The table for people: its head, and a row for each kind of edit and method."""
     figures = [f for f in HIGHER_IS_BETTER if f != "lpips" or scores["lpips"]]
-    head = ["edit", "count", "method", *(f"{f} {where}" for where in WHERE for f in figures), "won"]
+    head = ["edit", "count", "method", *(_name(where, f) for where in WHERE for f in figures), "won"]
     lines = []
     for kind, of_kind in scores["edits"].items():
         for name, row in of_kind["methods"].items():
@@ -101,40 +105,43 @@ def _place(kind: str) -> tuple[int, str]:
     return (KINDS.index(kind) if kind in KINDS else len(KINDS)), kind
 
 
-def _figures(lpips: LPIPS | None) -> Callable[..., dict[tuple[str, str], jax.Array]]:
-    def compute(picture: jax.Array, truth: jax.Array, region: jax.Array) -> dict[tuple[str, str], jax.Array]:
-        found = {
-            ("region", "psnr"): metrics.masked_psnr(picture, truth, region),
-            ("region", "ssim"): metrics.masked_ssim(picture, truth, region),
-            ("picture", "psnr"): metrics.psnr(picture, truth),
-            ("picture", "ssim"): metrics.ssim(picture, truth),
-        }
-        if lpips is not None:
-            found["region", "lpips"] = lpips(jnp.where(region[..., None], picture, truth), truth)
-            found["picture", "lpips"] = lpips(picture, truth)
-        return found
+def _metrics(lpips: LPIPS | None) -> dict[str, Metric]:
+    """The figures, named as `_name` does."""
+    found = {
+        _name("region", "psnr"): Metric(Partial(metrics.masked_psnr), ("picture", "truth", "region")),
+        _name("region", "ssim"): Metric(Partial(metrics.masked_ssim), ("picture", "truth", "region")),
+        _name("picture", "psnr"): Metric(Partial(metrics.psnr), ("picture", "truth")),
+        _name("picture", "ssim"): Metric(Partial(metrics.ssim), ("picture", "truth")),
+    }
+    if lpips is not None:
+        distance = Partial(lpips.network, lpips.params)
+        found[_name("region", "lpips")] = Metric(Partial(_with_truth_around, distance), ("picture", "truth", "region"))
+        found[_name("picture", "lpips")] = Metric(distance, ("picture", "truth"))
+    return found
 
-    return compute
+
+def _name(where: str, figure: str) -> str:
+    return f"{figure} {where}"
 
 
-def _of_method(
-    folder: Path, name: str, cases: Sequence[Case], compute: Callable[..., dict[tuple[str, str], jax.Array]]
-) -> dict[tuple[str, str], np.ndarray]:
+def _with_truth_around(distance: Partial, picture: jax.Array, truth: jax.Array, region: jax.Array) -> jax.Array:
+    return distance(jnp.where(region[..., None], picture, truth), truth)
+
+
+def _samples(folder: Path, name: str, cases: Sequence[Case]) -> Samples:
+    """What a method made of the cases. Raises ValueError where it lacks one."""
     part = "input" if name in (UNEDITED, FLAT) else name
     if missing := [case.name for case in cases if not results.path_of(folder, part, case).is_file()]:
         raise ValueError(f"{folder / part}: {len(missing)} pictures are missing, the first {missing[0]}.png")
-    batches = []
-    for start in range(0, len(cases), BATCH):
-        some = cases[start : start + BATCH]
-        filled = [*some, *[some[-1]] * (BATCH - len(some))]  # one size of batch is compiled once
-        pictures, truths = (
-            jnp.stack([jnp.float32(results.picture(folder, each, case)) / 255 for case in filled])
-            for each in (part, "truth")
-        )
-        if name == FLAT:
-            pictures = jnp.broadcast_to(jnp.mean(pictures, axis=(1, 2), keepdims=True), pictures.shape)
-        region = np.stack([results.region(folder, case) for case in filled])
-        batches.append(
-            {key: np.asarray(value)[: len(some)] for key, value in compute(pictures, truths, region).items()}
-        )
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+
+    def read_one(case: Case) -> Arrays:
+        picture = results.picture(folder, part, case)
+        if name == FLAT:  # in [0, 1], as the judge takes floats
+            picture = np.broadcast_to(np.mean(picture / 255, axis=(0, 1), dtype=np.float32), picture.shape)
+        truth = results.picture(folder, "truth", case)
+        return {"picture": picture, "truth": truth, "region": results.region(folder, case)}
+
+    def read(numbers: Sequence[int]) -> list[Arrays]:
+        return [read_one(cases[number]) for number in numbers]
+
+    return Samples(name, [case.name for case in cases], [case.kind for case in cases], read)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from elements_jax.evaluation.compare import With, command
+from elements_jax.command import exit_code
+from elements_jax.evaluation.compare import With
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,4 @@ class ScenesBenchmark:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
-    return command(lambda: tyro.cli(ScenesBenchmark, args=list(argv), prog="elements scenes-benchmark").run())
+    return exit_code(lambda: tyro.cli(ScenesBenchmark, args=list(argv), prog="elements scenes-benchmark").run())

@@ -10,12 +10,13 @@ import pytest
 from fastapi import FastAPI
 from jaxtyping import Bool, Float, UInt8
 
-from elements_jax.cli import Source, _editing
+from elements_jax.cli import _editing
 from elements_jax.config import ModelConfig
 from elements_jax.editing import Editing
 from elements_jax.editor.server import make_app
 from elements_jax.model_folder import save_network, write_config
 from elements_jax.networks import Networks
+from elements_jax.photographs import Source
 from tests.browser.driver import Driver
 from tests.editor.conftest import StepByStep, served
 from tests.train.conftest import SMALL

@@ -15,10 +15,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from elements_jax.cli import Source, _editing
+from elements_jax.cli import _editing
 from elements_jax.editing import Cancelled, Editing
 from elements_jax.editor.server import make_app
 from elements_jax.editor.wire import Limits
+from elements_jax.photographs import Source
 from tests.elements_jax.conftest import model_folder, pipeline
 
 __all__ = ["model_folder", "pipeline"]  # fixtures of the library's tests

@@ -15,7 +15,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from elements_jax import cli
-from elements_jax.cli import Edit, Source, main
+from elements_jax.cli import Edit, main
+from elements_jax.photographs import Source
 from tests.editor.conftest import encode, noise, script, upload, wait_until
 
 FEATURES = {

@@ -13,7 +13,6 @@ from diffusers import (
     DDIMScheduler,
     PaintByExamplePipeline,
     StableDiffusionInstructPix2PixPipeline,
-    UNet2DConditionModel,
 )
 from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageEncoder
 from PIL import Image
@@ -22,6 +21,7 @@ from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIP
 from elements_jax.evaluation.results import Case, methods, path_of, picture, save, write_cases
 from partition.diffusers_baselines import main
 from tests.elements_jax.test_tokenizer import write_clip_tokenizer
+from tests.parity.test_model_folder import small_unet
 
 CASES = [Case("a", "move", "move the cat left", prompt="a cat"), Case("b", "delete", "remove the dog")]
 SIDE = 32
@@ -31,17 +31,7 @@ SIDE = 32
 def networks(in_channels: int) -> dict:
     torch.manual_seed(0)
     return {
-        "unet": UNet2DConditionModel(
-            sample_size=SIDE // 2,
-            in_channels=in_channels,
-            block_out_channels=(16, 32),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            layers_per_block=1,
-            cross_attention_dim=24,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        ),
+        "unet": small_unet(in_channels, sample_size=SIDE // 2),
         "vae": AutoencoderKL(
             block_out_channels=(8, 16),
             down_block_types=("DownEncoderBlock2D",) * 2,

@@ -31,20 +31,26 @@ from tests.train.conftest import SMALL
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
+def small_unet(in_channels: int, **more: int) -> UNet2DConditionModel:
+    """A UNet of Stable Diffusion's kind; `more` are other settings of it."""
+    return UNet2DConditionModel(
+        in_channels=in_channels,
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=24,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        **more,
+    )
+
+
 def stable_diffusion(in_channels: int = 4) -> dict[str, torch.nn.Module]:
     """Stable Diffusion's networks, small."""
     torch.manual_seed(0)
     return {
-        "unet": UNet2DConditionModel(
-            in_channels=in_channels,
-            block_out_channels=(16, 32),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            layers_per_block=1,
-            cross_attention_dim=24,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        ),
+        "unet": small_unet(in_channels),
         "vae": AutoencoderKL(
             block_out_channels=(8, 8, 8, 16),
             down_block_types=("DownEncoderBlock2D",) * 4,

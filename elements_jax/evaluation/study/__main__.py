@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from elements_jax.command import exit_code
 from elements_jax.evaluation.study.answers import read_answers, read_key
 from elements_jax.files import new_file
 
@@ -111,12 +112,7 @@ class Grid:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
-    try:
-        tyro.cli(Make | Analyse | Grid, args=argv, prog="elements study").run()
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: tyro.cli(Make | Analyse | Grid, args=argv, prog="elements study").run())
 
 
 if __name__ == "__main__":

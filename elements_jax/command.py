@@ -1,0 +1,17 @@
+"""How a command ends."""
+
+import sys
+from collections.abc import Callable
+
+from elements_jax.cpu import prefer_own_convolutions
+
+
+def exit_code(run: Callable[[], None]) -> int:
+    """Run a command: 0, or, after an error of the user's making, which is one line on stderr, 1."""
+    prefer_own_convolutions()
+    try:
+        run()
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
