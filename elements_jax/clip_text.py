@@ -62,7 +62,8 @@ class CLIPTextEncoder(nnx.Module):
 
     def __init__(self, config: TextConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
         channels = config.hidden_size
-        self.token_embedding = nnx.Embed(config.vocab_size, channels, dtype=dtype, rngs=rngs)
+        apart = nnx.initializers.normal(1.0)  # as large as what layers add: a random encoder still tells words apart
+        self.token_embedding = nnx.Embed(config.vocab_size, channels, embedding_init=apart, dtype=dtype, rngs=rngs)
         self.position_embedding = nnx.Embed(config.max_length, channels, dtype=dtype, rngs=rngs)
         self.layers = nnx.List([EncoderLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.final_layer_norm = nnx.LayerNorm(channels, epsilon=EPSILON, dtype=jnp.float32, rngs=rngs)

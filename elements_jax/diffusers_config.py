@@ -105,6 +105,16 @@ _DOES_NOT_MATTER = {"_class_name", "architectures", "model_type", "sample_size"}
 """Labels, the size that a network was trained at, and how a scheduler steps, for which there are `samplers`."""
 
 
+def differing_parts(one: ModelConfig, other: ModelConfig) -> list[str]:
+    """Of a folder's parts (`unet`, `vae`, `text_encoder`, `scheduler`) those that are not the same in two models."""
+    theirs = to_diffusers(other)
+    return [
+        path.partition("/")[0]
+        for path, settings in to_diffusers(one).items()
+        if any(theirs[path][name] != wanted for name, wanted in settings.items() if name not in _DOES_NOT_MATTER)
+    ]
+
+
 def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
     """The configuration of a Stable Diffusion 1 from the JSON of its parts; the elements' own part is the default.
 

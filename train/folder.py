@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from elements_jax.config import ModelConfig
-from elements_jax.diffusers_config import from_diffusers, to_diffusers
+from elements_jax.diffusers_config import differing_parts
 from elements_jax.model_folder import (
     CONFIG,
     has_network,
@@ -58,8 +58,7 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
     else:
         config, params, tokenizer = read_model(source)
     wanted = with_scaling_factor(wanted, config.vae.scaling_factor)
-    mine, theirs = (from_diffusers(to_diffusers(each)) for each in (wanted, config))
-    differ = [part for part in ("vae", "text", "unet", "diffusion") if getattr(mine, part) != getattr(theirs, part)]
+    differ = differing_parts(wanted, config)
     if "encoder" in params:
         differ += [
             part for part in ("elements", "encoder", "decoder") if getattr(wanted, part) != getattr(config, part)

@@ -123,7 +123,10 @@ class Driver:
 
     def picture(self) -> UInt8[np.ndarray, "S S 4"]:
         """The pixels that the stage shows, transparent at holes, without what is drawn over them."""
-        read = "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+        read = """async (canvas) => {
+          await new Promise(requestAnimationFrame); // what is to be drawn is drawn with the next frame
+          return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+        }"""
         pixels = np.array(self.stage.locator("canvas").first.evaluate(read), np.uint8)
         side = round((len(pixels) / 4) ** 0.5)
         return pixels.reshape(side, side, 4)

@@ -85,6 +85,16 @@ def test_a_model_folder_gives_all_it_has(diffusion, config, tmp_path):
     DiffusionStage(config, TRAIN, tmp_path / "new")  # which has its tokenizer too
 
 
+def test_a_model_that_is_no_stable_diffusion_gives_its_networks_too(config, tmp_path):
+    config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, position_frequencies=2))
+    whole = tmp_path / "whole"
+    write_config(whole, config)
+    unet = Networks(config).unet.init(jax.random.key(0))
+    save_network(whole, "unet", unet)
+    start_from(str(whole), tmp_path / "new", config)
+    jax.tree.map(np.testing.assert_array_equal, read_networks(tmp_path / "new", config), {"unet": unet})
+
+
 def read_networks(folder, config):
     return load_present(folder, Networks(config), *NETWORKS)
 
@@ -99,7 +109,7 @@ def test_stage_1_of_another_model_is_refused(config, tmp_path):
 
 def test_another_model_is_refused_by_the_parts_that_differ(diffusion, config, tmp_path):
     other = dataclasses.replace(config, unet=dataclasses.replace(config.unet, heads=2), vae=SMALL.vae)
-    with pytest.raises(ValueError, match=r"is of another model.*\['vae', 'unet'\]"):
+    with pytest.raises(ValueError, match=r"is of another model.*\['unet', 'vae'\]"):
         start_from(str(diffusion), tmp_path, other)
     assert not list(tmp_path.iterdir())
 
