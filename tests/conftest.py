@@ -9,6 +9,7 @@ from elements_jax.cpu import prefer_own_convolutions
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 prefer_own_convolutions()  # before JAX starts, so that this process and those it starts compute the same bits
+os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # tests spend their time compiling: half of it
 
 
 @pytest.fixture(scope="session")
