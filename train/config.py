@@ -100,6 +100,9 @@ class DiffusionTrainConfig(TrainConfig):
     element_dropout: float = 1.0
     """Probability that another example's object mask is laid over the image and every element it touches is
     deleted (Section 3.3; the paper gives no probability)."""
+    own_object: float = 0.0
+    """Probability that the mask is of one of the image's own objects instead, where the caption is kept: so a model
+    that must learn from few examples sees often enough that words alone say what fills a hole (not in the paper)."""
     drop_text: float = 0.3
     """Probability that the text alone is dropped (Appendix C.2)."""
     drop_elements: float = 0.1

@@ -16,7 +16,7 @@ from elements_jax.networks import Networks
 from elements_jax.pipeline import decode_elements, encode_image
 from elements_jax.tokenizer import PromptTokenizer
 from train.config import DiffusionTrainConfig
-from train.dropout import condition_dropout, dropped_elements, touched_elements
+from train.dropout import condition_dropout, dropped_elements, overlaid_mask, touched_elements
 from train.folder import open_folder
 from train.pictures import mean_colours
 from train.stage import Batch, Metrics, Ratio, Tree, normal, to_float
@@ -62,21 +62,21 @@ class DiffusionStage:
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """Equation 5: E |eps - eps_theta(z_t, t, C, S)|^2 with element dropout, random partition, condition dropout."""
-        posterior_key, time_key, noise_key, condition_key, element_key = jax.vmap(
-            lambda key: jax.random.split(key, 5), out_axes=1
+        posterior_key, time_key, noise_key, condition_key, element_key, mask_key = jax.vmap(
+            lambda key: jax.random.split(key, 6), out_axes=1
         )(keys)
         image = to_float(batch["image"])
         label_map = batch["other_label_map" if self.train.random_partition else "label_map"]
+        keep_text, keep_elements = condition_dropout(condition_key, self.train)
         dropped = dropped_elements(
             label_map,
-            batch["other_object_mask"],
+            overlaid_mask(batch, keep_text, mask_key, self.train.own_object),
             element_key,
             probability=self.train.element_dropout,
             num_elements=self.model.elements.num_elements,
         )
         elements = encode_image(self.networks, frozen, image, label_map)
         elements = dataclasses.replace(elements, valid=elements.valid & ~dropped)
-        keep_text, keep_elements = condition_dropout(condition_key, self.train)
         text = self.text(frozen, batch, keep_text)
         element_tokens = tokens(elements, self.model.elements.frequencies) * keep_elements[:, None, None]
 

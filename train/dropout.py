@@ -24,6 +24,17 @@ def pair(batch: Batch) -> Batch:
     }
 
 
+def overlaid_mask(
+    batch: Batch, keep_text: Bool[Array, " B"], keys: Key[Array, " B"], own_object: float
+) -> Bool[Array, "B H W"]:
+    """The object mask that is laid over each image: another example's (Section 3.3) or, with the probability
+    `own_object` where the caption is kept, which then alone says what was there, one of the image's own."""
+    if not own_object:
+        return batch["other_object_mask"]
+    own = jax.vmap(lambda key: jax.random.bernoulli(key, own_object))(keys) & keep_text
+    return jnp.where(own[:, None, None], batch["object_mask"], batch["other_object_mask"])
+
+
 def touched_elements(
     label_map: Int[Array, "B H W"], mask: Bool[Array, "B H W"], num_elements: int
 ) -> Bool[Array, "B N"]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.config import DiffusionTrainConfig
-from train.dropout import condition_dropout, dropped_elements, other_example, touched_elements
+from train.dropout import condition_dropout, dropped_elements, other_example, overlaid_mask, touched_elements
 from train.stage import example_keys
 
 CONFIG = DiffusionTrainConfig(steps=1, batch_size=2, learning_rate=1e-3)
@@ -56,6 +56,17 @@ def test_element_dropout_happens_with_its_probability():
         dropped = dropped_elements(label_map, mask, keys(count), probability=probability, num_elements=3)
         assert float(dropped[:, 0].mean()) == pytest.approx(probability, abs=3 * 0.5 / count**0.5)
         assert not dropped[:, 1:].any()  # elements without a pixel are never touched
+
+
+@pytest.mark.parametrize("own_object", [0.0, 0.25, 1.0])
+def test_an_own_object_is_hidden_where_the_caption_is_kept_alone(own_object):
+    count = 4000
+    keep_text = jnp.arange(count) % 2 == 0
+    masks = {"object_mask": jnp.ones((count, 2, 2), bool), "other_object_mask": jnp.zeros((count, 2, 2), bool)}
+    own = np.asarray(overlaid_mask(masks, keep_text, keys(count), own_object))
+    assert (own == own[:, :1, :1]).all()
+    assert not own[1::2].any()
+    assert own[::2, 0, 0].mean() == pytest.approx(own_object, abs=3 * 0.5 / (count / 2) ** 0.5)
 
 
 def test_the_other_example_is_another():
