@@ -74,7 +74,8 @@ def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.
             for scene, shape in zip(HELD_OUT, varied, strict=True)
         ]
         painted = pipeline.decode(left, captions, seeds=SEEDS, steps=20).astype(float)
-        return np.array([(image[mask, 0] - image[mask, 2]).mean() for image, mask in zip(painted, objects, strict=True)])
+        red, blue = painted[..., 0], painted[..., 2]
+        return np.array([each[mask].mean() for each, mask in zip(red - blue, objects, strict=True)])
 
     redder = redness("red") - redness("blue")
     assert (redder > 10).mean() > 0.6  # of the 16 it was 12
