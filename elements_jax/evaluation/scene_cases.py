@@ -122,7 +122,7 @@ def _variation(record: Record, scene: Scene) -> Iterator[Task]:
     k = len(scene.shapes)  # in front of all others
     shape = scene.shapes[k - 1]
     varied = recoloured(shape, _other_colour(scene))
-    edited = dataclasses.replace(scene, shapes=(*scene.shapes[:-1], varied))
+    edited = scene.delete(k).insert(varied)
     _, objects = scenes.render(scene)
     truth, _ = scenes.render(edited)
     step = Delete(elements_under(record.label_map, objects == k))

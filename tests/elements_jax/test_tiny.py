@@ -14,6 +14,7 @@ pytest.importorskip("skimage", reason="SLIC, which divides the scenes, comes wit
 from configs import tiny
 from elements_jax import TINY, scenes
 from elements_jax.cli import main
+from elements_jax.evaluation.metrics import psnr
 from elements_jax.evaluation.scene_cases import elements_under, recoloured
 from elements_jax.model_folder import read_config
 from elements_jax.pipeline import ElementsPipeline
@@ -46,16 +47,15 @@ def label_maps() -> np.ndarray:
 
 
 def test_it_paints_held_out_scenes_again(pipeline: ElementsPipeline, label_maps: np.ndarray) -> None:
-    """The bounds are a decibel below what it did when it was made."""
+    """The bounds are a decibel below what it did of the first eight when it was made."""
     elements = pipeline.encode(PICTURES, label_maps)
     painted = pipeline.decode(elements, [scene.caption for scene in HELD_OUT], seeds=SEEDS, steps=20)
-
-    def psnr(result: np.ndarray) -> float:
-        error = np.mean((result / 255 - PICTURES / 255) ** 2, axis=(1, 2, 3))
-        return float(np.mean(-10 * np.log10(error)))
-
-    assert psnr(pipeline.reconstruct(elements)) > 20.6
-    assert psnr(painted) > 19.8
+    light, diffused = (
+        psnr(jnp.asarray(each[:8] / 255), jnp.asarray(PICTURES[:8] / 255)).mean()
+        for each in (pipeline.reconstruct(elements), painted)
+    )
+    assert light > 21.3
+    assert diffused > 20.3
 
 
 def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.ndarray) -> None:
@@ -68,10 +68,8 @@ def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.
     left = dataclasses.replace(elements, valid=jnp.asarray(valid))
 
     def redness(colour: str) -> np.ndarray:
-        varied = [recoloured(scene.shapes[-1], colour) for scene in HELD_OUT]
         captions = [
-            dataclasses.replace(scene, shapes=(*scene.shapes[:-1], shape)).caption
-            for scene, shape in zip(HELD_OUT, varied, strict=True)
+            scene.delete(len(scene.shapes)).insert(recoloured(scene.shapes[-1], colour)).caption for scene in HELD_OUT
         ]
         painted = pipeline.decode(left, captions, seeds=SEEDS, steps=20).astype(float)
         red, blue = painted[..., 0], painted[..., 2]
