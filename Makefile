@@ -6,8 +6,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python -m elements_jax.demo out/demo $(FLAGS)
 
+# A file of tests stays in one process, which makes its networks once; each process may take 8 GB.
 test: .venv/ready .venv/libtpu
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .
