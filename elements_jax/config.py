@@ -67,6 +67,7 @@ class VAEConfig:
     latent_channels: int = 4
     norm_groups: int = 32
     scaling_factor: float = 0.18215  # latents are multiplied by it before diffusion
+    middle_attention: bool = True  # without it the network is convolutional: its cost grows with the image's area
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class ModelConfig:
             raise ValueError(f"{path} is not a model configuration: {error}") from error
 
 
-ADDED_LATER = {"unet": {"beside_latent": 0}}
+ADDED_LATER = {"unet": {"beside_latent": 0}, "vae": {"middle_attention": True}}
 """Fields that files of before do not have, and what models of before are."""
 
 

@@ -61,7 +61,7 @@ def to_diffusers(config: ModelConfig) -> dict[str, Json]:
             "scaling_factor": vae.scaling_factor,
             "shift_factor": None,
             "act_fn": "silu",
-            "mid_block_add_attention": True,
+            "mid_block_add_attention": vae.middle_attention,
             "use_quant_conv": True,
             "use_post_quant_conv": True,
         },
@@ -151,6 +151,7 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
             layers_per_block=read(vae, "layers_per_block", int),
             latent_channels=latent_channels,
             norm_groups=read(vae, "norm_num_groups", int, 32),
+            middle_attention=files[vae].get("mid_block_add_attention", True) is not False,
             scaling_factor=read(vae, "scaling_factor", float, 0.18215),  # SD 1.5's own file is older than the field
         ),
         text=TextConfig(

@@ -26,17 +26,20 @@ class PixelAttention(nnx.Module):
 
 
 class MiddleBlock(nnx.Module):
-    """Residual block, attention, residual block, at the lowest resolution."""
+    """Residual block, attention (unless left out), residual block, at the lowest resolution."""
 
-    def __init__(self, channels: int, groups: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, channels: int, groups: int, *, attention: bool = True, dtype: DTypeLike, rngs: nnx.Rngs):
         def resnet() -> ResnetBlock:
             return ResnetBlock(channels, channels, groups, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
         self.resnets = nnx.List([resnet(), resnet()])
-        self.attentions = nnx.List([PixelAttention(channels, groups, dtype=dtype, rngs=rngs)])
+        self.attentions = nnx.List([PixelAttention(channels, groups, dtype=dtype, rngs=rngs)] if attention else [])
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        x = self.resnets[0](x)
+        for attention in self.attentions:
+            x = attention(x)
+        return self.resnets[1](x)
 
 
 class Encoder(nnx.Module):
@@ -55,7 +58,7 @@ class Encoder(nnx.Module):
             last = level == len(widths) - 1
             down = None if last else Downsample(channels, ((0, 1), (0, 1)), dtype=dtype, rngs=rngs)
             self.down_blocks.append(Level(resnets, resample=down))
-        self.mid_block = MiddleBlock(channels, groups, dtype=dtype, rngs=rngs)
+        self.mid_block = MiddleBlock(channels, groups, attention=config.middle_attention, dtype=dtype, rngs=rngs)
         self.conv_norm_out = GroupNorm(groups, channels, EPSILON, dtype)
         self.conv_out = nnx.Conv(channels, 2 * config.latent_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
 
@@ -76,7 +79,7 @@ class Decoder(nnx.Module):
         widths, groups = config.block_out_channels[::-1], config.norm_groups
         channels = widths[0]
         self.conv_in = nnx.Conv(config.latent_channels, channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
-        self.mid_block = MiddleBlock(channels, groups, dtype=dtype, rngs=rngs)
+        self.mid_block = MiddleBlock(channels, groups, attention=config.middle_attention, dtype=dtype, rngs=rngs)
         self.up_blocks: nnx.List[Level] = nnx.List([])
         for level, width in enumerate(widths):
             resnets = []

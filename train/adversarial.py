@@ -56,7 +56,7 @@ class AdversarialVAEStage(VAEStage):
             return -self.discriminator(held, picture).mean((1, 2))
 
         def distance(picture: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
-            return self.distance(frozen, picture, image)
+            return self.distance(frozen, picture, image, keys)
 
         weight = adaptive_weight(
             lax.stop_gradient(made.features), lax.stop_gradient(made.image), distance, seen_through

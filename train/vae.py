@@ -68,7 +68,7 @@ class VAEStage:
         mean, logvar = network.encode(image)
         features = network.decoder.features(network.post_quant_conv(self.latent(mean, logvar, keys)))
         made = network.decoder.conv_out(features)
-        loss = self.distance(frozen, made, image).mean()
+        loss = self.distance(frozen, made, image, keys).mean()
         metrics = {"distance": loss, "psnr": psnr(made, image)}
         if self.train.kl_weight:
             divergence = 0.5 * (mean**2 + jnp.exp(logvar) - 1 - logvar).sum((1, 2, 3)).mean()
@@ -77,12 +77,14 @@ class VAEStage:
         return Reconstructed(features, made, loss, metrics)
 
     def distance(
-        self, frozen: Tree, made: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"]
+        self, frozen: Tree, made: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"], keys: Key[Array, " B"]
     ) -> Float[Array, " B"]:
         """How far each picture is from its truth: mean |.| or |.|^2 of its numbers, and perceptual_weight * LPIPS."""
         error = jnp.abs(made - image) if self.train.reconstruction == "l1" else (made - image) ** 2
         distance = error.mean((1, 2, 3))
         if self.train.perceptual_weight:
+            if side := self.train.perceptual_crop:
+                made, image = random_crops(keys, side, made, image)
             # LPIPS takes pictures in [0, 1].
             distance += self.train.perceptual_weight * self.lpips(frozen["lpips"], (made + 1) / 2, (image + 1) / 2)
         return distance
@@ -116,6 +118,25 @@ class VAEStage:
         save_network(self.folder, "vae", params)
         factor = 1 / float(spread(params, batch, keys))
         write_config(self.folder, with_scaling_factor(self.model, factor))
+
+
+def random_crops(
+    keys: Key[Array, " B"], side: int, *images: Float[Array, "B H W 3"]
+) -> list[Float[Array, "B {side} {side} 3"]]:
+    """A square of each example, at a place of its own, which all `images` share.
+
+    Raises ValueError where the images are smaller than the square.
+    """
+    height, width = images[0].shape[1:3]
+    if side > min(height, width):
+        raise ValueError(f"a crop of {side} x {side} px does not fit into images of {height} x {width} px")
+
+    def one(key, *images):
+        corner = jax.random.randint(key, (2,), 0, jnp.array([height - side + 1, width - side + 1]))
+        return [jax.lax.dynamic_slice(image, (*corner, 0), (side, side, 3)) for image in images]
+
+    # The posterior's noise comes of the same keys.
+    return jax.vmap(one)(jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys), *images)
 
 
 def sample_posterior(
