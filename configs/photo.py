@@ -16,7 +16,7 @@ from elements_jax.config import (
     UNetConfig,
     VAEConfig,
 )
-from train.config import DiffusionTrainConfig, Preset, TrainConfig, VAETrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, Preset, VAETrainConfig
 
 MODEL = ModelConfig(
     elements=ElementsConfig(
@@ -79,13 +79,16 @@ VAE = VAETrainConfig(
     checkpoint_every=1000,
 )
 
-AUTOENCODER = TrainConfig(
+AUTOENCODER = AutoencoderTrainConfig(
     steps=20_000,
     batch_size=8,
     learning_rate=1e-3,
     betas=(0.9, 0.95),  # Appendix C.2
     warmup=200,
     ema_decay=0.999,
+    perceptual_weight=0.1,
+    perceptual_crop=64,
+    element_dropout=0.5,  # the editor shows what the light decoder fills in while a person drags
     sample_every=1000,
     checkpoint_every=1000,
 )

@@ -1,7 +1,7 @@
 """The paper's model: Stable Diffusion 1.5 at 512 px with 256 elements."""
 
 from elements_jax.config import ModelConfig
-from train.config import DiffusionTrainConfig, Preset, TrainConfig, VAETrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, Preset, VAETrainConfig
 
 MODEL = ModelConfig()
 
@@ -13,7 +13,7 @@ VAE = VAETrainConfig(  # Stable Diffusion's own is used as it is; this is for th
     weight_decay=0.0,  # LDM trains with Adam
 )
 
-AUTOENCODER = TrainConfig(
+AUTOENCODER = AutoencoderTrainConfig(
     steps=680_000,  # 30 epochs of 2.9 M images at batch 128 (Appendix C.2)
     batch_size=128,  # over 8 GPUs (Appendix C.2)
     learning_rate=1e-4,  # Appendix C.2

@@ -13,7 +13,7 @@ from elements_jax.config import (
     UNetConfig,
     VAEConfig,
 )
-from train.config import DiffusionTrainConfig, Preset, TrainConfig, VAETrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, Preset, VAETrainConfig
 
 MODEL = ModelConfig(
     elements=ElementsConfig(
@@ -74,7 +74,7 @@ VAE = VAETrainConfig(
     checkpoint_every=300,
 )
 
-AUTOENCODER = TrainConfig(
+AUTOENCODER = AutoencoderTrainConfig(
     steps=2200,
     batch_size=8,
     learning_rate=1e-3,

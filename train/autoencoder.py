@@ -1,5 +1,6 @@
 """Stage 1: content encoder and transformer decoder learn to reconstruct the image (Section 3.2, Equation 2)."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -7,25 +8,37 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from elements_jax.config import ModelConfig
+from elements_jax.elements import ImageElements
 from elements_jax.model_folder import load_present, save_network
 from elements_jax.networks import Networks
 from elements_jax.pipeline import encode_image
+from train.config import AutoencoderTrainConfig
+from train.dropout import dropped_elements, touched_elements
 from train.folder import open_folder
+from train.perceptual import PerceptualLoss
 from train.pictures import mean_colours
 from train.stage import Batch, Metrics, Tree, psnr, to_float
 
 
 class AutoencoderStage:
-    """Mean squared error; every element is shown to the decoder, under the image's own partition (Appendix C.2)."""
+    """Mean squared error under the image's own partition (Appendix C.2); where the configuration says so also LPIPS,
+    and elements dropped as in stage 2, which the decoder learns to fill in."""
 
-    rows = ("input", "elements", "reconstruction")
     tokenize = None
     cached = False
 
-    def __init__(self, model: ModelConfig, folder: Path):
-        self.model, self.folder = open_folder(folder, model), folder
+    def __init__(self, model: ModelConfig, train: AutoencoderTrainConfig, folder: Path):
+        """Raises ValueError where the perceptual loss is asked for and its weights are not installed."""
+        self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
         self.frozen: Tree = {}
+        if train.perceptual_weight:
+            self.perceptual, self.frozen["lpips"] = PerceptualLoss.load(train.perceptual_weight, train.perceptual_crop)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        shown = ("input", "elements", "reconstruction")
+        return (*shown, "elements left", "filled in") if self.train.element_dropout else shown
 
     def pretrained(self) -> Tree:
         return load_present(self.folder, self.networks, "encoder", "decoder")
@@ -40,28 +53,48 @@ class AutoencoderStage:
     def cast(self, params: Tree) -> Tree:
         return {name: getattr(self.networks, name).cast(params[name]) for name in ("encoder", "decoder")}
 
-    def reconstruct(self, params: Tree, batch: Batch) -> Float[Array, "B H W 3"]:
-        """D(S): the batch's images through their elements (Equation 2)."""
-        elements = encode_image(self.networks, params, to_float(batch["image"]), batch["label_map"])
-        return self.networks.decoder(params["decoder"], elements)
+    def encode(self, params: Tree, batch: Batch) -> ImageElements:
+        """S: the elements of the batch's images under their own partition."""
+        return encode_image(self.networks, params, to_float(batch["image"]), batch["label_map"])
 
     def loss(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
-        image = to_float(batch["image"])
-        reconstruction = self.reconstruct(params, batch)
-        return jnp.mean((reconstruction - image) ** 2), {"psnr": psnr(reconstruction, image)}
+        """Equation 2: E |D(S) - x|^2."""
+        image, elements, metrics = to_float(batch["image"]), self.encode(params, batch), {}
+        if self.train.element_dropout:
+            dropped = dropped_elements(
+                batch["label_map"],
+                batch["other_object_mask"],
+                keys,
+                probability=self.train.element_dropout,
+                num_elements=self.model.elements.num_elements,
+            )
+            elements = dataclasses.replace(elements, valid=elements.valid & ~dropped)
+            metrics["dropped_elements"] = dropped.mean()
+        made = self.networks.decoder(params["decoder"], elements)
+        loss = jnp.mean((made - image) ** 2)
+        if self.train.perceptual_weight:
+            loss += self.perceptual(frozen["lpips"], made, image, keys).mean()
+        return loss, metrics | {"psnr": psnr(made, image)}
 
     def pictures(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> dict[str, Float[Array, "B H W 3"]]:
-        image = to_float(batch["image"])
-        every = jnp.ones((image.shape[0], self.model.elements.num_elements), bool)
-        return {
+        """The images through all elements and, where training drops some, through those that a mask leaves."""
+        image, label_map, elements = to_float(batch["image"]), batch["label_map"], self.encode(params, batch)
+        every = jnp.ones_like(elements.valid)
+        pictures = {
             "input": image,
-            "elements": mean_colours(image, batch["label_map"], every),
-            "reconstruction": self.reconstruct(params, batch),
+            "elements": mean_colours(image, label_map, every),
+            "reconstruction": self.networks.decoder(params["decoder"], elements),
         }
+        if self.train.element_dropout:
+            kept = ~touched_elements(label_map, batch["other_object_mask"], self.model.elements.num_elements)
+            left = dataclasses.replace(elements, valid=elements.valid & kept)
+            pictures["elements left"] = mean_colours(image, label_map, kept)
+            pictures["filled in"] = self.networks.decoder(params["decoder"], left)
+        return pictures
 
     def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
         for name in ("encoder", "decoder"):

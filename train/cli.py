@@ -15,7 +15,7 @@ import tyro
 from configs import PRESETS
 from elements_jax.config import ModelConfig
 from elements_jax.cpu import prefer_own_convolutions
-from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
 
 if TYPE_CHECKING:
     from train.stage import Stage
@@ -123,8 +123,8 @@ def run(stage: str, job: Job) -> int:
         case "vae", VAETrainConfig() as train:
             of_vae = AdversarialVAEStage if train.adversarial_weight else VAEStage
             made = of_vae(job.config, train, job.model)
-        case "autoencoder", train:
-            made = AutoencoderStage(job.config, job.model)
+        case "autoencoder", AutoencoderTrainConfig() as train:
+            made = AutoencoderStage(job.config, train, job.model)
         case "diffusion", DiffusionTrainConfig() as train:
             of_diffusion = DiffusionStage if train.encoder == "frozen" else UnfrozenStage
             made = of_diffusion(job.config, train, job.model)

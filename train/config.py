@@ -65,6 +65,21 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AutoencoderTrainConfig(TrainConfig):
+    """Stage 1: content encoder and light decoder (Section 3.2). The defaults are the paper's: mean squared error, and
+    no element is dropped."""
+
+    perceptual_weight: float = 0.0
+    """Weight of LPIPS, by VGG-16, which is added to the mean squared error; its parameters come with
+    `pip install 'elements-jax[eval]'`."""
+    perceptual_crop: int | None = None
+    """Side in pixels of a random square of each picture that LPIPS compares; None compares whole pictures."""
+    element_dropout: float = 0.0
+    """Probability that an object mask is laid over the image and every element it touches is deleted, as in stage 2:
+    then the light decoder learns to fill holes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VAETrainConfig(TrainConfig):
     """The KL autoencoder of Latent Diffusion Models (LDM; Rombach et al. 2022, appendix G), by default without its
     perceptual and adversarial losses. Weights are theirs, of losses that are summed over an image."""
@@ -135,5 +150,5 @@ class Preset:
 
     model: ModelConfig
     vae: VAETrainConfig | None = None
-    autoencoder: TrainConfig | None = None
+    autoencoder: AutoencoderTrainConfig | None = None
     diffusion: DiffusionTrainConfig | None = None

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from elements_jax.config import ModelConfig
-from elements_jax.evaluation.lpips import LPIPS
 from elements_jax.functional import Params
 from elements_jax.model_folder import load_present, save_network, write_config
 from elements_jax.networks import Networks
 from train.config import VAETrainConfig
 from train.folder import open_folder, with_scaling_factor
+from train.perceptual import PerceptualLoss
 from train.stage import Batch, Metrics, Tree, normal, psnr, to_float
 
 
@@ -43,8 +43,7 @@ class VAEStage:
         self.networks = Networks(self.model)
         self.frozen: Tree = {}
         if train.perceptual_weight:
-            lpips = LPIPS("vgg")
-            self.lpips, self.frozen = lpips.network, {"lpips": lpips.params}
+            self.perceptual, self.frozen["lpips"] = PerceptualLoss.load(train.perceptual_weight, train.perceptual_crop)
 
     def pretrained(self) -> Params:
         return load_present(self.folder, self.networks, "vae").get("vae", {})
@@ -83,10 +82,7 @@ class VAEStage:
         error = jnp.abs(made - image) if self.train.reconstruction == "l1" else (made - image) ** 2
         distance = error.mean((1, 2, 3))
         if self.train.perceptual_weight:
-            if side := self.train.perceptual_crop:
-                made, image = random_crops(keys, side, made, image)
-            # LPIPS takes pictures in [0, 1].
-            distance += self.train.perceptual_weight * self.lpips(frozen["lpips"], (made + 1) / 2, (image + 1) / 2)
+            distance += self.perceptual(frozen["lpips"], made, image, keys)
         return distance
 
     def latent(
@@ -118,25 +114,6 @@ class VAEStage:
         save_network(self.folder, "vae", params)
         factor = 1 / float(spread(params, batch, keys))
         write_config(self.folder, with_scaling_factor(self.model, factor))
-
-
-def random_crops(
-    keys: Key[Array, " B"], side: int, *images: Float[Array, "B H W 3"]
-) -> list[Float[Array, "B {side} {side} 3"]]:
-    """A square of each example, at a place of its own, which all `images` share.
-
-    Raises ValueError where the images are smaller than the square.
-    """
-    height, width = images[0].shape[1:3]
-    if side > min(height, width):
-        raise ValueError(f"a crop of {side} x {side} px does not fit into images of {height} x {width} px")
-
-    def one(key, *images):
-        corner = jax.random.randint(key, (2,), 0, jnp.array([height - side + 1, width - side + 1]))
-        return [jax.lax.dynamic_slice(image, (*corner, 0), (side, side, 3)) for image in images]
-
-    # The posterior's noise comes of the same keys.
-    return jax.vmap(one)(jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys), *images)
 
 
 def sample_posterior(

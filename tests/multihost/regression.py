@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.config import DiffusionTrainConfig, TrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig
 from train.dropout import condition_dropout, dropped_elements
 from train.stage import normal, to_float
 
-TRAIN = TrainConfig(
+TRAIN = AutoencoderTrainConfig(
     steps=24,
     batch_size=16,
     learning_rate=1e-2,
@@ -34,7 +34,7 @@ class Regression:
     tokenize = None
     cached = False
 
-    def __init__(self, model, folder: Path):
+    def __init__(self, model, train, folder: Path):
         self.folder, self.frozen = folder, {"scale": np.linspace(0.5, 1, POOLED, dtype=np.float32)}
 
     def pretrained(self):

@@ -65,7 +65,7 @@ Path(sys.argv[2]).write_bytes(pickle.dumps(results))
 
 def test_the_whole_state_is_covered(tmp_path):
     mesh = sharding.make_mesh(-1, 1)
-    shapes = abstract_state(AutoencoderStage(SMALL, tmp_path), make_optimizer(tiny.AUTOENCODER))
+    shapes = abstract_state(AutoencoderStage(SMALL, tiny.AUTOENCODER, tmp_path), make_optimizer(tiny.AUTOENCODER))
     laid_out = sharding.shardings(shapes, mesh)
     assert jax.tree.structure(laid_out) == jax.tree.structure(shapes)
     assert all(sharding.mesh == mesh for sharding in jax.tree.leaves(laid_out))

@@ -12,6 +12,7 @@ from elements_jax.vae import AutoencoderKL
 
 CONFIGS = {
     "tiny": VAEConfig(block_out_channels=(16, 32, 32), layers_per_block=1, norm_groups=8),
+    "without attention": VAEConfig((16, 32), layers_per_block=1, norm_groups=8, middle_attention=False),
     "as SD 1.5": VAEConfig(block_out_channels=(16, 32, 48, 48), layers_per_block=2, norm_groups=4),
 }
 
@@ -32,6 +33,7 @@ def theirs(config, randomise) -> DiffusersAutoencoderKL:
             layers_per_block=config.layers_per_block,
             latent_channels=config.latent_channels,
             norm_num_groups=config.norm_groups,
+            mid_block_add_attention=config.middle_attention,
         )
     )
 
@@ -41,11 +43,11 @@ def ours(config) -> Functional[AutoencoderKL]:
     return Functional(lambda rngs: AutoencoderKL(config, jnp.float32, rngs=rngs))
 
 
-def test_equals_diffusers(ours, theirs, tensors_of, assert_same):
+def test_equals_diffusers(config, ours, theirs, tensors_of, assert_same):
     params = convert.from_torch(convert.VAE, tensors_of(theirs), ours.shapes())
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (2, 40, 24, 3)).astype(np.float32)
-    latent = rng.normal(size=(2, 5, 3, 4)).astype(np.float32)
+    latent = rng.normal(size=(2, 5, 3, config.latent_channels)).astype(np.float32)
     nchw = lambda x: torch.from_numpy(x.transpose(0, 3, 1, 2))  # noqa: E731
 
     with torch.no_grad():
@@ -57,6 +59,7 @@ def test_equals_diffusers(ours, theirs, tensors_of, assert_same):
     assert_same(jax.jit(lambda params, latent: ours.module(params).decode(latent))(params, latent), decoded)
 
 
+@pytest.mark.parametrize("config", ["tiny", "as SD 1.5"], indirect=True)
 def test_reads_the_attention_names_of_older_checkpoints(ours, theirs, tensors_of):
     tensors = tensors_of(theirs)
     renamed = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

@@ -15,7 +15,7 @@ from elements_jax import convert
 from elements_jax.functional import Functional
 from elements_jax.model_folder import has_network, load_networks, read_config
 from elements_jax.networks import Networks
-from train import cli, vae
+from train import cli, perceptual
 from train.adversarial import AdversarialVAEStage, adaptive_weight
 from train.config import VAETrainConfig
 from train.data import dataset
@@ -197,7 +197,7 @@ class FakeLPIPS:
 
 
 def test_the_distance_is_the_mean_error_and_lpips(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(vae, "LPIPS", FakeLPIPS)
+    monkeypatch.setattr(perceptual, "LPIPS", FakeLPIPS)
     rng = np.random.default_rng(0)
     image, made = (rng.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32) for _ in range(2))
     for changes, expected in (
@@ -228,7 +228,7 @@ def test_a_plain_autoencoder_draws_nothing(small, batch, tmp_path):
 
 
 def test_a_baseline_is_trained_and_is_a_model_folder_of_a_vae_alone(small, records, tmp_path, monkeypatch):
-    monkeypatch.setattr(vae, "LPIPS", FakeLPIPS)
+    monkeypatch.setattr(perceptual, "LPIPS", FakeLPIPS)
     train = dataclasses.replace(ADVERSARIAL, perceptual_weight=1.0, adversarial_start=1)
     assert cli.run("vae", cli.Job(data=records, model=tmp_path, train=train, config=small)) == 2
     names = ("vae", "text_encoder", "unet", "encoder", "decoder")

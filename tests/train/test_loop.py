@@ -15,13 +15,13 @@ from PIL import Image
 from tests.multihost.regression import Regression
 from train.autoencoder import AutoencoderStage
 from train.checkpoint import Checkpoints
-from train.config import TrainConfig
+from train.config import AutoencoderTrainConfig
 from train.data import dataset
 from train.loop import fit
 from train.metrics import Log
 from train.state import abstract_state, make_optimizer
 
-CONFIG = TrainConfig(
+CONFIG = AutoencoderTrainConfig(
     steps=60,
     batch_size=8,
     learning_rate=1e-2,
@@ -46,7 +46,7 @@ def test_a_run_whose_loss_is_not_finite_skips_and_then_stops(small, records, tmp
             return jnp.where(jnp.isin(batch["index"] // 8, self.bad).any(), jnp.nan, loss), metrics
 
     train = dataclasses.replace(CONFIG, steps=6, log_every=3, skips_in_a_row=2)
-    stage = Diverging(small, tmp_path / "model")
+    stage = Diverging(small, train, tmp_path / "model")
     stage.bad = jnp.array([1, 3, 4])  # batches, and so steps, counted from zero
     state = fit(stage, train, records, tmp_path / "run")
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -61,13 +61,13 @@ def test_a_run_whose_loss_is_not_finite_skips_and_then_stops(small, records, tmp
 
 def test_some_checkpoints_are_kept_for_good(small, records, tmp_path):
     train = dataclasses.replace(CONFIG, steps=8, checkpoint_every=1, keep=2, keep_every=3)
-    fit(AutoencoderStage(small, tmp_path), train, records, tmp_path / "run")
+    fit(AutoencoderStage(small, train, tmp_path), train, records, tmp_path / "run")
     assert committed(tmp_path) == [3, 6, 7, 8]
 
 
 def test_the_first_moment_is_stored_as_asked(small, tmp_path):
     train = dataclasses.replace(CONFIG, first_moment="bfloat16")
-    adam = abstract_state(AutoencoderStage(small, tmp_path), make_optimizer(train))["opt_state"][1][0]
+    adam = abstract_state(AutoencoderStage(small, train, tmp_path), make_optimizer(train))["opt_state"][1][0]
     assert {leaf.dtype for leaf in jax.tree.leaves(adam.mu)} == {jnp.dtype("bfloat16")}
     assert {leaf.dtype for leaf in jax.tree.leaves(adam.nu)} == {jnp.dtype("float32")}
 
@@ -78,7 +78,7 @@ def finished(records, small, tmp_path_factory):
     folder, shown = tmp_path_factory.mktemp("model"), io.StringIO()
     train = dataclasses.replace(CONFIG, profile=(3, 5))
     with contextlib.redirect_stdout(shown):
-        state = fit(AutoencoderStage(small, folder), train, records, folder / "run")
+        state = fit(AutoencoderStage(small, train, folder), train, records, folder / "run")
     return state, folder, shown.getvalue()
 
 
@@ -117,7 +117,7 @@ def test_a_finished_run_is_only_exported_again(finished, small, records, capsys)
     _, folder, _ = finished
     exported = (folder / "elements" / "decoder.safetensors").read_bytes()
     (folder / "elements" / "decoder.safetensors").unlink()
-    fit(AutoencoderStage(small, folder), CONFIG, records, folder / "run")
+    fit(AutoencoderStage(small, CONFIG, folder), CONFIG, records, folder / "run")
     assert (folder / "elements" / "decoder.safetensors").read_bytes() == exported
     assert "step" not in capsys.readouterr().out
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_of_another_model_is_refused(finished, small, records):
     with pytest.raises(
         ValueError, match=r"checkpoints: step 60 is of another model.*\n.*expected \(24, 24\), found \(24, 16\)"
     ):
-        fit(AutoencoderStage(other, folder / "other"), CONFIG, records, folder / "run")
+        fit(AutoencoderStage(other, CONFIG, folder / "other"), CONFIG, records, folder / "run")
 
 
 def test_old_checkpoints_go(finished):
@@ -204,7 +204,8 @@ def test_sample_grids_show_every_row(finished, records):
 def test_the_batch_must_split_over_the_devices(small, records, tmp_path, monkeypatch):
     monkeypatch.setattr("elements_jax.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 3}))
     with pytest.raises(ValueError, match="batch_size=8 cannot be split over 3 devices"):
-        fit(AutoencoderStage(small, tmp_path), CONFIG, records, tmp_path / "run")
+        fit(AutoencoderStage(small, CONFIG, tmp_path), CONFIG, records, tmp_path / "run")
     monkeypatch.setattr("elements_jax.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 4}))
+    train = dataclasses.replace(CONFIG, accumulate=4)
     with pytest.raises(ValueError, match="batch_size=8 cannot be split over 4 devices in 4 parts"):
-        fit(AutoencoderStage(small, tmp_path), dataclasses.replace(CONFIG, accumulate=4), records, tmp_path / "run")
+        fit(AutoencoderStage(small, train, tmp_path), train, records, tmp_path / "run")

@@ -15,7 +15,7 @@ from elements_jax.model_folder import save_network, write_config
 from elements_jax.networks import Networks
 from train import cli, diffusion
 from train.autoencoder import AutoencoderStage
-from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, VAETrainConfig
 from train.data import dataset
 from train.diffusion import DiffusionStage
 from train.dropout import pair
@@ -106,7 +106,7 @@ def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
 
 
 def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
-    stage = AutoencoderStage(small, tmp_path)
+    stage = AutoencoderStage(small, AutoencoderTrainConfig(**SHARED), tmp_path)
     params = stage.init(jax.random.key(0), {})
     value_and_gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
     (loss, metrics), gradient = value_and_gradient(params, {}, batch, keys(batch), FIRST)
@@ -116,6 +116,28 @@ def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
     np.testing.assert_allclose(metrics["psnr"], psnr(pictures["reconstruction"], pictures["input"]), rtol=1e-5)
     for network in ("encoder", "decoder"):
         assert any(np.abs(leaf).max() > 0 for leaf in gradient[network].values())
+
+
+def test_autoencoder_learns_to_fill_what_it_drops(small, batch, tmp_path):
+    train = AutoencoderTrainConfig(**SHARED, element_dropout=1.0)
+    stage = AutoencoderStage(small, train, tmp_path)
+    params = stage.init(jax.random.key(0), {})
+    masks = np.zeros(batch["object_mask"].shape, bool)
+    masks[:, :5, :9] = True
+    paired = pair(batch | {"object_mask": jnp.asarray(masks)})
+    loss, metrics = jax.jit(stage.loss)(params, {}, paired, keys(batch), FIRST)
+
+    pictures = jax.jit(stage.pictures)(params, {}, paired, keys(batch))
+    assert tuple(pictures) == tuple(sorted(stage.rows))
+    error = np.asarray(pictures["filled in"] - pictures["input"], np.float64)
+    np.testing.assert_allclose(loss, (error**2).mean(), rtol=1e-5)
+    labels = np.asarray(batch["label_map"])
+    touched = [len(np.setdiff1d(np.unique(each[:5, :9]), [small.elements.num_elements])) for each in labels]
+    np.testing.assert_allclose(metrics["dropped_elements"], np.mean(touched) / small.elements.num_elements, rtol=1e-6)
+
+    kept = pair(batch | {"object_mask": jnp.zeros(masks.shape, bool)})
+    pictures = jax.jit(stage.pictures)(params, {}, kept, keys(batch))
+    np.testing.assert_array_equal(pictures["filled in"], pictures["reconstruction"])
 
 
 def test_psnr_is_the_mean_of_the_images_own():
@@ -196,7 +218,7 @@ def test_frozen_parameters_are_no_constants_of_the_step(stage, params, batch):
 
 def test_from_nothing_to_a_pipeline(small, records, tmp_path, capsys):
     folder = tmp_path / "model"
-    trains = {"vae": VAETrainConfig(**SHARED), "autoencoder": TrainConfig(**SHARED), "diffusion": DIFFUSION}
+    trains = {"vae": VAETrainConfig(**SHARED), "autoencoder": AutoencoderTrainConfig(**SHARED), "diffusion": DIFFUSION}
     for name, train in trains.items():
         cli.run(name, cli.Job(data=records, model=folder, train=train, config=small))
         if name == "autoencoder":
