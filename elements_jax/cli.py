@@ -43,6 +43,7 @@ commands:
   compare      run several methods, ours and baselines, on the same edit scripts
   evaluate     judge reconstructions, pictures or edits: PSNR, SSIM, LPIPS, FID, and what edits should keep
   scenes       write the synthetic pictures that `tiny` trains on
+  photo-scenes  write objects of photographs on other photographs, whose edits have a true result
   study        ask people which of two edits is better: the page, its analysis, and grids of pictures
   benchmark    run a public benchmark of edits, and write what its own scorer reads
   scenes-benchmark  edits of held-out scenes by several methods, and how near each comes to the true result
@@ -338,6 +339,31 @@ class Scenes:
 
 
 @dataclass(frozen=True)
+class PhotoScenes:
+    """Cut objects out of photographs, put them on other photographs, and write the pictures as a folder, for
+    `elements partition`: edits of them have a true result (`elements scenes-benchmark --photographs`)."""
+
+    records: Records
+    """Folder of records with object masks (`elements partition --masks auto`), of the size of the pictures."""
+    out: Out
+    """Folder to write; the object masks go to its subfolder `masks`."""
+    count: int = 128
+    """Pictures."""
+    first: int = 0
+    """Seed of the first picture; the others follow."""
+    split: str = "val"
+    """Of the records."""
+
+    def run(self) -> None:
+        """Render and write."""
+        from elements_jax.photo_scenes import write_folder
+        from elements_jax.record_index import read_split
+
+        records = list(read_split(self.records, self.split).values())
+        write_folder(records, self.out, range(self.first, self.first + self.count))
+
+
+@dataclass(frozen=True)
 class Cache:
     """Compute once what stage 2 takes of the VAE's encoder and the text encoder, and write records that hold it.
 
@@ -374,6 +400,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "batch": Batch,
         "reconstruct": Reconstruct,
         "scenes": Scenes,
+        "photo-scenes": PhotoScenes,
     }
     if name not in commands:
         asked_for_help = name in ("-h", "--help")

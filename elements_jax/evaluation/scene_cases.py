@@ -16,7 +16,7 @@ from elements_jax.evaluation.morphology import dilation
 from elements_jax.evaluation.results import Case, Task
 from elements_jax.scenes import COLOURS, Scene, Shape
 from elements_jax.schema import DROPPED, Record
-from elements_jax.script import Compose, Delete, EditScript, Move, Resize
+from elements_jax.script import Compose, Delete, Duplicate, EditScript, Move, Resize
 
 OBJECT_SHARE = 0.5  # an element belongs to an object when at least this share of its pixels does
 KINDS = ("move", "shrink", "enlarge", "delete", "compose", "variation")
@@ -33,9 +33,9 @@ def scene_of(record: Record) -> Scene:
     return scenes.scene(int(seed), record.image.shape[0])
 
 
-def require_its_picture(record: Record, scene: Scene) -> None:
+def require_its_picture(record: Record, picture: UInt8[np.ndarray, "H W 3"]) -> None:
     """Raises ValueError where a record's picture is not its scene's; what JPEG loses is allowed."""
-    difference = np.abs(scenes.render(scene)[0].astype(float) - record.image).mean()
+    difference = np.abs(picture.astype(float) - record.image).mean()
     if difference > FAR:
         raise ValueError(f"record {record.source_id!r} has not the picture of its scene: write `scenes` anew")
 
@@ -57,7 +57,7 @@ def scene_cases(records: Sequence[Record]) -> Iterator[Task]:
     """
     for i, record in enumerate(records):
         scene = scene_of(record)
-        require_its_picture(record, scene)
+        require_its_picture(record, scenes.render(scene)[0])
         for edit in scenes.sample_edits(scene, seed=len(scene.shapes)):
             yield from _edit_case(record, scene, edit)
         other = records[(i + 1) % len(records)]
@@ -97,7 +97,7 @@ def _edit_case(record: Record, scene: Scene, edit: scenes.Edit) -> Iterator[Task
         step, words = Resize(elements, edit.scale, shape.centre), f"make the {shape.words} {size}"
     else:
         kind, step, words = "delete", Delete(elements), f"remove the {shape.words}"
-    yield from _case(record, kind, words, shape, step, edited.caption, truth, (objects == edit.k) | target)
+    yield from known_task(record, kind, words, shape.words, step, edited.caption, truth, (objects == edit.k) | target)
 
 
 def _composition(record: Record, scene: Scene, other: Record) -> Iterator[Task]:
@@ -112,7 +112,8 @@ def _composition(record: Record, scene: Scene, other: Record) -> Iterator[Task]:
     dx, dy = np.subtract(placed.centre, shape.centre).tolist()
     step = Compose(other.source_id, elements_under(other.label_map, objects == k), (dx, dy))
     words = f"add {scenes.with_article(shape.words)} {_place(*placed.centre)}"
-    yield from _case(record, "compose", words, shape, step, whole.caption, truth, true_objects == len(whole.shapes))
+    added = true_objects == len(whole.shapes)
+    yield from known_task(record, "compose", words, shape.words, step, whole.caption, truth, added)
 
 
 def _variation(record: Record, scene: Scene) -> Iterator[Task]:
@@ -127,7 +128,7 @@ def _variation(record: Record, scene: Scene) -> Iterator[Task]:
     truth, _ = scenes.render(edited)
     step = Delete(elements_under(record.label_map, objects == k))
     words = f"make the {shape.words} {varied.texture.colour}"
-    yield from _case(record, "variation", words, shape, step, edited.caption, truth, objects == k)
+    yield from known_task(record, "variation", words, shape.words, step, edited.caption, truth, objects == k)
 
 
 def recoloured(shape: Shape, colour: str) -> Shape:
@@ -143,20 +144,26 @@ def _other_colour(scene: Scene) -> str:
     return max(COLOURS, key=lambda name: min(np.linalg.norm(np.subtract(COLOURS[name], tone)) for tone in shown))
 
 
-def _case(
+def known_task(
     record: Record,
     kind: str,
     instruction: str,
-    shape: Shape,
-    edit: Move | Resize | Delete | Compose,
+    words: str,
+    edit: Move | Resize | Delete | Duplicate | Compose,
     prompt: str,
     truth: UInt8[np.ndarray, "H W 3"],
     changes: Bool[np.ndarray, "H W"],
 ) -> Iterator[Task]:
+    """One edit of a record as a task, or none where the edit has no element.
+
+    Args:
+        words: the edited object.
+        changes: pixels where the truth differs from the record's picture; the region has a margin around them.
+    """
     if edit.elements:
-        name = f"{record.source_id.rpartition('/')[2].removesuffix('.png').removeprefix('scene-')}-{kind}"
-        case = Case(name, kind, instruction, record.source_id, prompt, EditScript((edit,), prompt), shape.words)
-        yield Task(case, truth, dilation(changes, max(1, changes.shape[0] // 32)))
+        name = f"{record.source_id.rpartition('/')[2].removesuffix('.png').rpartition('scene-')[2]}-{kind}"
+        made = Case(name, kind, instruction, record.source_id, prompt, EditScript((edit,), prompt), words)
+        yield Task(made, truth, dilation(changes, max(1, changes.shape[0] // 32)))
 
 
 def _direction(dx: float, dy: float) -> str:

@@ -15,10 +15,11 @@ from elements_jax.evaluation import metrics, results
 from elements_jax.evaluation.judge import Arrays, Judge, Metric, Samples
 from elements_jax.evaluation.lpips import LPIPS
 from elements_jax.evaluation.results import Case
-from elements_jax.evaluation.scene_cases import KINDS
 from elements_jax.files import new_file
 from elements_jax.sharding import make_mesh
 
+KINDS = ("move", "shrink", "enlarge", "delete", "duplicate", "compose", "variation")
+"""The order of a table's rows; other kinds follow."""
 UNEDITED, FLAT = "unedited", "flat"
 """The picture before the edit, and its mean colour all over, scored as methods are: what the figures are worth."""
 BATCH = 16  # pictures that each device takes at once
@@ -101,7 +102,7 @@ def ordering(scores: dict[str, Any]) -> list[str]:
 
 
 def _place(kind: str) -> tuple[int, str]:
-    """In the order of the scenes' kinds, others after them."""
+    """In the order of `KINDS`."""
     return (KINDS.index(kind) if kind in KINDS else len(KINDS)), kind
 
 

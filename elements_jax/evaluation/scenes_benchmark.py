@@ -14,20 +14,23 @@ from elements_jax.evaluation.compare import With
 
 @dataclass(frozen=True)
 class ScenesBenchmark:
-    """Edit held-out synthetic scenes by several methods, and print how near each comes to the true edited scene.
+    """Edit held-out scenes by several methods, and print how near each comes to the true edited scene.
 
     The edits follow from the scenes: of each a move, a resize, a deletion, a composition with the next, and a variation
-    (an object in another colour). Writes a results folder, and scores.json in it. The object is given by its mask, and
-    the script takes the elements under it, so that records of any partition can be compared on the same edits.
+    (an object in another colour); of photo scenes a copy instead of a variation. Writes a results folder, and
+    scores.json in it. The object is given by its mask, and the script takes the elements under it, so that records of
+    any partition can be compared on the same edits.
     """
 
     records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
-    """Folder of records of `elements scenes`, as `elements partition` writes it."""
+    """Folder of records of `elements scenes` or `elements photo-scenes`, as `elements partition` writes it."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the results."""
     how: Annotated[With, tyro.conf.arg(name="")]
+    photographs: Annotated[Path | None, tyro.conf.arg(metavar="RECORDS")] = None
+    """For photo scenes: the records that `elements photo-scenes` made them of."""
     split: str = "val"
-    """Of the records."""
+    """Of the records, and of the photographs'."""
     scenes: int | None = None
     """How many of them; by default all."""
     lpips: bool = True
@@ -42,7 +45,14 @@ class ScenesBenchmark:
 
         lpips = LPIPS("alex") if self.lpips else None
         records = dict(itertools.islice(read_split(self.records, self.split).items(), self.scenes))
-        self.how.run(self.out, list(scene_cases(list(records.values()))), records, identity(records.values()))
+        shown = list(records.values())
+        if self.photographs is None:
+            tasks = list(scene_cases(shown))
+        else:
+            from elements_jax.evaluation.photo_scene_cases import photo_scene_cases
+
+            tasks = list(photo_scene_cases(shown, list(read_split(self.photographs, self.split).values())))
+        self.how.run(self.out, tasks, records, identity(shown))
         scores = scene_scores.score(self.out, lpips)
         print(scene_scores.as_text(scores))
         print(f"Figures in {scene_scores.write(self.out, scores)}")
