@@ -47,6 +47,10 @@ def _print(job: Job, summary: dict[str, Any]) -> None:
             print(f"  {title:18} {spread['mean']:.5g} on average ({spread['min']:.4g} to {spread['max']:.4g})")
     for reason, count in summary["filtered_because"].items():
         print(f"  filtered {count}: {reason}")
+    for reason, count in summary["masks_left_out"].items():
+        print(f"  left out {count} annotations: {reason}")
+    if summary["written"] and job.mask_sources() and not summary["object_masks"]["max"]:
+        print("  no photograph has an object mask: --masks names files as the photographs are named")
     if summary["failed"]:
         print(f"{summary['failed']} images failed; {job.out / 'manifest'} names all")
     for source_id, reason in list(summary["failed_because"].items())[:SHOWN]:

@@ -17,7 +17,7 @@ from elements_jax.tfds_metadata import write_metadata
 from partition.config import PartitionConfig, Precision
 from partition.filters import Filters
 from partition.manifest import manifest_path, read_manifest, summarise
-from partition.masks import MaskFilter, MaskSource, mask_source
+from partition.masks import UNLISTED, MaskFilter, MaskSource, mask_source
 from partition.samples import Shard
 from partition.sources import plan
 
@@ -183,6 +183,8 @@ def finish(job: Job) -> dict[str, Any]:
         names = ", ".join(job.shards[number].name for number in missing[:3])
         raise ValueError(f"{job.out}: {len(missing)} of {len(job.shards)} shards are still to be done: {names} ...")
     summary = summarise([job.manifest_path(number) for number in range(len(job.shards))])
+    if unlisted := sum(source.unlisted() for source in job.mask_sources()):
+        summary["masks_left_out"][UNLISTED] = unlisted
     with new_file(job.out / f"partition-{job.split}.json") as file:
         file.write(json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n")
     # What killed processes were writing when all shards are done will never be finished.

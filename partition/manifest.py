@@ -27,6 +27,10 @@ class Outcome:
     dropped_percent: float | None = None
     """Pixels that belong to no element."""
     object_masks: int | None = None
+    masks_left_out: dict[str, int] | None = None
+    """Annotations that gave no object mask, by reason."""
+    first_left_out: str | None = None
+    """The first of them: its file, its number in there, and what is wrong with it."""
 
 
 def manifest_path(out: Path, split: str, number: int, shards: int) -> Path:
@@ -55,7 +59,7 @@ def read_manifest(path: Path) -> Iterator[Outcome]:
 
 def summarise(manifests: Sequence[Path]) -> dict[str, Any]:
     """Counts of a job, from the manifests of its shards: how many images were written, filtered and failed, and why."""
-    written, reasons = Counter[str](), Counter[str]()
+    written, reasons, left_out = Counter[str](), Counter[str](), Counter[str]()
     failures: dict[str, str | None] = {}
     status = Counter[str](written=0, filtered=0, failed=0)
     numbers: dict[str, list[float]] = {"elements": [], "dropped_percent": [], "object_masks": []}  # sum, least, most
@@ -63,6 +67,7 @@ def summarise(manifests: Sequence[Path]) -> dict[str, Any]:
         status[outcome.status] += 1
         if outcome.status == "written":
             written[str(outcome.split)] += 1
+            left_out.update(outcome.masks_left_out or {})
             for name, found in numbers.items():
                 value = getattr(outcome, name)
                 total, least, most = found or (0, value, value)
@@ -76,6 +81,7 @@ def summarise(manifests: Sequence[Path]) -> dict[str, Any]:
         "splits": dict(sorted(written.items())),
         "filtered_because": dict(reasons.most_common()),
         "failed_because": failures,
+        "masks_left_out": dict(left_out.most_common()),
         **{
             name: {"mean": found[0] / status["written"], "min": found[1], "max": found[2]} if found else {}
             for name, found in numbers.items()

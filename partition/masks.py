@@ -50,21 +50,52 @@ class MaskFilter:
 DEFAULT_FILTER = MaskFilter()
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An annotation that gives no object mask. It never costs its photograph."""
+
+    reason: str
+    """In the few words by which a job counts them."""
+    detail: str
+    """Names the file, the annotation and what is wrong with it."""
+
+
+NO_SEGMENTATION = "no segmentation"
+FEW_POINTS = "a polygon of fewer than three points"
+OTHER_SIZE = "of another size than the photograph"
+NOT_READABLE = "not readable"
+NOT_TRUSTED = "scores below --mask-filter"
+OTHER_AREA = "area outside --mask-filter"
+UNLISTED = "of an image that the file does not list"
+
+
+class _Misfit(ValueError):
+    """What is wrong with an annotation, and the reason by which it is counted."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
 class MaskSource(Protocol):
-    """Where object masks lie."""
+    """A place where object masks are stored."""
 
-    def find(self, source_id: str, shape: tuple[int, int], keep: MaskFilter) -> Iterator[Bool[np.ndarray, "h w"]]:
-        """The masks of one photo that `keep` trusts, of its (height, width).
+    def find(
+        self, source_id: str, shape: tuple[int, int], keep: MaskFilter
+    ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
+        """The masks of one photo, of its (height, width), and the annotations that are left out: those that `keep`
+        does not trust, cannot be read, or are of another size."""
 
-        Raises ValueError naming the file, and the annotation in it, that cannot be read or is of another size.
-        """
+    def unlisted(self) -> int:
+        """The number of annotations whose image the source does not list."""
 
 
 def mask_source(path: Path) -> MaskSource:
-    """A folder of masks, or one COCO file. Raises ValueError if it is neither."""
+    """A folder of masks, or one COCO file. Raises ValueError if it is neither, or the file is not COCO's."""
     if path.is_dir():
         return MaskFolder(path)
     if path.is_file() and path.suffix.lower() == ".json":
+        _index(path)
         return CocoFile(path)
     raise ValueError(f"{path}: neither a folder of masks nor a COCO file (.json)")
 
@@ -80,25 +111,41 @@ class MaskFolder:
 
     folder: Path
 
-    def find(self, source_id: str, shape: tuple[int, int], keep: MaskFilter) -> Iterator[Bool[np.ndarray, "h w"]]:
+    def find(
+        self, source_id: str, shape: tuple[int, int], keep: MaskFilter
+    ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
         base = self.folder / _stem(source_id)
         label_map, annotations = (base.with_name(base.name + suffix) for suffix in (".png", ".json"))
         if label_map.is_file():
-            values = _read_png(label_map, shape)
-            if values.ndim != 2:
-                raise ValueError(f"{label_map}: a label map has one channel, this has {values.shape[2]}")
-            yield from (np.equal(values, value) for value in np.unique(values) if value)
+            try:
+                values = _read_png(label_map, shape)
+                if values.ndim != 2:
+                    raise _Misfit(NOT_READABLE, f"{label_map}: a label map has one channel, this has {values.shape[2]}")
+                yield from (np.equal(values, value) for value in np.unique(values) if value)
+            except _Misfit as error:
+                yield LeftOut(error.reason, str(error))
         for path in sorted(base.glob("*.png")):
-            values = _read_png(path, shape)
+            try:
+                values = _read_png(path, shape)
+            except _Misfit as error:
+                yield LeftOut(error.reason, str(error))
+                continue
             if values.ndim == 3:
                 values = values[..., : 1 if values.shape[2] == 2 else 3].max(axis=2)  # without the alpha channel
             yield np.not_equal(values, 0)
         if annotations.is_file():
-            content = _read_json(annotations)
-            found = content.get("annotations") if isinstance(content, dict) else content
-            if not isinstance(found, list):
-                raise ValueError(f"{annotations}: expected a list of annotations, or an object with `annotations`")
-            yield from _decode(annotations, enumerate(found), shape, keep)
+            try:
+                content = _read_json(annotations)
+                found = content.get("annotations") if isinstance(content, dict) else content
+                if not isinstance(found, list):
+                    raise ValueError(f"{annotations}: expected a list of annotations, or an object with `annotations`")
+            except ValueError as error:
+                yield LeftOut(NOT_READABLE, str(error))
+            else:
+                yield from _decode(annotations, enumerate(found), shape, keep)
+
+    def unlisted(self) -> int:
+        return 0  # a folder lists no images
 
 
 @dataclass(frozen=True)
@@ -110,8 +157,10 @@ class CocoFile:
 
     path: Path
 
-    def find(self, source_id: str, shape: tuple[int, int], keep: MaskFilter) -> Iterator[Bool[np.ndarray, "h w"]]:
-        images = _index(self.path)
+    def find(
+        self, source_id: str, shape: tuple[int, int], keep: MaskFilter
+    ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
+        images, _ = _index(self.path)
         stem = _stem(source_id)
         if (name := stem if stem in images else stem.rsplit("/")[-1]) not in images:
             return
@@ -119,24 +168,35 @@ class CocoFile:
         height, width = image.get("height", shape[0]), image.get("width", shape[1])
         if (height, width) != shape:
             listed = f"{image['file_name']} is listed with {width} x {height} pixels"
-            raise ValueError(f"{self.path}: {listed}, but the photo has {shape[1]} x {shape[0]}")
-        yield from _decode(self.path, annotations, shape, keep)
+            detail = f"{self.path}: {listed}, but the photo has {shape[1]} x {shape[0]}"
+            yield from (LeftOut(OTHER_SIZE, detail) for _ in annotations)
+        else:
+            yield from _decode(self.path, annotations, shape, keep)
+
+    def unlisted(self) -> int:
+        return _index(self.path)[1]
 
 
 @functools.cache
-def _index(path: Path) -> dict[str, tuple[dict[str, Any], list[tuple[int, Any]]]]:
-    """Of each image in a COCO file, by its name without suffix: its entry, and its annotations with their numbers."""
+def _index(path: Path) -> tuple[dict[str, tuple[dict[str, Any], list[tuple[int, Any]]]], int]:
+    """Of each image in a COCO file, by its name without suffix: its entry, and its annotations with their numbers. And
+    the number of annotations of images that it does not list, or that name none."""
     content = _read_json(path)
     try:
         images = {image["id"]: (image, []) for image in content["images"]}  # type: ignore[var-annotated]
+        unlisted = 0
         for number, annotation in enumerate(content["annotations"]):
-            images[annotation["image_id"]][1].append((number, annotation))
+            name = annotation.get("image_id") if isinstance(annotation, dict) else None
+            if isinstance(name, int | str) and name in images:
+                images[name][1].append((number, annotation))
+            else:
+                unlisted += 1
         index = {_stem(image["file_name"]): (image, annotations) for image, annotations in images.values()}
     except (LookupError, TypeError) as error:
         raise ValueError(f"{path}: not COCO's `images` and `annotations`: {type(error).__name__} {error}") from error
     if len(index) < len(content["images"]):
         raise ValueError(f"{path}: some of its {len(content['images'])} images have the same id or name")
-    return index
+    return index, unlisted
 
 
 def _stem(source_id: str) -> str:
@@ -157,25 +217,31 @@ def _read_png(path: Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *ch
         with Image.open(path) as file:
             values = np.asarray(file)  # of a palette image, the indices
     except Exception as error:  # decoders raise all sorts on damaged files
-        raise ValueError(f"{path}: {error}") from error
+        raise _Misfit(NOT_READABLE, f"{path}: {error}") from error
     if values.shape[:2] != shape:
-        raise ValueError(
-            f"{path}: expected the photo's {shape[1]} x {shape[0]} pixels, got {file.width} x {file.height}"
-        )
+        want, have = f"{shape[1]} x {shape[0]}", f"{file.width} x {file.height}"
+        raise _Misfit(OTHER_SIZE, f"{path}: expected the photo's {want} pixels, got {have}")
     return values
 
 
 def _decode(
     path: Path, annotations: Iterable[tuple[int, Any]], shape: tuple[int, int], keep: MaskFilter
-) -> Iterator[Bool[np.ndarray, "h w"]]:
+) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
     """The masks of COCO annotations, or of its bare run lengths, that `keep` trusts."""
     for number, annotation in annotations:
+        where = f"{path}: annotation {number}"
         try:
-            if keep.trusts(annotation):
-                yield _decode_segmentation(annotation.get("segmentation", annotation), shape)
+            if not keep.trusts(annotation):
+                yield LeftOut(NOT_TRUSTED, f"{where}: {NOT_TRUSTED}")
+                continue
+            bare = "counts" in annotation  # the run lengths themselves
+            segmentation = annotation if bare else annotation.get("segmentation")
+            if not segmentation:
+                raise _Misfit(NO_SEGMENTATION, NO_SEGMENTATION)
+            yield _decode_segmentation(segmentation, shape)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            reason = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
-            raise ValueError(f"{path}: annotation {number}: {reason}") from error
+            detail = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+            yield LeftOut(error.reason if isinstance(error, _Misfit) else NOT_READABLE, f"{where}: {detail}")
 
 
 def _decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
@@ -184,7 +250,7 @@ def _decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> Bool[np.n
     if isinstance(segmentation, list):
         segmentation = _fill(segmentation, shape)
     if list(segmentation["size"]) != [height, width]:
-        raise ValueError(f"expected the size [{height}, {width}] of the photo, got {segmentation['size']}")
+        raise _Misfit(OTHER_SIZE, f"expected the size [{height}, {width}] of the photo, got {segmentation['size']}")
     counts = segmentation["counts"]
     if isinstance(counts, str):
         counts = _uncompress(counts)
@@ -226,9 +292,9 @@ def _fill(polygons: Sequence[Sequence[float]], shape: tuple[int, int]) -> dict[s
     clipped = []
     for polygon in polygons:
         points = np.array(polygon, np.float64)
-        if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
-            raise ValueError(f"expected polygons of at least three points x, y, got {polygon}")
+        if points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
+            raise ValueError(f"expected polygons as lists of numbers x, y, got {polygon}")
+        if len(points) < 6:
+            raise _Misfit(FEW_POINTS, f"expected polygons of at least three points x, y, got {polygon}")
         clipped.append(points.reshape(-1, 2).clip(0, (width, height)).ravel().tolist())
-    if not clipped:
-        raise ValueError("expected at least one polygon, got none")
     return {"size": [height, width], "counts": coco.merge(coco.frPyObjects(clipped, height, width))["counts"].decode()}

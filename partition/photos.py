@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from partition.masks import DEFAULT_FILTER, MaskFilter, MaskSource
+from partition.masks import DEFAULT_FILTER, OTHER_AREA, LeftOut, MaskFilter, MaskSource
 from partition.samples import Sample
 
 
@@ -26,6 +26,8 @@ class Photo:
     height: int
     box: "Box"
     """Left, top, right and bottom of what is photograph in the picture; beyond it are grey margins."""
+    masks_left_out: tuple[LeftOut, ...] = ()
+    """Annotations of the photograph that gave no object mask."""
 
 
 def read_photo(
@@ -41,7 +43,8 @@ def read_photo(
         size: of the picture, in pixels.
         fit: take the square at the centre, as the paper, or all of the photograph, which cannot have masks then.
 
-    An animation is its first frame. Raises ValueError saying what is wrong with the image or its masks.
+    An animation is its first frame. Masks that cannot be read are left out, and said. Raises ValueError saying what is
+    wrong with the image.
     """
     with warnings.catch_warnings():
         # Pillow warns of large pictures, short of those that it refuses, and of odd metadata: nothing a user can mend.
@@ -50,10 +53,14 @@ def read_photo(
         picture, profile = _decode(sample.encoded)
         height, width = picture.height, picture.width
         found = [mask for source in masks for mask in source.find(sample.source_id, (height, width), keep)]
-    cropped = [crop_labels(mask, size) for mask in found]
+    left_out = [mask for mask in found if isinstance(mask, LeftOut)]
+    cropped = [crop_labels(mask, size) for mask in found if not isinstance(mask, LeftOut)]
     object_masks = np.array([mask for mask in cropped if keep.fits(mask)], bool).reshape(-1, size, size)
+    left_out += [LeftOut(OTHER_AREA, f"a mask of the photograph: {OTHER_AREA}")] * (len(cropped) - len(object_masks))
     squared, box = _crop(picture, size) if fit == "crop" else _pad(picture, size)
-    return Photo(np.asarray(_to_srgb(squared, profile)), sample.caption, object_masks, width, height, box)
+    return Photo(
+        np.asarray(_to_srgb(squared, profile)), sample.caption, object_masks, width, height, box, tuple(left_out)
+    )
 
 
 def crop_labels(labels: Shaped[np.ndarray, "h w"], size: int) -> Shaped[np.ndarray, "H W"]:

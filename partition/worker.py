@@ -1,7 +1,7 @@
 """The work on one shard: images are read and decoded, divided on a device, encoded and written."""
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -176,6 +176,8 @@ def finish(segmented: Segmented | Done, job: Job, settings: dict[str, Any]) -> D
         elements=int(partition.valid.sum()),
         dropped_percent=round(100 * partition.dropped, 4),
         object_masks=len(masks),
+        masks_left_out=dict(Counter(each.reason for each in photo.masks_left_out)) or None,
+        first_left_out=photo.masks_left_out[0].detail if photo.masks_left_out else None,
     )
     return Done(outcome, record.to_example(job.image_format))
 

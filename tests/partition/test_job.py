@@ -56,6 +56,52 @@ def test_good_photos_become_records_and_bad_ones_are_reported(
     assert all(name in printed for name in bad)
 
 
+def test_bad_annotations_cost_no_photograph_and_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (64, 64), "red").save(photos / f"{name}.png")
+    square = [[8, 8, 40, 8, 40, 40, 8, 40]]
+    annotations = [
+        {"image_id": 1, "segmentation": square},
+        {"image_id": 99, "segmentation": square},
+        {"image_id": 2, "segmentation": []},
+        {"image_id": 2, "segmentation": [[1, 2, 3, 4]]},
+        {"image_id": 2, "segmentation": square},
+        {"image_id": 2, "segmentation": {"size": [9, 9], "counts": [81]}},
+        {"image_id": 3, "bbox": [1, 1, 9, 9]},
+    ]
+    images = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("abc", start=1)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    arguments = ["--segmenter", "grid", "--masks", str(tmp_path / "coco.json")]
+    assert main([str(photos), str(tmp_path / "out"), *SMALL, *arguments]) == 0
+
+    assert [len(record.object_masks) for record in read(tmp_path / "out")] == [1, 1, 0]
+    lines = manifest(tmp_path / "out")
+    assert "masks_left_out" not in lines["a.png"]
+    reasons = {"no segmentation": 1, "a polygon of fewer than three points": 1}
+    assert lines["b.png"]["masks_left_out"] == reasons | {"of another size than the photograph": 1}
+    assert lines["b.png"]["first_left_out"] == f"{tmp_path}/coco.json: annotation 2: no segmentation"
+    summary = json.loads((tmp_path / "out" / "partition-train.json").read_text())
+    assert summary["masks_left_out"] == {
+        "no segmentation": 2,
+        "a polygon of fewer than three points": 1,
+        "of another size than the photograph": 1,
+        "of an image that the file does not list": 1,
+    }
+    assert "left out 2 annotations: no segmentation" in capsys.readouterr().out
+
+
+def test_masks_that_match_no_photograph_are_noticed(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (64, 64), 1).save(tmp_path / "masks" / "other.png")
+    arguments = ["--segmenter", "grid", "--masks", str(tmp_path / "masks")]
+    assert main([str(photos), str(tmp_path / "out"), *SMALL, *arguments]) == 0
+    assert "no photograph has an object mask: --masks names files as" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [["--workers", "2"], ["--devices", "cpu", "cpu"], ["--engine", "beam"]])
 def test_every_engine_writes_the_same_bytes(photos: Path, tmp_path: Path, arguments: list[str]) -> None:
     if "beam" in arguments:

@@ -1,6 +1,7 @@
 """Object masks of every layout come out as pycocotools and a plain oracle read them; what does not fit is named."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from partition.masks import DEFAULT_FILTER, CocoFile, MaskFilter, MaskFolder, MaskSource, mask_source
+from partition.masks import DEFAULT_FILTER, CocoFile, LeftOut, MaskFilter, MaskFolder, MaskSource, mask_source
 
 SHAPE = (6, 8)
 LEFT = np.zeros(SHAPE, bool)
@@ -41,7 +42,11 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 def find(source: MaskSource, source_id: str, keep: MaskFilter = DEFAULT_FILTER) -> list[np.ndarray]:
-    return list(source.find(source_id, SHAPE, keep))
+    return [each for each in source.find(source_id, SHAPE, keep) if not isinstance(each, LeftOut)]
+
+
+def left_out(source: MaskSource, source_id: str, keep: MaskFilter = DEFAULT_FILTER) -> list[LeftOut]:
+    return [each for each in source.find(source_id, SHAPE, keep) if isinstance(each, LeftOut)]
 
 
 def assert_same(found: Sequence[np.ndarray], *expected: np.ndarray) -> None:
@@ -98,22 +103,35 @@ class TestPngs:
         assert_same(find(MaskFolder(tmp_path), "a/p.jpg"), LEFT, TOP, LEFT, LEFT & ~LEFT)
 
     @pytest.mark.parametrize(
-        ("mask", "message"),
+        ("mask", "reason", "message"),
         [
-            (Image.new("L", SHAPE), r"p\.png: expected the photo's 8 x 6 pixels, got 6 x 8"),
-            (Image.new("RGB", SHAPE[::-1]), r"p\.png: a label map has one channel, this has 3"),
+            (
+                Image.new("L", SHAPE),
+                "of another size than the photograph",
+                "p.png: expected the photo's 8 x 6 pixels, got 6 x 8",
+            ),
+            (Image.new("RGB", SHAPE[::-1]), "not readable", "p.png: a label map has one channel, this has 3"),
         ],
     )
-    def test_a_label_map_that_does_not_fit_is_named(self, tmp_path: Path, mask: Image.Image, message: str) -> None:
+    def test_a_mask_that_does_not_fit_is_left_out(
+        self, tmp_path: Path, mask: Image.Image, reason: str, message: str
+    ) -> None:
         mask.save(tmp_path / "p.png")
-        with pytest.raises(ValueError, match=message):
-            find(MaskFolder(tmp_path), "p.jpg")
+        (tmp_path / "p").mkdir()
+        Image.fromarray(TOP.astype(np.uint8)).save(tmp_path / "p" / "1.png")
+        assert_same(find(MaskFolder(tmp_path), "p.jpg"), TOP)
+        assert left_out(MaskFolder(tmp_path), "p.jpg") == [LeftOut(reason, f"{tmp_path}/{message}")]
 
-    def test_a_damaged_png_is_named(self, tmp_path: Path) -> None:
-        Image.effect_noise((64, 64), 50).save(tmp_path / "p.png")
-        (tmp_path / "p.png").write_bytes((tmp_path / "p.png").read_bytes()[:1000])
-        with pytest.raises(ValueError, match=r"p\.png: "):
-            find(MaskFolder(tmp_path), "p.jpg")
+    def test_a_damaged_png_is_left_out(self, tmp_path: Path) -> None:
+        (tmp_path / "p").mkdir()
+        for path in (tmp_path / "p.png", tmp_path / "p" / "1.png"):
+            Image.effect_noise((64, 64), 50).save(path)
+            path.write_bytes(path.read_bytes()[:1000])
+        Image.fromarray(TOP.astype(np.uint8)).save(tmp_path / "p" / "2.png")
+        assert_same(find(MaskFolder(tmp_path), "p.jpg"), TOP)
+        named = left_out(MaskFolder(tmp_path), "p.jpg")
+        assert [each.reason for each in named] == ["not readable"] * 2
+        assert [each.detail.partition(": ")[0] for each in named] == [f"{tmp_path}/p.png", f"{tmp_path}/p/1.png"]
 
 
 class TestRunLengths:
@@ -135,24 +153,21 @@ class TestRunLengths:
             assert_same(list(MaskFolder(tmp_path).find("p.jpg", mask.shape, DEFAULT_FILTER)), mask)
 
     @given(st.text(max_size=30) | st.lists(st.integers(-5, 60) | st.floats() | st.none(), max_size=10))
-    def test_anything_else_is_a_value_error(self, tmp_path_factory: pytest.TempPathFactory, counts: Any) -> None:
+    def test_anything_else_is_left_out(self, tmp_path_factory: pytest.TempPathFactory, counts: Any) -> None:
         folder = tmp_path_factory.mktemp("masks")
         write(folder / "p.json", [{"size": list(SHAPE), "counts": counts}])
-        try:
-            (mask,) = find(MaskFolder(folder), "p.jpg")
-        except ValueError as error:
-            assert "p.json: annotation 0: " in str(error)  # noqa: PT017
+        [found] = MaskFolder(folder).find("p.jpg", SHAPE, DEFAULT_FILTER)
+        if isinstance(found, LeftOut):
+            assert found.detail.startswith(f"{folder}/p.json: annotation 0: ")
         else:
-            assert mask.shape == SHAPE
+            assert found.shape == SHAPE
 
-    def test_a_cut_string_is_an_error_wherever_it_is_cut(self, tmp_path: Path) -> None:
+    def test_a_cut_string_is_left_out_wherever_it_is_cut(self, tmp_path: Path) -> None:
         counts = compress(np.random.default_rng(0).random(SHAPE) < 0.5)["counts"]
         for length in range(len(counts)):
             write(tmp_path / "p.json", [{"size": list(SHAPE), "counts": counts[:length]}])
-            with pytest.raises(
-                ValueError, match=r"p\.json: annotation 0: (not COCO's string|expected runs of 6 x 8 = 48)"
-            ):
-                find(MaskFolder(tmp_path), "p.jpg")
+            [cut] = MaskFolder(tmp_path).find("p.jpg", SHAPE, DEFAULT_FILTER)
+            assert re.search("p.json: annotation 0: (not COCO's string|expected runs of 6 x 8 = 48)", cut.detail)
 
 
 class TestSidecars:
@@ -195,31 +210,43 @@ class TestSidecars:
         assert_same(find(MaskFolder(tmp_path), "p.jpg"), LEFT, TOP, SPOT)
 
     @pytest.mark.parametrize(
-        ("content", "message"),
+        ("content", "reason", "message"),
         [
-            ("{", "not JSON"),
-            ("[" * 100_000, "not JSON"),
-            ("3", "expected a list of annotations, or an object with `annotations`"),
-            ('{"caption": "a dog"}', "expected a list of annotations"),
-            ("[3]", "annotation 0: "),
-            ('[{"segmentation": 3}]', "annotation 0: "),
-            ('[{"caption": "a dog"}]', "annotation 0: KeyError 'size'"),
-            ('[{"predicted_iou": "high"}]', "annotation 0: TypeError"),
-            (
-                '[{"size": [6, 8], "counts": [48]}, {"size": [8, 6], "counts": [48]}]',
-                r"annotation 1: .* \[6, 8\] of the",
-            ),
+            ("{", "not readable", "not JSON"),
+            ("[" * 100_000, "not readable", "not JSON"),
+            ("3", "not readable", "expected a list of annotations, or an object with `annotations`"),
+            ('{"caption": "a dog"}', "not readable", "expected a list of annotations"),
+            ("[3]", "not readable", "annotation 0: "),
+            ('[{"segmentation": 3}]', "not readable", "annotation 0: "),
+            ('[{"caption": "a dog"}]', "no segmentation", "annotation 0: no segmentation"),
+            ('[{"segmentation": []}]', "no segmentation", "annotation 0: no segmentation"),
+            ('[{"predicted_iou": "high"}]', "not readable", "annotation 0: TypeError"),
+            ('[{"predicted_iou": 0.1}]', "scores below --mask-filter", "annotation 0: scores below --mask-filter"),
             (
                 '[{"size": [6, 8], "counts": [40]}]',
+                "not readable",
                 r"annotation 0: expected runs of 6 x 8 = 48 pixels together, got 40",
             ),
-            ('[{"size": [6, 8], "counts": [50, -2]}]', "annotation 0: expected runs"),
+            ('[{"size": [6, 8], "counts": [50, -2]}]', "not readable", "annotation 0: expected runs"),
+            (
+                '[{"size": [8, 6], "counts": [48]}]',
+                "of another size than the photograph",
+                r"annotation 0: .* \[6, 8\] of the",
+            ),
         ],
     )
-    def test_errors_name_the_file_and_the_annotation(self, tmp_path: Path, content: str, message: str) -> None:
+    def test_what_is_left_out_names_file_and_annotation(
+        self, tmp_path: Path, content: str, reason: str, message: str
+    ) -> None:
         (tmp_path / "p.json").write_text(content)
-        with pytest.raises(ValueError, match=rf"p\.json: {message}"):
-            find(MaskFolder(tmp_path), "p.jpg")
+        [each] = MaskFolder(tmp_path).find("p.jpg", SHAPE, DEFAULT_FILTER)
+        assert each.reason == reason
+        assert re.search(rf"p\.json: {message}", each.detail)
+
+    def test_a_bad_annotation_leaves_the_others(self, tmp_path: Path) -> None:
+        write(tmp_path / "p.json", [compress(LEFT), {"segmentation": []}, 3, compress(TOP)])
+        assert_same(find(MaskFolder(tmp_path), "p.jpg"), LEFT, TOP)
+        assert len(left_out(MaskFolder(tmp_path), "p.jpg")) == 2
 
 
 class TestCocoFile:
@@ -273,38 +300,62 @@ class TestCocoFile:
         ("change", "message"),
         [
             ({"images": None}, "not COCO's `images` and `annotations`: TypeError"),
-            ({"annotations": [{"image_id": 99}]}, "not COCO's `images` and `annotations`: KeyError 99"),
             (
                 {"images": [{"id": 7, "file_name": "0001.jpg"}] * 2, "annotations": []},
                 "its 2 images have the same id or name",
             ),
-            ({"annotations": [{"image_id": 7, "segmentation": [[1, 2, 3, 4]]}]}, "annotation 0: expected polygons"),
-            (
-                {"annotations": [{"image_id": 7, "segmentation": [[1, 2, 3, 4, 5, None]]}]},
-                "annotation 0: expected polygons",
-            ),
-            (
-                {"images": [{"id": 7, "file_name": "0001.jpg", "width": 9}], "annotations": []},
-                "with 9 x 6 pixels, but the",
-            ),
         ],
     )
-    def test_errors_name_the_file(
+    def test_a_file_that_is_not_cocos_is_refused_before_any_photograph(
         self, tmp_path: Path, content: dict[str, Any], change: dict[str, Any], message: str
     ) -> None:
         write(tmp_path / "instances.json", content | change)
         with pytest.raises(ValueError, match=rf"instances\.json: .*{message}"):
-            find(CocoFile(tmp_path / "instances.json"), "0001.jpg")
+            mask_source(tmp_path / "instances.json")
+
+    @pytest.mark.parametrize(
+        ("change", "reason", "message"),
+        [
+            ({"segmentation": [[1, 2, 3, 4]]}, "a polygon of fewer than three points", "expected polygons of at least"),
+            ({"segmentation": [[1, 2, 3, 4, 5, None]]}, "not readable", "expected polygons as lists of numbers"),
+            ({"segmentation": []}, "no segmentation", "no segmentation"),
+            ({"bbox": [0, 0, 2, 2]}, "no segmentation", "no segmentation"),
+        ],
+    )
+    def test_one_bad_annotation_leaves_the_photographs_other_masks(
+        self, tmp_path: Path, content: dict[str, Any], change: dict[str, Any], reason: str, message: str
+    ) -> None:
+        content["annotations"].append({"image_id": 7, **change})
+        write(tmp_path / "instances.json", content)
+        source = mask_source(tmp_path / "instances.json")
+        assert_same(find(source, "0001.jpg"), LEFT, SPOT)
+        untrusted, bad = left_out(source, "0001.jpg")
+        assert (untrusted.reason, bad.reason) == ("scores below --mask-filter", reason)
+        assert bad.detail.startswith(f"{tmp_path}/instances.json: annotation 4: {message}")
+
+    def test_annotations_of_unlisted_images_are_counted(self, tmp_path: Path, content: dict[str, Any]) -> None:
+        content["annotations"] += [{"image_id": 99}, {"image_id": [1]}, {}, None]
+        write(tmp_path / "instances.json", content)
+        source = mask_source(tmp_path / "instances.json")
+        assert source.unlisted() == 4
+        assert_same(find(source, "a/0002.jpg"), TOP)
+
+    def test_a_photograph_of_another_size_has_no_masks(self, tmp_path: Path, content: dict[str, Any]) -> None:
+        content["images"][0]["width"] = 9
+        write(tmp_path / "instances.json", content)
+        found = left_out(CocoFile(tmp_path / "instances.json"), "0001.jpg")
+        assert [each.reason for each in found] == ["of another size than the photograph"] * 3
+        assert "0001.jpg is listed with 9 x 6 pixels, but the photo has 8 x 6" in found[0].detail
 
     def test_an_annotation_is_named_by_its_number_in_the_file(self, tmp_path: Path, content: dict[str, Any]) -> None:
         content["annotations"][2]["segmentation"]["size"] = [1, 2]
         write(tmp_path / "instances.json", content)
-        with pytest.raises(ValueError, match="annotation 2: expected the size"):
-            find(CocoFile(tmp_path / "instances.json"), "0001.jpg")
+        details = [each.detail for each in left_out(CocoFile(tmp_path / "instances.json"), "0001.jpg")]
+        assert any("annotation 2: expected the size" in detail for detail in details)
 
 
 def test_a_path_is_a_folder_or_a_coco_file(tmp_path: Path) -> None:
-    write(tmp_path / "instances.json", {})
+    write(tmp_path / "instances.json", {"images": [], "annotations": []})
     assert mask_source(tmp_path) == MaskFolder(tmp_path)
     assert mask_source(tmp_path / "instances.json") == CocoFile(tmp_path / "instances.json")
     with pytest.raises(ValueError, match="neither a folder of masks nor a COCO file"):
