@@ -47,6 +47,9 @@ def _print(job: Job, summary: dict[str, Any]) -> None:
             print(f"  {title:18} {spread['mean']:.5g} on average ({spread['min']:.4g} to {spread['max']:.4g})")
     for reason, count in summary["filtered_because"].items():
         print(f"  filtered {count}: {reason}")
+    if summary["ignored"]:
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in summary["ignored"].items())
+        print(f"  ignored files, by suffix: {listed}")
     for reason, count in summary["masks_left_out"].items():
         print(f"  left out {count} annotations: {reason}")
     if summary["written"] and job.mask_sources() and not summary["object_masks"]["max"]:

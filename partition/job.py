@@ -19,7 +19,7 @@ from partition.filters import Filters
 from partition.manifest import manifest_path, read_manifest, summarise
 from partition.masks import UNLISTED, MaskFilter, MaskSource, mask_source
 from partition.samples import Shard
-from partition.sources import plan
+from partition.sources import ignored_files, plan
 
 SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"]
 
@@ -33,13 +33,13 @@ class Job:
     """Divide images into image elements and write them as records.
 
     One shard of the source becomes one shard of records. The same command again does the shards that are not there yet.
-    Beside the records, manifest/ says what became of every image, a line each: written, filtered or failed, and why;
-    partition-SPLIT.json sums up.
+    Beside the records, manifest/ says what became of every image, a line each: written, filtered or failed, and why,
+    and which files were ignored; partition-SPLIT.json sums up.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """A folder of photographs or of .tar files (WebDataset, img2dataset); one .tar; a list of paths (.txt, .lst); or
-    tfds:NAME[:SPLIT]. An image's caption is the .txt beside it, its metadata the .json."""
+    """A folder of photographs or of .tar, .tar.gz or .tgz files (WebDataset, img2dataset); one of these; a list of
+    paths (.txt, .lst); or tfds:NAME[:SPLIT]. An image's caption is the .txt beside it, its metadata the .json."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the records."""
     segmenter: SegmenterName = "sam"
@@ -92,8 +92,12 @@ class Job:
     @cached_property
     def shards(self) -> Sequence[Shard]:
         """The shards of the source."""
-        folders = [Path(masks) for masks in self.masks if masks != "auto"]
-        return plan(self.source, self.shard_size, skip=[self.out, *folders])
+        return plan(self.source, self.shard_size, self.skipped)
+
+    @property
+    def skipped(self) -> list[Path]:
+        """Folders in which no photographs are looked for."""
+        return [self.out, *(Path(masks) for masks in self.masks if masks != "auto")]
 
     def mask_sources(self) -> list[MaskSource]:
         """Where object masks are read. Raises ValueError where there are none."""
@@ -183,6 +187,8 @@ def finish(job: Job) -> dict[str, Any]:
         names = ", ".join(job.shards[number].name for number in missing[:3])
         raise ValueError(f"{job.out}: {len(missing)} of {len(job.shards)} shards are still to be done: {names} ...")
     summary = summarise([job.manifest_path(number) for number in range(len(job.shards))])
+    for suffix, count in ignored_files(job.source, job.skipped).items():
+        summary["ignored"][suffix] = summary["ignored"].get(suffix, 0) + count
     if unlisted := sum(source.unlisted() for source in job.mask_sources()):
         summary["masks_left_out"][UNLISTED] = unlisted
     with new_file(job.out / f"partition-{job.split}.json") as file:

@@ -18,9 +18,9 @@ class Outcome:
     """What became of an image. What does not apply is left out of its line."""
 
     source_id: str
-    status: Literal["written", "filtered", "failed"]
+    status: Literal["written", "filtered", "failed", "ignored"]
     reason: str | None = None
-    """Why it is filtered, or failed."""
+    """Why it is filtered, or failed; of a file that is ignored, its suffix."""
     split: str | None = None
     """Where it is written."""
     elements: int | None = None
@@ -59,11 +59,14 @@ def read_manifest(path: Path) -> Iterator[Outcome]:
 
 def summarise(manifests: Sequence[Path]) -> dict[str, Any]:
     """Counts of a job, from the manifests of its shards: how many images were written, filtered and failed, and why."""
-    written, reasons, left_out = Counter[str](), Counter[str](), Counter[str]()
+    written, reasons, left_out, ignored = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     failures: dict[str, str | None] = {}
     status = Counter[str](written=0, filtered=0, failed=0)
     numbers: dict[str, list[float]] = {"elements": [], "dropped_percent": [], "object_masks": []}  # sum, least, most
     for outcome in (outcome for path in manifests for outcome in read_manifest(path)):
+        if outcome.status == "ignored":
+            ignored[str(outcome.reason)] += 1
+            continue
         status[outcome.status] += 1
         if outcome.status == "written":
             written[str(outcome.split)] += 1
@@ -81,6 +84,7 @@ def summarise(manifests: Sequence[Path]) -> dict[str, Any]:
         "splits": dict(sorted(written.items())),
         "filtered_because": dict(reasons.most_common()),
         "failed_because": failures,
+        "ignored": dict(ignored.most_common()),
         "masks_left_out": dict(left_out.most_common()),
         **{
             name: {"mean": found[0] / status["written"], "min": found[1], "max": found[2]} if found else {}

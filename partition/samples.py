@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 """Of the files that are images. A caption ends in .txt, metadata in .json."""
 
 
@@ -32,6 +32,15 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Ignored:
+    """A file of a shard that is neither an image nor text or metadata beside one."""
+
+    source_id: str
+    reason: str
+    """What it is: its suffix, or a link."""
+
+
 class Shard(Protocol):
     """A part of a source that is read at one go. Small, and can be pickled."""
 
@@ -47,8 +56,8 @@ class Shard(Protocol):
     def bytes(self) -> int | None:
         """Size of its file; None where it is not one file."""
 
-    def samples(self) -> Iterator[Sample | Failure]:
-        """Its images in order, each with what lies beside it."""
+    def samples(self) -> Iterator[Sample | Failure | Ignored]:
+        """Its images in order, each with what is stored beside it, and the files that are ignored."""
 
 
 def read_sample(path: Path, source_id: str) -> Sample:

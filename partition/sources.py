@@ -6,12 +6,13 @@
 
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from partition.samples import SUFFIXES, Failure, Sample, Shard, as_source_id, cut, read_sample
-from partition.tar_shards import TAR, TarShard
+from partition.tar_shards import TARS, TarShard, is_tar
 from partition.tfds_shards import tfds_shards
 
 
@@ -21,7 +22,7 @@ def plan(source: str, shard_size: int, skip: Iterable[Path] = ()) -> list[Shard]
     Args:
       source: one of
         a folder: the photographs in it and below, or else the .tar files, each a shard;
-        a .tar file (WebDataset's layout, which img2dataset writes);
+        a .tar, .tar.gz or .tgz file (WebDataset's layout, which img2dataset writes);
         a .txt or .lst file: photographs or .tar files, a path a line, relative ones from the list's folder;
         tfds:NAME[/CONFIG][:SPLIT] or tfds:FOLDER[:SPLIT]: a data set that TensorFlow Datasets has prepared, split
         `train` by default.
@@ -38,7 +39,7 @@ def plan(source: str, shard_size: int, skip: Iterable[Path] = ()) -> list[Shard]
         return tfds_shards(source, shard_size)
     if path.is_dir():
         return _folder_shards(path, shard_size, skip)
-    if path.is_file() and path.suffix.lower() == TAR:
+    if path.is_file() and is_tar(path.name):
         return [TarShard(path, path.name, path.stat().st_size)]
     if path.is_file() and path.suffix.lower() in (".txt", ".lst"):
         return _list_shards(path, shard_size)
@@ -91,21 +92,9 @@ def _raise(error: OSError) -> None:
 
 def _folder_shards(folder: Path, shard_size: int, skip: Iterable[Path]) -> list[Shard]:
     skipped = {path.resolve() for path in skip}
-    found: list[str] = []
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = [
-            name
-            for name in folders
-            if name != "masks" and not name.startswith(".") and Path(parent, name).resolve() not in skipped
-        ]
-        below = Path(parent).relative_to(folder)
-        found += [
-            (below / name).as_posix()
-            for name in names
-            if name.lower().endswith((*SUFFIXES, TAR)) and not name.startswith(".")
-        ]
+    found = [name for name in _files_below(folder, skipped) if name.lower().endswith((*SUFFIXES, *TARS))]
     found.sort(key=lambda name: name.split("/"))
-    tars = [name for name in found if name.lower().endswith(TAR)]
+    tars = [name for name in found if is_tar(name)]
     if not found:
         raise ValueError(
             f"{folder}: no photographs there, nor .tar files (looked for {' '.join(SUFFIXES)}, also below)"
@@ -113,12 +102,34 @@ def _folder_shards(folder: Path, shard_size: int, skip: Iterable[Path]) -> list[
     if not tars:
         return _photo_shards(folder, found, shard_size)
     if len(tars) < len(found):
-        photo = next(name for name in found if not name.lower().endswith(TAR))
+        photo = next(name for name in found if not is_tar(name))
         raise ValueError(
             f"{folder}: both .tar files, such as {tars[0]}, and {len(found) - len(tars)} photographs, such as {photo}: "
             "take one folder for each kind, or a list of paths"
         )
     return _tar_shards(folder, tars)
+
+
+def _files_below(folder: Path, skipped: set[Path]) -> Iterator[str]:
+    """Files in a folder and below, as paths from there; hidden ones, and those in `skipped` and `masks`, are not."""
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [
+            name
+            for name in folders
+            if name != "masks" and not name.startswith(".") and Path(parent, name).resolve() not in skipped
+        ]
+        below = Path(parent).relative_to(folder)
+        yield from ((below / name).as_posix() for name in names if not name.startswith("."))
+
+
+def ignored_files(source: str, skip: Iterable[Path] = ()) -> dict[str, int]:
+    """The files in a source that is a folder which are neither taken nor read beside a photograph, by suffix."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return {}
+    names = _files_below(folder, {path.resolve() for path in skip})
+    suffixes = (Path(name).suffix.lower() or "no suffix" for name in names if not is_tar(name))
+    return dict(Counter(suffix for suffix in suffixes if suffix not in (*SUFFIXES, ".txt", ".json")).most_common())
 
 
 def _list_shards(path: Path, shard_size: int) -> list[Shard]:
@@ -132,16 +143,16 @@ def _list_shards(path: Path, shard_size: int) -> list[Shard]:
         name = whole.removeprefix(f"{folder}/")
         if name in lines:
             problems.append(f"line {number}: {line} is line {lines[name]} already")
-        elif not name.lower().endswith((*SUFFIXES, TAR)):
+        elif not name.lower().endswith((*SUFFIXES, *TARS)):
             problems.append(f"line {number}: {line} is neither a photograph ({' '.join(SUFFIXES)}) nor a .tar file")
-        elif name.lower().endswith(TAR) and not Path(whole).is_file():
+        elif is_tar(name) and not Path(whole).is_file():
             problems.append(f"line {number}: no such file: {line}")
         lines.setdefault(name, number)
-    tars = [name for name in lines if name.lower().endswith(TAR)]
+    tars = [name for name in lines if is_tar(name)]
     if not lines:
         problems.append("no line")
     if tars and len(tars) < len(lines):
-        photo = next(name for name in lines if not name.lower().endswith(TAR))
+        photo = next(name for name in lines if not is_tar(name))
         problems.append(f"lines {lines[tars[0]]} and {lines[photo]}: .tar files and photographs need a list each")
     if problems:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []

@@ -23,7 +23,7 @@ from partition.manifest import Outcome, write_manifest
 from partition.masks import MaskSource
 from partition.photos import Photo, read_photo
 from partition.processes import process_pool
-from partition.samples import Failure, Sample
+from partition.samples import Failure, Ignored, Sample
 from partition.superpixels import Grid, Slic
 
 In = TypeVar("In")
@@ -93,10 +93,11 @@ class ShardWorker:
                 if done.outcome.split is not None:
                     append[done.outcome.split](done.example)
                 outcomes.append(done.outcome)
-                progress(1)
+                if done.outcome.status != "ignored":
+                    progress(1)
         write_manifest(self.job.manifest_path(number), outcomes)
 
-    def _divide(self, samples: Iterable[Sample | Failure]) -> Iterator[Done]:
+    def _divide(self, samples: Iterable[Sample | Failure | Ignored]) -> Iterator[Done]:
         """What becomes of each sample, in order. While the device works, the processes are ahead and behind."""
         ahead = 2 * (self.job.workers + self._batch)
         if self.job.uses_sam:
@@ -146,8 +147,10 @@ def record_settings(config: PartitionConfig, kind: str) -> dict[str, Any]:
     return {**asdict(config), "segmenter": kind, "num_elements": config.num_elements}
 
 
-def load(sample: Sample | Failure, job: Job, masks: Sequence[MaskSource]) -> Loaded | Done:
+def load(sample: Sample | Failure | Ignored, job: Job, masks: Sequence[MaskSource]) -> Loaded | Done:
     """Decode an image, if the filters take it."""
+    if isinstance(sample, Ignored):
+        return Done(Outcome(sample.source_id, "ignored", sample.reason))
     if isinstance(sample, Failure):
         return Done(Outcome(sample.source_id, "failed", sample.reason))
     if objection := job.filters.objection_to_metadata(sample.metadata):
@@ -183,8 +186,8 @@ def finish(segmented: Segmented | Done, job: Job, settings: dict[str, Any]) -> D
 
 
 def divide(
-    sample: Sample | Failure,
-    load: Callable[[Sample | Failure], Loaded | Done],
+    sample: Sample | Failure | Ignored,
+    load: Callable[[Sample | Failure | Ignored], Loaded | Done],
     segmenter: Segmenter,
     finish: Callable[[Segmented | Done], Done],
 ) -> Done:

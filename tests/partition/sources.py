@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from partition.samples import Failure, Sample, Shard
+from partition.samples import Failure, Ignored, Sample, Shard
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -16,7 +16,15 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def read(shards: Sequence[Shard]) -> list[Sample | Failure]:
-    return [sample for shard in pickle.loads(pickle.dumps(shards)) for sample in shard.samples()]
+    return [each for each in _all(shards) if not isinstance(each, Ignored)]
+
+
+def ignored(shards: Sequence[Shard]) -> list[Ignored]:
+    return [each for each in _all(shards) if isinstance(each, Ignored)]
+
+
+def _all(shards: Sequence[Shard]) -> list[Sample | Failure | Ignored]:
+    return [each for shard in pickle.loads(pickle.dumps(shards)) for each in shard.samples()]
 
 
 def ids(found: Sequence[Sample | Failure]) -> list[str]:

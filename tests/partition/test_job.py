@@ -16,6 +16,7 @@ from partition.__main__ import main
 from partition.filters import is_held_out
 from partition.job import Job
 from tests.partition.jobs import SMALL, contents, manifest, read
+from tests.partition.sources import write_tar
 
 
 def test_good_photos_become_records_and_bad_ones_are_reported(
@@ -90,6 +91,31 @@ def test_bad_annotations_cost_no_photograph_and_are_counted(tmp_path: Path, caps
         "of an image that the file does not list": 1,
     }
     assert "left out 2 annotations: no segmentation" in capsys.readouterr().out
+
+
+def test_files_that_are_ignored_are_counted_by_suffix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    (photos / "below").mkdir(parents=True)
+    for name in ("a.png", "b.jfif", "c.JPE"):
+        Image.new("RGB", (64, 64)).save(photos / name, "PNG" if name == "a.png" else "JPEG")
+    for name in ("a.txt", "a.json", "d.heic", "below/e.HEIC", "README", ".hidden"):
+        (photos / name).write_text("{}")
+    assert main([str(photos), str(tmp_path / "out"), *SMALL, "--segmenter", "grid"]) == 0
+    summary = json.loads((tmp_path / "out" / "partition-train.json").read_text())
+    assert (summary["written"], summary["ignored"]) == (3, {".heic": 2, "no suffix": 1})
+    assert "ignored files, by suffix: 2 .heic, 1 no suffix" in capsys.readouterr().out
+
+    picture = (photos / "a.png").read_bytes()
+    tar = write_tar(tmp_path / "tars" / "0.tar", ("a.png", picture), ("001.000.png", picture), ("a.cls", b"3"))
+    (tmp_path / "tars" / "0_stats.json").write_text("{}")
+    assert main([str(tar.parent), str(tmp_path / "of-tars"), *SMALL, "--segmenter", "grid"]) == 0
+    summary = json.loads((tmp_path / "of-tars" / "partition-train.json").read_text())
+    assert (summary["written"], summary["ignored"]) == (1, {".000.png": 1, ".cls": 1})
+    assert manifest(tmp_path / "of-tars")["0/001.000.png"] == {
+        "source_id": "0/001.000.png",
+        "status": "ignored",
+        "reason": ".000.png",
+    }
 
 
 def test_masks_that_match_no_photograph_are_noticed(

@@ -1,17 +1,19 @@
 """Samples of tar files: what is whole comes out, and no damage is passed over in silence."""
 
+import gzip
 import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partition.samples import Failure, Sample
+from partition.samples import Failure, Ignored, Sample
 from partition.sources import plan
 from partition.tar_shards import TarShard
-from tests.partition.sources import ids, read, touch, write_tar
+from tests.partition.sources import ids, ignored, read, touch, write_tar
 
 
 class TestTars:
@@ -62,6 +64,37 @@ class TestTars:
             Sample("0/c", b"2"),
             Sample(f"0/{long}", b"3"),
         ]
+        assert ignored(plan(str(tar), 1)) == [
+            Ignored("0/v1.0/a.seg.png", ".seg.png"),
+            Ignored("0/v1.0/a.cls", ".cls"),
+            Ignored("0/d.cls", ".cls"),
+        ]
+
+    @pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".TAR.GZ"])
+    def test_a_compressed_archive_is_read_as_the_plain_one(self, tmp_path: Path, suffix: str) -> None:
+        members = [("a.jpg", b"1" * 70_000), ("a.txt", b"caption"), ("000.000.jpg", b"2"), ("b.png", b"")]
+        plain = write_tar(tmp_path / "plain" / "0.tar", *members)
+        packed = tmp_path / "packed" / f"0{suffix}"
+        packed.parent.mkdir()
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+        shards, expected = plan(str(packed.parent), 1), plan(str(plain), 1)
+        assert read(shards) == read(expected)
+        assert ignored(shards) == ignored(expected) == [Ignored("0/000.000.jpg", ".000.jpg")]
+        assert read(plan(str(packed), 1)) == read(expected)
+
+    def test_a_compressed_archive_that_is_cut_or_damaged(self, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes()
+        tar = write_tar(tmp_path / "0.tar", ("a.jpg", noise), ("b.jpg", noise), ("c.jpg", noise))
+        whole = gzip.compress(tar.read_bytes())
+        path = tmp_path / "0.tgz"
+        for cut in range(0, len(whole) - 8, 97):
+            path.write_bytes(whole[:cut])
+            *samples, rest = read([TarShard(path, "0.tgz", cut)])
+            assert rest.source_id == "0.tgz"
+            assert "cut short or damaged" in rest.reason
+            assert all(sample == Sample(sample.source_id, noise) for sample in samples if isinstance(sample, Sample))
+        path.write_bytes(whole[:5000] + b"damage" + whole[5006:])
+        assert any(isinstance(each, Failure) for each in read([TarShard(path, "0.tgz", len(whole))]))
 
     def test_a_name_that_is_not_utf_8_makes_an_id_that_is(self, tmp_path: Path) -> None:
         path = tmp_path / "0.tar"
@@ -77,6 +110,7 @@ class TestTars:
                 member.type, member.linkname = kind, "f.jpg"
                 tar.addfile(member)
         assert ids(read(plan(str(path), 1))) == ["0/f"]
+        assert ignored(plan(str(path), 1)) == [Ignored("0/l.jpg", "a link")]
 
     def test_samples_that_are_none_are_failures(self, tmp_path: Path) -> None:
         tar = write_tar(
