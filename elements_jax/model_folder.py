@@ -31,7 +31,7 @@ from elements_jax.convert import Table
 from elements_jax.diffusers_config import from_diffusers, to_diffusers
 from elements_jax.functional import Params
 from elements_jax.networks import Networks
-from elements_jax.tensor_files import TensorFiles, find_tensors, read_metadata, save_tensors
+from elements_jax.tensor_files import PickledWeights, TensorFiles, find_tensors, read_metadata, save_tensors
 from elements_jax.tokenizer import PromptTokenizer
 
 CONFIG = Path("elements", "config.json")
@@ -140,6 +140,8 @@ def load_networks(
     for name in names:
         try:
             found[name] = find_tensors(folder / _FILES[name][0], _FILES[name][1])
+        except PickledWeights as error:
+            missing.append(str(error))
         except FileNotFoundError as error:
             missing.append(f"{error} (made by {_MADE_BY[name]})")
     if "unet" in names and attention and not (folder / ATTENTION).is_file():
@@ -183,7 +185,7 @@ def read_model(
     Args:
         source: a folder, Stable Diffusion 1's original single safetensors file, or the name of a repository on the
             Hugging Face hub.
-        tokenizer: for a single file, which has none: folder or repository of CLIP's vocabulary.
+        tokenizer: for a Stable Diffusion that has none, as a single file: folder or repository of CLIP's vocabulary.
 
     A Stable Diffusion gives its own three networks, the UNet without attention to elements. A model folder may be
     without stage 1's decoder, which stage 2 has no need of.
@@ -193,10 +195,7 @@ def read_model(
     path = Path(source)
     if path.is_file():
         config = ModelConfig(unet=UNetConfig(zero_init_elements=True))
-        words = Path(tokenizer)
-        if not words.is_dir():
-            words = _download(str(tokenizer), ["vocab.json", "merges.txt"])
-        return config, load_original(path, Networks(config)), PromptTokenizer(words, config.text)
+        return config, load_original(path, Networks(config)), PromptTokenizer(_clip_vocabulary(tokenizer), config.text)
 
     if not path.is_dir():
         path = _download(str(source), _PUBLISHED)
@@ -206,7 +205,16 @@ def read_model(
     if has_network(path, "encoder") and not has_network(path, "decoder"):  # of a stage 2 that trained the encoder
         names.remove("decoder")
     params = load_networks(path, Networks(config), names, attention=ours)
-    return config, params, PromptTokenizer(path / "tokenizer", config.text)
+    words = path / "tokenizer"
+    if not ours and not words.is_dir():
+        words = _clip_vocabulary(tokenizer)
+    return config, params, PromptTokenizer(words, config.text)
+
+
+def _clip_vocabulary(source: str | Path) -> Path:
+    """The folder of CLIP's vocabulary: `source` itself, or a download of the repository of this name."""
+    folder = Path(source)
+    return folder if folder.is_dir() else _download(str(source), ["vocab.json", "merges.txt"])
 
 
 _PUBLISHED = ["model_index.json", "scheduler/*", "tokenizer/*", "elements/*"] + [

@@ -152,7 +152,7 @@ class ElementsPipeline:
         Args:
             source: a model folder (`elements_jax.model_folder`); Stable Diffusion 1, in diffusers' layout or as its
                 original single safetensors file; or the name of a repository on the Hugging Face hub.
-            tokenizer: for a single file, which has none: folder or repository of CLIP's vocabulary.
+            tokenizer: for a Stable Diffusion without one, as a single file: folder or repository of CLIP's vocabulary.
             mesh: devices that batches are split over, by default the first alone.
 
         What Stable Diffusion lacks is drawn at random, with a warning; its UNet still is Stable Diffusion's then, since

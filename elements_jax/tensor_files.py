@@ -39,11 +39,16 @@ class TensorFiles(Mapping[str, np.ndarray]):
         return len(self._path_of)
 
 
+class PickledWeights(FileNotFoundError):
+    """A network's parameters are there, but only as PyTorch pickles them, which can run code and is not read."""
+
+
 def find_tensors(folder: Path, stem: str) -> list[Path]:
     """The files that hold a network's parameters under one of the names that diffusers and transformers give them.
 
     These are `STEM.safetensors`, or parts of it that `STEM.safetensors.index.json` lists, in full precision or else as
-    "fp16". Raises FileNotFoundError where there are none, or where a listed part is missing.
+    "fp16". Raises FileNotFoundError where there are none, or where a listed part is missing; PickledWeights where there
+    are .bin files instead.
     """
     for whole, index in (
         (f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
@@ -59,6 +64,11 @@ def find_tensors(folder: Path, stem: str) -> list[Path]:
             if missing := [part for part in parts if not (folder / part).is_file()]:
                 raise FileNotFoundError(f"{folder / index} lists files that are missing: {', '.join(missing)}")
             return [folder / part for part in parts]
+    if pickled := sorted(folder.glob(f"*{stem}*.bin")):
+        raise PickledWeights(
+            f"{folder} holds {pickled[0].name}, which can run code and is not read; to convert the model: python -c "
+            "\"from diffusers import DiffusionPipeline as P; P.from_pretrained('MODEL').save_pretrained('CONVERTED')\""
+        )
     raise FileNotFoundError(f"{folder} holds no {stem}.safetensors")
 
 

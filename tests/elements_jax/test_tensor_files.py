@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from elements_jax.tensor_files import TensorFiles, find_tensors, read_metadata, save_tensors
+from elements_jax.tensor_files import PickledWeights, TensorFiles, find_tensors, read_metadata, save_tensors
 
 PT = ("format", "pt")
 TENSORS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.zeros(3, np.float32)}
@@ -79,6 +79,21 @@ def test_the_parts_of_a_network_are_found_by_their_index(variant, tmp_path):
 
 
 def test_a_folder_without_parameters_is_named(tmp_path):
-    (tmp_path / "net.bin").touch()
+    (tmp_path / "other.bin").touch()
     with pytest.raises(FileNotFoundError, match=r"holds no net\.safetensors"):
         find_tensors(tmp_path, "net")
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("diffusion_pytorch_model", "diffusion_pytorch_model.bin"),
+        ("diffusion_pytorch_model", "diffusion_pytorch_model.fp16.bin"),
+        ("diffusion_pytorch_model", "diffusion_pytorch_model-00001-of-00002.bin"),
+        ("model", "pytorch_model.bin"),
+    ],
+)
+def test_pickled_parameters_are_named_with_what_converts_them(tmp_path, stem, name):
+    (tmp_path / name).touch()
+    with pytest.raises(PickledWeights, match=rf"holds {name}, which can run code.*save_pretrained\('CONVERTED'\)"):
+        find_tensors(tmp_path, stem)

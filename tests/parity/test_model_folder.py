@@ -99,6 +99,30 @@ def assert_same_params(ours, expected):
             np.testing.assert_array_equal(ours[network][name], value, err_msg=name)
 
 
+def test_a_stable_diffusion_without_a_tokenizer_takes_clips(networks, folder, pipeline, tmp_path):
+    without = write_stable_diffusion(tmp_path / "sd", networks)
+    vocabulary = (without / "tokenizer").rename(tmp_path / "clip")
+    with pytest.warns(UserWarning, match="is a Stable Diffusion"):
+        opened = ElementsPipeline.from_pretrained(without, tokenizer=vocabulary)
+    np.testing.assert_array_equal(opened.tokenizer("a cat"), pipeline.tokenizer("a cat"))
+
+
+def test_a_stable_diffusion_of_pickled_weights_is_told_what_converts_them(networks, tmp_path):
+    folder = write_stable_diffusion(tmp_path, networks)
+    for name, pickled in {
+        "vae": "diffusion_pytorch_model.bin",
+        "unet": "diffusion_pytorch_model.bin",
+        "text_encoder": "pytorch_model.bin",
+    }.items():
+        for path in (folder / name).glob("*.safetensors"):
+            path.unlink()
+        torch.save(networks[name].state_dict(), folder / name / pickled)
+    with pytest.raises(FileNotFoundError, match="can run code and is not read") as refused:
+        ElementsPipeline.from_pretrained(folder)
+    assert str(refused.value).count("DiffusionPipeline") == 3
+    assert "made by" not in str(refused.value)
+
+
 def test_the_configuration_is_read_from_diffusers_files(folder):
     config = read_config(folder)
     assert config.unet == UNetConfig((16, 32), (True, False), 1, heads=4, norm_groups=8, zero_init_elements=True)
