@@ -139,7 +139,7 @@ class ModelConfig:
             raise ValueError(f"{path} is not a model configuration: {error}") from error
 
 
-ADDED_LATER = {"unet": {"beside_latent": 0}, "vae": {"middle_attention": True}}
+ADDED_LATER: dict[str, dict[str, Any]] = {"unet": {"beside_latent": 0}, "vae": {"middle_attention": True}}
 """Fields that files of before do not have, and what models of before are."""
 
 
