@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from elements_jax.config import TextConfig
+from elements_jax.functional import normal
 
 EPSILON = 1e-5  # of the layer norms
 
@@ -62,7 +63,7 @@ class CLIPTextEncoder(nnx.Module):
 
     def __init__(self, config: TextConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
         channels = config.hidden_size
-        apart = nnx.initializers.normal(1.0)  # as large as what layers add: a random encoder still tells words apart
+        apart = normal(1.0)  # as large as what layers add: a random encoder still tells words apart
         self.token_embedding = nnx.Embed(config.vocab_size, channels, embedding_init=apart, dtype=dtype, rngs=rngs)
         self.position_embedding = nnx.Embed(config.max_length, channels, dtype=dtype, rngs=rngs)
         self.layers = nnx.List([EncoderLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])

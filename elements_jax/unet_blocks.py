@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from elements_jax.attention import attention
+from elements_jax.functional import normal
 
 
 class KeysValues(NamedTuple):
@@ -164,7 +165,7 @@ class Attention(nnx.Module):
         self.to_q = nnx.Linear(channels, channels, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
         self.to_k = nnx.Linear(context_channels, channels, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
         self.to_v = nnx.Linear(value_channels, channels, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
-        kernel_init = nnx.initializers.zeros if zero_init else nnx.initializers.lecun_normal()
+        kernel_init = normal(0.0) if zero_init else nnx.initializers.lecun_normal()
         self.to_out = nnx.Linear(channels, channels, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
     def keys_values(self, context: Float[Array, "B K C"], values: Float[Array, "B K Cv"] | None = None) -> KeysValues:

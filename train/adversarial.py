@@ -37,6 +37,9 @@ class AdversarialVAEStage(VAEStage):
         channels, levels, dtype = train.discriminator_channels, train.discriminator_levels, jnp.dtype(model.dtype)
         self.discriminator = Functional(lambda rngs: PatchDiscriminator(channels, levels, dtype, rngs=rngs))
 
+    def shapes(self) -> Tree:
+        return {"vae": super().shapes(), "discriminator": self.discriminator.shapes()}
+
     def init(self, key: Key[Array, ""], pretrained: Params) -> Tree:
         vae_key, discriminator_key = jax.random.split(key)
         return {"vae": super().init(vae_key, pretrained), "discriminator": self.discriminator.init(discriminator_key)}

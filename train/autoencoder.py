@@ -43,6 +43,9 @@ class AutoencoderStage:
     def pretrained(self) -> Tree:
         return load_present(self.folder, self.networks, "encoder", "decoder")
 
+    def shapes(self) -> Tree:
+        return {name: getattr(self.networks, name).shapes() for name in ("encoder", "decoder")}
+
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         encoder_key, decoder_key = jax.random.split(key)
         return {

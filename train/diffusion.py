@@ -52,6 +52,9 @@ class DiffusionStage:
         """The UNet in the model folder, be it Stable Diffusion's or one that was trained before."""
         return load_present(self.folder, self.networks, "unet").get("unet", {})
 
+    def shapes(self) -> Tree:
+        return self.networks.unet.shapes()
+
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         return self.networks.unet.complete(pretrained, key)
 

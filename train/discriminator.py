@@ -6,6 +6,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from elements_jax.functional import normal
 from elements_jax.unet_blocks import GroupNorm
 
 
@@ -26,7 +27,7 @@ class PatchDiscriminator(nnx.Module):
                 strides=stride,
                 padding=1,
                 use_bias=bias,
-                kernel_init=nnx.initializers.normal(0.02),
+                kernel_init=normal(0.02),
                 dtype=dtype,
                 rngs=rngs,
             )

@@ -92,10 +92,10 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
         if found is None and resumed is not None:
             found = resume(resumed, like, stream)
         if found is None:
-            pretrained = stage.pretrained()
-            start = jax.jit(partial(init_state, stage, optimizer), out_shardings=state_sharding)
-            found = start(init_key, sharding.put(pretrained, sharding.shardings(pretrained, mesh))), 0
-            del pretrained
+            params = sharding.put(stage.init(init_key, stage.pretrained()), state_sharding["params"])
+            start = jax.jit(partial(init_state, optimizer), out_shardings=state_sharding, donate_argnums=0)
+            found = start(params), 0
+            del params
         state, examples = found
         first = int(state["step"])
         if first >= train.steps:

@@ -49,8 +49,11 @@ class Stage(Protocol):
     def pretrained(self) -> Tree:
         """Those of the stage's parameters that the model folder has, which a run starts from."""
 
+    def shapes(self) -> Tree:
+        """Shapes and dtypes of the parameters."""
+
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
-        """The parameters before the first step: fresh ones where `pretrained` has none."""
+        """The parameters before the first step, on the host: fresh ones where `pretrained` has none."""
 
     def cast(self, params: Tree) -> Tree:
         """The parameters in the dtypes of the arithmetic they enter."""

@@ -1,11 +1,12 @@
 """The state of a run: a pure dict {"params", "opt_state", "ema", "step"}, and the optimiser that moves it."""
 
+from functools import partial
 from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int
 
 from train.config import TrainConfig
 from train.stage import Stage, Tree
@@ -43,12 +44,11 @@ def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
     )
 
 
-def init_state(stage: Stage, optimizer: optax.GradientTransformation, key: Key[Array, ""], pretrained: Tree) -> State:
+def init_state(optimizer: optax.GradientTransformation, params: Tree) -> State:
     """The state before the first step."""
-    params = stage.init(key, pretrained)
     return State(params=params, opt_state=optimizer.init(params), ema=params, step=jnp.int32(0))
 
 
 def abstract_state(stage: Stage, optimizer: optax.GradientTransformation) -> State:
     """Shapes and dtypes of the state, without computing any of it."""
-    return jax.eval_shape(lambda: init_state(stage, optimizer, jax.random.key(0), {}))
+    return jax.eval_shape(partial(init_state, optimizer), stage.shapes())

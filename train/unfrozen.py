@@ -36,6 +36,9 @@ class UnfrozenStage(DiffusionStage):
             found |= load_networks(self.folder, self.networks, ["encoder"])
         return found
 
+    def shapes(self) -> Tree:
+        return {"unet": super().shapes(), "encoder": self.networks.encoder.shapes()}
+
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         unet_key, encoder_key = jax.random.split(key)
         return {

@@ -48,6 +48,9 @@ class VAEStage:
     def pretrained(self) -> Params:
         return load_present(self.folder, self.networks, "vae").get("vae", {})
 
+    def shapes(self) -> Tree:
+        return self.networks.vae.shapes()
+
     def init(self, key: Key[Array, ""], pretrained: Params) -> Tree:
         return self.networks.vae.complete(pretrained, key)
 

@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from elements_jax import networks as of_networks
 from elements_jax.config import ElementsConfig, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from elements_jax.functional import Functional
 from elements_jax.networks import Networks
 
 networks = Networks(
@@ -41,3 +44,40 @@ def test_parameters_that_are_cast_beforehand_change_no_bit(name, run):
     exact = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}  # else XLA leaves casts out
     forward = jax.jit(lambda params: run(network.module(params)), compiler_options=exact)
     np.testing.assert_array_equal(forward(cast), forward(params))
+
+
+@pytest.mark.parametrize("name", ["unet", "text_encoder"])
+def test_fresh_parameters_are_distributed_as_flax_draws_them(name, monkeypatch):
+    built = []
+
+    class Built(Functional):
+        def __init__(self, build):
+            super().__init__(build)
+            built.append(build)
+
+    monkeypatch.setattr(of_networks, "Functional", Built)
+    ours = getattr(Networks(networks.config), name).init(jax.random.key(0))
+    theirs = nnx.to_flat_state(nnx.state(built[0](nnx.Rngs(0)), nnx.Param))
+    assert len(theirs) == len(ours)
+    for path, param in theirs:
+        value, truth = np.asarray(ours[".".join(map(str, path))]), np.asarray(param[...])
+        assert (value.shape, value.dtype) == (truth.shape, truth.dtype)
+        if truth.std() == 0:
+            np.testing.assert_array_equal(value, truth)
+            continue
+        np.testing.assert_allclose(value.std(), truth.std(), rtol=6 / np.sqrt(value.size))
+        assert abs(value.mean()) < 6 * truth.std() / np.sqrt(value.size)
+        if path[-1] == "kernel":  # both are cut at two standard deviations
+            bound = 2 / 0.8796 / np.sqrt(np.prod(truth.shape[:-1]))
+            assert 0.8 * bound < np.abs(value).max() < 1.001 * bound
+
+
+def test_a_fresh_parameter_depends_on_the_key_and_its_name_alone():
+    unet = networks.unet
+    every = unet.init(jax.random.key(1))
+    name = "conv_in.kernel"
+    known = {other: value for other, value in every.items() if other != name}
+    np.testing.assert_array_equal(unet.complete(known, jax.random.key(1))[name], every[name])
+    assert np.abs(unet.complete(known, jax.random.key(2))[name] - every[name]).max() > 0.1
+    kernels = [value for other, value in every.items() if other.endswith("conv1.kernel") and value.shape[2] == 16]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.1

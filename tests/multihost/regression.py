@@ -40,6 +40,9 @@ class Regression:
     def pretrained(self):
         return {}
 
+    def shapes(self):
+        return jax.eval_shape(lambda: self.init(jax.random.key(0), {}))
+
     def init(self, key, pretrained):
         first, second = jax.random.split(key)
         return {

@@ -19,6 +19,7 @@ MESHES = [(1, 1), (8, 1), (1, 8), (2, 4)]
 SCRIPT = """
 import pickle, sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import jax
 import numpy as np
@@ -49,7 +50,7 @@ for shape in MESHES:
         mesh = jax.make_mesh(shape, ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices)
         optimizer = make_optimizer(train)
         layout = sharding.shardings(abstract_state(stage, optimizer), mesh)
-        state = jax.jit(lambda key: init_state(stage, optimizer, key, {}), out_shardings=layout)(jax.random.key(0))
+        state = jax.jit(partial(init_state, optimizer), out_shardings=layout)(stage.init(jax.random.key(0), {}))
         split = {name: leaf.sharding.shard_shape(leaf.shape) for name, leaf in state["params"].items()}
         step = jit_step(stage, optimizer, train, mesh)
         for batch in batches:

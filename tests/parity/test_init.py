@@ -55,7 +55,7 @@ def test_the_model_folder_receives_what_it_lacks(diffusion, config, tmp_path):
     assert stage.tokenize("a photo of a cat")[:3].tolist() == [49406, 320, 1125]
     pretrained = stage.pretrained()
     assert pretrained.keys() == base["unet"].keys()
-    state = init_state(stage, make_optimizer(TRAIN), jax.random.key(0), pretrained)
+    state = init_state(make_optimizer(TRAIN), stage.init(jax.random.key(0), pretrained))
     for name, value in base["unet"].items():
         np.testing.assert_array_equal(state["params"][name], value)
     new = state["params"].keys() - base["unet"].keys()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import resource
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=1, random_partition=False
 def test_sd15_trains_for_a_few_steps():
     stage, optimizer = StageOfShapes(sd15.MODEL, TRAIN), make_optimizer(TRAIN)
     frozen = {name: getattr(stage.networks, name).init(jax.random.key(1)) for name in stage.frozen}
-    state = jax.jit(lambda key: init_state(stage, optimizer, key, {}))(jax.random.key(0))
+    state = jax.jit(partial(init_state, optimizer))(stage.init(jax.random.key(0), {}))
     name = "mid_block.attentions.0.block.element_attention.to_k.kernel"
     before = np.asarray(state["params"][name])
 

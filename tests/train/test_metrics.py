@@ -41,6 +41,9 @@ class Errors(AutoencoderStage):
     def __init__(self):
         self.frozen = {}
 
+    def shapes(self):
+        return {"scale": jax.ShapeDtypeStruct((), jnp.float32)}
+
     def init(self, key, pretrained):
         return {"scale": jnp.ones(())}
 
@@ -56,7 +59,9 @@ class Errors(AutoencoderStage):
 def test_losses_by_timestep_are_means_over_all_examples_of_a_bucket(accumulate):
     train = dataclasses.replace(TRAIN, accumulate=accumulate, learning_rate=0.0)
     stage, optimizer, rng = Errors(), make_optimizer(train), np.random.default_rng(0)
-    state = jax.tree.map(jnp.array, init_state(stage, optimizer, jax.random.key(0), {}))  # copies, to be given away
+    state = jax.tree.map(
+        jnp.array, init_state(optimizer, stage.init(jax.random.key(0), {}))
+    )  # copies, to be given away
     step = jit_step(stage, optimizer, train, make_mesh(1, 1))
     errors = rng.random((5, 8)).astype(np.float32)
     timesteps = rng.integers(0, 750, (5, 8)).astype(np.int32)  # none in the last bucket
