@@ -17,12 +17,12 @@ import numpy as np
 import tyro
 from jaxtyping import UInt8
 from PIL import Image
-from tqdm import tqdm
 
 from elements_jax import TINY
 from elements_jax.command import exit_code
 from elements_jax.files import new_file
 from elements_jax.photographs import DEFAULT_SOURCE, Divider, Source, open_photo
+from elements_jax.progress import sampling
 from elements_jax.script import MODELS_OWN, EditScript, Fit, Sampling
 
 if TYPE_CHECKING:
@@ -158,8 +158,8 @@ class Edit:
         if self.drawing is not None:
             _save(self.drawing, edit_dots(photo.image, editing.canvas(photo).elements, edited.canvas.elements))
         out = self.out or self.photo.with_name(f"{self.photo.stem}-edited.png")
-        with tqdm(total=script.sampling.settings(editing.pipeline.config.diffusion)["steps"], desc="edit") as bar:
-            picture = editing.decode(photo, edited, script, lambda: bool(bar.update() or True))
+        with sampling(script.sampling.settings(editing.pipeline.config.diffusion)["steps"], "edit") as report:
+            picture = editing.decode(photo, edited, script, report)
         _write(out, editing, picture, script)
 
 

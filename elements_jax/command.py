@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Callable
 
+from elements_jax.compilation import keep_programs
 from elements_jax.cpu import prefer_own_convolutions
 
 
 def exit_code(run: Callable[[], None]) -> int:
     """Run a command: 0, or, after an error of the user's making, which is one line on stderr, 1."""
     prefer_own_convolutions()
+    keep_programs()
     try:
         run()
     except (OSError, ValueError) as error:

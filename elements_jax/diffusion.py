@@ -6,11 +6,7 @@ business. Notation: alpha_bar_t is `schedule.alpha_bar[t]`, z_t the noisy latent
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
-from jax.experimental import io_callback
 from jaxtyping import Array, Bool, Float, Int
 
 from elements_jax.config import DiffusionConfig
@@ -89,21 +85,5 @@ def preserving(
         alpha_bar = schedule.alpha_bar[timestep][:, None, None, None]
         to_clean = (latent - jnp.sqrt(alpha_bar) * clean) / jnp.sqrt(1 - alpha_bar)
         return jnp.where(region[..., None], predict_noise(latent, timestep), to_clean)
-
-    return predict
-
-
-def reporting(predict_noise: PredictNoise, report: Callable[[int], bool]) -> PredictNoise:
-    """Ask the host before each prediction, given its timestep, whether to go on; once told no, compute nothing more.
-
-    What a sampler gives then is worthless; it only ends soon.
-    """
-
-    def ask(timestep: Array) -> np.bool_:
-        return np.bool_(report(int(timestep)))
-
-    def predict(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
-        go_on = io_callback(ask, jax.ShapeDtypeStruct((), jnp.bool_), timestep[0])
-        return lax.cond(go_on, predict_noise, lambda latent, _: jnp.zeros_like(latent), latent, timestep)
 
     return predict

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Integer, UInt8
 
 from elements_jax import edits
 from elements_jax.config import DiffusionConfig
+from elements_jax.decoding import Cancelled as Cancelled
 from elements_jax.edits import Canvas, Transform, batched, selection
 from elements_jax.pipeline import ElementsPipeline
 from elements_jax.preserve import Preserve
@@ -48,10 +49,6 @@ class Edited:
     canvas: Canvas
 
 
-class Cancelled(Exception):
-    """Decoding was asked to end before it was done."""
-
-
 class Editing:
     """A model, and a way to divide photographs, that scripts are run with. Decodes one picture at a time."""
 
@@ -61,8 +58,6 @@ class Editing:
         self.open = divide
         self._made_by = {"weights": pipeline.checksum(), "segmenter": segmenter}
         self._one_at_a_time = threading.Lock()
-        self._report: Callable[[], bool] = lambda: True
-        self._cancelled = False
 
     def canvas(self, photo: Photo, within: Bool[np.ndarray, "S S"] | None = None) -> Canvas:
         """Encode a photo; or of it the elements of the pixels under a mask alone, the largest first.
@@ -90,7 +85,7 @@ class Editing:
         """The picture of an edited canvas, without its photo's margins.
 
         Args:
-            report: called before each step of the sampler; where it says False, decoding ends.
+            report: called before each step of the sampler, when it is compiled; where it says False, decoding ends.
 
         Raises Cancelled in that case.
         """
@@ -99,18 +94,15 @@ class Editing:
             assert edited.start.picture is not None
             preserve = Preserve(edited.start.picture[None], edits.edited_region(edited.start, edited.canvas)[None])
         with self._one_at_a_time:
-            self._report, self._cancelled = report, False
             picture = self.pipeline.decode(
                 batched([edited.canvas]).elements,
                 [script.prompt],
                 seeds=[script.seed],
                 negative_prompts=[script.negative_prompt],
                 preserve=preserve,
-                report=self._step,
+                report=lambda timestep: report(),
                 **decode_arguments(script.sampling, self.pipeline.config.diffusion),
             )[0]
-            if self._cancelled:
-                raise Cancelled
         left, top, right, bottom = photo.box
         return picture[top:bottom, left:right]
 
@@ -118,11 +110,6 @@ class Editing:
         """The picture as a PNG with all that made it in its text chunks."""
         sampling = script.sampling.settings(self.pipeline.config.diffusion)
         return encode_png(picture, script, {**self._made_by, **sampling, "preserve": script.preserve})
-
-    def _step(self, timestep: int) -> bool:
-        """One function for all reports: another one would compile anew."""
-        self._cancelled = self._cancelled or not self._report()
-        return not self._cancelled
 
 
 def decode_arguments(sampling: Sampling, config: DiffusionConfig) -> dict[str, Any]:

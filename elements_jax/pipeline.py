@@ -1,7 +1,7 @@
 """ElementsPipeline: a picture becomes image elements, people edit these, and a picture comes back.
 
-`encode_image` and `decode_elements` are the method itself as pure functions, which training uses too; the pipeline adds
-parameters, prompts and compilation.
+`encode_image` and `decoding.decode_elements` are the method itself as pure functions, which training uses too; the
+pipeline adds parameters, prompts and compilation.
 """
 
 import json
@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +18,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from elements_jax.config import ModelConfig
-from elements_jax.diffusion import PredictNoise, guided, make_schedule, noise_from_velocity, preserving, reporting
+from elements_jax.decoding import StepByStep, jit_decode
 from elements_jax.edits import Canvas
-from elements_jax.elements import ImageElements, extract, tokens
+from elements_jax.elements import ImageElements, extract
 from elements_jax.functional import Params
 from elements_jax.model_folder import CLIP_TOKENIZER, read_model, save_network, write_config
 from elements_jax.networks import Networks
-from elements_jax.preserve import Preserve, blend, feather, latent_cells
+from elements_jax.preserve import Preserve
 from elements_jax.samplers import Sampler, ddim_sample
 from elements_jax.schema import DROPPED
 from elements_jax.sharding import make_mesh, replicated, split_batch
@@ -43,73 +42,6 @@ def encode_image(
     patches = extract(image, label_map, num_elements=config.num_elements, patch_size=config.patch_size)
     content = networks.encoder(params["encoder"], patches.pixels)
     return ImageElements(content, patches.position, patches.valid)
-
-
-def decode_elements(
-    networks: Networks,
-    params: Mapping[str, Params],
-    elements: ImageElements,
-    prompt: Int[Array, "B L"],
-    negative_prompt: Int[Array, "B L"],
-    noise: Float[Array, "B h w Z"],
-    guidance: Float[Array, " G"],
-    steps: int,
-    sampler: Sampler = ddim_sample,
-    preserve: Preserve | None = None,
-    report: Callable[[int], bool] | None = None,
-    **renewal: Array,
-) -> Float[Array, "B H W 3"]:
-    """D(z_T, C, S): images in [-1, 1] from elements and prompt tokens, by guided sampling (Section 3.3 and 4.1).
-
-    `params` holds those of "text_encoder", "unet" and "vae"; `negative_prompt` is what guidance leads away from, the
-    tokens of "" in the paper; `guidance` is the weight of text and elements together, or one of each; `preserve` keeps
-    its images outside its regions, but for a feather; `report` is asked before each step whether to go on
-    (`diffusion.reporting`); `renewal` goes to the sampler. The conditioned and unconditioned predictions are one batch,
-    and their keys and values are projected once, not once a step.
-    """
-    config = networks.config
-    unet = networks.unet.module(params["unet"])
-    element_tokens = tokens(elements, config.elements.frequencies)
-    texts = networks.text_encoder(params["text_encoder"], jnp.concatenate([prompt, negative_prompt]))
-    text, negative = jnp.split(texts, 2)
-    context = unet.context(
-        jnp.concatenate([text] + [negative] * len(guidance)),
-        jnp.concatenate([element_tokens] * len(guidance) + [jnp.zeros_like(element_tokens)]),
-    )
-    schedule = make_schedule(config.diffusion)
-
-    def predict_noise(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
-        predicted = unet(latent, timestep, context)
-        if config.diffusion.prediction == "v":
-            return noise_from_velocity(schedule, predicted, latent, timestep)
-        return predicted
-
-    vae = networks.vae.module(params["vae"])
-
-    def sample(predict: PredictNoise) -> Float[Array, "B h w Z"]:
-        latent = sampler(reporting(predict, report) if report else predict, schedule, noise, steps, **renewal)
-        return latent / config.vae.scaling_factor
-
-    predict = guided(predict_noise, guidance)
-    if preserve is None:
-        return vae.decode(sample(predict))
-
-    size = config.elements.image_size
-    original = jnp.asarray(preserve.image) / 127.5 - 1
-    weight = feather(jnp.asarray(preserve.region), max(1, size // 128))
-    # Under the feather's slope the latent is the input's: what fades into the input is like it already.
-    clean = vae.encode(original)[0] * config.vae.scaling_factor
-    predict = preserving(predict, schedule, clean, latent_cells(weight == 1, size // config.latent_size))
-    return blend(original, vae.decode(sample(predict)), weight)
-
-
-def jit_decode(networks: Networks, mesh: Mesh) -> Any:
-    """`decode_elements` for a mesh, of its arguments by name: (those shared by all images, those of a batch)."""
-
-    def decode(shared, batch, **static):
-        return decode_elements(networks, **shared, **batch, **static)
-
-    return jax.jit(split_batch(decode, mesh), static_argnames=("steps", "sampler", "report"))
 
 
 class ElementsPipeline:
@@ -142,6 +74,9 @@ class ElementsPipeline:
         self._encode = jax.jit(split_batch(encode, mesh))
         self._reconstruct = jax.jit(split_batch(networks.decoder, mesh))
         self._decode = jit_decode(networks, mesh)
+        self._step_by_step = StepByStep(networks, mesh)
+        shape = config.latent_size, config.latent_size, config.vae.latent_channels
+        self._noise = jax.jit(lambda keys: jax.vmap(lambda key: jax.random.normal(key, shape))(jnp.stack(keys)))
 
     @classmethod
     def from_pretrained(
@@ -193,7 +128,7 @@ class ElementsPipeline:
                 f"the model takes images and label maps of {size} x {size} px, "
                 f"not {image.shape[1:3]} and {label_map.shape[1:]}"
             )
-        batch = {"image": jnp.asarray(image) / 127.5 - 1, "label_map": jnp.asarray(label_map, jnp.int32)}
+        batch = {"image": image / np.float32(127.5) - 1, "label_map": np.asarray(label_map, np.int32)}
         return self._encode(self.params, batch)
 
     def open(self, image: UInt8[np.ndarray, "H W 3"], label_map: Integer[np.ndarray, "H W"]) -> Canvas:
@@ -235,12 +170,13 @@ class ElementsPipeline:
                 its region a picture is its input bit for bit, within r it is decoded, and between them it changes over;
                 r is a 128th of the image's side, at least 1. By default all is decoded anew, as in the paper.
             negative_prompts: what guidance leads away from; by default "", as in the paper.
-            report: called before each step with its timestep; where it says False, the rest is left out and the
-                pictures are worthless. On one device only. Another function compiles anew.
+            report: called before each step with its timestep, when everything is compiled; decoding ends where it says
+                False. The pictures are the same but for rounding.
 
         A new number of images, steps or weights, or another sampler, compiles anew; prompts, seeds and values do not.
-        Raises ValueError for a number of steps that the schedule does not have, for eta with another sampler, and for
-        other pictures to preserve than uint8 ones of the model's size, one for each prompt.
+        Raises `decoding.Cancelled` where `report` says so, and ValueError for a number of steps that the schedule does
+        not have, for eta with another sampler, and for other pictures to preserve than uint8 ones of the model's size,
+        one for each prompt.
         """
         if eta is not None and sampler is not ddim_sample:
             raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
@@ -252,24 +188,24 @@ class ElementsPipeline:
         size = self.config.elements.image_size
         if preserve is not None:
             _check_preserve(preserve, (len(prompts), size, size))
-        z = self.config.latent_size, self.config.latent_size, self.config.vae.latent_channels
         keys = [jax.random.key(seed) for seed in seeds]
-        noise = jnp.stack([jax.random.normal(key, z) for key in keys])
         shared = {
             "params": self.params,
-            "guidance": jnp.atleast_1d(jnp.float32(self.config.diffusion.guidance if guidance is None else guidance)),
+            "guidance": np.atleast_1d(np.float32(self.config.diffusion.guidance if guidance is None else guidance)),
         }
         batch = {
             "elements": elements,
             "prompt": jnp.asarray(np.stack([self.tokenizer(prompt) for prompt in prompts])),
             "negative_prompt": jnp.asarray(np.stack([self.tokenizer(prompt) for prompt in negative_prompts])),
-            "noise": noise,
+            "noise": self._noise(keys),
             "preserve": preserve,
         }
         if eta is not None:
             shared["eta"], batch["keys"] = jnp.float32(eta), jnp.stack(keys)
         steps = self.config.diffusion.sample_steps if steps is None else steps
-        return to_uint8(self._decode(shared, batch, steps=steps, sampler=sampler, report=report))
+        if report is not None:
+            return to_uint8(self._step_by_step(shared, batch, steps, sampler, report))
+        return to_uint8(self._decode(shared, batch, steps=steps, sampler=sampler))
 
     def checksum(self) -> str:
         """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""
@@ -307,4 +243,9 @@ def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:
 
 def to_uint8(image: Float[Array, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
     """Pixels in [-1, 1] as they are stored, 0 to 255."""
-    return np.asarray(jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8))
+    return np.asarray(_to_uint8(image))
+
+
+@jax.jit  # operation by operation it would be five programs
+def _to_uint8(image):
+    return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8)

@@ -8,6 +8,7 @@ import pytest
 from elements_jax.cpu import prefer_own_convolutions
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # tests leave the user's folder alone, and compile what they test
 prefer_own_convolutions()  # before JAX starts, so that this process and those it starts compute the same bits
 os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # tests spend their time compiling: half of it
 

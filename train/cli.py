@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from configs import PRESETS
+from elements_jax.compilation import keep_programs
 from elements_jax.config import ModelConfig
 from elements_jax.cpu import prefer_own_convolutions
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=Job(data=tyro.MISSING, model=tyro.MISSING, train=train, config=preset.model),
     )
     prefer_own_convolutions()
+    keep_programs()
     from train import hosts
 
     try:

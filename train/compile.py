@@ -25,9 +25,9 @@ from jax.typing import DTypeLike
 from configs import PRESETS
 from elements_jax import sharding
 from elements_jax.config import ModelConfig, Remat
+from elements_jax.decoding import decode_elements, jit_decode
 from elements_jax.elements import ImageElements
 from elements_jax.networks import Networks
-from elements_jax.pipeline import decode_elements, jit_decode
 from elements_jax.samplers import ddim_sample
 from train.chips import CHIPS, H100
 from train.config import DiffusionTrainConfig
@@ -137,7 +137,7 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
 
 
 def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[Tree, Tree]:
-    """Shapes of what `pipeline.jit_decode` takes, laid out as `ElementsPipeline` lays them."""
+    """Shapes of what `decoding.jit_decode` takes, laid out as `ElementsPipeline` lays them."""
     model, size = networks.config, networks.config.latent_size
     whole, split = sharding.replicated(mesh), sharding.over_batch(mesh)
 

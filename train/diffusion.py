@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from elements_jax.config import ModelConfig
+from elements_jax.decoding import decode_elements
 from elements_jax.diffusion import add_noise, make_schedule, velocity
 from elements_jax.elements import tokens
 from elements_jax.model_folder import load_networks, load_present, save_network
 from elements_jax.networks import Networks
-from elements_jax.pipeline import decode_elements, encode_image
+from elements_jax.pipeline import encode_image
 from elements_jax.tokenizer import PromptTokenizer
 from train.config import DiffusionTrainConfig
 from train.dropout import condition_dropout, dropped_elements, overlaid_mask, touched_elements

@@ -49,7 +49,7 @@ class Job:
     steps: int
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     status: Status = "queued"
-    step: int = 0  # that is computed, from 1
+    step: int = 0  # that is computed, from 1; 0 before, while the sampler is compiled
     results: list[bytes] = field(default_factory=list)  # PNG
     error: str | None = None
     listeners: int = 0

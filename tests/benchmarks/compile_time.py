@@ -19,8 +19,8 @@ import numpy as np
 import tyro
 
 from elements_jax.cpu import prefer_own_convolutions
+from elements_jax.decoding import jit_decode
 from elements_jax.networks import Networks
-from elements_jax.pipeline import jit_decode
 from elements_jax.samplers import ddim_sample
 from elements_jax.sharding import make_mesh
 from train.compile import StageOfShapes, sampler_arguments, step_arguments

@@ -127,5 +127,6 @@ function progress(job) {
   }
   bar.max = job.variants * job.steps;
   bar.value = Math.min(bar.max, job.variant * job.steps + job.step);
-  text.textContent = `Variant ${job.variant + 1} of ${job.variants}, step ${job.step} of ${job.steps}`;
+  const step = job.step ? `step ${job.step} of ${job.steps}` : "compiling"; // for the first picture of its kind
+  text.textContent = `Variant ${job.variant + 1} of ${job.variants}, ${step}`;
 }

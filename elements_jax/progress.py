@@ -1,0 +1,65 @@
+"""What a person reads while something takes long."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from tqdm import tqdm
+
+SOON = 1.0
+"""Seconds after which it is worth saying what is going on."""
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on stderr what is going on, unless it is done soon.
+
+    A terminal shows one line that counts the seconds. Elsewhere there is a line now and one at the end.
+    """
+    ended, began, terminal = threading.Event(), time.monotonic(), sys.stderr.isatty()
+
+    def line() -> str:
+        return f"{what}, {time.monotonic() - began:.0f} s"
+
+    def show() -> None:
+        if ended.wait(SOON):
+            return
+        if terminal:
+            while not ended.wait(1 / 4):
+                print(f"\r{line()}", end="", file=sys.stderr, flush=True)
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        else:
+            print(f"{what} ...", file=sys.stderr, flush=True)
+            ended.wait()
+            print(f"{line()}, done", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def sampling(steps: int, what: str) -> Iterator[Callable[[], bool]]:
+    """A bar of the steps of sampling, as a function to call before each; until the first they are being compiled."""
+    with ExitStack() as compiling, ExitStack() as bars:
+        compiling.enter_context(waiting("compiling the sampler"))
+        bar: tqdm | None = None
+
+        def report() -> bool:
+            nonlocal bar
+            if bar is None:
+                compiling.close()
+                bar = bars.enter_context(tqdm(total=steps, desc=what))
+            else:
+                bar.update()
+            return True
+
+        yield report
+        if bar is not None:
+            bar.update()  # the last step is done now
