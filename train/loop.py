@@ -12,29 +12,23 @@ A checkpoint is taken by any mesh, number of hosts and number of workers. A run 
 as it was ends with the same bits as one never killed.
 """
 
-import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.stages import Compiled
-from jaxtyping import Array, Key
 
 from elements_jax import sharding
 from elements_jax.records import find_shards
 from train import hosts
 from train.checkpoint import Checkpoints, resume
+from train.compiled import compiled_step
 from train.config import TrainConfig
 from train.data import count, dataset
-from train.dropout import pair
-from train.flops import training_cost
 from train.metrics import Log
 from train.pictures import grid
 from train.preemption import Preemption
-from train.stage import Batch, Stage, Tree, example_keys
+from train.stage import Batch, Stage, example_keys
 from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import jit_evaluation, jit_step
 
@@ -106,7 +100,7 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
             Log(run, first, train) as log,
             Preemption() as preempted,
         ):
-            compiled = _compiled(stage, step, log, state, frozen, held_out, step_key)
+            compiled = compiled_step(stage, step, log, state, frozen, held_out, step_key)
             batch = put(next(iterator))
             for now in range(first + 1, train.steps + 1):
                 log.profile(now)
@@ -136,19 +130,3 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
                 if ends:
                     break
     return state
-
-
-def _compiled(
-    stage: Stage, step: Any, log: Log, state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]
-) -> Compiled:
-    """`step` compiled for these arguments; the log is told what it is."""
-    began = time.monotonic()
-    compiled = step.lower(state, frozen, batch, key).compile()
-    seconds = time.monotonic() - began
-
-    def loss(params, frozen, batch, key):
-        return stage.loss(params, frozen, pair(batch), example_keys(key, 0, batch["index"]), jnp.int32(0))[0]
-
-    flops = training_cost(loss, state["params"], frozen, batch, key).flops
-    log.compiled(state["params"], float(flops), compiled, seconds)
-    return compiled

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ class Log:
         self._seconds = defaultdict[str, float](float)  # that the loop did not spend on steps, since the clock started
         self._least_seconds: float | None = None  # of a step, at the chips' peak
         self._skips = 0  # updates in a row
+        self._compiled: Callable[[], None] | None = None  # says what a step is, where that has not been said
         self._tracing = False
 
     def __enter__(self) -> "Log":
@@ -46,17 +47,21 @@ class Log:
             jax.profiler.stop_trace()
         self._writer.close()
 
-    def compiled(self, params: Tree, flops: float, program: Compiled, seconds: float) -> None:
-        """Say once what a step is.
+    def compiled(self, params: Tree, flops: Callable[[], float], program: Compiled, seconds: float) -> None:
+        """Say once what a step is, before the first figures of steps.
 
         Args:
             params: what is trained.
-            flops: of a step on all devices, by its arithmetic (`flops.training_cost`).
+            flops: of a step on all devices, by its arithmetic (`flops.training_cost`); it is called when there are
+                figures of steps to report, and may wait for a thread that counts.
             program: the step. XLA's count of its operations has in it what is computed twice.
             seconds: that compiling took.
         """
         parameters = float(sum(leaf.size for leaf in jax.tree.leaves(params)))
         xla_flops = (program.cost_analysis() or {}).get("flops", np.nan) * jax.device_count()
+        self._compiled = lambda: self._say_compiled(parameters, float(flops()), xla_flops, seconds)
+
+    def _say_compiled(self, parameters: float, flops: float, xla_flops: float, seconds: float) -> None:
         print(
             f"{parameters / 1e6:.3g} M parameters, {flops / 1e12:.3g} TFLOP an update (XLA counts "
             f"{xla_flops / 1e12:.3g}), compiled in {seconds:.1f} s",
@@ -119,6 +124,10 @@ class Log:
         self._seconds.clear()
 
     def _report(self, step: int) -> None:
+        now = time.monotonic()
+        if self._compiled is not None:
+            self._compiled()
+            self._compiled = None
         means = averaged([figures for figures in self._window if not figures["skipped"]] or self._window)
         means["skipped"] = averaged(self._window)["skipped"]
         line = f"step {step}/{self._train.steps}  loss {means['loss']:.4g}"
@@ -128,7 +137,7 @@ class Log:
             line += f"  psnr {means['psnr']:.2f}"
         timed = len(self._window) - self._timed_from
         if timed and self._clock is not None:
-            elapsed = time.monotonic() - self._clock - self._seconds["samples"]
+            elapsed = now - self._clock - self._seconds["samples"]
             seconds = elapsed / timed
             means["images_per_second"] = self._train.batch_size / seconds
             means["images_per_second_per_chip"] = means["images_per_second"] / jax.device_count()

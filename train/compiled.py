@@ -1,0 +1,46 @@
+"""The training step, compiled; and beside that, counted."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.stages import Compiled
+from jaxtyping import Array, Key
+
+from elements_jax.progress import waiting
+from train import hosts
+from train.dropout import pair
+from train.flops import training_cost
+from train.metrics import Log
+from train.stage import Batch, Stage, Tree, example_keys
+from train.state import State
+
+
+def compiled_step(
+    stage: Stage, step: Any, log: Log, state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]
+) -> Compiled:
+    """`step` compiled for these arguments. The log is told what it is, as soon as that is known.
+
+    Its operations are counted in another thread, while it is compiled and while the first steps run.
+    """
+
+    def loss(params, frozen, batch, key):
+        return stage.loss(params, frozen, pair(batch), example_keys(key, 0, batch["index"]), jnp.int32(0))[0]
+
+    def flops(*shapes: Tree) -> float:
+        return training_cost(loss, *shapes).flops
+
+    began = time.monotonic()
+    with waiting("compiling the training step") if hosts.first() else nullcontext():
+        lowered = step.lower(state, frozen, batch, key)
+        # Of shapes: the first step gives the state away. And after lowering: only compiling leaves Python to others.
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (state["params"], frozen, batch, key))
+        thread = ThreadPoolExecutor(1, "flops")
+        counted = thread.submit(flops, *shapes)
+        thread.shutdown(wait=False)
+        compiled = lowered.compile()
+    log.compiled(state["params"], counted.result, compiled, time.monotonic() - began)
+    return compiled
