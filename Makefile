@@ -1,14 +1,19 @@
 # `make demo` and `make test` set themselves up from nothing; PYTHON names the interpreter to build the environment with,
 # FLAGS are the demo's own: `make demo FLAGS=--full`.
 PYTHON ?= python3
+NEWEST ?= python3.13
 BIN := .venv/bin
-.PHONY: demo test lint bench
+.PHONY: demo test test-newest lint bench
 demo: .venv/ready
 	$(BIN)/python -m elements_jax.demo out/demo $(FLAGS)
 
 # A file of tests stays in one process, which makes its networks once; each process may take 8 GB.
 test: .venv/ready .venv/libtpu
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The same code with a newer Python, NEWEST, which gets the newest JAX. There is no PyTorch: tests against it skip.
+test-newest: .venv-newest/ready
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile tests/elements_jax tests/train
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -30,6 +35,12 @@ bench: .venv/ready .venv/diffusers-0.39
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+.venv-newest/ready: pyproject.toml
+	$(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade pip
+	.venv-newest/bin/pip install --quiet --editable ".[editor,eval]" beartype hypothesis jsonschema pytest pytest-xdist
 	touch $@
 
 # The TPU's compiler; among the packages it would look for TPUs at every start of JAX.
