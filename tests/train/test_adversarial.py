@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from elements_jax import convert
 from elements_jax.functional import Functional
@@ -22,6 +20,9 @@ from train.data import dataset
 from train.discriminator import PatchDiscriminator, hinge
 from train.stage import example_keys, to_float
 from train.vae import VAEStage
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
 
 SHARED = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "sample_count": 2}
 ADVERSARIAL = VAETrainConfig(
@@ -54,7 +55,7 @@ def discriminator(channels: int, levels: int) -> Functional[PatchDiscriminator]:
     return Functional(lambda rngs: PatchDiscriminator(channels, levels, jnp.dtype("float32"), rngs=rngs))
 
 
-def nchw(array) -> torch.Tensor:
+def nchw(array):
     return torch.from_numpy(np.asarray(array).transpose(0, 3, 1, 2).copy())
 
 
