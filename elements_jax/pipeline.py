@@ -191,7 +191,9 @@ class ElementsPipeline:
         keys = [jax.random.key(seed) for seed in seeds]
         shared = {
             "params": self.params,
-            "guidance": np.atleast_1d(np.float32(self.config.diffusion.guidance if guidance is None else guidance)),
+            "guidance": np.atleast_1d(
+                np.asarray(self.config.diffusion.guidance if guidance is None else guidance, np.float32)
+            ),
         }
         batch = {
             "elements": elements,
