@@ -25,6 +25,7 @@ class AutoencoderStage:
     and elements dropped as in stage 2, which the decoder learns to fill in."""
 
     tokenize = None
+    masks = False
     cached = False
 
     def __init__(self, model: ModelConfig, train: AutoencoderTrainConfig, folder: Path):

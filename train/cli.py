@@ -36,8 +36,9 @@ STAGES = {
 class Job:
     """What to train, on what, and how."""
 
-    data: Path
-    """Folder of records, as `elements partition` writes it."""
+    data: tuple[Path, ...]
+    """Folders of records, as `elements partition` writes them, read as one set: of photographs that several segmenters
+    have divided, say. The same images may be in all of them."""
     model: Path
     """Model folder: earlier stages' networks are read from it and this stage's are written to it; the run itself
     (checkpoints, TensorBoard events, samples) lies in its `runs/STAGE`, from where it is resumed."""
@@ -102,10 +103,10 @@ def run(stage: str, job: Job) -> int:
     from train.adversarial import AdversarialVAEStage
     from train.autoencoder import AutoencoderStage
     from train.cache import require_cached
-    from train.data import require_fit
     from train.diffusion import DiffusionStage
     from train.folder import open_folder, start_from
     from train.loop import fit
+    from train.stored import require_fit, require_masks
     from train.text import start_text
     from train.unfrozen import UnfrozenStage
     from train.vae import VAEStage
@@ -128,8 +129,11 @@ def run(stage: str, job: Job) -> int:
         case "diffusion", DiffusionTrainConfig() as train:
             of_diffusion = DiffusionStage if train.encoder == "frozen" else UnfrozenStage
             made = of_diffusion(job.config, train, job.model)
+            if train.element_dropout:
+                require_masks(job.data, "train", train.element_dropout)
             if train.cached:
-                require_cached(job.data, job.model)
+                for records in job.data:
+                    require_cached(records, job.model)
         case _:
             raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
     state = fit(made, job.train, job.data, job.model / "runs" / stage, job.resume)

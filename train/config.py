@@ -56,12 +56,19 @@ class TrainConfig:
     """Of older checkpoints, those whose step is a multiple of this are kept for good."""
     workers: int = 0
     """Processes that read and decode records; 0 reads in the training process."""
+    in_memory: bool = False
+    """Decode all records once, before the first step, and keep them in this host's memory: then reading costs nothing,
+    and the batches are the same."""
     profile: tuple[int, int] | None = None
     """First and last step (exclusive) that are traced; the run's folder receives the trace, which TensorBoard shows."""
     data_parallel: int = -1
     """Devices over which the batch alone is split; -1 takes the rest of the devices."""
     fsdp: int = 1
     """Devices over which parameters and optimiser state are split as well as the batch; -1 takes the rest."""
+
+    def __post_init__(self) -> None:
+        if self.in_memory and self.workers:
+            raise ValueError(f"in_memory reads in the training process: workers must be 0, not {self.workers}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +145,7 @@ class DiffusionTrainConfig(TrainConfig):
     instead of stopping. For small models that are trained from nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.drop_text + self.drop_elements + self.drop_both > 1:
             raise ValueError("drop_text, drop_elements and drop_both exclude each other, so they must sum to at most 1")
         if self.random_partition and self.batch_size < 2:

@@ -24,11 +24,10 @@ from jax.stages import Compiled
 from jaxtyping import Array, Key
 
 from elements_jax import sharding
-from elements_jax.records import find_shards
 from train import hosts
 from train.checkpoint import Checkpoints, resume
 from train.config import TrainConfig
-from train.data import count, dataset
+from train.data import dataset
 from train.dropout import pair
 from train.flops import training_cost
 from train.metrics import Log
@@ -37,10 +36,11 @@ from train.preemption import Preemption
 from train.stage import Batch, Stage, Tree, example_keys
 from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import jit_evaluation, jit_step
+from train.stored import Folders, count, splits
 
 
-def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Path | None = None) -> State:
-    """Train `stage` on the records of a folder until `train.steps`, or SIGTERM; returns the state at the end.
+def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: Path | None = None) -> State:
+    """Train `stage` on the records of folders until `train.steps`, or SIGTERM; returns the state at the end.
 
     The folder `run` receives checkpoints, TensorBoard's events, and sample grids as PNG; the stage exports its averaged
     parameters to its own folder with every checkpoint. `resumed` is the folder of another run, or of a step of one.
@@ -70,13 +70,15 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
             seed=train.seed,
             shuffle=shuffle,
             tokenize=stage.tokenize,
+            masks=stage.masks,
             cached=stage.cached,
             start=start,
             rows=sharding.own_rows(batch_sharding, train.batch_size),
+            in_memory=train.in_memory and shuffle,
             workers=train.workers if shuffle else 0,
         )
 
-    with closing(batches("val" if "val" in find_shards(records) else "train", shuffle=False)) as iterator:
+    with closing(batches("val" if "val" in splits(records) else "train", shuffle=False)) as iterator:
         held_out = put(next(iterator))
     held_out_keys = example_keys(held_out_key, 0, held_out["index"])
 

@@ -34,7 +34,7 @@ def test_the_command_line_takes_a_preset_as_it_is(jobs):
     cli.main(["diffusion", "sd15", "--data", "records", "--model", "models/sd15"])
     [(stage, job)] = jobs
     assert stage == "diffusion"
-    assert (job.data, job.model) == (Path("records"), Path("models/sd15"))
+    assert (job.data, job.model) == ((Path("records"),), Path("models/sd15"))
     assert (job.train, job.config) == (sd15.DIFFUSION, sd15.MODEL)
 
 
