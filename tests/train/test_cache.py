@@ -173,7 +173,7 @@ def test_what_cannot_be_cached_is_named(records, model, changed, tmp_path):
     assert not find_shards(tmp_path / "out")
     larger = record(1, image_size=20)
     write_tfrecord(shard_path(tmp_path, "train", 0, 1), [record(0).to_example(), larger.to_example()])
-    with pytest.raises(ValueError, match="record 1: the model takes images of 16 x 16 px .* has images of 20 x 20"):
+    with pytest.raises(ValueError, match=r"record 1: the model takes images of 16 x 16 px .* has images of 20 x 20"):
         cache(tmp_path, tmp_path / "another", model, 4)
     batches = dataset(records, "train", batch_size=4, seed=0, shuffle=False, tokenize=None, cached=True)
     with closing(batches), pytest.raises(ValueError, match="no latent_mean, latent_logvar, text, which"):

@@ -106,7 +106,7 @@ def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
 
 
 def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
-    stage = AutoencoderStage(small, AutoencoderTrainConfig(**SHARED), tmp_path)
+    stage, batch = AutoencoderStage(small, AutoencoderTrainConfig(**SHARED), tmp_path), pair(batch)
     params = stage.init(jax.random.key(0), {})
     value_and_gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
     (loss, metrics), gradient = value_and_gradient(params, {}, batch, keys(batch), FIRST)
