@@ -25,7 +25,6 @@ class AutoencoderStage:
     and elements dropped as in stage 2, which the decoder learns to fill in."""
 
     tokenize = None
-    masks = False
     cached = False
 
     def __init__(self, model: ModelConfig, train: AutoencoderTrainConfig, folder: Path):
@@ -35,6 +34,10 @@ class AutoencoderStage:
         self.frozen: Tree = {}
         if train.perceptual_weight:
             self.perceptual, self.frozen["lpips"] = PerceptualLoss.load(train.perceptual_weight, train.perceptual_crop)
+
+    @property
+    def masks(self) -> bool:
+        return self.train.element_dropout > 0
 
     @property
     def rows(self) -> tuple[str, ...]:

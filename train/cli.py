@@ -112,6 +112,8 @@ def run(stage: str, job: Job) -> int:
     from train.vae import VAEStage
 
     require_fit(job.data, "train", job.config.elements)
+    if isinstance(job.train, AutoencoderTrainConfig | DiffusionTrainConfig) and job.train.element_dropout:
+        require_masks(job.data, "train", job.train.element_dropout)
     if hosts.first():
         if job.init is not None:
             start_from(job.init, job.model, job.config)
@@ -129,8 +131,6 @@ def run(stage: str, job: Job) -> int:
         case "diffusion", DiffusionTrainConfig() as train:
             of_diffusion = DiffusionStage if train.encoder == "frozen" else UnfrozenStage
             made = of_diffusion(job.config, train, job.model)
-            if train.element_dropout:
-                require_masks(job.data, "train", train.element_dropout)
             if train.cached:
                 for records in job.data:
                     require_cached(records, job.model)
