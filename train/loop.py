@@ -12,6 +12,7 @@ A checkpoint is taken by any mesh, number of hosts and number of workers. A run 
 as it was ends with the same bits as one never killed.
 """
 
+import dataclasses
 import time
 from contextlib import closing
 from functools import partial
@@ -36,7 +37,7 @@ from train.preemption import Preemption
 from train.stage import Batch, Stage, Tree, example_keys
 from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import jit_evaluation, jit_step
-from train.stored import Folders, count, splits
+from train.stored import Folders, describe, splits
 
 
 def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: Path | None = None) -> State:
@@ -89,16 +90,17 @@ def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: 
 
     with Checkpoints(run, train.keep, train.keep_every) as checkpoints:
         like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
-        stream = {"records": count(records, "train"), "seed": train.seed}
+        stream = describe(records, "train") | {"seed": train.seed, "settings": dataclasses.asdict(train)}
         found = checkpoints.restore(like, stream)
         if found is None and resumed is not None:
             found = resume(resumed, like, stream)
         if found is None:
             pretrained = stage.pretrained()
             start = jax.jit(partial(init_state, stage, optimizer), out_shardings=state_sharding)
-            found = start(init_key, sharding.put(pretrained, sharding.shardings(pretrained, mesh))), 0
+            found = start(init_key, sharding.put(pretrained, sharding.shardings(pretrained, mesh))), {"examples": 0}
             del pretrained
-        state, examples = found
+        state, place = found
+        examples = place["examples"]
         first = int(state["step"])
         if first >= train.steps:
             export(state)
@@ -108,6 +110,7 @@ def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: 
             Log(run, first, train) as log,
             Preemption() as preempted,
         ):
+            log.goes_on(place)
             compiled = _compiled(stage, step, log, state, frozen, held_out, step_key)
             batch = put(next(iterator))
             for now in range(first + 1, train.steps + 1):

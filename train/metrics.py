@@ -1,8 +1,10 @@
 """Where the figures of a run go: a terse line on the terminal, and TensorBoard."""
 
+import dataclasses
+import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +68,15 @@ class Log:
         self._scalars("compiled", self._first_step, figures)
         if chip := CHIPS.get(jax.devices()[0].device_kind):
             self._least_seconds = flops / (jax.device_count() * chip.flops)
+
+    def goes_on(self, place: Mapping[str, Any]) -> None:
+        """Say once, and keep, which settings are others than those of the checkpoint that the run goes on from."""
+        before, now = place.get("settings", {}), json.loads(json.dumps(dataclasses.asdict(self._train)))
+        changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+        if changed:
+            line = f"goes on after step {self._first_step} with other settings: {', '.join(changed)}"
+            print(line, flush=True)
+            self._writer.add_text("settings", line, self._first_step)
 
     def profile(self, step: int) -> None:
         """Before a step: start or end the trace that `TrainConfig.profile` asks for."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -53,6 +53,14 @@ def splits(records: Folders) -> set[str]:
 def count(records: Folders, split: str) -> int:
     """The number of records of a split. Raises ValueError as `dataset` does."""
     return len(_source(records, split))
+
+
+def describe(records: Folders, split: str) -> dict[str, Any]:
+    """What tells the records of a split from others, as JSON: their number, a checksum (`identity`), and the names of
+    the folders, which may be moved. Raises ValueError as `dataset` does."""
+    source = _source(records, split)
+    names = [folder.resolve().name for folder in _folders(records)]
+    return {"records": len(source), "identity": source.identity, "folders": names}
 
 
 def captions(records: Folders, split: str) -> Iterator[str]:
