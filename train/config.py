@@ -59,6 +59,11 @@ class TrainConfig:
     in_memory: bool = False
     """Decode all records once, before the first step, and keep them in this host's memory: then reading costs nothing,
     and the batches are the same."""
+    flip: bool = False
+    """Mirror half of the images, left to right, with their label maps and object masks."""
+    crop: float = 1.0
+    """Enlarge a random square of every image to its size, of at least this part of its side; 1 takes images as they
+    are. What is enlarged is a little blurred, and so is what is learnt from it."""
     profile: tuple[int, int] | None = None
     """First and last step (exclusive) that are traced; the run's folder receives the trace, which TensorBoard shows."""
     data_parallel: int = -1
@@ -67,6 +72,8 @@ class TrainConfig:
     """Devices over which parameters and optimiser state are split as well as the batch; -1 takes the rest."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be above 0 and at most 1, got {self.crop}")
         if self.in_memory and self.workers:
             raise ValueError(f"in_memory reads in the training process: workers must be 0, not {self.workers}")
 
@@ -146,6 +153,8 @@ class DiffusionTrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.cached and (self.flip or self.crop < 1):
+            raise ValueError("cached latents are those of whole images as they are: train without flip and crop")
         if self.drop_text + self.drop_elements + self.drop_both > 1:
             raise ValueError("drop_text, drop_elements and drop_both exclude each other, so they must sum to at most 1")
         if self.random_partition and self.batch_size < 2:

@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Bool, Int
 
+from train.augment import Augmentation
 from train.memory import InMemory, available_memory
 from train.stored import Choose, Example, Folders, Records, Stored, Tokenize
 
@@ -31,6 +32,7 @@ def dataset(
     rows: Int[np.ndarray, " b"] | None = None,
     masks: bool = True,
     cached: bool = False,
+    augmentation: Augmentation | None = None,
     in_memory: bool = False,
     workers: int = 0,
 ) -> grain.DatasetIterator[Example]:
@@ -58,6 +60,7 @@ def dataset(
       rows: places within the batch of the examples that this host reads; by default all.
       masks: whether to read object masks.
       cached: whether to read what `elements cache` wrote into the records.
+      augmentation: how images, label maps and object masks are changed, by draws from the seed and the example's place.
       in_memory: whether to decode every record once, now, and keep it. The batches are the same.
       workers: processes that read and decode; 0 does so in threads of this one.
 
@@ -78,7 +81,7 @@ def dataset(
         order = order.shuffle(seed=seed)
     own = np.arange(batch_size) if rows is None else rows
     place = functools.partial(_place, start=start, batch_size=batch_size, rows=own)
-    read = functools.partial(_example, order=order.repeat(), records=source, seed=seed)
+    read = functools.partial(_example, order=order.repeat(), records=source, seed=seed, augmentation=augmentation)
     examples = grain.MapDataset.range(sys.maxsize).map(place).map(read)
     threads = grain.ReadOptions(num_threads=_BATCHES_AHEAD, prefetch_buffer_size=_BATCHES_AHEAD)
     # Nothing remains of an endless stream; without `drop_remainder` Grain rounds its length up, out of range.
@@ -96,7 +99,14 @@ def _place(number: int, *, start: int, batch_size: int, rows: Int[np.ndarray, " 
     return start + batch * batch_size + int(rows[row])
 
 
-def _example(index: int, *, order: grain.MapDataset[int], records: Records, seed: int) -> Example:
+def _example(
+    index: int,
+    *,
+    order: grain.MapDataset[int],
+    records: Records,
+    seed: int,
+    augmentation: Augmentation | None,
+) -> Example:
     """The example at place `index` of the stream, in which the records have this `order`.
 
     What it draws follows from the seed and its place alone, so it is the same on any number of hosts and workers.
@@ -112,6 +122,8 @@ def _example(index: int, *, order: grain.MapDataset[int], records: Records, seed
         if records.any_masks and not len(masks):
             masks = _mask_of_another(records, np.random.default_rng((seed, index, 1)), draw)
         example["object_mask"] = masks.any(axis=0) if len(masks) else np.zeros(example["label_map"].shape, bool)
+    if augmentation is not None:
+        example = augmentation(example, np.random.default_rng((seed, index, 2)))
     return example
 
 

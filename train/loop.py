@@ -26,6 +26,7 @@ from jaxtyping import Array, Key
 
 from elements_jax import sharding
 from train import hosts
+from train.augment import Augmentation
 from train.checkpoint import Checkpoints, resume
 from train.config import TrainConfig
 from train.data import dataset
@@ -75,6 +76,7 @@ def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: 
             cached=stage.cached,
             start=start,
             rows=sharding.own_rows(batch_sharding, train.batch_size),
+            augmentation=Augmentation(train.flip, train.crop) if shuffle and (train.flip or train.crop < 1) else None,
             in_memory=train.in_memory and shuffle,
             workers=train.workers if shuffle else 0,
         )
