@@ -51,6 +51,10 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), place=ocp.args.JsonSave(place))
         self._manager.save(int(state["step"]), args=arguments)
 
+    def wait(self) -> None:
+        """Until what has been saved is on the disk."""
+        self._manager.wait_until_finished()
+
     def restore(self, like: State, stream: Place, step: int | None = None) -> tuple[State, Place] | None:
         """(state, place) of a step, by default the newest; None where there is none that is whole.
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,12 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     prefer_own_convolutions()
     from train import hosts
+    from train.preemption import Preemption
 
     try:
         hosts.join()
         with contextlib.redirect_stdout(sys.stdout if hosts.first() else None):
             step = run(chosen.stage, job)
-            if step < job.train.steps:
+            if Preemption.ended:
                 print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
     except (OSError, ValueError, FloatingPointError) as error:
         hosts.abandon(f"error: {error}")
@@ -94,11 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException:
         hosts.abandon(traceback.format_exc())
         raise
-    return 128 + signal.SIGTERM if step < job.train.steps else 0
+    return 128 + signal.SIGTERM if Preemption.ended else 0
 
 
 def run(stage: str, job: Job) -> int:
     """Run one stage of training. Returns the step that it ended with."""
+    began = time.monotonic()
     from train import hosts
     from train.adversarial import AdversarialVAEStage
     from train.autoencoder import AutoencoderStage
@@ -136,5 +139,5 @@ def run(stage: str, job: Job) -> int:
                     require_cached(records, job.model)
         case _:
             raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
-    state = fit(made, job.train, job.data, job.model / "runs" / stage, job.resume)
+    state = fit(made, job.train, job.data, job.model / "runs" / stage, job.resume, began)
     return int(state["step"])

@@ -16,6 +16,7 @@ import dataclasses
 import time
 from contextlib import closing
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from elements_jax import sharding
 from train import hosts
 from train.augment import Augmentation
 from train.checkpoint import Checkpoints, resume
+from train.clock import Clock
 from train.config import TrainConfig
 from train.data import dataset
 from train.dropout import pair
@@ -41,12 +43,22 @@ from train.step import jit_evaluation, jit_step
 from train.stored import Folders, describe, splits
 
 
-def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: Path | None = None) -> State:
-    """Train `stage` on the records of folders until `train.steps`, or SIGTERM; returns the state at the end.
+def fit(
+    stage: Stage,
+    train: TrainConfig,
+    records: Folders,
+    run: Path,
+    resumed: Path | None = None,
+    began: float | None = None,
+) -> State:
+    """Train `stage` on the records of folders until `train.steps`, for `train.minutes`, or until SIGTERM; returns the
+    state at the end.
 
     The folder `run` receives checkpoints, TensorBoard's events, and sample grids as PNG; the stage exports its averaged
-    parameters to its own folder with every checkpoint. `resumed` is the folder of another run, or of a step of one.
+    parameters to its own folder with every checkpoint. `resumed` is the folder of another run, or of a step of one;
+    `began` is when the minutes began, by `time.monotonic`: now, by default.
     """
+    clock = None if train.minutes is None else Clock(train.minutes, time.monotonic() if began is None else began)
     mesh = sharding.make_mesh(train.data_parallel, train.fsdp)
     if train.batch_size % (mesh.size * train.accumulate):
         parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
@@ -90,6 +102,13 @@ def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: 
         if hosts.first():
             stage.export(params, stage.frozen, batch, jax.random.wrap_key_data(keys))
 
+    def elapsed() -> tuple[Array, ...]:
+        """The step's argument that says what time it is, where the clock counts."""
+        if clock is None:
+            return ()
+        devices = len(sharding.own_rows(batch_sharding, mesh.size))
+        return (jax.make_array_from_process_local_data(batch_sharding, clock.elapsed(devices)),)
+
     with Checkpoints(run, train.keep, train.keep_every) as checkpoints:
         like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
         stream = describe(records, "train") | {"seed": train.seed, "settings": dataclasses.asdict(train)}
@@ -104,7 +123,7 @@ def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: 
         state, place = found
         examples = place["examples"]
         first = int(state["step"])
-        if first >= train.steps:
+        if clock is None and first >= train.steps:
             export(state)
             return state
         with (
@@ -113,21 +132,28 @@ def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: 
             Preemption() as preempted,
         ):
             log.goes_on(place)
-            compiled = _compiled(stage, step, log, state, frozen, held_out, step_key)
+            compiled = _compiled(stage, step, log, state, frozen, held_out, step_key, *elapsed())
             batch = put(next(iterator))
-            for now in range(first + 1, train.steps + 1):
+            if clock is not None:
+                clock.start()
+            for now in range(first + 1, train.steps + 1) if clock is None else count(first + 1):
                 log.profile(now)
+                time_passed = elapsed()
                 with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("step", step_num=now):
-                    state, metrics = compiled(state, frozen, batch, step_key)
+                    state, metrics = compiled(state, frozen, batch, step_key, *time_passed)
                 examples += train.batch_size
-                last = now == train.steps
+                last = clock is None and now == train.steps
                 if not last:
                     # The step has been started, not awaited: while the devices compute it, the next batch is read and
                     # sent to them, before anything below waits for them.
                     with log.timed("input"):
                         batch = put(next(iterator))
                 log.step(now, metrics)
-                if now % train.sample_every == 0 or last:
+                measures, due = False, time.monotonic()
+                if clock is not None:
+                    clock.read(metrics["elapsed"])
+                    last, measures = clock.over, clock.must_measure
+                if samples := now % train.sample_every == 0 or last or measures:
                     with log.timed("samples"):
                         evaluated = evaluate(state["ema"], frozen, held_out, held_out_keys, state["step"])
                         figures, pictures = jax.device_get(evaluated)
@@ -135,22 +161,25 @@ def fit(stage: Stage, train: TrainConfig, records: Folders, run: Path, resumed: 
                         picture = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
                         log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 ends = last or preempted(now)
-                if now % train.checkpoint_every == 0 or ends:
+                if saves := now % train.checkpoint_every == 0 or ends or measures:
                     with log.timed("checkpoint"):
                         log.settle(now)
                         checkpoints.save(state, stream | {"examples": examples})
                         export(state)
+                if clock is not None and samples and saves:
+                    checkpoints.wait()
+                    clock.took(time.monotonic() - due)
                 if ends:
                     break
     return state
 
 
 def _compiled(
-    stage: Stage, step: Any, log: Log, state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]
+    stage: Stage, step: Any, log: Log, state: State, frozen: Tree, batch: Batch, key: Key[Array, ""], *elapsed: Array
 ) -> Compiled:
     """`step` compiled for these arguments; the log is told what it is."""
     began = time.monotonic()
-    compiled = step.lower(state, frozen, batch, key).compile()
+    compiled = step.lower(state, frozen, batch, key, *elapsed).compile()
     seconds = time.monotonic() - began
 
     def loss(params, frozen, batch, key):

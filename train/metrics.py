@@ -132,7 +132,8 @@ class Log:
     def _report(self, step: int) -> None:
         means = averaged([figures for figures in self._window if not figures["skipped"]] or self._window)
         means["skipped"] = averaged(self._window)["skipped"]
-        line = f"step {step}/{self._train.steps}  loss {means['loss']:.4g}"
+        whole = f"/{self._train.steps}" if self._train.minutes is None else ""
+        line = f"step {step}{whole}  loss {means['loss']:.4g}"
         if means["skipped"]:
             line += f"  {means['skipped']:.0%} skipped"
         if "psnr" in means:
@@ -150,7 +151,10 @@ class Log:
             if self._least_seconds is not None:
                 means["mfu"] = self._least_seconds / seconds
                 line += f"  MFU {means['mfu']:.0%}"
-            line += f"  {minutes}:{rest:02d} left"
+            if self._train.minutes is None:
+                line += f"  {minutes}:{rest:02d} left"
+            else:
+                line += f"  {self._window[-1]['elapsed']:.0%} of {self._train.minutes:g} minutes"
             if means["input_wait"] > WORTH_SAYING:
                 line += f"  {means['input_wait']:.0%} waiting for input"
             if (saving := self._seconds["checkpoint"] / elapsed) > WORTH_SAYING:

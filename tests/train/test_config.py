@@ -8,6 +8,7 @@ import pytest
 from configs import PRESETS, sd15, table_1, table_2, tiny
 from train import cli
 from train.config import DiffusionTrainConfig, Preset, TrainConfig
+from train.preemption import Preemption
 from train.state import learning_rate
 
 
@@ -26,6 +27,7 @@ def jobs(monkeypatch):
 
 def test_a_run_that_was_told_to_end_says_so(monkeypatch, capsys):
     monkeypatch.setattr(cli, "run", lambda stage, job: 7)
+    monkeypatch.setattr(Preemption, "ended", True)
     assert cli.main(["vae", "tiny", "--data", "records", "--model", "model"]) == 143  # as of a process ended by SIGTERM
     assert "after step 7, which is saved" in capsys.readouterr().out
 
