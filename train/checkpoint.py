@@ -72,27 +72,23 @@ class Checkpoints:
         try:
             place = self._manager.restore(step, args=ocp.args.Composite(place=ocp.args.JsonRestore()))["place"]
             place["examples"]  # without it the file is not whole
-            # Checkpoints of before have no `identity`.
-            compared = [name for name in _STREAM if name in stream and name in place]
-            data = _differences({name: stream[name] for name in compared}, {name: place[name] for name in compared})
             if (metadata := self._manager.item_metadata(step)["state"]) is None:
                 raise FileNotFoundError("it does not say what the state holds")
-            arrays = _differences(_shapes(like), _shapes(metadata))
-            if not data and not arrays:
-                arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-                return self._manager.restore(step, args=arguments)["state"], place
+            shapes = _shapes(metadata)
         except Exception as error:  # orbax's and tensorstore's share no class
-            raise ValueError(
-                f"{self.directory}: step {step} is damaged; without its folder a run goes on from the one before: "
-                + str(error).partition("\n")[0]
-            ) from error
-        if data:
-            given, before = (", ".join(of.get("folders", ["?"])) for of in (stream, place))
-            what = f"data set, or order of it: {given} here, {before} there"
-        else:
-            what = f"model or optimiser; {len(arrays)} arrays differ"
-        differences = (data or arrays)[:DIFFERENCES_SHOWN]
-        raise ValueError("\n  ".join([f"{self.directory}: step {step} is of another {what}:", *differences]))
+            raise self._damaged(step, error) from error
+        require_same(f"{self.directory}: step {step}", _shapes(like), shapes, stream, place)
+        try:
+            arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+            return self._manager.restore(step, args=arguments)["state"], place
+        except Exception as error:
+            raise self._damaged(step, error) from error
+
+    def _damaged(self, step: int, error: Exception) -> ValueError:
+        why = str(error).partition("\n")[0]
+        return ValueError(
+            f"{self.directory}: step {step} is damaged; without its folder a run goes on from the one before: {why}"
+        )
 
 
 def resume(source: Path, like: State, stream: Place) -> tuple[State, Place]:
@@ -111,9 +107,31 @@ def resume(source: Path, like: State, stream: Place) -> tuple[State, Place]:
     return found
 
 
-def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+def require_same(
+    where: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], stream: Place, place: Place
+) -> None:
+    """Raises ValueError that shows what differs where a state is of other arrays than expected, or its place is in
+    another stream of examples."""
+    # Checkpoints of before have no `identity`.
+    compared = [name for name in _STREAM if name in stream and name in place]
+    if data := _differences({name: stream[name] for name in compared}, {name: place[name] for name in compared}):
+        here, there = (", ".join(of.get("folders", ["?"])) for of in (stream, place))
+        what = f"data set, or order of it: {here} here, {there} there"
+    elif arrays := _differences(expected, found):
+        what = f"model or optimiser; {len(arrays)} arrays differ"
+    else:
+        return
+    raise ValueError("\n  ".join([f"{where} is of another {what}:", *(data or arrays)[:DIFFERENCES_SHOWN]]))
+
+
+def named(tree: Tree) -> dict[str, Any]:
+    """The leaves of a tree by the paths to them."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    return {name: leaf.shape for name, leaf in named(tree).items()}
 
 
 def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:

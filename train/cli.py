@@ -51,8 +51,8 @@ class Job:
     it of stage 1 alone."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Another run of this stage, to go on from its state and its place in the data: its folder (`MODEL/runs/STAGE`),
-    whose newest checkpoint counts, or the folder of one checkpoint in it (`checkpoints/STEP`). The run that goes on
-    writes its own."""
+    whose newest checkpoint counts, the folder of one checkpoint in it (`checkpoints/STEP`), or the file that
+    --train.travel writes. The run that goes on writes its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -65,6 +65,9 @@ class TrainConfig:
     """Checkpoints kept; older ones are deleted."""
     keep_every: int | None = None
     """Of older checkpoints, those whose step is a multiple of this are kept for good."""
+    travel: float | None = None
+    """With every checkpoint also write `travel.safetensors` into the run's folder, of at most so many MB, which
+    `--resume` takes on another machine: parameters and averages as float16, AdamW's moments as bfloat16 if they fit."""
     workers: int = 0
     """Processes that read and decode records; 0 reads in the training process."""
     in_memory: bool = False

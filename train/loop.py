@@ -26,7 +26,7 @@ from jax.stages import Compiled
 from jaxtyping import Array, Key
 
 from elements_jax import sharding
-from train import hosts
+from train import hosts, travel
 from train.augment import Augmentation
 from train.checkpoint import Checkpoints, resume
 from train.clock import Clock
@@ -41,6 +41,7 @@ from train.stage import Batch, Stage, Tree, example_keys
 from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import jit_evaluation, jit_step
 from train.stored import Folders, describe, splits
+from train.travel import Travel
 
 
 def fit(
@@ -55,8 +56,8 @@ def fit(
     state at the end.
 
     The folder `run` receives checkpoints, TensorBoard's events, and sample grids as PNG; the stage exports its averaged
-    parameters to its own folder with every checkpoint. `resumed` is the folder of another run, or of a step of one;
-    `began` is when the minutes began, by `time.monotonic`: now, by default.
+    parameters to its own folder with every checkpoint. `resumed` is the folder of another run or of a step of one, or
+    `travel`'s file; `began` is when the minutes began, by `time.monotonic`: now, by default.
     """
     clock = None if train.minutes is None else Clock(train.minutes, time.monotonic() if began is None else began)
     mesh = sharding.make_mesh(train.data_parallel, train.fsdp)
@@ -114,7 +115,7 @@ def fit(
         stream = describe(records, "train") | {"seed": train.seed, "settings": dataclasses.asdict(train)}
         found = checkpoints.restore(like, stream)
         if found is None and resumed is not None:
-            found = resume(resumed, like, stream)
+            found = (travel.read if resumed.is_file() else resume)(resumed, like, stream)
         if found is None:
             pretrained = stage.pretrained()
             start = jax.jit(partial(init_state, stage, optimizer), out_shardings=state_sharding)
@@ -132,6 +133,7 @@ def fit(
             Preemption() as preempted,
         ):
             log.goes_on(place)
+            travelling = None if train.travel is None else Travel(run, shapes, train.travel)
             compiled = _compiled(stage, step, log, state, frozen, held_out, step_key, *elapsed())
             batch = put(next(iterator))
             if clock is not None:
@@ -166,6 +168,8 @@ def fit(
                         log.settle(now)
                         checkpoints.save(state, stream | {"examples": examples})
                         export(state)
+                        if travelling is not None:
+                            travelling.write(state, stream | {"examples": examples})
                 if clock is not None and samples and saves:
                     checkpoints.wait()
                     clock.took(time.monotonic() - due)
