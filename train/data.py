@@ -121,7 +121,8 @@ def _example(
         example["own_mask"] = np.array(len(masks) > 0)
         if records.any_masks and not len(masks):
             masks = _mask_of_another(records, np.random.default_rng((seed, index, 1)), draw)
-        example["object_mask"] = masks.any(axis=0) if len(masks) else np.zeros(example["label_map"].shape, bool)
+        shape = example["label_map"].shape
+        example["object_mask"] = np.asarray(masks.any(axis=0)) if len(masks) else np.zeros(shape, bool)
     if augmentation is not None:
         example = augmentation(example, np.random.default_rng((seed, index, 2)))
     return example

@@ -31,7 +31,7 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
     Where the loss or the gradient is not finite, the state stays but for its step, and the metric `skipped` is 1.
     """
     timed = train.minutes is not None
-    rate = learning_rate_by_clock(train) if timed else learning_rate(train)
+    rate: Callable[..., Any] = learning_rate_by_clock(train) if timed else learning_rate(train)
 
     def step(
         state: State, frozen: Tree, batch: Batch, key: Key[Array, ""], *elapsed: Float[Array, " devices"]
