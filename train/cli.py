@@ -57,6 +57,7 @@ class Job:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1."""
+    began = time.monotonic()
     parser = argparse.ArgumentParser(
         prog="elements train",
         description="Train one stage of a model. `elements train STAGE PRESET --help` lists every setting.",
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         hosts.join()
         with contextlib.redirect_stdout(sys.stdout if hosts.first() else None):
-            step = run(chosen.stage, job)
+            step = run(chosen.stage, job, began)
             if Preemption.ended:
                 print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
     except (OSError, ValueError, FloatingPointError) as error:
@@ -99,9 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 128 + signal.SIGTERM if Preemption.ended else 0
 
 
-def run(stage: str, job: Job) -> int:
-    """Run one stage of training. Returns the step that it ended with."""
-    began = time.monotonic()
+def run(stage: str, job: Job, began: float | None = None) -> int:
+    """Run one stage of training. Returns the step that it ended with.
+
+    `began` is when the command did, by `time.monotonic`, where its minutes count; now, by default.
+    """
+    began = time.monotonic() if began is None else began
     from train import hosts
     from train.adversarial import AdversarialVAEStage
     from train.autoencoder import AutoencoderStage

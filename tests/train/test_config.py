@@ -17,7 +17,7 @@ def jobs(monkeypatch):
     """What the command line asked for, instead of doing it."""
     asked = []
 
-    def run(stage, job):
+    def run(stage, job, began):
         asked.append((stage, job))
         return job.train.steps
 
@@ -26,7 +26,7 @@ def jobs(monkeypatch):
 
 
 def test_a_run_that_was_told_to_end_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "run", lambda stage, job: 7)
+    monkeypatch.setattr(cli, "run", lambda stage, job, began: 7)
     monkeypatch.setattr(Preemption, "ended", True)
     assert cli.main(["vae", "tiny", "--data", "records", "--model", "model"]) == 143  # as of a process ended by SIGTERM
     assert "after step 7, which is saved" in capsys.readouterr().out
