@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, no_type_check
+from typing import Any, Literal, NamedTuple, no_type_check
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
@@ -144,15 +144,7 @@ class Record:
         fields = _Fields(data, where)
 
         def picture(name: str, data: bytes, mode: str, expected: str) -> np.ndarray:
-            try:
-                decoded = Image.open(io.BytesIO(data))
-                if decoded.mode != mode:
-                    raise ValueError(f"pixels are of Pillow's mode {decoded.mode!r}")
-                return np.asarray(decoded)
-            except UnidentifiedImageError as error:
-                raise ValueError(f"{where}: field {name!r} must be {expected}: it is no picture") from error
-            except Exception as error:  # Pillow raises all sorts for data cut short or damaged
-                raise ValueError(f"{where}: field {name!r} must be {expected}: {error}") from error
+            return _picture(data, where, name, mode, expected)
 
         def numbers(name: str) -> np.ndarray:
             try:
@@ -191,6 +183,45 @@ def read_source_id(data: bytes, where: str) -> str:
     return _Fields(data, where).text("source_id")
 
 
+class Outline(NamedTuple):
+    """What a record is, without its pixels."""
+
+    source_id: str
+    height: int
+    width: int
+    num_elements: int
+    object_masks: int
+    """How many there are."""
+
+
+def read_outline(data: bytes, where: str) -> Outline:
+    """The outline of a serialised record, of whose image only the header is read, so that this takes 0.1 ms.
+
+    Raises ValueError as `from_example`.
+    """
+    fields = _Fields(data, where)
+    try:
+        width, height = Image.open(io.BytesIO(fields.single("image"))).size
+        num_elements = json.loads(fields.text("settings"))["num_elements"]
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{where}: expected an image and settings with num_elements, got {type(error).__name__}: {error}"
+        ) from error
+    return Outline(fields.text("source_id"), height, width, num_elements, len(fields.values("object_masks")))
+
+
+def read_object_masks(
+    data: bytes, where: str, choose_masks: Callable[[int], Iterable[int]]
+) -> Bool[np.ndarray, "M H W"]:
+    """Object masks of a serialised record, whose other fields are not decoded; (0, 0, 0) where none is chosen.
+
+    Raises ValueError as `from_example`.
+    """
+    stored = _Fields(data, where).values("object_masks")
+    masks = [_picture(stored[i], where, f"object_masks[{i}]", "1", "a 1-bit PNG") for i in choose_masks(len(stored))]
+    return np.array(masks, bool) if masks else np.zeros((0, 0, 0), bool)
+
+
 class _Fields:
     """The features of a serialised `tf.train.Example`. Raises ValueError naming the record and the field."""
 
@@ -224,6 +255,19 @@ class _Fields:
             return self.single(name).decode()
         except UnicodeDecodeError as error:
             raise ValueError(f"{self._where}: field {name!r} must be UTF-8 text: {error}") from error
+
+
+def _picture(data: bytes, where: str, name: str, mode: str, expected: str) -> np.ndarray:
+    """The pixels of field `name`, which must be of Pillow's `mode`. Raises ValueError that says what is `expected`."""
+    try:
+        decoded = Image.open(io.BytesIO(data))
+        if decoded.mode != mode:
+            raise ValueError(f"pixels are of Pillow's mode {decoded.mode!r}")
+        return np.asarray(decoded)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{where}: field {name!r} must be {expected}: it is no picture") from error
+    except Exception as error:  # Pillow raises all sorts for data cut short or damaged
+        raise ValueError(f"{where}: field {name!r} must be {expected}: {error}") from error
 
 
 def _encode(array: np.ndarray, image_format: str, **options: Any) -> bytes:

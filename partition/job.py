@@ -46,9 +46,10 @@ class Job:
     """SAM (`sam` finds out which the checkpoint is; the next four name it), SLIC superpixels, or a regular grid."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Official checkpoint of SAM or MobileSAM."""
-    masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto")] = ()
+    masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|none")] = ()
     """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps, 0 is no object), STEM/*.png
-    (one object each), STEM.json (COCO's run lengths); several are taken together."""
+    (one object each), STEM.json (COCO's run lengths); several are taken together. The default is `auto` where SAM
+    divides, and `none` elsewhere. Stage 2 of training takes them for element dropout (Section 3.3)."""
     split: str = "train"
     """Name of the split."""
     held_out: float = 0.0
@@ -85,6 +86,13 @@ class Job:
         return self.segmenter not in ("slic", "grid")
 
     @property
+    def mask_names(self) -> tuple[str, ...]:
+        """`masks` with the default filled in; empty for `none`."""
+        if not self.masks:
+            return ("auto",) if self.uses_sam else ()
+        return () if self.masks == ("none",) else self.masks
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits that it writes."""
         return (self.split, HELD_OUT) if self.held_out else (self.split,)
@@ -97,11 +105,11 @@ class Job:
     @property
     def skipped(self) -> list[Path]:
         """Folders in which no photographs are looked for."""
-        return [self.out, *(Path(masks) for masks in self.masks if masks != "auto")]
+        return [self.out, *(Path(masks) for masks in self.mask_names if masks != "auto")]
 
     def mask_sources(self) -> list[MaskSource]:
         """Where object masks are read. Raises ValueError where there are none."""
-        return [mask_source(Path(masks)) for masks in self.masks if masks != "auto"]
+        return [mask_source(Path(masks)) for masks in self.mask_names if masks != "auto"]
 
     def records_path(self, number: int, split: str) -> Path:
         """Where the records of a shard lie."""
@@ -141,7 +149,7 @@ def check(job: Job) -> None:
         raise ValueError(f"--split {HELD_OUT} is the split that --held-out writes")
     if job.uses_sam or job.checkpoint is not None:
         require_checkpoint(job.segmenter, job.checkpoint)
-    if "auto" in job.masks and not job.uses_sam:
+    if "auto" in job.mask_names and not job.uses_sam:
         raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
     job.mask_sources()
 
@@ -161,6 +169,7 @@ def begin(job: Job) -> None:
     Raises ValueError where another job has written one of its splits, or the source has other images now.
     """
     settings = {name: value for name, value in asdict(job).items() if name not in _NOT_IN_RECORDS}
+    settings["masks"] = job.mask_names
     if job.checkpoint is not None:  # it may be moved
         settings["checkpoint"] = f"{job.checkpoint.name}, {job.checkpoint.stat().st_size} bytes"
     state = {"settings": settings, "shards": {shard.name: shard.bytes for shard in job.shards}}

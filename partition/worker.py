@@ -108,7 +108,7 @@ class ShardWorker:
 
     def _segment(self, loaded: Iterable[Loaded | Done]) -> Iterator[Segmented | Done]:
         """SAM on batches; what is no image passes by."""
-        keep = self.job.mask_filter if "auto" in self.job.masks else None
+        keep = self.job.mask_filter if "auto" in self.job.mask_names else None
         loaded = iter(loaded)
         while group := list(itertools.islice(loaded, self._batch)):
             images = [item for item in group if isinstance(item, Loaded)]

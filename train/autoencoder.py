@@ -36,6 +36,10 @@ class AutoencoderStage:
             self.perceptual, self.frozen["lpips"] = PerceptualLoss.load(train.perceptual_weight, train.perceptual_crop)
 
     @property
+    def masks(self) -> bool:
+        return self.train.element_dropout > 0
+
+    @property
     def rows(self) -> tuple[str, ...]:
         shown = ("input", "elements", "reconstruction")
         return (*shown, "elements left", "filled in") if self.train.element_dropout else shown

@@ -28,8 +28,8 @@ from elements_jax.records import DATASET, TFRecordSource, find_shards, new_tfrec
 from elements_jax.schema import Example, Record, with_cached
 from elements_jax.tfds_metadata import write_metadata
 from elements_jax.tokenizer import PromptTokenizer
-from train.data import Tokenize, require_fit
 from train.stage import to_float
+from train.stored import Tokenize, require_fit
 
 T = TypeVar("T")
 Features = dict[str, Float16[Array, "B ..."]]

@@ -16,8 +16,11 @@ from train.state import State
 FOLDER = "checkpoints"  # in a run's
 DIFFERENCES_SHOWN = 5  # arrays that an error names
 
-Place = dict[str, int]
-"""What tells a stream of examples from others, and `examples`, the number of those that lie before the place."""
+Place = dict[str, Any]
+"""`examples`, the number of those that lie before the place, and what the stream of examples is: `records`, `identity`
+and `folders` (`stored.describe`), `seed`; and the `settings` of the training. As JSON."""
+_STREAM = ("records", "identity", "seed")
+"""What must be the same where a run goes on."""
 
 
 class Checkpoints:
@@ -48,12 +51,16 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), place=ocp.args.JsonSave(place))
         self._manager.save(int(state["step"]), args=arguments)
 
-    def restore(self, like: State, stream: Place, step: int | None = None) -> tuple[State, int] | None:
-        """(state, examples before it) of a step, by default the newest; None where there is none that is whole.
+    def wait(self) -> None:
+        """Until what has been saved is on the disk."""
+        self._manager.wait_until_finished()
+
+    def restore(self, like: State, stream: Place, step: int | None = None) -> tuple[State, Place] | None:
+        """(state, place) of a step, by default the newest; None where there is none that is whole.
 
         Args:
             like: shapes and shardings of the state.
-            stream: what a place in the data must have besides its `examples`.
+            stream: the run's place, but for its `examples`: of the same records and seed it must be.
 
         Raises ValueError that shows what differs where the checkpoint is of another model, optimiser or data set, and
         that says so where it is damaged.
@@ -64,25 +71,28 @@ class Checkpoints:
             return None
         try:
             place = self._manager.restore(step, args=ocp.args.Composite(place=ocp.args.JsonRestore()))["place"]
-            data = _differences(stream | {"examples": place["examples"]}, place)
+            place["examples"]  # without it the file is not whole
             if (metadata := self._manager.item_metadata(step)["state"]) is None:
                 raise FileNotFoundError("it does not say what the state holds")
-            arrays = _differences(_shapes(like), _shapes(metadata))
-            if not data and not arrays:
-                arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-                return self._manager.restore(step, args=arguments)["state"], place["examples"]
+            shapes = _shapes(metadata)
         except Exception as error:  # orbax's and tensorstore's share no class
-            raise ValueError(
-                f"{self.directory}: step {step} is damaged; without its folder a run goes on from the one before: "
-                + str(error).partition("\n")[0]
-            ) from error
-        what = "data set, or order of it" if data else f"model or optimiser; {len(arrays)} arrays differ"
-        differences = (data or arrays)[:DIFFERENCES_SHOWN]
-        raise ValueError("\n  ".join([f"{self.directory}: step {step} is of another {what}:", *differences]))
+            raise self._damaged(step, error) from error
+        require_same(f"{self.directory}: step {step}", _shapes(like), shapes, stream, place)
+        try:
+            arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+            return self._manager.restore(step, args=arguments)["state"], place
+        except Exception as error:
+            raise self._damaged(step, error) from error
+
+    def _damaged(self, step: int, error: Exception) -> ValueError:
+        why = str(error).partition("\n")[0]
+        return ValueError(
+            f"{self.directory}: step {step} is damaged; without its folder a run goes on from the one before: {why}"
+        )
 
 
-def resume(source: Path, like: State, stream: Place) -> tuple[State, int]:
-    """(state, examples before it) of another run: of a step's folder, or the newest of a run's.
+def resume(source: Path, like: State, stream: Place) -> tuple[State, Place]:
+    """(state, place) of another run: of a step's folder, or the newest of a run's.
 
     Raises ValueError as `Checkpoints.restore`, and where there is none.
     """
@@ -97,9 +107,31 @@ def resume(source: Path, like: State, stream: Place) -> tuple[State, int]:
     return found
 
 
-def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+def require_same(
+    where: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], stream: Place, place: Place
+) -> None:
+    """Raises ValueError that shows what differs where a state is of other arrays than expected, or its place is in
+    another stream of examples."""
+    # Checkpoints of before have no `identity`.
+    compared = [name for name in _STREAM if name in stream and name in place]
+    if data := _differences({name: stream[name] for name in compared}, {name: place[name] for name in compared}):
+        here, there = (", ".join(of.get("folders", ["?"])) for of in (stream, place))
+        what = f"data set, or order of it: {here} here, {there} there"
+    elif arrays := _differences(expected, found):
+        what = f"model or optimiser; {len(arrays)} arrays differ"
+    else:
+        return
+    raise ValueError("\n  ".join([f"{where} is of another {what}:", *(data or arrays)[:DIFFERENCES_SHOWN]]))
+
+
+def named(tree: Tree) -> dict[str, Any]:
+    """The leaves of a tree by the paths to them."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    return {name: leaf.shape for name, leaf in named(tree).items()}
 
 
 def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:

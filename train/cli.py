@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ STAGES = {
 class Job:
     """What to train, on what, and how."""
 
-    data: Path
-    """Folder of records, as `elements partition` writes it."""
+    data: tuple[Path, ...]
+    """Folders of records, as `elements partition` writes them, read as one set: of photographs that several segmenters
+    have divided, say. The same images may be in all of them."""
     model: Path
     """Model folder: earlier stages' networks are read from it and this stage's are written to it; the run itself
     (checkpoints, TensorBoard events, samples) lies in its `runs/STAGE`, from where it is resumed."""
@@ -50,12 +52,13 @@ class Job:
     it of stage 1 alone."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Another run of this stage, to go on from its state and its place in the data: its folder (`MODEL/runs/STAGE`),
-    whose newest checkpoint counts, or the folder of one checkpoint in it (`checkpoints/STEP`). The run that goes on
-    writes its own."""
+    whose newest checkpoint counts, the folder of one checkpoint in it (`checkpoints/STEP`), or the file that
+    --train.travel writes. The run that goes on writes its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1."""
+    began = time.monotonic()
     parser = argparse.ArgumentParser(
         prog="elements train",
         description="Train one stage of a model. `elements train STAGE PRESET --help` lists every setting.",
@@ -81,12 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     prefer_own_convolutions()
     keep_programs()
     from train import hosts
+    from train.preemption import Preemption
 
     try:
         hosts.join()
         with contextlib.redirect_stdout(sys.stdout if hosts.first() else None):
-            step = run(chosen.stage, job)
-            if step < job.train.steps:
+            step = run(chosen.stage, job, began)
+            if Preemption.ended:
                 print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
     except (OSError, ValueError, FloatingPointError) as error:
         hosts.abandon(f"error: {error}")
@@ -95,24 +99,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException:
         hosts.abandon(traceback.format_exc())
         raise
-    return 128 + signal.SIGTERM if step < job.train.steps else 0
+    return 128 + signal.SIGTERM if Preemption.ended else 0
 
 
-def run(stage: str, job: Job) -> int:
-    """Run one stage of training. Returns the step that it ended with."""
+def run(stage: str, job: Job, began: float | None = None) -> int:
+    """Run one stage of training. Returns the step that it ended with.
+
+    `began` is when the command did, by `time.monotonic`, where its minutes count; now, by default.
+    """
+    began = time.monotonic() if began is None else began
     from train import hosts
     from train.adversarial import AdversarialVAEStage
     from train.autoencoder import AutoencoderStage
     from train.cache import require_cached
-    from train.data import require_fit
     from train.diffusion import DiffusionStage
     from train.folder import open_folder, start_from
     from train.loop import fit
+    from train.stored import require_fit, require_masks
     from train.text import start_text
     from train.unfrozen import UnfrozenStage
     from train.vae import VAEStage
 
     require_fit(job.data, "train", job.config.elements)
+    if isinstance(job.train, AutoencoderTrainConfig | DiffusionTrainConfig) and job.train.element_dropout:
+        require_masks(job.data, "train", job.train.element_dropout)
     if hosts.first():
         if job.init is not None:
             start_from(job.init, job.model, job.config)
@@ -131,8 +141,9 @@ def run(stage: str, job: Job) -> int:
             of_diffusion = DiffusionStage if train.encoder == "frozen" else UnfrozenStage
             made = of_diffusion(job.config, train, job.model)
             if train.cached:
-                require_cached(job.data, job.model)
+                for records in job.data:
+                    require_cached(records, job.model)
         case _:
             raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
-    state = fit(made, job.train, job.data, job.model / "runs" / stage, job.resume)
+    state = fit(made, job.train, job.data, job.model / "runs" / stage, job.resume, began)
     return int(state["step"])

@@ -39,6 +39,7 @@ from train.roofline import Report, gigabytes
 from train.stage import Tree, example_keys
 from train.state import abstract_state, make_optimizer
 from train.step import jit_step
+from train.stored import label_dtype
 from train.unfrozen import UnfrozenStage
 
 QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
@@ -110,8 +111,9 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
     size = (train.batch_size, stage.model.elements.image_size, stage.model.elements.image_size)
     batch = {
         "image": jax.ShapeDtypeStruct((*size, 3), jnp.uint8),
-        "label_map": jax.ShapeDtypeStruct(size, jnp.int32),
+        "label_map": jax.ShapeDtypeStruct(size, label_dtype(stage.model.elements.num_elements)),
         "object_mask": jax.ShapeDtypeStruct(size, jnp.bool),
+        "own_mask": jax.ShapeDtypeStruct((train.batch_size,), jnp.bool),
         "tokens": jax.ShapeDtypeStruct((train.batch_size, stage.model.text.max_length), jnp.int32),
         "index": jax.ShapeDtypeStruct((train.batch_size,), jnp.int32),
     }

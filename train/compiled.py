@@ -20,7 +20,7 @@ from train.state import State
 
 
 def compiled_step(
-    stage: Stage, step: Any, log: Log, state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]
+    stage: Stage, step: Any, log: Log, state: State, frozen: Tree, batch: Batch, key: Key[Array, ""], *elapsed: Array
 ) -> Compiled:
     """`step` compiled for these arguments. The log is told what it is, as soon as that is known.
 
@@ -35,7 +35,7 @@ def compiled_step(
 
     began = time.monotonic()
     with waiting("compiling the training step") if hosts.first() else nullcontext():
-        lowered = step.lower(state, frozen, batch, key)
+        lowered = step.lower(state, frozen, batch, key, *elapsed)
         # Of shapes: the first step gives the state away. And after lowering: only compiling leaves Python to others.
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (state["params"], frozen, batch, key))
         thread = ThreadPoolExecutor(1, "flops")

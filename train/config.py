@@ -3,6 +3,7 @@
 Presets are instances in `configs/`; every field can be overridden on the command line (`--train.steps 500`).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,13 @@ class TrainConfig:
 
     steps: int
     """Updates of the parameters in the whole run."""
+    minutes: float | None = None
+    """Train for so many minutes instead of `steps`, from the start of the command to its end: compiling, the last
+    samples, checkpoint and export are in them. `schedule` then runs over the time for training (the warm-up counts
+    steps as ever). The same command again goes on for as many minutes more: without another warm-up, and with the
+    schedule from its beginning. So with accelerators that are rented a quarter of an hour at a time, let all runs but
+    the last have the schedule `constant`, and the last one `wsd`. Order and draws are those of a run by steps; how many
+    steps are made, and with which learning rates, depends on the machine and is not reproducible."""
     batch_size: int
     """Images in an update, over all devices."""
     accumulate: int = 1
@@ -25,10 +33,13 @@ class TrainConfig:
     """Decay of AdamW's two moments."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay, of every parameter (Appendix C.2)."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up: stays at its peak, or falls along a cosine to `final_fraction` of it."""
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
+    """Learning rate after the warm-up: stays at its peak; falls along a cosine to `final_fraction` of it; or stays and
+    then falls on a line to there, over the last `decay_fraction` of the run (warm-up, stable, decay)."""
     final_fraction: float = 0.1
-    """Where the cosine ends, as a part of the peak."""
+    """Where cosine and line end, as a part of the peak."""
+    decay_fraction: float = 0.2
+    """The last part of the run, in which `wsd` lowers the learning rate."""
     warmup: int = 1000
     """Steps over which the learning rate rises linearly from zero (no figure in the paper)."""
     clip_norm: float = 1.0
@@ -54,14 +65,35 @@ class TrainConfig:
     """Checkpoints kept; older ones are deleted."""
     keep_every: int | None = None
     """Of older checkpoints, those whose step is a multiple of this are kept for good."""
+    travel: float | None = None
+    """With every checkpoint also write `travel.safetensors` into the run's folder, of at most so many MB, which
+    `--resume` takes on another machine: parameters and averages as float16, AdamW's moments as bfloat16 if they fit."""
     workers: int = 0
     """Processes that read and decode records; 0 reads in the training process."""
+    in_memory: bool = False
+    """Decode all records once, before the first step, and keep them in this host's memory: then reading costs nothing,
+    and the batches are the same."""
+    flip: bool = False
+    """Mirror half of the images, left to right, with their label maps and object masks."""
+    crop: float = 1.0
+    """Enlarge a random square of every image to its size, of at least this part of its side; 1 takes images as they
+    are. What is enlarged is a little blurred, and so is what is learnt from it."""
     profile: tuple[int, int] | None = None
     """First and last step (exclusive) that are traced; the run's folder receives the trace, which TensorBoard shows."""
     data_parallel: int = -1
     """Devices over which the batch alone is split; -1 takes the rest of the devices."""
     fsdp: int = 1
     """Devices over which parameters and optimiser state are split as well as the batch; -1 takes the rest."""
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes must be positive, got {self.minutes}")
+        if not 0 < self.decay_fraction <= 1:
+            raise ValueError(f"decay_fraction must be above 0 and at most 1, got {self.decay_fraction}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be above 0 and at most 1, got {self.crop}")
+        if self.in_memory and self.workers:
+            raise ValueError(f"in_memory reads in the training process: workers must be 0, not {self.workers}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +170,9 @@ class DiffusionTrainConfig(TrainConfig):
     instead of stopping. For small models that are trained from nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cached and (self.flip or self.crop < 1):
+            raise ValueError("cached latents are those of whole images as they are: train without flip and crop")
         if self.drop_text + self.drop_elements + self.drop_both > 1:
             raise ValueError("drop_text, drop_elements and drop_both exclude each other, so they must sum to at most 1")
         if self.random_partition and self.batch_size < 2:

@@ -31,6 +31,7 @@ class DiffusionStage:
     """Noise prediction given elements and text; VAE, text encoder and content encoder are frozen."""
 
     rows = ("input", "elements", "reconstruction", "elements left", "filled in")
+    masks = True
     uses: tuple[str, ...] = ("vae", "encoder", "text_encoder")
     """Networks that are frozen."""
 

@@ -16,22 +16,26 @@ def other_example(array: Shaped[Array, "B *rest"], shift: int) -> Shaped[Array, 
 def pair(batch: Batch) -> Batch:
     """Lay beside every example what stage 2 takes of another one, of the whole batch, which may be divided then.
 
-    Adds `other_label_map`, for random partition, and `other_object_mask`, for image element dropout (Section 3.3).
+    Adds `other_label_map`, for random partition, and, where there are masks, `other_object_mask`, for image element
+    dropout (Section 3.3). Label maps, which travel as small integers, become int32.
     """
-    return batch | {
-        "other_label_map": other_example(batch["label_map"], 1),
-        "other_object_mask": other_example(batch["object_mask"], -1),
-    }
+    label_map = batch["label_map"].astype(jnp.int32)
+    batch = batch | {"label_map": label_map, "other_label_map": other_example(label_map, 1)}
+    if "object_mask" in batch:
+        batch["other_object_mask"] = other_example(batch["object_mask"], -1)
+    return batch
 
 
 def overlaid_mask(
     batch: Batch, keep_text: Bool[Array, " B"], keys: Key[Array, " B"], own_object: float
 ) -> Bool[Array, "B H W"]:
     """The object mask that is laid over each image: another example's (Section 3.3) or, with the probability
-    `own_object` where the caption is kept, which then alone says what was there, one of the image's own."""
+    `own_object` where the caption is kept, which then alone says what was there, one of the image's own, if it has
+    one."""
     if not own_object:
         return batch["other_object_mask"]
-    own = jax.vmap(lambda key: jax.random.bernoulli(key, own_object))(keys) & keep_text
+    own = jax.vmap(lambda key: jax.random.bernoulli(key, own_object))(keys)
+    own &= keep_text & batch["own_mask"]
     return jnp.where(own[:, None, None], batch["object_mask"], batch["other_object_mask"])
 
 

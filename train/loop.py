@@ -12,33 +12,50 @@ A checkpoint is taken by any mesh, number of hosts and number of workers. A run 
 as it was ends with the same bits as one never killed.
 """
 
+import dataclasses
+import time
 from contextlib import closing
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import jax
+from jaxtyping import Array
 
 from elements_jax import sharding
-from elements_jax.records import find_shards
-from train import hosts
+from train import hosts, travel
+from train.augment import Augmentation
 from train.checkpoint import Checkpoints, resume
+from train.clock import Clock
 from train.compiled import compiled_step
 from train.config import TrainConfig
-from train.data import count, dataset
+from train.data import dataset
 from train.metrics import Log
 from train.pictures import grid
 from train.preemption import Preemption
 from train.stage import Batch, Stage, example_keys
 from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import jit_evaluation, jit_step
+from train.stored import Folders, describe, splits
+from train.travel import Travel
 
 
-def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Path | None = None) -> State:
-    """Train `stage` on the records of a folder until `train.steps`, or SIGTERM; returns the state at the end.
+def fit(
+    stage: Stage,
+    train: TrainConfig,
+    records: Folders,
+    run: Path,
+    resumed: Path | None = None,
+    began: float | None = None,
+) -> State:
+    """Train `stage` on the records of folders until `train.steps`, for `train.minutes`, or until SIGTERM; returns the
+    state at the end.
 
     The folder `run` receives checkpoints, TensorBoard's events, and sample grids as PNG; the stage exports its averaged
-    parameters to its own folder with every checkpoint. `resumed` is the folder of another run, or of a step of one.
+    parameters to its own folder with every checkpoint. `resumed` is the folder of another run or of a step of one, or
+    `travel`'s file; `began` is when the minutes began, by `time.monotonic`: now, by default.
     """
+    clock = None if train.minutes is None else Clock(train.minutes, time.monotonic() if began is None else began)
     mesh = sharding.make_mesh(train.data_parallel, train.fsdp)
     if train.batch_size % (mesh.size * train.accumulate):
         parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
@@ -64,13 +81,16 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
             seed=train.seed,
             shuffle=shuffle,
             tokenize=stage.tokenize,
+            masks=stage.masks,
             cached=stage.cached,
             start=start,
             rows=sharding.own_rows(batch_sharding, train.batch_size),
+            augmentation=Augmentation(train.flip, train.crop) if shuffle and (train.flip or train.crop < 1) else None,
+            in_memory=train.in_memory and shuffle,
             workers=train.workers if shuffle else 0,
         )
 
-    with closing(batches("val" if "val" in find_shards(records) else "train", shuffle=False)) as iterator:
+    with closing(batches("val" if "val" in splits(records) else "train", shuffle=False)) as iterator:
         held_out = put(next(iterator))
     held_out_keys = example_keys(held_out_key, 0, held_out["index"])
 
@@ -79,20 +99,28 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
         if hosts.first():
             stage.export(params, stage.frozen, batch, jax.random.wrap_key_data(keys))
 
+    def elapsed() -> tuple[Array, ...]:
+        """The step's argument that says what time it is, where the clock counts."""
+        if clock is None:
+            return ()
+        devices = len(sharding.own_rows(batch_sharding, mesh.size))
+        return (jax.make_array_from_process_local_data(batch_sharding, clock.elapsed(devices)),)
+
     with Checkpoints(run, train.keep, train.keep_every) as checkpoints:
         like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, state_sharding)
-        stream = {"records": count(records, "train"), "seed": train.seed}
+        stream = describe(records, "train") | {"seed": train.seed, "settings": dataclasses.asdict(train)}
         found = checkpoints.restore(like, stream)
         if found is None and resumed is not None:
-            found = resume(resumed, like, stream)
+            found = (travel.read if resumed.is_file() else resume)(resumed, like, stream)
         if found is None:
             params = sharding.put(stage.init(init_key, stage.pretrained()), state_sharding["params"])
             start = jax.jit(partial(init_state, optimizer), out_shardings=state_sharding, donate_argnums=0)
-            found = start(params), 0
+            found = start(params), {"examples": 0}
             del params
-        state, examples = found
+        state, place = found
+        examples = place["examples"]
         first = int(state["step"])
-        if first >= train.steps:
+        if clock is None and first >= train.steps:
             export(state)
             return state
         with (
@@ -100,21 +128,30 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
             Log(run, first, train) as log,
             Preemption() as preempted,
         ):
-            compiled = compiled_step(stage, step, log, state, frozen, held_out, step_key)
+            log.goes_on(place)
+            travelling = None if train.travel is None else Travel(run, shapes, train.travel)
+            compiled = compiled_step(stage, step, log, state, frozen, held_out, step_key, *elapsed())
             batch = put(next(iterator))
-            for now in range(first + 1, train.steps + 1):
+            if clock is not None:
+                clock.start()
+            for now in range(first + 1, train.steps + 1) if clock is None else count(first + 1):
                 log.profile(now)
+                time_passed = elapsed()
                 with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("step", step_num=now):
-                    state, metrics = compiled(state, frozen, batch, step_key)
+                    state, metrics = compiled(state, frozen, batch, step_key, *time_passed)
                 examples += train.batch_size
-                last = now == train.steps
+                last = clock is None and now == train.steps
                 if not last:
                     # The step has been started, not awaited: while the devices compute it, the next batch is read and
                     # sent to them, before anything below waits for them.
                     with log.timed("input"):
                         batch = put(next(iterator))
                 log.step(now, metrics)
-                if now % train.sample_every == 0 or last:
+                measures, due = False, time.monotonic()
+                if clock is not None:
+                    clock.read(metrics["elapsed"])
+                    last, measures = clock.over, clock.must_measure
+                if samples := now % train.sample_every == 0 or last or measures:
                     with log.timed("samples"):
                         evaluated = evaluate(state["ema"], frozen, held_out, held_out_keys, state["step"])
                         figures, pictures = jax.device_get(evaluated)
@@ -122,11 +159,16 @@ def fit(stage: Stage, train: TrainConfig, records: Path, run: Path, resumed: Pat
                         picture = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
                         log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 ends = last or preempted(now)
-                if now % train.checkpoint_every == 0 or ends:
+                if saves := now % train.checkpoint_every == 0 or ends or measures:
                     with log.timed("checkpoint"):
                         log.settle(now)
                         checkpoints.save(state, stream | {"examples": examples})
                         export(state)
+                        if travelling is not None:
+                            travelling.write(state, stream | {"examples": examples})
+                if clock is not None and samples and saves:
+                    checkpoints.wait()
+                    clock.took(time.monotonic() - due)
                 if ends:
                     break
     return state

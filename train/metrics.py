@@ -1,8 +1,10 @@
 """Where the figures of a run go: a terse line on the terminal, and TensorBoard."""
 
+import dataclasses
+import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +74,15 @@ class Log:
         if chip := CHIPS.get(jax.devices()[0].device_kind):
             self._least_seconds = flops / (jax.device_count() * chip.flops)
 
+    def goes_on(self, place: Mapping[str, Any]) -> None:
+        """Say once, and keep, which settings are others than those of the checkpoint that the run goes on from."""
+        before, now = place.get("settings", {}), json.loads(json.dumps(dataclasses.asdict(self._train)))
+        changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+        if changed:
+            line = f"goes on after step {self._first_step} with other settings: {', '.join(changed)}"
+            print(line, flush=True)
+            self._writer.add_text("settings", line, self._first_step)
+
     def profile(self, step: int) -> None:
         """Before a step: start or end the trace that `TrainConfig.profile` asks for."""
         first, end = self._train.profile or (0, 0)
@@ -130,7 +141,8 @@ class Log:
             self._compiled = None
         means = averaged([figures for figures in self._window if not figures["skipped"]] or self._window)
         means["skipped"] = averaged(self._window)["skipped"]
-        line = f"step {step}/{self._train.steps}  loss {means['loss']:.4g}"
+        whole = f"/{self._train.steps}" if self._train.minutes is None else ""
+        line = f"step {step}{whole}  loss {means['loss']:.4g}"
         if means["skipped"]:
             line += f"  {means['skipped']:.0%} skipped"
         if "psnr" in means:
@@ -148,7 +160,10 @@ class Log:
             if self._least_seconds is not None:
                 means["mfu"] = self._least_seconds / seconds
                 line += f"  MFU {means['mfu']:.0%}"
-            line += f"  {minutes}:{rest:02d} left"
+            if self._train.minutes is None:
+                line += f"  {minutes}:{rest:02d} left"
+            else:
+                line += f"  {self._window[-1]['elapsed']:.0%} of {self._train.minutes:g} minutes"
             if means["input_wait"] > WORTH_SAYING:
                 line += f"  {means['input_wait']:.0%} waiting for input"
             if (saving := self._seconds["checkpoint"] / elapsed) > WORTH_SAYING:

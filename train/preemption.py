@@ -2,6 +2,7 @@
 
 import signal
 from types import FrameType
+from typing import ClassVar
 
 import jax
 from jax.experimental import multihost_utils
@@ -10,8 +11,11 @@ from jax.experimental import multihost_utils
 class Preemption:
     """Tells whether this run was asked to end; use as a context manager, in the main thread."""
 
+    ended: ClassVar[bool] = False
+    """Whether the last run of this process ended because it was asked to."""
+
     def __enter__(self) -> "Preemption":
-        self._noticed = False
+        self._noticed = Preemption.ended = False
         self._alone = jax.process_count() == 1
         if self._alone:  # on several hosts JAX listens for the signal, and a handler of ours would deafen it
             self._before = signal.signal(signal.SIGTERM, self._notice)
@@ -26,7 +30,8 @@ class Preemption:
 
         Hosts get the same answer at the same step, whichever of them the signal reaches.
         """
-        return self._noticed if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        Preemption.ended = self._noticed if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        return Preemption.ended
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._noticed = True

@@ -43,6 +43,10 @@ class Stage(Protocol):
         """Caption -> token ids, where the stage reads captions."""
 
     @property
+    def masks(self) -> bool:
+        """Whether the stage reads object masks."""
+
+    @property
     def cached(self) -> bool:
         """Whether the stage reads what `elements cache` wrote into the records."""
 

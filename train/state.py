@@ -1,12 +1,13 @@
 """The state of a run: a pure dict {"params", "opt_state", "ema", "step"}, and the optimiser that moves it."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from train.config import TrainConfig
 from train.stage import Stage, Tree
@@ -22,9 +23,16 @@ class State(TypedDict):
 
 
 def learning_rate(train: TrainConfig) -> optax.Schedule:
-    """Step -> learning rate: a linear warm-up, then constant or along a cosine down to its final fraction."""
+    """Step -> learning rate: a linear warm-up, then `train.schedule` over `train.steps`."""
     if train.schedule == "constant":
         return optax.linear_schedule(0.0, train.learning_rate, max(train.warmup, 1))
+    if train.schedule == "wsd":
+        decay = max(round(train.steps * train.decay_fraction), 1)
+        warmup = max(min(train.warmup, train.steps - decay), 1)
+        fall = optax.linear_schedule(train.learning_rate, train.learning_rate * train.final_fraction, decay)
+        stay = optax.constant_schedule(train.learning_rate)
+        rise = optax.linear_schedule(0.0, train.learning_rate, warmup)
+        return optax.join_schedules([rise, stay, fall], [warmup, max(train.steps - decay, warmup)])
     return optax.warmup_cosine_decay_schedule(
         0.0,
         train.learning_rate,
@@ -34,14 +42,61 @@ def learning_rate(train: TrainConfig) -> optax.Schedule:
     )
 
 
-def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
-    """AdamW behind a bound on the gradient's norm."""
+def learning_rate_by_clock(train: TrainConfig) -> Callable[[Int[Array, ""], Float[Array, ""]], Float[Array, ""]]:
+    """(step, elapsed share of the time) -> learning rate: the warm-up counts steps, `train.schedule` the time."""
+
+    def rate(step: Int[Array, ""], elapsed: Float[Array, ""]) -> Float[Array, ""]:
+        match train.schedule:
+            case "constant":
+                fallen = jnp.float32(0)
+            case "cosine":
+                fallen = (1 - jnp.cos(jnp.pi * elapsed)) / 2
+            case "wsd":
+                fallen = jnp.clip((elapsed - 1) / train.decay_fraction + 1, 0, 1)
+        risen = jnp.minimum(step / max(train.warmup, 1), 1)
+        return train.learning_rate * risen * (1 - (1 - train.final_fraction) * fallen)
+
+    return rate
+
+
+def make_optimizer(train: TrainConfig) -> optax.GradientTransformationExtraArgs:
+    """AdamW behind a bound on the gradient's norm.
+
+    Where `train.minutes` is set, `update` takes `elapsed` besides, the share of the time that has passed. The state is
+    of the same arrays with the clock and without.
+    """
+    if train.minutes is not None:
+        return optax.chain(
+            optax.clip_by_global_norm(train.clip_norm),
+            optax.chain(  # optax.adamw's parts
+                optax.scale_by_adam(*train.betas, mu_dtype=jnp.dtype(train.first_moment)),
+                optax.add_decayed_weights(train.weight_decay),
+                _scale_by_clock(train),
+            ),
+        )
     return optax.chain(
         optax.clip_by_global_norm(train.clip_norm),
         optax.adamw(
             learning_rate(train), *train.betas, weight_decay=train.weight_decay, mu_dtype=jnp.dtype(train.first_moment)
         ),
     )
+
+
+def _scale_by_clock(train: TrainConfig) -> optax.GradientTransformationExtraArgs:
+    """What `optax.scale_by_learning_rate` is for a schedule of steps."""
+    rate = learning_rate_by_clock(train)
+
+    def init(params: Tree) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: Tree, state: optax.ScaleByScheduleState, params: Tree = None, *, elapsed: Float[Array, ""], **_: Any
+    ) -> tuple[Tree, optax.ScaleByScheduleState]:
+        scale = -rate(state.count, elapsed)
+        scaled = jax.tree.map(lambda leaf: scale.astype(leaf.dtype) * leaf, updates)
+        return scaled, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def init_state(optimizer: optax.GradientTransformation, params: Tree) -> State:

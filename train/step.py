@@ -14,27 +14,33 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Int, Key, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from elements_jax import sharding
 from train.config import TrainConfig
 from train.dropout import pair
 from train.stage import Batch, Metrics, Stage, Tree, example_keys, psnr
-from train.state import State, abstract_state, learning_rate
+from train.state import State, abstract_state, learning_rate, learning_rate_by_clock
 
 
 def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: TrainConfig, mesh: Mesh) -> Any:
     """The function (state, frozen, batch, key) -> (state, metrics), jitted for a mesh; the state it is given is gone.
 
+    Where `train.minutes` is set it has a fifth argument, `clock.Clock.elapsed` of all devices.
+
     Where the loss or the gradient is not finite, the state stays but for its step, and the metric `skipped` is 1.
     """
-    rate = learning_rate(train)
+    timed = train.minutes is not None
+    rate: Callable[..., Any] = learning_rate_by_clock(train) if timed else learning_rate(train)
 
-    def step(state: State, frozen: Tree, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+    def step(
+        state: State, frozen: Tree, batch: Batch, key: Key[Array, ""], *elapsed: Float[Array, " devices"]
+    ) -> tuple[State, Metrics]:
         keys = example_keys(key, state["step"], batch["index"])
         metrics, gradient = mean_gradient(stage, train, mesh, state["params"], frozen, pair(batch), keys, state["step"])
         norm = optax.tree.norm(gradient)
-        updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
+        clock = {"elapsed": elapsed[0].max()} if timed else {}
+        updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"], **clock)
         params = optax.apply_updates(state["params"], updates)
         # As LDM's, the average follows quickly at first, lest it hold the random start for 1 / (1 - decay) steps.
         decay = jnp.minimum(train.ema_decay, (1 + state["step"]) / (10 + state["step"]))
@@ -42,13 +48,14 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
         after = State(params=params, opt_state=opt_state, ema=ema, step=state["step"])
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-        metrics |= {"gradient_norm": norm, "learning_rate": rate(state["step"]), "skipped": 1.0 - finite}
+        metrics |= {"gradient_norm": norm, "learning_rate": rate(state["step"], **clock), "skipped": 1.0 - finite}
+        metrics |= clock
         return after | {"step": state["step"] + 1}, metrics
 
     lie, whole = sharding.shardings(abstract_state(stage, optimizer), mesh), sharding.replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(lie, whole, sharding.over_batch(mesh), whole),
+        in_shardings=(lie, whole, sharding.over_batch(mesh), whole) + timed * (sharding.over_batch(mesh),),
         out_shardings=(lie, whole),
         donate_argnames="state",
     )

@@ -15,7 +15,7 @@ from tokenizers.trainers import WordLevelTrainer
 from elements_jax.config import ModelConfig, TextConfig
 from elements_jax.model_folder import has_network, save_network
 from elements_jax.networks import Networks
-from train.data import captions
+from train.stored import Folders, captions
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 
@@ -43,7 +43,7 @@ def write_tokenizer(folder: Path, captions: Iterable[str], config: TextConfig) -
     return tokenizer.get_vocab_size()
 
 
-def start_text(model: ModelConfig, seed: int, folder: Path, records: Path) -> None:
+def start_text(model: ModelConfig, seed: int, folder: Path, records: Folders) -> None:
     """Where the model folder has no text encoder, put a random one there, and a tokenizer of the records' captions."""
     if has_network(folder, "text_encoder"):
         return

@@ -35,6 +35,7 @@ class VAEStage:
 
     rows = ("input", "reconstruction")
     tokenize = None
+    masks = False
     cached = False
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig, folder: Path):

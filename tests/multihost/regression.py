@@ -32,6 +32,7 @@ def pooled(image):
 class Regression:
     rows = ("input", "reconstruction")
     tokenize = None
+    masks = True
     cached = False
 
     def __init__(self, model, train, folder: Path):

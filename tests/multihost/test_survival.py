@@ -42,12 +42,14 @@ def by_hand(port: int, host: int) -> dict[str, object]:
     return {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": 2, "JAX_PROCESS_ID": host}
 
 
-def on_two_hosts(data, model, mesh, told=by_hand, steps=TRAIN.steps, **environment) -> list[tuple[int, str, str]]:
+def on_two_hosts(
+    data, model, mesh, told=by_hand, steps=TRAIN.steps, more=(), **environment
+) -> list[tuple[int, str, str]]:
     """A run of two hosts with four devices each: (exit code, what it printed, errors) of both."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    settings = [*on_mesh(*mesh), "--train.steps", steps]
+    settings = [*on_mesh(*mesh), "--train.steps", steps, *more]
     hosts = [train(data, model, *settings, devices=4, **told(port, host), **environment) for host in range(2)]
     return [ended(host) for host in hosts]
 
@@ -149,6 +151,14 @@ def test_a_run_goes_on_on_other_hosts_and_meshes(data, undisturbed, tmp_path):
     assert losses.keys() == others.keys() == set(range(1, TRAIN.steps + 1))
     np.testing.assert_allclose(list(losses.values()), list(others.values()), **TOLERANCE)
     assert_exported(tmp_path, state)
+
+
+def test_all_hosts_end_by_the_clock_of_the_first(data, tmp_path):
+    """The others have no clock of their own: what they know of the time comes with the steps."""
+    for code, _, errors in on_two_hosts(data, tmp_path, (2, 4), more=["--train.minutes", 0.01]):
+        assert code == 0, errors
+    [step] = committed(tmp_path)
+    assert 1 <= step <= 3
 
 
 def test_a_stage_trained_on_two_hosts_goes_on_on_one(data, tmp_path):

@@ -117,7 +117,7 @@ def test_another_model_is_refused_by_the_parts_that_differ(diffusion, config, tm
 def test_from_stable_diffusion_to_a_model(diffusion, config, tmp_path):
     (tmp_path / "records").mkdir()
     records, model = write_records(tmp_path / "records"), tmp_path / "model"
-    job = cli.Job(data=records, model=model, train=TRAIN, config=config, init=str(diffusion))
+    job = cli.Job(data=(records,), model=model, train=TRAIN, config=config, init=str(diffusion))
     with pytest.raises(FileNotFoundError, match=r"elements holds no encoder.* `elements train autoencoder`"):
         cli.run("diffusion", job)
     with_encoder(model, config)

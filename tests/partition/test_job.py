@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,6 +296,22 @@ def test_a_command_that_cannot_be_done_is_one_error(
     assert error.startswith("error: ")
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "masks", "expected"),
+    [
+        ("sam", (), ("auto",)),
+        ("mobile-sam", ("none",), ()),
+        ("vit_h", ("folder",), ("folder",)),
+        ("slic", (), ()),
+        ("grid", ("auto", "folder"), ("auto", "folder")),
+    ],
+)
+def test_sam_gives_object_masks_unless_told_otherwise(
+    segmenter: Any, masks: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert Job("photos", Path("out"), segmenter=segmenter, masks=masks).mask_names == expected
 
 
 def test_mobile_sam_partitions_a_photo_with_automatic_masks(

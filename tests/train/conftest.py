@@ -45,8 +45,9 @@ def record(seed: int, image_size: int = 16) -> Record:
     return Record(image.astype(np.uint8), label_map, f"a {name} square", mask[None], str(seed), {"num_elements": 4})
 
 
-def write_records(folder: Path) -> Path:
-    for split, seeds in (("train", range(24)), ("val", range(100, 108))):
+def write_records(folder: Path, first: int = 0) -> Path:
+    folder.mkdir(exist_ok=True)
+    for split, seeds in (("train", range(first, first + 24)), ("val", range(100, 108))):
         write_tfrecord(shard_path(folder, split, 0, 1), (record(seed).to_example("png") for seed in seeds))
     return folder
 

@@ -231,7 +231,7 @@ def test_a_plain_autoencoder_draws_nothing(small, batch, tmp_path):
 def test_a_baseline_is_trained_and_is_a_model_folder_of_a_vae_alone(small, records, tmp_path, monkeypatch):
     monkeypatch.setattr(perceptual, "LPIPS", FakeLPIPS)
     train = dataclasses.replace(ADVERSARIAL, perceptual_weight=1.0, adversarial_start=1)
-    assert cli.run("vae", cli.Job(data=records, model=tmp_path, train=train, config=small)) == 2
+    assert cli.run("vae", cli.Job(data=(records,), model=tmp_path, train=train, config=small)) == 2
     names = ("vae", "text_encoder", "unet", "encoder", "decoder")
     assert [name for name in names if has_network(tmp_path, name)] == ["vae"]
     config = read_config(tmp_path)

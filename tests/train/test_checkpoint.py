@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.checkpoint import Checkpoints, resume
+from train.checkpoint import Checkpoints, Place, resume
 from train.state import State
 
-STREAM = {"records": 24, "seed": 0}
+STREAM = {"records": 24, "identity": "12ab", "folders": ["photos"], "seed": 0}
 
 
 def state(step: int) -> State:
@@ -30,10 +30,10 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def assert_is(found: tuple[State, int], step: int) -> None:
-    restored, examples = found
+def assert_is(found: tuple[State, Place], step: int) -> None:
+    restored, place = found
     jax.tree.map(np.testing.assert_array_equal, restored, state(step))
-    assert examples == 8 * step
+    assert place == STREAM | {"examples": 8 * step}
 
 
 def test_a_step_without_its_end_marker_counts_for_nothing(run):
@@ -73,12 +73,17 @@ def test_a_step_whose_files_are_cut_away_is_one_clear_error(run, cut):
         assert_is(checkpoints.restore(LIKE, STREAM), 4)
 
 
-@pytest.mark.parametrize("stream", [STREAM | {"records": 25}, STREAM | {"seed": 1}])
-def test_a_place_in_another_stream_is_refused(run, stream):
-    [name] = [name for name in stream if stream[name] != STREAM[name]]
-    message = f"step 6 is of another data set.*\n  {name}: expected {stream[name]}, found {STREAM[name]}$"
+@pytest.mark.parametrize("change", [{"records": 25}, {"seed": 1}, {"identity": "34cd"}])
+def test_a_place_in_another_stream_is_refused(run, change):
+    [(name, value)] = change.items()
+    message = (
+        "step 6 is of another data set, or order of it: drawings here, photos there:\n"
+        f"  {name}: expected {value}, found {STREAM[name]}$"
+    )
     with Checkpoints(run) as checkpoints, pytest.raises(ValueError, match=message):
-        checkpoints.restore(LIKE, stream)
+        checkpoints.restore(LIKE, STREAM | change | {"folders": ["drawings"]})
+    with Checkpoints(run) as checkpoints:  # the same records, moved
+        checkpoints.restore(LIKE, STREAM | {"folders": ["drawings"]})
 
 
 def test_another_run_is_resumed_from_its_newest_checkpoint_or_one_of_them(run):

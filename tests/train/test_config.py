@@ -8,6 +8,7 @@ import pytest
 from configs import PRESETS, sd15, table_1, table_2, tiny
 from train import cli
 from train.config import DiffusionTrainConfig, Preset, TrainConfig
+from train.preemption import Preemption
 from train.state import learning_rate
 
 
@@ -16,7 +17,7 @@ def jobs(monkeypatch):
     """What the command line asked for, instead of doing it."""
     asked = []
 
-    def run(stage, job):
+    def run(stage, job, began):
         asked.append((stage, job))
         return job.train.steps
 
@@ -25,7 +26,8 @@ def jobs(monkeypatch):
 
 
 def test_a_run_that_was_told_to_end_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "run", lambda stage, job: 7)
+    monkeypatch.setattr(cli, "run", lambda stage, job, began: 7)
+    monkeypatch.setattr(Preemption, "ended", True)
     assert cli.main(["vae", "tiny", "--data", "records", "--model", "model"]) == 143  # as of a process ended by SIGTERM
     assert "after step 7, which is saved" in capsys.readouterr().out
 
@@ -34,7 +36,7 @@ def test_the_command_line_takes_a_preset_as_it_is(jobs):
     cli.main(["diffusion", "sd15", "--data", "records", "--model", "models/sd15"])
     [(stage, job)] = jobs
     assert stage == "diffusion"
-    assert (job.data, job.model) == (Path("records"), Path("models/sd15"))
+    assert (job.data, job.model) == ((Path("records"),), Path("models/sd15"))
     assert (job.train, job.config) == (sd15.DIFFUSION, sd15.MODEL)
 
 

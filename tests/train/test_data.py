@@ -10,7 +10,9 @@ import pytest
 from elements_jax.config import ElementsConfig
 from elements_jax.records import TFRecordSource, shard_path, write_tfrecord
 from elements_jax.schema import DROPPED, Record
-from train.data import captions, count, dataset, require_fit
+from train.data import dataset
+from train.memory import InMemory, available_memory
+from train.stored import Stored, captions, count, require_fit, require_masks, splits
 
 COUNT, SIDE = 23, 8
 """Records in the training split, and their images' side."""
@@ -74,8 +76,9 @@ def test_a_batch_holds_the_records(folder):
     shapes = {name: (array.dtype.name, array.shape) for name, array in batch.items()}
     assert shapes == {
         "image": ("uint8", (4, SIDE, SIDE, 3)),
-        "label_map": ("int32", (4, SIDE, SIDE)),
+        "label_map": ("uint8", (4, SIDE, SIDE)),
         "object_mask": ("bool", (4, SIDE, SIDE)),
+        "own_mask": ("bool", (4,)),
         "tokens": ("int32", (4, 2)),
         "index": ("int32", (4,)),
     }
@@ -117,14 +120,28 @@ def test_masks_are_drawn_one_a_time_and_evenly(folder):
     with _batches(folder, batch_size=COUNT) as iterator:
         for _ in range(40):
             batch = next(iterator)
-            for label, mask in zip(batch["label_map"][:, 0, 0], batch["object_mask"], strict=True):
-                rows = np.flatnonzero(mask.any(axis=1))
-                assert len(rows) == (label > 0)  # none where the record has none
-                drawn[int(label)].extend(rows)
+            masks = batch["label_map"][:, 0, 0]  # each record's number of masks
+            np.testing.assert_array_equal(batch["own_mask"], masks > 0)
+            for number, mask in zip(masks, batch["object_mask"], strict=True):
+                [row] = np.flatnonzero(mask.any(axis=1))
+                drawn[int(number)].append(row)
+    # Those without get masks of records of one, two and three alike: 1/3 (1 + 1/2 + 1/3), 1/3 (1/2 + 1/3), 1/9.
+    share = np.bincount(drawn[0], minlength=3) / len(drawn[0])
+    np.testing.assert_allclose(share, [11 / 18, 5 / 18, 2 / 18], atol=5 * 0.5 / np.sqrt(len(drawn[0])))
     for masks in (1, 2, 3):
         # About 220 draws: each mask's share is within 5 standard deviations of an even one.
         share = np.bincount(drawn[masks], minlength=masks) / len(drawn[masks])
         np.testing.assert_allclose(share, 1 / masks, atol=5 * 0.5 / np.sqrt(len(drawn[masks])))
+
+
+def test_without_masks_anywhere_the_drawn_ones_are_empty(tmp_path):
+    _write(tmp_path, "train", [_record(0), _record(4)], shards=1)
+    with _batches(tmp_path) as iterator:
+        batch = next(iterator)
+    assert not batch["object_mask"].any()
+    assert not batch["own_mask"].any()
+    with _batches(tmp_path, masks=False) as iterator:
+        assert next(iterator).keys() == {"image", "label_map", "tokens", "index"}
 
 
 @pytest.mark.parametrize("parts", [[range(4), range(4, 8)], [[0, 1, 6, 7], [2, 3], [4, 5]]])
@@ -159,6 +176,51 @@ def test_a_place_far_away_is_found_at_once(folder, monkeypatch):
     assert len(read) < 100  # of this batch, and of the few ahead of it
 
 
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize(("batch_size", "start", "rows"), [(4, 0, None), (6, 28, [1, 2, 5])])
+def test_in_memory_the_batches_are_the_same(folder, masks, batch_size, start, rows, monkeypatch):
+    options = {"batch_size": batch_size, "start": start, "rows": rows and np.array(rows), "masks": masks}
+    with _batches(folder, **options) as stored, _batches(folder, in_memory=True, **options) as kept:
+        monkeypatch.setattr(TFRecordSource, "__getitem__", None)  # nothing is read any more
+        found = [next(kept) for _ in range(10)]
+        monkeypatch.undo()
+        for batch in found:
+            _assert_equal(batch, next(stored))
+            assert {name: array.dtype for name, array in batch.items() if name == "label_map"} == {"label_map": "uint8"}
+
+
+def test_a_set_that_memory_does_not_hold_is_refused(folder, monkeypatch):
+    # Image 192, label map 64 and tokens 8 bytes of 23 records, and 5 * 6 + 1 + 2 masks of 8 bytes.
+    needed = 23 * (3 * SIDE**2 + SIDE**2 + 8) + 33 * 8
+    stored = Stored(folder, "train", _tokenize, masks=True, cached=False)
+    assert len(InMemory(stored, lambda: needed)) == COUNT
+    monkeypatch.setattr("train.stored.Stored.read", _first_alone(Stored.read))
+    message = r"in_memory: 23 records take 6.34e-06 GB decoded, and 6.33e-06 GB may be taken; .*--train.no-in-memory"
+    with pytest.raises(ValueError, match=message):
+        InMemory(stored, lambda: needed - 8)
+    assert 1e8 < available_memory() < 1e14
+
+
+def _first_alone(method):
+    def read(self, number, choose_masks):
+        assert number == 0  # nothing more is decoded
+        return method(self, number, choose_masks)
+
+    return read
+
+
+def test_labels_beyond_a_byte_take_two(tmp_path):
+    record = _record(1)
+    record.label_map[0, 0] = 255
+    _write(tmp_path, "train", [dataclasses.replace(record, settings={"num_elements": 256})], shards=1)
+    for in_memory in (False, True):
+        with _batches(tmp_path, in_memory=in_memory) as iterator:
+            label_map = next(iterator)["label_map"]
+        assert label_map.dtype == np.uint16
+        assert label_map[0, 0, 0] == 255
+        assert label_map[0, 1, 2] == 256
+
+
 def _counting(method, calls):
     def counted(self, index):
         calls.append(index)
@@ -181,7 +243,7 @@ def test_a_damaged_record_is_named(tmp_path, workers):
     damaged[-10] ^= 1
     path.write_bytes(damaged)
     with (
-        _batches(tmp_path, workers=workers) as iterator,
+        _batches(tmp_path, workers=workers, masks=False) as iterator,
         pytest.raises(ValueError, match=f"{path}: the record at offset .* is damaged"),
     ):
         next(iterator)
@@ -210,7 +272,34 @@ def test_what_is_missing_is_named(folder, tmp_path):
 def test_records_must_fit_the_model(folder):
     require_fit(folder, "train", ElementsConfig(image_size=SIDE, grid=2))
     message = (
-        f"{folder}: the model takes images of 8 x 8 px in 9 elements, record .photo 0. has images of 8 x 8 px in 4"
+        f"{folder}/.* record 0: the model takes images of 8 x 8 px in 9 elements, record .photo 0. has images of 8 x 8 "
+        "px in 4"
     )
     with pytest.raises(ValueError, match=message):
         require_fit(folder, "train", ElementsConfig(image_size=SIDE, grid=3))
+
+
+def test_an_odd_record_is_named_before_training(folder, tmp_path):
+    other = dataclasses.replace(_record(31), settings={"num_elements": 9})
+    _write(tmp_path, "train", [_record(30), other, _record(32)], shards=1)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/.* record 1: the model takes .* 4 elements, .*'photo 31' has"):
+        require_fit([folder, tmp_path], "train", ElementsConfig(image_size=SIDE, grid=2))
+
+
+def test_several_folders_are_one_set(folder, tmp_path):
+    _write(tmp_path, "train", [_record(number) for number in (40, 44)], shards=2)  # without masks
+    both = [tmp_path, folder]
+    assert count(both, "train") == COUNT + 2
+    assert splits(both) == {"train", "val"}
+    assert list(captions(both, "train"))[:3] == ["picture 40", "picture 44", "picture 0"]
+    with _batches(both, batch_size=1) as iterator:
+        assert sorted(_numbers(next(iterator) for _ in range(COUNT + 2))) == [*range(COUNT), 40, 44]
+    with _batches(both, "val", batch_size=2, shuffle=False) as iterator:
+        assert _numbers([next(iterator)]) == [100, 101]
+
+
+def test_that_no_record_has_a_mask_is_said_before_training(folder, tmp_path):
+    _write(tmp_path, "train", [_record(0), _record(4)], shards=1)
+    require_masks([tmp_path, folder], "train", 0.5)
+    with pytest.raises(ValueError, match=rf"{tmp_path}: .*element_dropout = 0.5.*--masks auto.*--train.element-drop"):
+        require_masks(tmp_path, "train", 0.5)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.multihost.regression import Regression
+from tests.train.conftest import write_records
 from train.autoencoder import AutoencoderStage
 from train.checkpoint import Checkpoints
 from train.config import AutoencoderTrainConfig
@@ -133,22 +134,39 @@ def test_a_checkpoint_holds_the_state_of_its_step_although_training_went_on(fini
         checkpoints.save(copy, {"seed": 0, "examples": 7})
         jax.block_until_ready(overwrite(copy))
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        restored, examples = checkpoints.restore(shapes, {"seed": 0})
+        restored, place = checkpoints.restore(shapes, {"seed": 0})
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), expected)
-    assert examples == 7
+    assert place["examples"] == 7
 
 
 def test_a_run_that_resumes_another_goes_on_as_that_one_would(records, tmp_path):
     train = dataclasses.replace(CONFIG, steps=2)
     longer = dataclasses.replace(train, steps=4)
-    fit(Regression(None, tmp_path), train, records, tmp_path / "first")
-    state = fit(Regression(None, tmp_path), longer, records, tmp_path / "second", tmp_path / "first")
-    expected = fit(Regression(None, tmp_path), longer, records, tmp_path / "first")
+    fit(Regression(None, CONFIG, tmp_path), train, records, tmp_path / "first")
+    state = fit(Regression(None, CONFIG, tmp_path), longer, records, tmp_path / "second", tmp_path / "first")
+    expected = fit(Regression(None, CONFIG, tmp_path), longer, records, tmp_path / "first")
     assert int(state["opt_state"][1][0].count) == 4
     jax.tree.map(np.testing.assert_array_equal, state, expected)
     assert [path.name for path in (tmp_path / "second" / "checkpoints").iterdir()] == ["4"]
-    again = fit(Regression(None, tmp_path), longer, records, tmp_path / "second", tmp_path / "nowhere")
+    again = fit(Regression(None, CONFIG, tmp_path), longer, records, tmp_path / "second", tmp_path / "nowhere")
     jax.tree.map(np.testing.assert_array_equal, again, expected)  # from its own checkpoint
+
+
+def test_a_run_that_goes_on_says_what_has_changed_and_takes_no_other_data(records, tmp_path, capsys):
+    train = dataclasses.replace(CONFIG, steps=2)
+    fit(Regression(None, train, tmp_path), train, records, tmp_path / "run")
+    capsys.readouterr()
+    other = dataclasses.replace(train, steps=4, learning_rate=5e-3, batch_size=4)
+    fit(Regression(None, other, tmp_path), other, records, tmp_path / "run")
+    line = "goes on after step 2 with other settings: steps 2 -> 4, batch_size 8 -> 4, learning_rate 0.01 -> 0.005\n"
+    assert line in capsys.readouterr().out
+    assert any(line.encode().strip() in path.read_bytes() for path in (tmp_path / "run").glob("events.*"))
+    fit(Regression(None, other, tmp_path), dataclasses.replace(other, steps=5), records, tmp_path / "run")
+    assert "other settings: steps 4 -> 5\n" in capsys.readouterr().out
+
+    changed = write_records(tmp_path / "changed", first=1)  # as many, of as many bytes perhaps
+    with pytest.raises(ValueError, match=r"of another data set.*: changed here, records\d* there:\n  identity: exp"):
+        fit(Regression(None, other, tmp_path), other, changed, tmp_path / "run")
 
 
 def test_the_next_batch_is_on_its_way_while_a_step_runs(records, tmp_path, monkeypatch):
@@ -156,7 +174,7 @@ def test_the_next_batch_is_on_its_way_while_a_step_runs(records, tmp_path, monke
     happened, put, took_in = [], jax.make_array_from_process_local_data, Log.step
 
     def noted(sharding, array):
-        if array.ndim == 1:  # the examples' places
+        if array.ndim == 1 and array.dtype == np.int32:  # the examples' places
             happened.append(f"batch {array[0] // 8 + 1}")
         return put(sharding, array)
 
@@ -167,7 +185,7 @@ def test_the_next_batch_is_on_its_way_while_a_step_runs(records, tmp_path, monke
     monkeypatch.setattr(jax, "make_array_from_process_local_data", noted)
     monkeypatch.setattr(Log, "step", step)
     train = dataclasses.replace(CONFIG, steps=3, sample_every=3)
-    fit(Regression(None, tmp_path), train, records, tmp_path / "run")
+    fit(Regression(None, CONFIG, tmp_path), train, records, tmp_path / "run")
     held_out, *happened = happened
     assert held_out == "batch 1"
     assert happened == ["batch 1", "batch 2", "after step 1", "batch 3", "after step 2", "after step 3"]

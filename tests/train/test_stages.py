@@ -106,7 +106,7 @@ def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
 
 
 def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
-    stage = AutoencoderStage(small, AutoencoderTrainConfig(**SHARED), tmp_path)
+    stage, batch = AutoencoderStage(small, AutoencoderTrainConfig(**SHARED), tmp_path), pair(batch)
     params = stage.init(jax.random.key(0), {})
     value_and_gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
     (loss, metrics), gradient = value_and_gradient(params, {}, batch, keys(batch), FIRST)
@@ -220,7 +220,7 @@ def test_from_nothing_to_a_pipeline(small, records, tmp_path, capsys):
     folder = tmp_path / "model"
     trains = {"vae": VAETrainConfig(**SHARED), "autoencoder": AutoencoderTrainConfig(**SHARED), "diffusion": DIFFUSION}
     for name, train in trains.items():
-        cli.run(name, cli.Job(data=records, model=folder, train=train, config=small))
+        cli.run(name, cli.Job(data=(records,), model=folder, train=train, config=small))
         if name == "autoencoder":
             encoder = (folder / "elements" / "encoder.safetensors").read_bytes()
     assert (folder / "elements" / "encoder.safetensors").read_bytes() == encoder  # is frozen in stage 2
@@ -238,7 +238,7 @@ def test_from_nothing_to_a_pipeline(small, records, tmp_path, capsys):
 
 def test_a_bad_model_folder_is_one_clear_error(small, records, folder, tmp_path):
     def train(where, config=DIFFUSION, model=small):
-        cli.run("diffusion", cli.Job(data=records, model=where, train=config, config=model))
+        cli.run("diffusion", cli.Job(data=(records,), model=where, train=config, config=model))
 
     with pytest.raises(
         FileNotFoundError, match=r"(?s)not complete:.*vae holds no .*\(made by .*elements holds no encoder.*\(made by"

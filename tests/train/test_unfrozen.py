@@ -50,7 +50,7 @@ def encoder_of(folder, small):
 
 @pytest.mark.parametrize("train", [UNFROZEN, JOINT], ids=lambda train: train.encoder)
 def test_the_encoder_moves_and_the_decoder_that_read_it_goes(train, small, records, copied, folder):
-    assert cli.run("diffusion", cli.Job(data=records, model=copied, train=train, config=small)) == 2
+    assert cli.run("diffusion", cli.Job(data=(records,), model=copied, train=train, config=small)) == 2
     before, after = encoder_of(folder, small), encoder_of(copied, small)
     moved = max(float(np.abs(after[name] - before[name]).max()) for name in before)
     assert moved > 0
@@ -94,7 +94,7 @@ def test_unfrozen_needs_stage_1_and_joint_takes_nothing_of_it(small, copied):
 def test_the_folder_of_stage_1_is_not_written_over(small, records, copied):
     (copied / "runs" / "autoencoder").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"stage 1 was trained, and encoder='joint' would .* --init"):
-        cli.run("diffusion", cli.Job(data=records, model=copied, train=JOINT, config=small))
+        cli.run("diffusion", cli.Job(data=(records,), model=copied, train=JOINT, config=small))
     assert has_network(copied, "decoder")
 
 

@@ -1,0 +1,113 @@
+"""A run in one small file, which goes on on another machine: `--train.travel` writes it, `--resume FILE` reads it.
+
+Parameters and their averages are kept as float16, whose relative error is at most 2**-11; AdamW's moments, if they fit,
+as bfloat16 (2**-8), since squares of gradients lie below float16's range. All else is exact: steps, the place in the
+data, the settings. A run that goes on so is not the same bit by bit; without moments, AdamW gathers new ones.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+import optax
+
+from elements_jax import sharding
+from elements_jax.tensor_files import TensorFiles, read_metadata, save_tensors
+from train import hosts
+from train.checkpoint import Place, named, require_same
+from train.stage import Tree
+from train.state import State
+
+FILE = "travel.safetensors"  # in a run's folder
+_MOMENTS = np.dtype(ml_dtypes.bfloat16)
+
+
+class Travel:
+    """Writes the file of a run."""
+
+    def __init__(self, run: Path, shapes: State, megabytes: float):
+        """Says how large the file will be, and whether AdamW's moments are in it.
+
+        Args:
+            shapes: of the state.
+            megabytes: how large the file may be.
+
+        Raises ValueError where parameters and averages alone are larger.
+        """
+        self._path = run / FILE
+        whole, least = (_size(_packed_types(shapes, moments)) / 1e6 for moments in (True, False))
+        if least > megabytes:
+            raise ValueError(f"travel: parameters and averages take {least:.1f} MB, and {megabytes:g} MB are allowed")
+        self._moments = whole <= megabytes
+        size, what = (whole, "with") if self._moments else (least, "without")
+        print(f"{self._path} will take {size:.1f} MB at every checkpoint, {what} AdamW's moments", flush=True)
+
+    def write(self, state: State, place: Place) -> None:
+        """Write the file in the place of the one before; all hosts must call it.
+
+        Raises ValueError naming a parameter that float16 does not hold.
+        """
+        types = _packed_types(state, self._moments)
+        arrays = {name: leaf for name, leaf in named(hosts.whole(state)).items() if name in types}
+        if not hosts.first():
+            return
+        with np.errstate(over="ignore"):
+            packed = {name: np.asarray(leaf).astype(types[name].dtype) for name, leaf in arrays.items()}
+        if odd := [name for name, array in packed.items() if not np.isfinite(array.astype(np.float32)).all()]:
+            raise ValueError(f"{self._path}: not finite in {packed[odd[0]].dtype}: {', '.join(odd[:5])}")
+        save_tensors({self._path: (packed, ("place", json.dumps(place)))})
+
+
+def read(path: Path, like: State, stream: Place) -> tuple[State, Place]:
+    """(state, place) from a file that `Travel` wrote; moments that it lacks are zero.
+
+    Args:
+        like: shapes, dtypes and shardings of the state.
+        stream: the run's place, but for its `examples`: of the same records and seed it must be.
+
+    Raises ValueError where it is no such file, or of another model, optimiser or data set.
+    """
+    stored, place = TensorFiles(path), json.loads(read_metadata(path, "place") or "null")
+    if not isinstance(place, dict) or "examples" not in place:
+        raise ValueError(f"{path}: expected a file that `elements train --train.travel` wrote")
+    shapes = {name: leaf.shape for name, leaf in named(like).items()}
+    found = {name: stored[name].shape for name in stored}
+    moments = _moments_of(like)
+    fresh = {name: shapes[name] for name in moments} if moments.isdisjoint(found) else {}
+    require_same(str(path), shapes, found | fresh, stream, place)
+
+    def restored(name: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        return stored[name].astype(leaf.dtype) if name in found else np.zeros(leaf.shape, leaf.dtype)
+
+    leaves = [restored(name, leaf) for name, leaf in named(like).items()]
+    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return sharding.put(state, jax.tree.map(lambda leaf: leaf.sharding, like)), place
+
+
+def _packed_types(state: State, moments: bool) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every array in the file."""
+    of_adam = _moments_of(state)
+
+    def packed(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+        if not np.issubdtype(leaf.dtype, np.integer):
+            return jax.ShapeDtypeStruct(leaf.shape, _MOMENTS if name in of_adam else np.float16)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+    return {name: packed(name, leaf) for name, leaf in named(state).items() if moments or name not in of_adam}
+
+
+def _moments_of(state: State) -> set[str]:
+    """Names of the arrays that are AdamW's, among them its own count of steps, by which it corrects its moments."""
+
+    def marked(node: Any) -> Tree:
+        return jax.tree.map(lambda _: isinstance(node, optax.ScaleByAdamState), node)
+
+    marks = jax.tree.map(marked, state, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState))
+    return {name for name, mark in named(marks).items() if mark}
+
+
+def _size(types: dict[str, jax.ShapeDtypeStruct]) -> int:
+    return sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in types.values())
