@@ -84,7 +84,7 @@ class VAEStageOfShapes(VAEStage):
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig):
         self.model, self.train, self.networks = model, train, Networks(model)
-        self.lpips = Functional(lambda rngs: PerceptualDistance("vgg", rngs=rngs))
+        self.lpips = Functional(lambda rngs: PerceptualDistance("vgg", jnp.dtype(model.dtype), rngs=rngs))
         self.frozen = {"lpips": self.lpips.shapes()}
 
 
