@@ -160,7 +160,8 @@ def test_a_step_in_bfloat16_is_finite_and_near_float32(model, params, batch, sta
             stage, known = stage_of_shapes(of_dtype, train), params["unet"]
             frozen = {name: getattr(stage.networks, name).cast(params[name]) for name in stage.uses}
         optimizer, mesh = make_optimizer(train), sharding.make_mesh(1, 1, jax.devices()[:1])
-        state: State = init_state(stage, optimizer, jax.random.key(0), known)
+        # Copied, since parameters and their average start as the same arrays, and the step is given both.
+        state: State = jax.tree.map(jnp.copy, init_state(stage, optimizer, jax.random.key(0), known))
         program = jit_step(stage, optimizer, train, mesh)
         after, metrics = program(state, stage.frozen if frozen is None else frozen, batch, jax.random.key(1))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(after["params"])))
