@@ -16,7 +16,7 @@ from elements_jax.pipeline import ElementsPipeline, encode_image
 from tests.train.conftest import SMALL
 from train.autoencoder import AutoencoderStage
 from train.compile import stage_of_shapes
-from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, VAETrainConfig
 from train.stage import example_keys
 from train.state import State, init_state, make_optimizer
 from train.step import jit_step
@@ -152,8 +152,8 @@ def test_a_step_in_bfloat16_is_finite_and_near_float32(model, params, batch, sta
             stage, frozen = VAEStage(of_dtype, train, tmp_path / dtype), None
             known = params["vae"]
         elif stage_name == "autoencoder":
-            train = TrainConfig(**SHARED)
-            stage, frozen = AutoencoderStage(of_dtype, tmp_path / dtype), None
+            train = AutoencoderTrainConfig(**SHARED)
+            stage, frozen = AutoencoderStage(of_dtype, train, tmp_path / dtype), None
             known = {name: params[name] for name in ("encoder", "decoder")}
         else:
             train = DiffusionTrainConfig(**SHARED, remat="elementwise" if "remat" in stage_name else "none")

@@ -27,9 +27,10 @@ from tests.benchmarks.gpu.turns import Measure, run, say, size_of, timed
 from train.autoencoder import AutoencoderStage
 from train.chips import CHIPS
 from train.compile import sampler_arguments
-from train.config import DiffusionTrainConfig, TrainConfig, VAETrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
 from train.dropout import pair
 from train.flops import cost, training_cost
+from train.perceptual import PerceptualLoss
 from train.stage import example_keys, normal
 from train.state import abstract_state, make_optimizer
 from train.step import jit_step
@@ -84,15 +85,15 @@ class VAEStageOfShapes(VAEStage):
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig):
         self.model, self.train, self.networks = model, train, Networks(model)
-        self.lpips = Functional(lambda rngs: PerceptualDistance("vgg", jnp.dtype(model.dtype), rngs=rngs))
-        self.frozen = {"lpips": self.lpips.shapes()}
+        lpips = Functional(lambda rngs: PerceptualDistance("vgg", jnp.dtype(model.dtype), rngs=rngs))
+        self.perceptual, self.frozen = PerceptualLoss(lpips, train.perceptual_weight, None), {"lpips": lpips.shapes()}
 
 
 class AutoencoderStageOfShapes(AutoencoderStage):
     """Stage 1 without a folder."""
 
-    def __init__(self, model: ModelConfig):
-        self.model, self.networks, self.frozen = model, Networks(model), {}
+    def __init__(self, model: ModelConfig, train: AutoencoderTrainConfig):
+        self.model, self.train, self.networks, self.frozen = model, train, Networks(model), {}
 
 
 def prepare(section: str, side: str, rehearse: bool) -> Measure:
@@ -113,8 +114,8 @@ def prepare(section: str, side: str, rehearse: bool) -> Measure:
     if section.startswith("vae-step"):
         vae_train = VAETrainConfig(steps=1000, batch_size=size, learning_rate=1e-3, perceptual_weight=1)
         return training(VAEStageOfShapes(photo, vae_train), vae_train, picture_batch(photo, size))
-    stage1_train = TrainConfig(steps=1000, batch_size=size, learning_rate=1e-3)
-    return training(AutoencoderStageOfShapes(photo), stage1_train, picture_batch(photo, size))
+    stage1_train = AutoencoderTrainConfig(steps=1000, batch_size=size, learning_rate=1e-3)
+    return training(AutoencoderStageOfShapes(photo, stage1_train), stage1_train, picture_batch(photo, size))
 
 
 def training(stage: Any, train: TrainConfig, batch: dict[str, jax.ShapeDtypeStruct]) -> Measure:
@@ -236,6 +237,7 @@ def count(rehearse: bool) -> dict[str, float]:
 
     networks, small = Networks(model), Networks(photo)
     vae_train = VAETrainConfig(steps=1, batch_size=1, learning_rate=1, perceptual_weight=1)
+    stage1_train = AutoencoderTrainConfig(steps=1, batch_size=1, learning_rate=1)
     vae_step = of_step(VAEStageOfShapes(photo, vae_train), small.vae.shapes(), picture_batch(photo, 1))
     stage1 = {name: getattr(small, name).shapes() for name in ("encoder", "decoder")}
     train = of_step(UNetStage(model), networks.unet.shapes(), unet_batch(model, 1))
@@ -256,7 +258,7 @@ def count(rehearse: bool) -> dict[str, float]:
         "sample-4": sample,
         "vae-decode-4": decoded,
         "vae-step-32": vae_step,
-        "stage1-64": of_step(AutoencoderStageOfShapes(photo), stage1, picture_batch(photo, 1)),
+        "stage1-64": of_step(AutoencoderStageOfShapes(photo, stage1_train), stage1, picture_batch(photo, 1)),
     }
 
 
