@@ -1,5 +1,7 @@
 """The one attention function of every network here; it picks its kernel by platform and static shape."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -9,26 +11,141 @@ from jaxtyping import Array, Float
 # Scores that the CPU computes in one step: 2 MB in float32, about what stays in a core's cache.
 SCORES_A_STEP = 2**19
 
+# Scores that XLA's own attention holds at once: 512 MB in float32, of which a gradient needs about three.
+SCORES_A_PART = 2**27
+
 # Queries and keys that the TPU's kernel takes at once, by choice; it needs multiples of 128.
 BLOCKS = (512, 256, 128)
 
+# Queries or keys below which cuDNN is not asked: its kernels work on tiles of 64, and some refuse a single key.
+CUDNN_TILE = 64
 
+
+@jax.jit  # traced once for each shape, of which a network has few
 def attention(
     q_BxQxhxC: Float[Array, "B Q heads C"],
     k_BxKxhxC: Float[Array, "B K heads C"],
     v_BxKxhxC: Float[Array, "B K heads C"],
 ) -> Float[Array, "B Q heads C"]:
-    """softmax(q k^T / sqrt(C)) v for each head, without a mask; the softmax is in float32."""
-    half_precision = q_BxQxhxC.dtype in (jnp.bfloat16, jnp.float16)
-    channels = q_BxQxhxC.shape[-1]
-    # cuDNN's kernel cannot even be traced without a GPU, hence the condition in Python.
-    if jax.default_backend() == "gpu" and half_precision and channels % 8 == 0 and channels <= 128:
-        return jax.nn.dot_product_attention(q_BxQxhxC, k_BxKxhxC, v_BxKxhxC, implementation="cudnn")
-    tpu = attention_on_chip if _fits_on_chip(q_BxQxhxC, k_BxKxhxC) else jax.nn.dot_product_attention
-    # Chosen as late as lowering: a program may be compiled here for another platform.
+    """softmax(q k^T / sqrt(C)) v for each head, without a mask; the softmax is in float32.
+
+    Every length, width and float type works on every platform: what a platform's own kernel does not take is left to
+    XLA. Raises ValueError where the shapes or types of the three do not belong together.
+    """
+    _check(q_BxQxhxC, k_BxKxhxC, v_BxKxhxC)
+    tpu = attention_on_chip if _fits_on_chip(q_BxQxhxC, k_BxKxhxC) else attention_in_parts
+    shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q_BxQxhxC, k_BxKxhxC))
+    gpu = attention_by_cudnn if _cudnn_takes(*shapes) else attention_in_parts
+    # Chosen as late as lowering. Programs are compiled here for other platforms, and a GPU's host computes too.
     return lax.platform_dependent(
-        q_BxQxhxC, k_BxKxhxC, v_BxKxhxC, cpu=attention_in_steps, tpu=tpu, default=jax.nn.dot_product_attention
+        q_BxQxhxC,
+        k_BxKxhxC,
+        v_BxKxhxC,
+        cpu=attention_in_steps,
+        tpu=tpu,
+        cuda=gpu,
+        default=attention_in_parts,
     )
+
+
+def _check(q_BxQxhxC: jax.Array, k_BxKxhxC: jax.Array, v_BxKxhxC: jax.Array) -> None:
+    q, k, v = (x.shape for x in (q_BxQxhxC, k_BxKxhxC, v_BxKxhxC))
+    dtypes = {x.dtype for x in (q_BxQxhxC, k_BxKxhxC, v_BxKxhxC)}
+    fit = len(q) == len(k) == 4 and k == v and (q[0], *q[2:]) == (k[0], *k[2:]) and min(*q, *k) > 0
+    if not fit or len(dtypes) > 1 or not jnp.issubdtype(q_BxQxhxC.dtype, jnp.floating):
+        raise ValueError(
+            "attention: expected queries (B, Q, heads, C), keys and values (B, K, heads, C) of one float type and none "
+            f"empty, got {q}, {k} and {v} of {', '.join(sorted(map(str, dtypes)))}"
+        )
+
+
+def attention_by_cudnn(
+    q_BxQxhxC: Float[Array, "B Q heads C"],
+    k_BxKxhxC: Float[Array, "B K heads C"],
+    v_BxKxhxC: Float[Array, "B K heads C"],
+) -> Float[Array, "B Q heads C"]:
+    """`attention` by cuDNN's FlashAttention for NVIDIA GPUs; `_cudnn_takes` says for which shapes.
+
+    JAX refuses odd lengths under a gradient, so these are padded to whole tiles. Added keys are masked by their number,
+    and the output of added queries is dropped.
+    """
+    batch, queries, _, _ = q_BxQxhxC.shape
+    keys = k_BxKxhxC.shape[1]
+    return jax.nn.dot_product_attention(
+        _even(q_BxQxhxC),
+        _even(k_BxKxhxC),
+        _even(v_BxKxhxC),
+        key_value_seq_lengths=jnp.full(batch, keys, jnp.int32) if keys % 2 else None,
+        implementation="cudnn",
+    )[:, :queries]
+
+
+def _even(x_BxLxhxC: Float[Array, "B L heads C"]) -> Float[Array, "B even heads C"]:
+    """Zeros after an odd length, up to a whole tile of cuDNN's."""
+    length = x_BxLxhxC.shape[1]
+    return jnp.pad(x_BxLxhxC, ((0, 0), (0, -length % CUDNN_TILE if length % 2 else 0), (0, 0), (0, 0)))
+
+
+@cache
+def _cudnn_takes(q_BxQxhxC: jax.ShapeDtypeStruct, k_BxKxhxC: jax.ShapeDtypeStruct) -> bool:
+    """Whether cuDNN is here and takes these shapes, with their gradient.
+
+    JAX's own checks run while tracing, and are asked by doing so. They let pass what cuDNN itself refuses: GPUs older
+    than Ampere, and more than 128 channels on any but Hopper.
+    """
+    capability = _compute_capability()
+    if capability is not None and capability < (8, 0):
+        return False
+    if q_BxQxhxC.shape[-1] > (256 if capability is not None and capability[0] == 9 else 128):
+        return False
+    if min(q_BxQxhxC.shape[1], k_BxKxhxC.shape[1]) < CUDNN_TILE:
+        return False
+
+    def with_gradient(q_BxQxhxC, k_BxKxhxC, v_BxKxhxC):
+        out_BxQxhxC, pullback = jax.vjp(attention_by_cudnn, q_BxQxhxC, k_BxKxhxC, v_BxKxhxC)
+        return pullback(out_BxQxhxC)
+
+    try:
+        jax.eval_shape(with_gradient, q_BxQxhxC, k_BxKxhxC, k_BxKxhxC)
+    except (NotImplementedError, RuntimeError):  # the shape is not supported; there is no cuDNN
+        return False
+    return True
+
+
+def _compute_capability() -> tuple[int, ...] | None:
+    """Of this host's NVIDIA GPUs, as (9, 0) of Hopper; None where there are none."""
+    try:
+        return tuple(map(int, jax.local_devices(backend="cuda")[0].compute_capability.split(".")))
+    except RuntimeError:
+        return None
+
+
+def attention_in_parts(
+    q_BxQxhxC: Float[Array, "B Q heads C"],
+    k_BxKxhxC: Float[Array, "B K heads C"],
+    v_BxKxhxC: Float[Array, "B K heads C"],
+) -> Float[Array, "B Q heads C"]:
+    """`attention` by XLA's own operations, at most about `SCORES_A_PART` scores at once.
+
+    Where there are more, the queries are divided, and the gradient computes their scores again.
+    """
+    batch, queries, heads, channels = q_BxQxhxC.shape
+    keys = k_BxKxhxC.shape[1]
+    queries_a_part = max(1, SCORES_A_PART // (batch * heads * keys))
+    if queries <= queries_a_part:
+        return jax.nn.dot_product_attention(q_BxQxhxC, k_BxKxhxC, v_BxKxhxC)
+    parts = -(-queries // queries_a_part)
+    queries_a_part = -(-queries // parts)  # about equal: little is added to the last
+    added = parts * queries_a_part - queries
+    padded = jnp.pad(q_BxQxhxC, ((0, 0), (0, added), (0, 0), (0, 0)))
+    q_PxBxQxhxC = padded.reshape(batch, parts, queries_a_part, heads, channels).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def one_part(q_BxQxhxC):
+        return jax.nn.dot_product_attention(q_BxQxhxC, k_BxKxhxC, v_BxKxhxC)
+
+    out_PxBxQxhxC = lax.map(one_part, q_PxBxQxhxC)
+    return out_PxBxQxhxC.swapaxes(0, 1).reshape(batch, -1, heads, channels)[:, :queries]
 
 
 def attention_on_chip(

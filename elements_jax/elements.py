@@ -39,24 +39,37 @@ class Patches:
     valid: Bool[Array, "*B N"]
 
 
-@partial(jax.jit, static_argnames=("num_elements", "patch_size"))
+@partial(jax.jit, static_argnames=("num_elements", "patch_size", "precision"))
 def extract(
-    image: Float[Array, "B H W 3"], label_map: Int[Array, "B H W"], *, num_elements: int, patch_size: int
+    image: Float[Array, "B H W 3"],
+    label_map: Int[Array, "B H W"],
+    *,
+    num_elements: int,
+    patch_size: int,
+    precision: lax.Precision = lax.Precision.HIGHEST,
 ) -> Patches:
     """Cut every element out of its image: bounding box, masked, resized to `patch_size` (anti-aliased bilinear).
 
     Args:
         image: pixels in [-1, 1].
         label_map: for each pixel the element it belongs to; labels outside [0, num_elements) belong to none.
+        precision: of the products that resize. By default accelerators round them to what their matrix units take;
+            at the highest precision they take as long on a GPU as a small network's gradient.
 
     The box is resized whatever its aspect. Pixels of other elements count neither in colour nor in weight, so that no
     dark fringe enters; cells that hardly cover the element are zero (Section 3.2).
     """
-    return jax.vmap(partial(_extract_one, num_elements=num_elements, patch_size=patch_size))(image, label_map)
+    one = partial(_extract_one, num_elements=num_elements, patch_size=patch_size, precision=precision)
+    return jax.vmap(one)(image, label_map)
 
 
 def _extract_one(
-    image: Float[Array, "H W 3"], label_map: Int[Array, "H W"], *, num_elements: int, patch_size: int
+    image: Float[Array, "H W 3"],
+    label_map: Int[Array, "H W"],
+    *,
+    num_elements: int,
+    patch_size: int,
+    precision: lax.Precision,
 ) -> Patches:
     height, width = label_map.shape
     in_range = (label_map >= 0) & (label_map < num_elements)
@@ -82,8 +95,8 @@ def _extract_one(
     def cut(n, rows, columns):
         # The resize is separable, so it is two small matrix products over the masked image and its mask alike.
         masked = jnp.where((label_map == n)[..., None], colour_and_one, 0)
-        resized = jnp.einsum("py,yxc->pxc", rows, masked, precision=lax.Precision.HIGHEST)
-        resized = jnp.einsum("qx,pxc->pqc", columns, resized, precision=lax.Precision.HIGHEST)
+        resized = jnp.einsum("py,yxc->pxc", rows, masked, precision=precision)
+        resized = jnp.einsum("qx,pxc->pqc", columns, resized, precision=precision)
         colour, coverage = resized[..., :3], resized[..., 3:]
         return jnp.where(coverage > MIN_COVERAGE, colour / jnp.maximum(coverage, MIN_COVERAGE), 0)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
@@ -39,7 +40,11 @@ def encode_image(
     `params` holds those of the "encoder". Labels outside [0, N) belong to no element.
     """
     config = networks.config.elements
-    patches = extract(image, label_map, num_elements=config.num_elements, patch_size=config.patch_size)
+    # In bfloat16 the encoder rounds the patches anyway.
+    precision = lax.Precision.HIGHEST if networks.config.dtype == "float32" else lax.Precision.DEFAULT
+    patches = extract(
+        image, label_map, num_elements=config.num_elements, patch_size=config.patch_size, precision=precision
+    )
     content = networks.encoder(params["encoder"], patches.pixels)
     return ImageElements(content, patches.position, patches.valid)
 

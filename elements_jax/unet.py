@@ -32,7 +32,9 @@ Context = tuple[BlockContext, ...]
 
 
 def _is_product(primitive: Any, *operands: Any, **parameters: Any) -> bool:
-    return primitive.name in ("conv_general_dilated", "dot_general", "pallas_call")
+    name = primitive.name
+    # The last are attentions by cuDNN, of which JAX has a few primitives.
+    return name in ("conv_general_dilated", "dot_general", "pallas_call") or name.startswith("dot_product_attention")
 
 
 _POLICIES: dict[Remat, Callable[[Callable], Callable]] = {

@@ -1,16 +1,20 @@
 """Fixtures shared by all tests."""
 
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from elements_jax.cpu import prefer_own_convolutions
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # tests leave the user's folder alone, and compile what they test
-prefer_own_convolutions()  # before JAX starts, so that this process and those it starts compute the same bits
-os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # tests spend their time compiling: half of it
+# Asked of the command line, since JAX starts before pytest has read it: `pytest -m gpu` is for the GPU.
+if not re.search(r"-m ?gpu\b", " ".join(sys.argv)):
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    prefer_own_convolutions()  # before JAX starts, so that this process and those it starts compute the same bits
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # tests spend their time compiling: half of it
 
 
 @pytest.fixture(scope="session")

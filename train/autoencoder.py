@@ -33,7 +33,9 @@ class AutoencoderStage:
         self.networks = Networks(self.model)
         self.frozen: Tree = {}
         if train.perceptual_weight:
-            self.perceptual, self.frozen["lpips"] = PerceptualLoss.load(train.perceptual_weight, train.perceptual_crop)
+            self.perceptual, self.frozen["lpips"] = PerceptualLoss.load(
+                train.perceptual_weight, train.perceptual_crop, jnp.dtype(self.model.dtype)
+            )
 
     @property
     def masks(self) -> bool:

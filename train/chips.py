@@ -22,7 +22,14 @@ CHIPS = {
     "TPU v5 lite": Chip(197e12, 16e9, 0.819e12, 1600e9 / 8),  # v5e
     "TPU v5": Chip(459e12, 95e9, 2.765e12, 4800e9 / 8),  # v5p
     "TPU v6 lite": Chip(918e12, 32e9, 1.64e12, 3584e9 / 8),  # v6e
+    # NVIDIA's data sheets; NVLink and PCIe there are of both directions together.
+    "NVIDIA A100-SXM4-40GB": Chip(312e12, 40e9, 1.555e12, 600e9 / 2),
+    "NVIDIA A100-SXM4-80GB": Chip(312e12, 80e9, 2.039e12, 600e9 / 2),
+    "NVIDIA L4": Chip(121e12, 24e9, 0.3e12, 64e9 / 2),
+    "NVIDIA L40S": Chip(362e12, 48e9, 0.864e12, 64e9 / 2),
     "NVIDIA H100 80GB HBM3": Chip(989e12, 80e9, 3.35e12, 900e9 / 2),
+    "NVIDIA H100 PCIe": Chip(756e12, 80e9, 2e12, 600e9 / 2),
+    "NVIDIA H200": Chip(989e12, 141e9, 4.8e12, 900e9 / 2),
 }
 """By `jax.Device.device_kind`."""
 

@@ -5,7 +5,9 @@ how much memory a device needs; how long it takes is bounded from below by a roo
 """
 
 import argparse
+import ctypes
 import dataclasses
+import importlib.util
 import os
 import sys
 import time
@@ -94,6 +96,7 @@ def topology_devices(name: str) -> list[Any]:
     kind, _, shape = name.partition(":")
     try:
         if kind == "h100":
+            _load_cudnn()
             described = {"target_config": H100, "topology": f"1x1x{shape}"}
             return topologies.get_topology_desc("h100", "cuda", **described).devices
         one_device_a_chip = {"chip_config_name": "megacore"} if kind == "v4" else {}
@@ -101,8 +104,19 @@ def topology_devices(name: str) -> list[Any]:
     except Exception as error:  # of the plugin or its absence: they share no class
         raise ValueError(
             f"--topology {name}: expected one like v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4 or h100:8, and its compiler "
-            f"installed (`pip install libtpu`, or jax-cuda13-pjrt and jax-cuda13-plugin): {error}"
+            f"installed (`pip install libtpu`, or jax-cuda13-pjrt, jax-cuda13-plugin and nvidia-cudnn-cu13): {error}"
         ) from error
+
+
+def _load_cudnn() -> None:
+    """Load cuDNN where its package is installed: JAX asks for its version before it traces an attention by it.
+
+    Where there is none, XLA's own attention is compiled, which runs on a GPU without cuDNN.
+    """
+    package = importlib.util.find_spec("nvidia.cudnn") if importlib.util.find_spec("nvidia") else None
+    for folder in (package and package.submodule_search_locations) or ():
+        for library in Path(folder, "lib").glob("libcudnn.so.*"):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mesh) -> tuple[Tree, ...]:

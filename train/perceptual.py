@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from elements_jax.evaluation.lpips import LPIPS, PerceptualDistance
@@ -22,9 +23,12 @@ class PerceptualLoss:
     crop: int | None
 
     @classmethod
-    def load(cls, weight: float, crop: int | None) -> tuple["PerceptualLoss", Params]:
-        """The loss and VGG-16's parameters. Raises ValueError where those are not installed."""
-        lpips = LPIPS("vgg")
+    def load(cls, weight: float, crop: int | None, dtype: DTypeLike) -> tuple["PerceptualLoss", Params]:
+        """The loss, with convolutions in `dtype`, and VGG-16's parameters.
+
+        Raises ValueError where those are not installed.
+        """
+        lpips = LPIPS("vgg", dtype)
         return cls(lpips.network, weight, crop), lpips.params
 
     def __call__(

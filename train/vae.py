@@ -44,7 +44,9 @@ class VAEStage:
         self.networks = Networks(self.model)
         self.frozen: Tree = {}
         if train.perceptual_weight:
-            self.perceptual, self.frozen["lpips"] = PerceptualLoss.load(train.perceptual_weight, train.perceptual_crop)
+            self.perceptual, self.frozen["lpips"] = PerceptualLoss.load(
+                train.perceptual_weight, train.perceptual_crop, jnp.dtype(self.model.dtype)
+            )
 
     def pretrained(self) -> Params:
         return load_present(self.folder, self.networks, "vae").get("vae", {})

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from elements_jax.functional import Functional, Params
@@ -57,17 +58,21 @@ _FILES: dict[Net, tuple[str, str]] = {"alex": ("alexnet", "AlexNet_0"), "vgg": (
 
 
 class PerceptualDistance(nnx.Module):
-    """The distance as a network; its gradient is finite everywhere, so that it can be trained with."""
+    """The distance as a network; its gradient is finite everywhere, so that it can be trained with.
 
-    def __init__(self, net: Net, *, rngs: nnx.Rngs):
+    `dtype` is that of the convolutions; lengths, differences and means are float32. In float32 the convolutions have
+    full precision also where devices would round by default: a metric is the same everywhere.
+    """
+
+    def __init__(self, net: Net, dtype: DTypeLike = jnp.float32, *, rngs: nnx.Rngs):
         self.net = net
+        precision = lax.Precision.HIGHEST if dtype == jnp.float32 else None
         self.convs: nnx.List[nnx.Conv] = nnx.List([])
         self.heads: nnx.List[nnx.Conv] = nnx.List([])
         before = 3
         for stage in STAGES[net]:
             size, padding = (stage.kernel, stage.kernel), stage.padding
             for channels in stage.channels:
-                # At full precision also where devices would round by default: a metric is the same everywhere.
                 self.convs.append(
                     nnx.Conv(
                         before,
@@ -75,12 +80,13 @@ class PerceptualDistance(nnx.Module):
                         size,
                         strides=stage.stride,
                         padding=padding,
-                        precision=lax.Precision.HIGHEST,
+                        dtype=dtype,
+                        precision=precision,
                         rngs=rngs,
                     )
                 )
                 before = channels
-            self.heads.append(nnx.Conv(before, 1, (1, 1), use_bias=False, precision=lax.Precision.HIGHEST, rngs=rngs))
+            self.heads.append(nnx.Conv(before, 1, (1, 1), use_bias=False, rngs=rngs))
 
     def features(self, image: Float[Array, "B H W 3"]) -> list[Float[Array, "B h w C"]]:
         """What each stage sees of a picture in [0, 1], every pixel's vector of length 1."""
@@ -91,9 +97,10 @@ class PerceptualDistance(nnx.Module):
                 x = nnx.max_pool(x, (stage.pool, stage.pool), strides=(2, 2))
             for _ in stage.channels:
                 x = jax.nn.relu(next(convs)(x))
+            exact = x.astype(jnp.float32)
             # The floor under the square keeps the root's gradient finite where no feature is seen.
-            length = jnp.sqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-20))
-            found.append(x / (length + 1e-10))
+            length = jnp.sqrt(jnp.maximum(jnp.sum(exact**2, axis=-1, keepdims=True), 1e-20))
+            found.append(exact / (length + 1e-10))
         return found
 
     def __call__(self, image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
@@ -101,8 +108,12 @@ class PerceptualDistance(nnx.Module):
         if min(image.shape[1:3]) < LEAST_SIDE:
             raise ValueError(f"LPIPS needs pictures of at least {LEAST_SIDE} px a side, got {image.shape[1:3]}")
         apart = ((a - b) ** 2 for a, b in zip(self.features(image), self.features(truth), strict=True))
+        # A head is one weight for each channel. As a sum it is computed on the way: no difference is stored.
         return sum(
-            (jnp.mean(head(each), axis=(1, 2, 3)) for head, each in zip(self.heads, apart, strict=True)),
+            (
+                jnp.mean(jnp.sum(each * head.kernel[...][0, 0, :, 0], axis=-1), axis=(1, 2))
+                for head, each in zip(self.heads, apart, strict=True)
+            ),
             start=jnp.zeros(len(image)),
         )
 
@@ -113,9 +124,12 @@ class LPIPS:
     Inside a jit that shall not hold the weights as constants: `lpips.network(lpips.params, image, truth)`.
     """
 
-    def __init__(self, net: Net = "alex"):
-        """Raises ValueError where the package of the weights is not installed."""
-        self.network = Functional(lambda rngs: PerceptualDistance(net, rngs=rngs))
+    def __init__(self, net: Net = "alex", dtype: DTypeLike = jnp.float32):
+        """`dtype` is that of the convolutions: as a metric float32; to train with, that of the model.
+
+        Raises ValueError where the package of the weights is not installed.
+        """
+        self.network = Functional(lambda rngs: PerceptualDistance(net, dtype, rngs=rngs))
         self.params = read_weights(net)
 
     def __call__(self, image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Float[Array, " B"]:

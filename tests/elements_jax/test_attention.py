@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from elements_jax import attention as module
 from elements_jax.attention import attention
@@ -47,6 +48,7 @@ def random_qkv(shape, seed=0):
 @pytest.fixture(params=[1, 40, 300, 2**20])
 def scores_a_step(request, monkeypatch):
     monkeypatch.setattr(module, "SCORES_A_STEP", request.param)
+    jax.clear_caches()  # `attention` is traced once for each shape
 
 
 @pytest.mark.usefixtures("scores_a_step")
@@ -120,3 +122,48 @@ def test_lengths_that_the_tpus_kernel_does_not_take_are_left_to_xla():
     assert "tpu_custom_call" in lowered(256, 128)
     assert "tpu_custom_call" not in lowered(256, 77)
     assert "tpu_custom_call" not in lowered(100, 128)
+
+
+@pytest.mark.parametrize("scores_a_part", [1, 40, 300, 10**9])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_xlas_attention_in_parts_is_the_oracle(monkeypatch, shape, scores_a_part):
+    monkeypatch.setattr(module, "SCORES_A_PART", scores_a_part)
+    qkv, cotangent = random_qkv(shape), random_qkv(shape, seed=1)[0]
+    out, pullback = jax.vjp(module.attention_in_parts, *map(jnp.asarray, qkv))
+    np.testing.assert_allclose(out, oracle(*qkv)[0], rtol=1e-5, atol=1e-6)
+    for gradient, expected in zip(pullback(jnp.asarray(cotangent)), oracle_gradients(*qkv, cotangent), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_what_xla_computes_alone_is_bounded_in_memory():
+    """Eight pictures' 4096 x 4096 scores of eight heads are 4 GB in float32; a gradient would hold several of them."""
+    qkv = [jax.ShapeDtypeStruct((8, 4096, 8, 40), jnp.float32)] * 3
+    gradient = jax.jit(jax.grad(lambda *qkv: module.attention_in_parts(*qkv).sum(), (0, 1, 2)))
+    largest = max(
+        array.aval.size for equation in equations(gradient.trace(*qkv).jaxpr.jaxpr) for array in equation.outvars
+    )
+    assert largest <= module.SCORES_A_PART
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inside in jaxprs_in_params(equation.params):
+            yield from equations(inside)
+
+
+@pytest.mark.parametrize(
+    "lengths_heads_channels_dtypes",
+    [
+        ((8, 9, 2, 4), (9, 2, 4), (8, 2, 4), "float32"),  # fewer values than keys
+        ((8, 9, 2, 4), (9, 3, 4), (9, 3, 4), "float32"),  # other heads
+        ((8, 9, 2, 4), (9, 2, 8), (9, 2, 8), "float32"),  # another width
+        ((8, 9, 2, 4), (0, 2, 4), (0, 2, 4), "float32"),  # no keys
+        ((8, 9, 2, 4), (9, 2, 4), (9, 2, 4), "bfloat16"),  # another type
+    ],
+)
+def test_shapes_that_do_not_belong_together_are_one_clear_error(lengths_heads_channels_dtypes):
+    q, k, v, dtype = lengths_heads_channels_dtypes
+    q, k, v = jnp.zeros(q), jnp.zeros((8, *k), dtype), jnp.zeros((8, *v), dtype)
+    with pytest.raises(ValueError, match="expected queries"):
+        module._check(q, k, v)  # in a test, `attention`'s annotations find it first

@@ -15,13 +15,13 @@ from elements_jax.sharding import make_mesh
 from train import metrics
 from train.autoencoder import AutoencoderStage
 from train.chips import Chip
-from train.config import TrainConfig
+from train.config import AutoencoderTrainConfig
 from train.diffusion import by_timestep
 from train.metrics import Log, averaged
 from train.state import init_state, make_optimizer
 from train.step import jit_step
 
-TRAIN = TrainConfig(steps=40, batch_size=8, learning_rate=1e-3, log_every=4)
+TRAIN = AutoencoderTrainConfig(steps=40, batch_size=8, learning_rate=1e-3, log_every=4)
 
 
 def scalars(folder) -> dict[str, dict[int, float]]:
@@ -39,7 +39,7 @@ class Errors(AutoencoderStage):
     """A stage whose examples' errors and timesteps are in the batch."""
 
     def __init__(self):
-        self.frozen = {}
+        self.train, self.frozen = TRAIN, {}
 
     def shapes(self):
         return {"scale": jax.ShapeDtypeStruct((), jnp.float32)}
