@@ -23,7 +23,7 @@ SOURCES = 64  # known patches that a level needs
 MARGIN = 128  # pixels around the hole that are searched, or as many as the hole is long
 RIM = 2  # pixels around the hole whose error in the vote is made good within
 FADE = 1.3  # votes count less by this factor with each pixel from what is known
-SMALLEST = 64  # pixels a side, of the sizes that pictures are padded to
+SMALLEST = 32  # pixels a side, of the sizes that pictures are padded to
 BLUR = 0.5  # deviation of the Gaussian that tells low frequencies, in pixels of the guide
 TURNS = (12, 6, 2)  # of search and vote: on levels up to 64 x 64 px, on other exact ones, on finer ones
 
@@ -35,7 +35,7 @@ def fill_hole(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The photograph with its hole filled; outside of the hole it is the input, bit for bit.
 
-    The same input gives the same picture. Each size of picture (64, 96, 128, 192 ... px, what is smaller is padded)
+    The same input gives the same picture. Each size of picture (32, 48, 64, 96 ... px, to which others are padded)
     compiles one program for every level of its pyramid.
 
     Args:
