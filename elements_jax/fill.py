@@ -190,7 +190,7 @@ def fill_level(
         width=width,
         exact=size <= EXACT,
     )
-    return np.array(voted).reshape(height, width, 3), found
+    return np.array(voted).reshape(height, width, 3), np.asarray(found)
 
 
 def indices(mask: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:

@@ -16,15 +16,20 @@ class Guide(NamedTuple):
 
     fitted: Float[np.ndarray, "H W 3"]  # with a gain and an offset for each channel
     joined: Float[np.ndarray, "H W 3"]  # which agrees with the photograph where the hole begins
-    trust: float  # the share of the photograph's variance around the hole that it explains
-    trusts: list[float]  # the same of each band, finest first
+    trust: float  # of its detail, for the search
+    trusts: list[float]  # of each band's low frequencies, finest first
     step: float  # pixels of the photograph to one of the guide's
 
 
 def fit_guide(
     photograph: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"], guide: Float[np.ndarray, "h w 3"]
 ) -> Guide:
-    """Fit a guide where it and the photograph are known, the more so the closer to the hole."""
+    """Fit a guide where it and the photograph are known, the more so the closer to the hole.
+
+    It is trusted for the share of the photograph's variance that it explains there. A guide can show the surroundings
+    and yet know nothing of the hole, which it then leaves smooth: a band that has less than half of the power in the
+    hole that it has around is trusted that much less.
+    """
     height, width = hole.shape
     rows, columns = min(guide.shape[0], height), min(guide.shape[1], width)
     guide = resize(guide, rows, columns)
@@ -52,10 +57,15 @@ def fit_guide(
     fitted = of_guide + mean(photo)
     whole = bands(np.where(known[..., None], of_photo, of_guide))
     trusts = [explained(*pair) for pair in zip(bands(residual), whole, strict=True)]
+    lively = [1.0] * BANDS
+    if (inner := share[..., 0] < 0.001).any():
+        for k, band in enumerate(bands(of_guide)[:-1]):
+            inside, around = (band[inner] ** 2).sum(1).mean(), mean(band**2).sum()
+            lively[k] = float(np.clip(2 * (inside + NOISE) / (around + NOISE), 0, 1))
+    trust = explained(residual, of_photo) * lively[0]
+    trusts = [a * b for a, b in zip(trusts, lively, strict=True)]
     joined = fitted + membrane(residual, known)
-    return Guide(
-        resize(fitted, height, width), resize(joined, height, width), explained(residual, of_photo), trusts, step
-    )
+    return Guide(resize(fitted, height, width), resize(joined, height, width), trust, trusts, step)
 
 
 def bands(image: Float[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "h w 3"]]:

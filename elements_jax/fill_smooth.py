@@ -1,14 +1,14 @@
 """Pictures made larger, smaller and whole where nothing but smoothness is asked."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from PIL import Image
 from scipy import ndimage
 
 SWEEPS = 30  # of Jacobi's method on each scale, which starts from the next coarser one
 
 
-def resize(image: Float[np.ndarray, "h w C"], height: int, width: int) -> Float[np.ndarray, "height width C"]:
+def resize(image: Shaped[np.ndarray, "h w C"], height: int, width: int) -> Float[np.ndarray, "height width C"]:
     """Averaged over areas where it shrinks, bicubic where it grows."""
     kind = Image.Resampling.BOX if height < image.shape[0] else Image.Resampling.BICUBIC
     planes = np.moveaxis(np.asarray(image, np.float32), 2, 0)
