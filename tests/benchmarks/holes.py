@@ -132,8 +132,8 @@ def print_table(scores: dict[str, np.ndarray]) -> None:
     print(f"{'':24}{'PSNR, dB':>9}  {'LPIPS':24}{'LPIPS less PatchMatch':26}{'s':>6}  {'core s':>6}   ({count} holes)")
     for method, rows in scores.items():
         psnr, distance, seconds, worked = rows.T
-        versus = interval(distance - scores["PatchMatch"][:, 1])
-        print(f"{method:24}{psnr.mean():9.2f}  {interval(distance)}  {versus}  {np.median(seconds[1:]):6.2f}  {np.median(worked[1:]):6.2f}")
+        versus, times = interval(distance - scores["PatchMatch"][:, 1]), np.median([seconds[1:], worked[1:]], 1)
+        print(f"{method:24}{psnr.mean():9.2f}  {interval(distance)}  {versus}  {times[0]:6.2f}  {times[1]:6.2f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of the process, LPIPS included: {peak:.2f} GB; {jax.default_backend()}")
 
