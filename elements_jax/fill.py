@@ -9,6 +9,7 @@ shows the surroundings of the hole as they are.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
@@ -57,7 +58,7 @@ def fill_hole(
     if hole.all() and guide is None:
         raise ValueError("the hole is the whole photograph: without a guide nothing says what belongs there")
     fitted = None if guide is None else fit_guide(photograph, hole, np.asarray(guide, np.float32))
-    length = max(np.ptp(np.flatnonzero(hole.any(axis))) + 1 for axis in (0, 1))
+    length = max(int(np.ptp(np.flatnonzero(hole.any(axis)))) + 1 for axis in (0, 1))
     box = around(hole, max(MARGIN, length))
     filled = photograph.copy()
     filled[box] = np.where(hole[box][..., None], fill_window(photograph, hole, fitted, box), photograph[box])
@@ -98,8 +99,7 @@ def fill_window(
     levels = pyramid(image, known, fitted, joined)
     found = None
     for scale, level in reversed(list(enumerate(levels))):
-        step = None if guide is None else guide.step / 2**scale
-        voted, found = fill_level(level, found, guide, step)
+        voted, found = fill_level(level, found, guide, scale)
     unknown = level.inside & ~level.known
     rim = level.known & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
     near = around(unknown, RIM + 1)
@@ -146,9 +146,9 @@ def patches_within(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 
 def fill_level(
-    level: Level, coarse: Int[np.ndarray, " M"] | None, guide: Guide | None, step: float | None
+    level: Level, coarse: Int[np.ndarray, " M"] | None, guide: Guide | None, scale: int
 ) -> tuple[Float[np.ndarray, "H W 3"], Int[np.ndarray, " N"]]:
-    """`fill_patches.complete` for a level, after the coarser one, whose sources are given; the guide has its step."""
+    """`fill_patches.complete` for a level, after the coarser one, whose sources are given; the finest has scale 0."""
     height, width = level.known.shape
     unknown = level.inside & ~level.known
     sources = patches_within(level.known)
@@ -157,14 +157,14 @@ def fill_level(
     y, x = ndimage.distance_transform_edt(~sources, return_distances=False, return_indices=True)
     confidence = np.where(targets, FADE ** -np.minimum(distance(~level.known), 60), 0)
     hole = Hole(
-        indices(targets),
+        jnp.asarray(indices(targets)),
         int(targets.sum()),
-        indices(pixels),
+        jnp.asarray(indices(pixels)),
         int(pixels.sum()),
-        unknown.ravel(),
-        sources.ravel(),
-        np.int32(y * width + x).ravel(),
-        np.float32(confidence).ravel(),
+        jnp.asarray(unknown.ravel()),
+        jnp.asarray(sources.ravel()),
+        jnp.asarray(y * width + x, jnp.int32).ravel(),
+        jnp.asarray(confidence, jnp.float32).ravel(),
     )
     guidance, start = None, level.image
     if guide is None:
@@ -173,10 +173,13 @@ def fill_level(
     else:
         start = np.where(level.known[..., None], level.image, level.joined)
         shares = np.diff(guide.trusts, prepend=0)
-        sigmas = np.maximum(BLUR * step * 2.0 ** np.arange(len(shares)), 1e-2)
+        sigmas = np.maximum(BLUR * guide.step * 2.0 ** (np.arange(len(shares)) - scale), 1e-2)
         features = np.sqrt(guide.trust) * level.fitted
         guidance = Guidance(
-            features.reshape(-1, 3), level.joined.reshape(-1, 3), np.float32(sigmas), np.float32(shares)
+            jnp.asarray(features.reshape(-1, 3), jnp.float32),
+            jnp.asarray(level.joined.reshape(-1, 3)),
+            jnp.asarray(sigmas, jnp.float32),
+            jnp.asarray(shares, jnp.float32),
         )
     size = level.known.size
     turns = TURNS[0] if size <= 64 * 64 else TURNS[1] if size <= EXACT else TURNS[2]

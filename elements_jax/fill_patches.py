@@ -83,7 +83,7 @@ def refine(
     def nearest_of(features: Float[Array, "T 49 C"], sources: Int[Array, "T S"]) -> tuple[Array, Array]:
         distances = ((stack[sources[..., None] + steps] - features[:, None]) ** 2).sum((2, 3))
         best = jnp.argmin(distances, 1)[:, None]
-        return tuple(jnp.take_along_axis(values, best, 1)[:, 0] for values in (sources, distances))
+        return jnp.take_along_axis(sources, best, 1)[:, 0], jnp.take_along_axis(distances, best, 1)[:, 0]
 
     def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
         features = stack[target[:, None] + steps]

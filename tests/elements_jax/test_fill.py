@@ -335,7 +335,7 @@ def test_no_source_has_a_pixel_of_the_hole():
     image = noisy(np.random.default_rng(0), 64, 64).astype(np.float32)
     known = ~disc(64, 64, 31, 31, 9)
     level = pyramid(image, known, 0 * image, 0 * image)[0]
-    _, found = fill_level(level, None, None, None)
+    _, found = fill_level(level, None, None, 0)
     chosen = np.asarray(found)[np.asarray(found) >= 0]
     assert len(chosen)
     for source in np.unique(chosen):
