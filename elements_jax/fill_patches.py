@@ -1,0 +1,194 @@
+"""Patches of the known part for a hole: search and vote, on one level of a pyramid.
+
+The turns are those of Wexler, Shechtman and Irani, "Space-Time Completion of Video" (PAMI 2007): each patch that
+touches the hole finds its nearest patch of the known part, and each pixel of the hole becomes the weighted mean of what
+the found patches show there. There is no random search. Pictures are flat, N = rows x width pixels; a patch is named
+by the index of its centre and must lie inside the picture. Loops run over as many centres as there are, in arrays as
+long as the picture, so that one program serves every hole in pictures of a size.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+PATCH = 7  # pixels a side, on every level
+CHUNK = 256  # patches compared at once: bounds the memory
+PARENTS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # neighbours on the coarser level that propose a source
+WINDOW = PARENTS  # and the shifts tried around the best proposal
+# Votes weigh exp(-d / 2 spread mean(d)), d being the squared distance of the patches. On coarse levels a wide spread
+# lets them agree on a structure; on fine ones a narrow one keeps the grain, which averages lose.
+SPREAD_COARSE, SPREAD_FINE = 2.0, 0.5
+
+Scalar = Int[Array, ""] | int
+
+
+class Hole(NamedTuple):
+    """Where one level is unknown. Index arrays end in N, which is no pixel's index, once their `count` is through."""
+
+    targets: Int[Array, " N"]  # centres of the patches that touch the hole
+    target_count: Scalar
+    pixels: Int[Array, " N"]  # of the hole, and of its rim
+    pixel_count: Scalar
+    unknown: Bool[Array, " N"]  # the hole
+    sources: Bool[Array, " N"]  # centres of the patches that are known
+    nearest: Int[Array, " N"]  # the source closest to each pixel
+    confidence: Float[Array, " N"]  # of a target's votes; 0 for other centres
+
+
+class Guidance(NamedTuple):
+    """What a guide says on one level."""
+
+    features: Float[Array, "N 3"]  # compared beside the colours, scaled by the guide's weight
+    picture: Float[Array, "N 3"]  # whose low frequencies the fill takes
+    sigmas: Float[Array, " K"]  # of Gaussians in pixels, from the guide's finest band to its coarsest
+    shares: Float[Array, " K"]  # with which the residual, smoothed by each Gaussian, is added
+
+
+def offsets(width: int) -> Int[Array, " 49"]:
+    """From a patch's centre to its pixels."""
+    steps = jnp.arange(-(PATCH // 2), PATCH // 2 + 1)
+    return (steps[:, None] * width + steps).ravel()
+
+
+def search(
+    stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], width: int
+) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
+    """For each target the nearest of all sources, and their squared distance; `found` keeps its other entries."""
+    stack = stack - stack.mean(0)  # for the precision of the expanded square below
+    steps = offsets(width)
+    patches = jnp.stack([jnp.roll(stack, -step, 0) for step in steps], 1).reshape(len(stack), -1)
+    squares = jnp.where(hole.sources, (patches**2).sum(1), jnp.inf)
+    columns = patches.T
+
+    def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
+        features = patches[target]
+        distances = squares - 2 * jnp.dot(features, columns, precision=lax.Precision.HIGHEST)
+        best = jnp.argmin(distances, 1).astype(jnp.int32)
+        least = jnp.take_along_axis(distances, best[:, None], 1)[:, 0] + (features**2).sum(1)
+        return best, jnp.maximum(least, 0)
+
+    return _for_targets(compare, hole, found)
+
+
+def refine(
+    stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], coarse: Int[Array, " M"], width: int
+) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
+    """As `search`, but of what was found before, what the coarser level proposes, and a window around the best."""
+    rows, steps = len(stack) // width, offsets(width)
+
+    def nearest_of(features: Float[Array, "T 49 C"], sources: Int[Array, "T S"]) -> tuple[Array, Array]:
+        distances = ((stack[sources[..., None] + steps] - features[:, None]) ** 2).sum((2, 3))
+        best = jnp.argmin(distances, 1)[:, None]
+        return jnp.take_along_axis(sources, best, 1)[:, 0], jnp.take_along_axis(distances, best, 1)[:, 0]
+
+    def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
+        features = stack[target[:, None] + steps]
+        proposals = [found[target], *(propose(target, coarse, hole.nearest, width, parent) for parent in PARENTS)]
+        best, _ = nearest_of(features, jnp.stack(proposals, 1))
+        y, x = best // width, best % width
+        shifted = [jnp.clip(y + dy, 0, rows - 1) * width + jnp.clip(x + dx, 0, width - 1) for dy, dx in WINDOW]
+        return nearest_of(features, hole.nearest[jnp.stack(shifted, 1)])
+
+    return _for_targets(compare, hole, found)
+
+
+def _for_targets(compare, hole: Hole, found: Int[Array, " N"]) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
+    def chunk(i, state):
+        target = lax.dynamic_slice(hole.targets, (i * CHUNK,), (CHUNK,))
+        results = compare(jnp.minimum(target, len(found) - 1))
+        return tuple(old.at[target].set(new, mode="drop") for old, new in zip(state, results, strict=True))
+
+    return lax.fori_loop(0, -(-hole.target_count // CHUNK), chunk, (found, jnp.zeros(len(found))))
+
+
+def propose(
+    target: Int[Array, " T"], coarse: Int[Array, " M"], nearest: Int[Array, " N"], width: int, parent: tuple[int, int]
+) -> Int[Array, " T"]:
+    """A source for each target, by the offset of its parent's neighbour; -1 in `coarse` is an unknown offset."""
+    rows, half = len(nearest) // width, width // 2
+    y, x = target // width, target % width
+    above, beside = jnp.clip(y // 2 + parent[0], 0, rows // 2 - 1), jnp.clip(x // 2 + parent[1], 0, half - 1)
+    source = coarse[above * half + beside]
+    to_y = jnp.clip(2 * (source // half - above) + y, 0, rows - 1)
+    to_x = jnp.clip(2 * (source % half - beside) + x, 0, width - 1)
+    return nearest[jnp.where(source < 0, target, to_y * width + to_x)]
+
+
+def vote(
+    image: Float[Array, "N 3"], hole: Hole, found: Int[Array, " N"], weights: Float[Array, " N"], width: int
+) -> Float[Array, "N 3"]:
+    """The image, but the hole's pixels and its rim's are the weighted means of what the patches over them found."""
+    steps = offsets(width)
+
+    def chunk(i, voted):
+        pixel = lax.dynamic_slice(hole.pixels, (i * CHUNK,), (CHUNK,))
+        centres = jnp.minimum(pixel, len(image) - 1)[:, None] - steps
+        weight = weights[centres][..., None]
+        colour = (image[found[centres] + steps] * weight).sum(1) / jnp.maximum(weight.sum(1), 1e-30)
+        return voted.at[pixel].set(colour, mode="drop")
+
+    return lax.fori_loop(0, -(-hole.pixel_count // CHUNK), chunk, image)
+
+
+def follow(voted: Float[Array, "N 3"], hole: Hole, guidance: Guidance, width: int) -> Float[Array, "N 3"]:
+    """`voted` with the guide's low frequencies, band by band as far as it is trusted with each."""
+    rows = len(voted) // width
+    filled = jnp.zeros(len(voted), bool).at[hole.pixels].set(True, mode="drop")[:, None]
+    residual = jnp.where(filled, guidance.picture - voted, 0).reshape(rows, width, 3)
+
+    def smooth(sigma):
+        vertical, horizontal = _gaussian(rows, sigma), _gaussian(width, sigma)
+        return jnp.einsum("yh,hwc,xw->yxc", vertical, residual, horizontal, precision=lax.Precision.HIGHEST)
+
+    change = sum(share * smooth(sigma) for share, sigma in zip(guidance.shares, guidance.sigmas, strict=True))
+    return jnp.where(filled, voted + change.reshape(-1, 3), voted)
+
+
+def _gaussian(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
+    """A matrix that smooths a column of pixels."""
+    kernel = jnp.exp(-(((jnp.arange(size)[:, None] - jnp.arange(size)) / sigma) ** 2) / 2)
+    return kernel / kernel.sum(1, keepdims=True)
+
+
+@partial(jax.jit, static_argnames=("width", "exact"))
+def complete(
+    image: Float[Array, "N 3"],
+    hole: Hole,
+    coarse: Int[Array, " M"],
+    first: Bool[Array, ""],
+    iterations: Scalar,
+    guidance: Guidance | None,
+    *,
+    width: int,
+    exact: bool,
+) -> tuple[Float[Array, "N 3"], Int[Array, " N"]]:
+    """Fills one level: what the patches show in the hole and on its rim, and for each target its source, else -1.
+
+    `coarse` has the sources of the coarser level, unless this is the first: it starts from the hole as `image` has it.
+    """
+    is_target, spread = hole.confidence > 0, SPREAD_COARSE if exact else SPREAD_FINE
+
+    def fill(found, weights):
+        voted = vote(image, hole, found, weights, width)
+        return voted if guidance is None else follow(voted, hole, guidance, width)
+
+    def turn(_, state):
+        voted, found = state
+        current = jnp.where(hole.unknown[:, None], voted, image)
+        stack = current if guidance is None else jnp.concatenate([current, guidance.features], 1)
+        if exact:
+            found, distances = search(stack, hole, found, width)
+        else:
+            found, distances = refine(stack, hole, found, coarse, width)
+        mean = jnp.sum(jnp.where(is_target, distances, 0)) / hole.target_count
+        weights = hole.confidence * jnp.exp(-distances / (2 * spread * mean + 1e-3))
+        return fill(found, weights), found
+
+    found = propose(jnp.arange(len(image)), coarse, hole.nearest, width, (0, 0))
+    voted = jnp.where(first, image, fill(found, hole.confidence))
+    voted, found = lax.fori_loop(0, iterations, turn, (voted, found))
+    return voted, jnp.where(is_target, found, -1)

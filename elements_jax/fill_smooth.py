@@ -1,0 +1,50 @@
+"""Pictures made larger, smaller and whole where nothing but smoothness is asked."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from PIL import Image
+from scipy import ndimage
+
+SWEEPS = 30  # of Jacobi's method on each scale, which starts from the next coarser one
+
+
+def resize(image: Shaped[np.ndarray, "h w C"], height: int, width: int) -> Float[np.ndarray, "height width C"]:
+    """Averaged over areas where it shrinks, bicubic where it grows."""
+    kind = Image.Resampling.BOX if height < image.shape[0] else Image.Resampling.BICUBIC
+    planes = np.moveaxis(np.asarray(image, np.float32), 2, 0)
+    return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), kind)) for plane in planes], 2)
+
+
+def membrane(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
+    """The image where it is known, and elsewhere a solution of Laplace's equation that meets it, up to the sweeps.
+
+    With no pixel known it is 0.
+    """
+    image = np.where(known[..., None], image, 0).astype(np.float32)
+    if known.all() or not known.any():
+        return image
+    height, width = known.shape
+    if max(height, width) > 2:
+        even = ((0, height % 2), (0, width % 2))
+        share = shrink(np.pad(known, even)[..., None].astype(np.float32))
+        coarse = shrink(np.pad(image, (*even, (0, 0)))) / np.maximum(share, 0.25)
+        start = resize(membrane(coarse, share[..., 0] > 0), 2 * share.shape[0], 2 * share.shape[1])[:height, :width]
+    else:
+        start = np.broadcast_to(image[known].mean(0), image.shape)
+    filled = np.where(known[..., None], image, start)
+    for _ in range(SWEEPS):
+        padded = np.pad(filled, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        mean = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
+        filled = np.where(known[..., None], image, mean)
+    return filled
+
+
+def shrink(image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "h w C"]:
+    """Means of squares of 2 pixels a side; height and width are even."""
+    height, width, channels = image.shape
+    return image.reshape(height // 2, 2, width // 2, 2, channels).mean((1, 3))
+
+
+def distance(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """From each pixel of the mask to the nearest one outside of it; within a mask of everything it is 0."""
+    return np.zeros(mask.shape) if mask.all() else ndimage.distance_transform_edt(mask)

@@ -1,0 +1,142 @@
+"""Holes in photographs: ours with and without a guide, OpenCV's inpainting and PatchMatch.
+
+    pip install opencv-python-headless pypatchmatch
+    python tests/benchmarks/holes.py FOLDER_OF_PHOTOGRAPHS
+
+Of each photograph, scaled to at most 1,024 px, a window of 512 px is taken, with one hole like an object of 70 to
+180 px; the truth is the photograph. A guide "1/8" is the truth made 8 times smaller. The imperfect ones are that of
+1/8, but: blurred by 1.5 of its pixels, with a gain of 0.8 to 1.2 and an offset of up to 20 for each channel and noise
+of 6; of Telea's fill instead of the truth; of another photograph. LPIPS is that of the hole's box. After each mean
+comes its interval of 95 %, and that of the difference to PatchMatch, by bootstrap over photographs; seconds are medians
+of all but the first, which compiles: on the clock, and of all cores together, which a busy machine changes less.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from patchmatch import patch_match
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from elements_jax.evaluation.lpips import LPIPS
+from elements_jax.fill import fill_hole
+
+WINDOW = 512
+Fill = Callable[[], np.ndarray]
+
+
+def main(
+    folder: Annotated[Path, tyro.conf.Positional],
+    seed: int = 0,
+    every: int = 1,
+    imperfect: bool = False,
+    pictures: Path | None = None,
+) -> None:
+    """Fill a hole in each photograph by each method and print a table.
+
+    Args:
+        folder: Photographs, `*.jpg` and `*.png`.
+        seed: Of windows and holes.
+        every: Take only each n-th photograph.
+        imperfect: Also by imperfect guides.
+        pictures: Folder for one PNG a photograph: input, truth, and the methods in the table's order.
+    """
+    lpips = LPIPS("alex")
+    scores: dict[str, list[tuple[float, float, float, float]]] = {}
+    for name, truth, hole, other in tqdm(list(cases(folder, seed))[::every], unit="hole"):
+        rows, columns = np.where(hole)
+        box = np.s_[max(rows.min() - 16, 0) : rows.max() + 17, max(columns.min() - 16, 0) : columns.max() + 17]
+        crops = [np.where(hole[..., None], 128, truth).astype(np.uint8)[box], truth[box]]
+        for method, fill in methods(truth, hole, other, imperfect).items():
+            start, worked = time.perf_counter(), time.process_time()
+            filled = fill()
+            seconds, worked = time.perf_counter() - start, time.process_time() - worked
+            psnr = 10 * np.log10(255**2 / np.mean((filled[hole].astype(float) - truth[hole]) ** 2))
+            as_input = [jnp.asarray(image[box], jnp.float32)[None] / 127.5 - 1 for image in (filled, truth)]
+            scores.setdefault(method, []).append((psnr, float(lpips(*as_input)[0]), seconds, worked))
+            crops.append(filled[box])
+        if pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.concatenate(crops, 1)).save(pictures / f"{name}.png")
+    print_table({method: np.array(rows) for method, rows in scores.items()})
+
+
+def cases(folder: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Name, window, hole, and the window of the photograph before, which has nothing to do with it."""
+    rng, before = np.random.default_rng(seed), None
+    for path in sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]):
+        photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        photo.thumbnail((1024, 1024), Image.Resampling.LANCZOS)
+        side = min(WINDOW, *photo.size)
+        x, y = rng.integers(0, photo.width - side + 1), rng.integers(0, photo.height - side + 1)
+        truth = np.asarray(photo)[y : y + side, x : x + side]
+        mask = np.zeros((side, side), np.uint8)
+        centre = side // 2 + rng.integers(-60, 61, 2)
+        for _ in range(3):
+            at, axes = centre + rng.integers(-25, 26, 2), rng.integers(35, 75, 2)
+            cv2.ellipse(mask, at.tolist(), axes.tolist(), float(rng.integers(0, 180)), 0, 360, 1, -1)
+        yield path.stem, truth, mask > 0, truth[:, ::-1] if before is None else before
+        before = truth
+
+
+def methods(truth: np.ndarray, hole: np.ndarray, other: np.ndarray, imperfect: bool) -> dict[str, Fill]:
+    """What fills the hole, by its name in the table."""
+    mask = hole.astype(np.uint8) * 255
+    image = np.where(hole[..., None], 0, truth).astype(np.uint8)
+
+    def telea() -> np.ndarray:
+        return cv2.inpaint(image, mask, 5, cv2.INPAINT_TELEA)
+
+    found: dict[str, Fill] = {
+        "Telea": telea,
+        "PatchMatch": lambda: patch_match.inpaint(image, mask, patch_size=7),
+        "ours": lambda: fill_hole(image, hole),
+        "ours, guide 1/8": lambda: fill_hole(image, hole, smaller(truth, 8)),
+        "ours, guide 1/16": lambda: fill_hole(image, hole, smaller(truth, 16)),
+    }
+    if imperfect:
+        rng = np.random.default_rng(int(hole.sum()))
+        worse = cv2.GaussianBlur(smaller(truth, 8), (0, 0), 1.5) * rng.uniform(0.8, 1.2, 3) + rng.uniform(-20, 20, 3)
+        worse += rng.normal(0, 6, worse.shape)
+        found |= {
+            "ours, blurred guide": lambda: fill_hole(image, hole, worse),
+            "ours, Telea's guide": lambda: fill_hole(image, hole, smaller(telea(), 8)),
+            "ours, another's guide": lambda: fill_hole(image, hole, smaller(other, 8)),
+        }
+    return found
+
+
+def smaller(image: np.ndarray, factor: int) -> np.ndarray:
+    """Means over areas."""
+    size = image.shape[1] // factor, image.shape[0] // factor
+    return cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+
+
+def print_table(scores: dict[str, np.ndarray]) -> None:
+    """A row for each method."""
+    count = len(scores["PatchMatch"])
+    draws = np.random.default_rng(0).integers(0, count, (2000, count))
+
+    def interval(values: np.ndarray) -> str:
+        low, high = np.quantile(values[draws].mean(1), (0.025, 0.975))
+        return f"{values.mean():6.3f} [{low:6.3f}, {high:6.3f}]"
+
+    print(f"{'':24}{'PSNR, dB':>9}  {'LPIPS':24}{'LPIPS less PatchMatch':26}{'s':>6}  {'core s':>6}   ({count} holes)")
+    for method, rows in scores.items():
+        psnr, distance, seconds, worked = rows.T
+        versus, times = interval(distance - scores["PatchMatch"][:, 1]), np.median([seconds[1:], worked[1:]], 1)
+        print(f"{method:24}{psnr.mean():9.2f}  {interval(distance)}  {versus}  {times[0]:6.2f}  {times[1]:6.2f}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory of the process, LPIPS included: {peak:.2f} GB; {jax.default_backend()}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
