@@ -135,6 +135,10 @@ def apply(script: EditScript, canvas: Canvas, open_image: Opener) -> Edited:
     start = canvas
     for i, edit in enumerate(script.edits):
         where = f"edits[{i}] ({edit.edit})"
+        if not isinstance(edit, Continue) and edit.object is not None:
+            raise EditError(
+                f"{where}: an object can be selected on a photograph only; give the numbers of its elements"
+            )
         match edit:
             case Continue():
                 start = canvas = _continue(canvas, start, edit, open_image)

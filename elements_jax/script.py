@@ -8,6 +8,7 @@
         {"edit": "delete", "elements": [3]},
         {"edit": "duplicate", "elements": [5], "by": [0.0, 0.2]},
         {"edit": "compose", "image": "bird.png", "elements": [99], "by": [0.1, 0.1], "scale": 1.0},
+        {"edit": "move", "object": {"point": [0.4, 0.6]}, "by": [0.1, 0.0]},
         {"edit": "continue", "image": "round-1.png"}
       ],
       "prompt": "a car on a beach",
@@ -15,9 +16,11 @@
       "sampling": {"steps": 20}
     }
 
-Elements go by their number, lengths by the image's width and height, (x, y) from the top left corner. A variation is
-a delete and a prompt (Section 4.3). Fields with a default may be left out; unknown ones are refused. The dataclasses
-below are the schema: pydantic reads JSON by their annotations, and `JSON_SCHEMA` follows from them. Needs no JAX.
+Elements go by their number, lengths by the image's width and height, (x, y) from the top left corner. In place of
+elements, an edit of a photograph may name an object by where it is seen (`ObjectAt`); its lengths are in units of the
+photograph's width and height then. A variation is a delete and a prompt (Section 4.3). Fields with a default may be
+left out; unknown ones are refused. The dataclasses below are the schema: pydantic reads JSON by their annotations, and
+`JSON_SCHEMA` follows from them. Needs no JAX.
 """
 
 import dataclasses
@@ -29,7 +32,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from PIL import Image
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from elements_jax.config import DiffusionConfig
 
@@ -58,14 +61,57 @@ Factor = Annotated[float, _number(0.01, 100.0)]
 Scale = Annotated[Factor | tuple[Factor, Factor], _expected("a number from 0.01 to 100, or two, of x and of y")]
 Elements = Annotated[
     tuple[Annotated[int, Field(strict=True, ge=0, lt=2**16)], ...],
-    Field(min_length=1, max_length=2**16),
+    Field(default=(), min_length=1, max_length=2**16),
     _expected("a list of element numbers, at least one"),
 ]
+"""Empty only where an edit selects an object."""
 Name = Annotated[str, Field(min_length=1, max_length=1000), _expected("the name of a picture")]
 Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT), _expected(f"text of at most {LONGEST_PROMPT} characters")]
 Weight = Annotated[float, _number(-100.0, 100.0)]
 Fit = Literal["crop", "pad"]
 """How a photograph becomes a square picture: the square at its centre, or all of it with margins."""
+
+
+Detail = Literal["pixels", "decoder"]
+"""Who draws what an edit moves: `pixels` keeps the photograph's own, `decoder` paints it, as in the paper."""
+Share = Annotated[float, _number(0.0, 1.0)]
+
+
+@dataclass(frozen=True)
+class ObjectAt:
+    """An object of a photograph, named by one of a point on it, a box around it, or a file with its mask.
+
+    Coordinates are in units of the photograph's width and height, so that a script holds for any model.
+    """
+
+    point: tuple[Share, Share] | None = None
+    """(x, y) on the object. Needs SAM."""
+    box: tuple[Share, Share, Share, Share] | None = None
+    """Left, top, right, bottom."""
+    mask: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """A picture of the photograph's shape: white, or opaque, on the object."""
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+def _names_one_object(value: ObjectAt | None) -> ObjectAt | None:
+    if value is not None:
+        if sum(each is not None for each in (value.point, value.box, value.mask)) != 1:
+            raise ValueError("expected one of point, box and mask")
+        if value.box and not (value.box[0] < value.box[2] and value.box[1] < value.box[3]):
+            raise ValueError("expected a box [left, top, right, bottom] with left < right and top < bottom")
+    return value
+
+
+Object = Annotated[
+    ObjectAt | None,
+    AfterValidator(_names_one_object),
+    _expected(
+        'one of {"point": [x, y]}, {"box": [left, top, right, bottom]} with numbers from 0 to 1, {"mask": "file"}'
+    ),
+]
+_SELECTING = ConfigDict(
+    extra="forbid", json_schema_extra={"oneOf": [{"required": ["elements"]}, {"required": ["object"]}]}
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +121,8 @@ class Move:
     elements: Elements
     by: Annotated[Vector, VECTOR]
     edit: Literal["move"] = "move"
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    object: Object = dataclasses.field(default=None, kw_only=True)
+    __pydantic_config__ = _SELECTING
 
 
 @dataclass(frozen=True)
@@ -86,7 +133,8 @@ class Resize:
     scale: Scale
     anchor: Annotated[Vector | None, VECTOR] = None
     edit: Literal["resize"] = "resize"
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    object: Object = dataclasses.field(default=None, kw_only=True)
+    __pydantic_config__ = _SELECTING
 
 
 @dataclass(frozen=True)
@@ -95,7 +143,8 @@ class Delete:
 
     elements: Elements
     edit: Literal["delete"] = "delete"
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    object: Object = dataclasses.field(default=None, kw_only=True)
+    __pydantic_config__ = _SELECTING
 
 
 @dataclass(frozen=True)
@@ -106,7 +155,8 @@ class Duplicate:
     by: Annotated[Vector, VECTOR]
     scale: Scale = 1.0
     edit: Literal["duplicate"] = "duplicate"
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    object: Object = dataclasses.field(default=None, kw_only=True)
+    __pydantic_config__ = _SELECTING
 
 
 @dataclass(frozen=True)
@@ -118,7 +168,8 @@ class Compose:
     by: Annotated[Vector, VECTOR] = (0.0, 0.0)
     scale: Scale = 1.0
     edit: Literal["compose"] = "compose"
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    object: Object = dataclasses.field(default=None, kw_only=True)
+    __pydantic_config__ = _SELECTING
 
 
 @dataclass(frozen=True)
@@ -142,6 +193,12 @@ KINDS: dict[str, type[Edit]] = {
     "compose": Compose,
     "continue": Continue,
 }
+
+
+def _selects_once(edit: Edit) -> Edit:
+    if not isinstance(edit, Continue) and bool(edit.elements) == (edit.object is not None):
+        raise ValueError("expected either elements or object")
+    return edit
 
 
 @dataclass(frozen=True)
@@ -183,7 +240,7 @@ class EditScript:
     """What to do to an image, and how to decode it afterwards."""
 
     edits: Annotated[
-        tuple[Annotated[Edit, Field(discriminator="edit")], ...],
+        tuple[Annotated[Edit, Field(discriminator="edit"), AfterValidator(_selects_once)], ...],
         Field(max_length=MOST_EDITS),
         _expected(f"a list of at most {MOST_EDITS} edits"),
     ] = ()
@@ -197,6 +254,8 @@ class EditScript:
     preserve: Annotated[bool, Field(strict=True), _expected("true or false")] = False
     """Keep the pixels outside the edited region (`elements_jax.preserve`)."""
     sampling: Annotated[Sampling, _expected("an object")] = Sampling()
+    detail: Annotated[Detail | None, _expected("pixels or decoder")] = None
+    """By default pixels for a photograph, and the decoder for an encoded file."""
     version: Literal[1] = 1
     __pydantic_config__ = ConfigDict(extra="forbid", json_schema_extra={"required": ["version"]})
 
@@ -236,9 +295,11 @@ class EditScript:
 
     def to_json(self) -> str:
         """The inverse of `from_json`. What is None is left out."""
-        return json.dumps(
-            {"version": self.version, **_READER.dump_python(self, mode="json", exclude_none=True)}, indent=2
-        )
+        fields = _READER.dump_python(self, mode="json", exclude_none=True)
+        for edit in fields["edits"]:
+            if "object" in edit:
+                edit.pop("elements", None)
+        return json.dumps({"version": self.version, **fields}, indent=2)
 
 
 def _require_version(value: Any) -> Any:
@@ -273,9 +334,12 @@ def explain(error: Mapping[str, Any]) -> str:
             kind = Sampling
         elif not (step == "edits" and path):
             hint = get_type_hints(kind, include_extras=True)[step]
-            expected = [each.description for each in getattr(hint, "__metadata__", ()) if each.description]
+            found = (getattr(each, "description", None) for each in getattr(hint, "__metadata__", ()))
+            expected = [each for each in found if each]
             return f"{where}: expected {expected[-1]}"
     if where:
+        if error["type"] == "value_error":
+            return f"{where}: {error['msg'].removeprefix('Value error, ')}"
         return f'{where}: expected an object whose field "edit" is one of {", ".join(KINDS)}'
     return error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else "expected an object"
 

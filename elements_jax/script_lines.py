@@ -113,10 +113,12 @@ def parse_line(text: bytes, number: int) -> ScriptLine:
         if not isinstance(value, str):
             raise EditError(f"{field}: expected text")
     script = EditScript.from_fields(fields)
-    for field in ("sampling", "preserve", "fit"):
+    for field in ("sampling", "preserve", "fit", "detail"):
         if getattr(script, field) != getattr(EditScript(), field):
             raise EditError(f"{field}: belongs to the whole job: give it to `elements batch`")
     for i, edit in enumerate(script.edits):
         if isinstance(edit, Continue):
             raise EditError(f"edits[{i}]: there is no earlier picture to continue from")
+        if edit.object is not None:
+            raise EditError(f"edits[{i}].object: records are edited by elements")
     return ScriptLine(name, source_id, script, **words)
