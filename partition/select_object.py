@@ -27,26 +27,30 @@ class ObjectSelector:
         image: UInt8[np.ndarray, "H W 3"],
         positive: Float[np.ndarray, "P 2"],
         negative: Float[np.ndarray, "Q 2"],
+        box: Float[np.ndarray, "4"] | None = None,
     ) -> Bool[np.ndarray, "H W"]:
         """The object that all positive points lie on and no negative one does, in a square picture.
 
-        Points are (x, y) in units of its side; there is at least one. Of a single point's three masks, a whole, a part
-        and a smaller part, it is the one that SAM trusts most; for several SAM has one mask.
+        Points are (x, y) in units of its side; there is at least one, or a box around the object (left, top, right,
+        bottom). Of a single point's three masks, a whole, a part and a smaller part, it is the one that SAM trusts
+        most; for several points, or a box, SAM has one mask.
         """
         model = self._segmenter.model
         points = np.concatenate([positive, negative]).astype(np.float32)
         labels = np.repeat([1, 0], [len(positive), len(negative)])
+        side = model.image_encoder.img_size
         # The prompt encoder counts in pixels and adds the half to their centres itself.
-        pixels = torch.tensor(points, device=model.device)[None] * model.image_encoder.img_size - 0.5
+        pixels = torch.tensor(points, device=model.device)[None] * side - 0.5
+        boxes = None if box is None else torch.tensor(np.float32(box), device=model.device)[None] * side - 0.5
         prompts, dense = model.prompt_encoder(
-            (pixels, torch.tensor(labels, device=model.device)[None]), boxes=None, masks=None
+            (pixels, torch.tensor(labels, device=model.device)[None]) if len(points) else None, boxes=boxes, masks=None
         )
         logits, predicted_iou = model.mask_decoder(
             image_embeddings=self._embed(image.tobytes(), image.shape),
             image_pe=model.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=prompts,
             dense_prompt_embeddings=dense,
-            multimask_output=len(points) == 1,
+            multimask_output=len(points) == 1 and box is None,
         )
         best = logits[:, predicted_iou[0].argmax()][:, None]
         mask = F.interpolate(best, image.shape[:2], mode="bilinear", align_corners=False)[0, 0] > 0
