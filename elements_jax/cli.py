@@ -21,9 +21,9 @@ from PIL import Image
 from elements_jax import TINY
 from elements_jax.command import exit_code
 from elements_jax.files import new_file
-from elements_jax.photographs import DEFAULT_SOURCE, Divider, Source, open_photo
+from elements_jax.photographs import DEFAULT_SOURCE, Divider, Source, notices, open_photo
 from elements_jax.progress import sampling
-from elements_jax.script import MODELS_OWN, EditScript, Fit, Sampling
+from elements_jax.script import MODELS_OWN, Detail, EditScript, Fit, Sampling
 
 if TYPE_CHECKING:
     from elements_jax.editing import Editing, Photo
@@ -37,7 +37,7 @@ commands:
   compile      a training step for TPUs or GPUs that are not here: what it needs, and how fast it can be
   editor       edit photographs in the browser, on a page of this machine's own
   encode       one photograph to its elements: a file to edit, and a picture with their numbers
-  edit         run an edit script on a photograph or an encoded file
+  edit         run an edit script on a photograph, at its own size, or on an encoded file
   batch        run many edit scripts on records, on every device
   reconstruct  decode a photograph from its unedited elements
   compare      run several methods, ours and baselines, on the same edit scripts
@@ -61,7 +61,6 @@ ELSEWHERE = {
     "scenes-benchmark": "elements_jax.evaluation.scenes_benchmark",
 }
 """Modules of commands that are not in this file, each with a `main(arguments) -> exit code`."""
-TINY_NOTICE = "This is the tiny model of the package: it knows scenes, and blurs photographs."
 SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
 
@@ -119,7 +118,11 @@ class Encode:
 
 @dataclass(frozen=True)
 class Edit:
-    """Run an edit script on a photograph and decode the result, as the editor does: the same script, the same bytes."""
+    """Run an edit script on a photograph, and get it back at its own size with nothing changed but what was edited.
+
+    The result has the photograph's format, profile, depth and metadata. Of an encoded file, the result is the model's
+    picture as a PNG, with all that made it in its text chunks.
+    """
 
     photo: Photograph
     """A photograph, or a file that `elements encode` wrote."""
@@ -129,25 +132,46 @@ class Edit:
     model: ModelOrTiny = None
     """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
     out: File = None
-    """PNG to write, by default PHOTO-edited.png; script and settings are in its text chunks."""
+    """File to write, in the format of its suffix; by default PHOTO-edited with the photograph's own format."""
+    detail: Annotated[Detail | None, tyro.conf.arg(metavar="{pixels,decoder}")] = None
+    """For a photograph: `pixels` moves its own pixels and fills what they leave, and is the default; with `decoder` the
+    model paints every edited region, as in the paper."""
+    drop_gps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out where the photograph was taken. All other metadata stays."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write even over the photograph itself."""
     drawing: File = None
-    """Also draw the edit on the picture here: red dots where elements were, green where they go, blue crosses on those
-    deleted."""
+    """For an encoded file: also draw the edit on the picture here: red dots where elements were, green where they go,
+    blue crosses on those deleted."""
     preserve: bool = False
-    """Keep the pixels outside the edited region and a narrow band around it, even where the script does not say so;
-    otherwise all are decoded anew, as in the paper."""
+    """For an encoded file: keep the pixels outside the edited region and a narrow band around it, even where the script
+    does not say so; otherwise all are decoded anew, as in the paper. A photograph always keeps them."""
     source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
     """In place of the script's."""
 
     def run(self) -> None:
-        """Edit, decode and write."""
-        from elements_jax.draw import edit_dots
-
+        """Edit and write."""
         script = EditScript.load(self.script)
         script = replace(
-            script, preserve=script.preserve or self.preserve, sampling=script.sampling.overridden(self.sampling)
+            script,
+            preserve=script.preserve or self.preserve,
+            sampling=script.sampling.overridden(self.sampling),
+            detail=self.detail or script.detail,
         )
+        if self.photo.suffix.lower() == ".npz":
+            self._edit_encoded(script)
+        else:
+            from elements_jax import whole_command
+
+            whole_command.run(self, script)
+
+    def _edit_encoded(self, script: EditScript) -> None:
+        from elements_jax.draw import edit_dots
+
+        out = self.out or self.photo.with_name(f"{self.photo.stem}-edited.png")
+        if out.suffix.lower() != ".png":
+            raise ValueError(f"{out}: the result of an encoded file is a PNG; choose the suffix .png")
         editing = _editing(self.model, self.source)
 
         def open_named(name: str) -> "Photo":
@@ -157,7 +181,6 @@ class Edit:
         edited = editing.edit(photo, script, open_named)
         if self.drawing is not None:
             _save(self.drawing, edit_dots(photo.image, editing.canvas(photo).elements, edited.canvas.elements))
-        out = self.out or self.photo.with_name(f"{self.photo.stem}-edited.png")
         with sampling(script.sampling.settings(editing.pipeline.config.diffusion)["steps"], "edit") as report:
             picture = editing.decode(photo, edited, script, report)
         _write(out, editing, picture, script)
@@ -194,17 +217,17 @@ class Editor:
             from partition.select_object import ObjectSelector
 
             select_object = ObjectSelector(divider.segmenter)
-        notices = _notices(self.model, self.source)
+        said = notices(self.model, self.source)
         app = make_app(
             Editing(pipeline, divider, self.source.chosen),
             name=Path(self.model or TINY).name,
             segmenter=self.source.chosen,
-            notice=" ".join(notices) or None,
+            notice=" ".join(said) or None,
             select_object=select_object,
         )
 
         def ready(address: str) -> None:
-            print(*notices, f"The editor is at {address}", sep="\n", flush=True)
+            print(*said, f"The editor is at {address}", sep="\n", flush=True)
             if self.open:
                 webbrowser.open(address)
 
@@ -415,19 +438,11 @@ def _pipeline(model: str | None) -> "ElementsPipeline":
     return ElementsPipeline.from_pretrained(model or TINY)
 
 
-def _notices(model: str | None, source: Source) -> list[str]:
-    """What a person should know who left the choice to us."""
-    notices = [] if model else [TINY_NOTICE]
-    if source.segmenter is None and source.checkpoint is None:
-        notices.append("Photographs are divided by SLIC; with --checkpoint SAM does it.")
-    return notices
-
-
 def _editing(model: str | None, source: Source) -> "Editing":
     """The model, with photographs divided as `source` says."""
     from elements_jax.editing import Editing
 
-    for notice in _notices(model, source):
+    for notice in notices(model, source):
         print(notice, file=sys.stderr)
     pipeline = _pipeline(model)
     return Editing(pipeline, Divider(pipeline.config.elements, source), source.chosen)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from jaxtyping import Bool, UInt8, UInt16
 
 from elements_jax.schema import DROPPED
-from elements_jax.script import Fit
+from elements_jax.script import Fit, ObjectAt
 
 if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig
@@ -38,6 +39,15 @@ class Source:
 
 
 DEFAULT_SOURCE = Source()
+TINY_NOTICE = "This is the tiny model of the package: it knows scenes, and blurs photographs."
+
+
+def notices(model: str | None, source: Source) -> list[str]:
+    """What a person should know who left the choice to us."""
+    notices = [] if model else [TINY_NOTICE]
+    if source.segmenter is None and source.checkpoint is None:
+        notices.append("Photographs are divided by SLIC; with --checkpoint SAM does it.")
+    return notices
 
 
 class Divider:
@@ -52,27 +62,68 @@ class Divider:
         """SAM is read when it is first needed. Raises ValueError where it has no checkpoint, or a wrong one."""
         from partition.worker import make_segmenter
 
-        return make_segmenter(self._source.chosen, self._source.checkpoint, self._config)[1]
+        return make_segmenter(self._source.chosen, self._source.checkpoint, self.config)[1]
 
     @property
-    def _config(self) -> "PartitionConfig":
+    def config(self) -> "PartitionConfig":
+        """How pictures of the model's size are divided."""
         from partition.config import PartitionConfig
 
         return PartitionConfig(size=self._elements.image_size, grid=self._elements.grid)
 
+    def label(self, image: UInt8[np.ndarray, "S S 3"]) -> UInt16[np.ndarray, "S S"]:
+        """Each pixel's element, or DROPPED, of a picture of the model's size."""
+        from partition.elements import partition_image
+
+        return partition_image(image, self.segmenter, self.config).label_map
+
     def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
         """Raises ValueError for what is no image, or damaged."""
         from elements_jax.editing import Photo
-        from partition.elements import partition_image
         from partition.photos import read_photo
         from partition.samples import Sample
 
-        photo = read_photo(Sample("", encoded), self._config.size, fit=fit)
-        label_map = partition_image(photo.image, self.segmenter, self._config).label_map
+        photo = read_photo(Sample("", encoded), self.config.size, fit=fit)
+        label_map = self.label(photo.image)
         left, top, right, bottom = photo.box
         inside = np.zeros(label_map.shape, bool)
         inside[top:bottom, left:right] = True
         return Photo(photo.image, np.where(inside, label_map, DROPPED), photo.box)
+
+
+class ObjectFinder:
+    """Finds the object at a point or in a box of a photograph: with SAM, or in a box without it.
+
+    SAM looks twice: at all of the photograph, and then at a window around what it found, for a finer edge.
+    """
+
+    def __init__(self, divider: Divider, source: Source):
+        self._divider = divider
+        self._source = source
+
+    def __call__(self, image: UInt8[np.ndarray, "H W 3"], at: ObjectAt) -> tuple[Bool[np.ndarray, "H W"], float]:
+        """The object's mask, and how far its edge may be from the true one, in pixels.
+
+        Raises ValueError for a point without SAM, and if SAM has no checkpoint, or a wrong one.
+        """
+        if self._source.checkpoint is None and at.box is not None:
+            from partition.object_in_box import object_in_box
+
+            return object_in_box(image, at.box)
+        if self._source.checkpoint is None:
+            raise ValueError("finding an object from a point needs SAM: give --checkpoint, or a box or a mask instead")
+        from partition.find_object import find_object
+
+        return find_object(self._select, image, at.point, at.box)
+
+    @cached_property
+    def _select(self) -> Any:
+        from partition.select_object import ObjectSelector
+        from partition.worker import make_segmenter
+
+        if self._source.chosen in ("sam", "mobile-sam"):
+            return ObjectSelector(self._divider.segmenter)
+        return ObjectSelector(make_segmenter("sam", self._source.checkpoint, self._divider.config)[1])
 
 
 def open_photo(editing: "Editing", path: Path, fit: Fit) -> "Photo":

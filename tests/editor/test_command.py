@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from elements_jax import cli
-from elements_jax.cli import Edit, main
+from elements_jax.cli import Edit, Encode, main
 from elements_jax.photographs import Source
 from tests.editor.conftest import encode, noise, script, upload, wait_until
 
@@ -24,8 +24,8 @@ FEATURES = {
     "composed": (
         [
             {"edit": "delete", "elements": [0, 3]},
-            {"edit": "compose", "image": "other.png", "elements": [1], "scale": [0.5, 0.75]},
-            {"edit": "continue", "image": "round.png"},
+            {"edit": "compose", "image": "other.npz", "elements": [1], "scale": [0.5, 0.75]},
+            {"edit": "continue", "image": "round.npz"},
         ],
         {"preserve": True, "sampling": {"sampler": "dpm", "steps": 3}, "negative_prompt": "blue"},
     ),
@@ -38,15 +38,18 @@ def test_page_and_command_give_the_same_bytes(
     client: TestClient, model_folder: Path, tmp_path: Path, name: str
 ) -> None:
     edits, fields = FEATURES[name]
-    pictures = {"photo.png": noise(20, 30), "other.png": noise(16, 16, seed=1), "round.png": noise(16, 16, seed=2)}
+    pictures = {"photo.npz": noise(20, 30), "other.npz": noise(16, 16, seed=1), "round.npz": noise(16, 16, seed=2)}
+    fit = fields.get("fit", "crop")
     for file, image in pictures.items():
-        (tmp_path / file).write_bytes(encode(image))
-    ids = {file: upload(client, image, fields.get("fit", "crop")) for file, image in pictures.items()}
+        photo = tmp_path / file.replace(".npz", ".png")
+        photo.write_bytes(encode(image))
+        Encode(photo, tmp_path / file, str(model_folder), fit, Source("grid")).run()
+    ids = {file: upload(client, image, fit) for file, image in pictures.items()}
     (tmp_path / "script.json").write_text(json.dumps(script(*edits, **fields)))
     out = tmp_path / "out.png"
-    Edit(tmp_path / "photo.png", tmp_path / "script.json", str(model_folder), out, source=Source("grid")).run()
+    Edit(tmp_path / "photo.npz", tmp_path / "script.json", str(model_folder), out, source=Source("grid")).run()
 
-    body = {"image": ids.pop("photo.png"), "images": ids, "script": script(*edits, **fields)}
+    body = {"image": ids.pop("photo.npz"), "images": ids, "script": script(*edits, **fields)}
     id = client.post("/api/jobs", json=body).json()["id"]
     wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] == "done")
     assert client.get(f"/api/jobs/{id}/0.png").content == out.read_bytes()

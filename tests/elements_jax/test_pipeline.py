@@ -243,16 +243,18 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
             }
         )
     )
-    for source in (photo, encoded):  # the same picture either way
-        result, drawing = tmp_path / f"{source.suffix[1:]}-result.png", tmp_path / "drawing.png"
-        command = ["edit", str(source), "--script", str(script), "--out", str(result), *model, "--segmenter", "grid"]
-        assert main([*command, "--drawing", str(drawing)]) == 0
-        assert size_of(result) == (16, 16)
-        assert min(size_of(drawing)) >= 512
-    assert (tmp_path / "png-result.png").read_bytes() == (tmp_path / "npz-result.png").read_bytes()
-    again = ["edit", str(photo), "--script", str(tmp_path / "png-result.png"), *model, "--segmenter", "grid"]
+    result, drawing = tmp_path / "result.png", tmp_path / "drawing.png"
+    command = ["edit", str(encoded), "--script", str(script), "--out", str(result), *model, "--segmenter", "grid"]
+    assert main([*command, "--drawing", str(drawing)]) == 0
+    assert size_of(result) == (16, 16)
+    assert min(size_of(drawing)) >= 512
+    again = ["edit", str(encoded), "--script", str(result), *model, "--segmenter", "grid"]
     assert main(again) == 0  # a result is its own script
-    assert (tmp_path / "photo-edited.png").read_bytes() == (tmp_path / "png-result.png").read_bytes()
+    assert (tmp_path / "photo-edited.png").read_bytes() == result.read_bytes()
+    (tmp_path / "out.jpg").unlink(missing_ok=True)
+    assert main([*command[:4], "--out", str(tmp_path / "out.jpg"), *model]) == 1
+    assert "is a PNG" in capsys.readouterr().err
+    assert not (tmp_path / "out.jpg").exists()
     sampling = ["--sampler", "dpm", "--steps", "3", "--guidance", "2", "--element-guidance", "1"]
     assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model, *sampling]) == 0
     assert size_of(tmp_path / "again.png") == (16, 16)
