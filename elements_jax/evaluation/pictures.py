@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from elements_jax.evaluation import results
 from elements_jax.evaluation.arrival import arrival
@@ -50,6 +50,15 @@ def made_by(paths: Iterable[Path]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def _as_seen(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says, and on white where it is transparent, as photographs are read everywhere else."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return upright.convert("RGB")
+
+
 def folder_pair(pictures: Path, truths: Path) -> Samples:
     """Pictures and, under the same names, what they should be. Raises ValueError naming those without a counterpart."""
     ours, theirs = find_pictures(pictures), find_pictures(truths)
@@ -65,7 +74,7 @@ def of_files(method: str, files: Mapping[str, Mapping[str, Path]], reference: st
 
     def read(numbers: Sequence[int]) -> list[Arrays]:
         return [
-            {key: np.asarray(open_picture(paths[names[number]]).convert("RGB")) for key, paths in files.items()}
+            {key: np.asarray(_as_seen(open_picture(paths[names[number]]))) for key, paths in files.items()}
             for number in numbers
         ]
 

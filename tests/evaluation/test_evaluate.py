@@ -21,6 +21,7 @@ from elements_jax.cli import main
 from elements_jax.evaluation import fid, results
 from elements_jax.evaluation.arrival import arrival
 from elements_jax.evaluation.fid import Statistics
+from elements_jax.evaluation.pictures import folder_pair
 from elements_jax.evaluation.results import Case
 from elements_jax.networks import Networks
 from elements_jax.pipeline import ElementsPipeline, to_uint8
@@ -361,3 +362,21 @@ def test_help_and_unknown_words(capsys):
     assert "elements evaluate WHAT" in capsys.readouterr().out
     assert main(["evaluate", "nothing"]) == 2
     assert "elements evaluate WHAT" in capsys.readouterr().err
+
+
+def test_folders_are_read_upright_and_on_white(tmp_path):
+    """As photographs are read everywhere else: turned by EXIF, and transparent parts white."""
+    image = Image.fromarray(record(0, 32).image[:, :24])
+    for name in ("upright", "turned", "clear", "white"):
+        (tmp_path / name).mkdir()
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    image.save(tmp_path / "upright" / "a.png")
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned" / "a.png", exif=tags)
+    clear = image.convert("RGBA")
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear" / "a.png")
+    Image.new("RGB", image.size, "white").save(tmp_path / "white" / "a.png")
+    for one, other in (("turned", "upright"), ("clear", "white")):
+        (pair,) = folder_pair(tmp_path / one, tmp_path / other).read([0])
+        np.testing.assert_array_equal(pair["picture"], pair["truth"])
