@@ -8,7 +8,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,12 @@ class Photograph:
             if before := metadata.get(name):
                 metadata[name] = clean(before)
                 encoded = encoded.replace(before, metadata[name])  # of the same length
-        return replace(self, metadata=metadata, encoded=encoded)
+        if "pnginfo" in metadata:
+            metadata["pnginfo"] = _png_chunks(self.encoded, clean=_text_without_gps)
+        cleaned = replace(self, metadata=metadata, encoded=encoded)
+        if self.format in ("PNG", "TIFF"):  # with checksums, or metadata in other places: written again, without loss
+            cleaned = replace(cleaned, encoded=cleaned.encode(self.pixels, self.format))
+        return cleaned
 
     def encode(self, pixels: Pixels, format: str) -> bytes:
         """The bytes of a file with these upright pixels and all that this photograph's file carried.
@@ -260,13 +265,20 @@ def _default_coding(format: str) -> dict[str, Any]:
     return {}
 
 
-def _png_chunks(encoded: bytes) -> PngImagePlugin.PngInfo:
-    """The descriptive chunks of a PNG file, as they are."""
+def _png_chunks(encoded: bytes, clean: Callable[[bytes], bytes | None] = lambda text: text) -> PngImagePlugin.PngInfo:
+    """The descriptive chunks of a PNG file, as they are, or cleaned; what is None then is left out."""
     chunks = PngImagePlugin.PngInfo()
     for kind, content in _png_parts(encoded):
-        if kind in _PNG_CHUNKS:
-            chunks.add(kind, content)
+        if kind in _PNG_CHUNKS and (kept := clean(content)) is not None:
+            chunks.add(kind, kept)
     return chunks
+
+
+def _text_without_gps(text: bytes) -> bytes | None:
+    """A PNG's text without XMP's GPS, or None if it holds EXIF or compressed XMP, in which GPS could be hidden."""
+    if text.startswith(b"Raw profile type") or text.startswith(b"XML:com.adobe.xmp\0\1"):
+        return None
+    return xmp_without_gps(text)
 
 
 def _png_parts(encoded: bytes) -> list[tuple[bytes, bytes]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from PIL import Image, ImageCms, JpegImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from elements_jax.exif import without_gps, without_thumbnail, xmp_without_gps
 from elements_jax.photo_file import Photograph, format_of, turned
@@ -149,6 +150,24 @@ def test_gps_goes_and_nothing_else():
         assert (tags[0x010F], tags[0x0132]) == ("Maker", "2024:05:01 12:00:00")
     np.testing.assert_array_equal(np.asarray(opened(photograph.encoded)), np.asarray(opened(encoded)))
     assert len(photograph.encoded) == len(encoded)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
+def test_gps_goes_from_other_formats_too(format):
+    options = {"lossless": True} if format == "WEBP" else {}
+    if format == "PNG":
+        xmp = PngInfo()
+        xmp.add_itxt("XML:com.adobe.xmp", '<x exif:GPSLatitude="1,2N" exif:Pixel="3"/>')
+        options["pnginfo"] = xmp
+    encoded = saved(picture(), format, exif=exif().tobytes(), **options)
+    assert opened(encoded).getexif().get_ifd(0x8825)
+    photograph = Photograph.decode(encoded).without_gps()
+    for content in (photograph.encoded, photograph.encode(photograph.pixels, format)):
+        image = opened(content)
+        assert not image.getexif().get_ifd(0x8825)
+        assert image.getexif()[0x010F] == "Maker"
+        assert b"GPSLatitude" not in content
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(picture()))
 
 
 def tiff(order: str, *directories: list[tuple[int, int, int, int]], behind: bytes = b"") -> bytes:
