@@ -28,8 +28,10 @@ TOUCH = 0.05
 class Guide(Protocol):
     """A model that says what belongs in a hole."""
 
-    size: int
-    """The side of its pictures in pixels."""
+    @property
+    def size(self) -> int:
+        """The side of its pictures in pixels."""
+        ...
 
     def __call__(self, window: Window, hole: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "S S 3"]:
         """Its picture of a window of the photograph, without what the photograph shows in the hole."""

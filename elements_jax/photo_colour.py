@@ -77,10 +77,10 @@ def _converted(
 def _transform(source: bytes | None, target: bytes | None) -> ImageCms.ImageCmsTransform | None:
     """Between two profiles, of which None is sRGB; None if one of them says nothing of RGB."""
     try:
-        profiles = [
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("sRGB")
+        there, back = (
+            ImageCms.ImageCmsProfile(io.BytesIO(profile) if profile else ImageCms.createProfile("sRGB"))
             for profile in (source, target)
-        ]
-        return ImageCms.buildTransform(*profiles, "RGB", "RGB")
+        )
+        return ImageCms.buildTransform(there, back, "RGB", "RGB")
     except (OSError, ValueError, ImageCms.PyCMSError):
         return None

@@ -15,7 +15,7 @@ from elements_jax.editing import Editing, Photo, apply
 from elements_jax.edits import Canvas
 from elements_jax.photo_colour import from_srgb, like, rgb8, to_srgb
 from elements_jax.photo_file import Photograph, Pixels
-from elements_jax.script import Compose, Delete, Duplicate, EditError, EditScript, Move, Resize
+from elements_jax.script import Compose, Delete, Duplicate, Edit, EditError, EditScript, Move, Resize
 from elements_jax.steps import Step, placement_of
 from elements_jax.window import Box, Window, box_of, windows
 
@@ -76,7 +76,7 @@ def _repaint(
     photo = _photo(editing, photograph, window, label)
     start = editing.canvas(photo)
     others = dict[str, Canvas]()
-    element_edits = []
+    element_edits = list[Edit]()
     for n, step in enumerate(steps):
         if step.other is None:
             element_edits.append(_on_elements(step, _under(start, window, step), window, photograph.size))
