@@ -6,7 +6,7 @@ in a narrow band around the mask's edge, and blur fusion (Forte 2021) its colour
 """
 
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped
+from jaxtyping import Bool, Float32, Float64, Shaped
 from scipy import ndimage, sparse
 
 EPSILON = 1e-5
@@ -57,11 +57,11 @@ def _blurred(colour: Float32[np.ndarray, "H W C"], weight: Float32[np.ndarray, "
     return total / np.maximum(ndimage.uniform_filter(weight, (width, width, 0), mode="nearest"), 1e-5)
 
 
-def _depth(mask: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
+def _depth(mask: Bool[np.ndarray, "H W"]) -> Float64[np.ndarray, "H W"]:
     """The distance of each of the mask's pixels from its edge; a photograph's border is not an edge."""
     if mask.all():
-        return np.full(mask.shape, np.inf, np.float32)
-    return ndimage.distance_transform_edt(mask).astype(np.float32)
+        return np.full(mask.shape, np.inf)
+    return ndimage.distance_transform_edt(mask)
 
 
 def _matte_from_smaller(

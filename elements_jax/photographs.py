@@ -13,7 +13,7 @@ import tyro
 from jaxtyping import Bool, UInt8, UInt16
 
 from elements_jax.schema import DROPPED
-from elements_jax.script import Fit, ObjectAt
+from elements_jax.script import EditError, Fit, ObjectAt
 
 if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig
@@ -104,14 +104,14 @@ class ObjectFinder:
     def __call__(self, image: UInt8[np.ndarray, "H W 3"], at: ObjectAt) -> tuple[Bool[np.ndarray, "H W"], float]:
         """The object's mask, and how far its edge may be from the true one, in pixels.
 
-        Raises ValueError for a point without SAM, and if SAM has no checkpoint, or a wrong one.
+        Raises EditError for a point without SAM, and ValueError if SAM has a wrong checkpoint.
         """
         if self._source.checkpoint is None and at.box is not None:
             from partition.object_in_box import object_in_box
 
             return object_in_box(image, at.box)
         if self._source.checkpoint is None:
-            raise ValueError("finding an object from a point needs SAM: give --checkpoint, or a box or a mask instead")
+            raise EditError("finding an object from a point needs SAM: give --checkpoint, or a box or a mask instead")
         from partition.find_object import find_object
 
         return find_object(self._select, image, at.point, at.box)
