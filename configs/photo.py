@@ -1,7 +1,15 @@
 """A model of photographs with 256 elements that two CPU cores can train: 256 px, everything from random weights.
 
 The networks are convolutions and tokens, so 128 px (`photo_128`) and 256 px share every parameter: a model trained at
-128 px is the start of one at 256 px (`--init`). Its numbers are this project's own, chosen by trial on photographs.
+128 px is the start of one at 256 px (`--init`). Its numbers are this project's own.
+
+The budget at 128 px, for two CPU cores at about 200 GFLOP/s, 0.72 PFLOP an hour. Arithmetic of an image is three times
+that of the networks that learn, by `train.flops.training_cost`, and once that of the others:
+
+    stage         GFLOP an image                                    images     PFLOP    hours
+    vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px     50,000       1.4        2
+    autoencoder   21: encoder 2.4, light decoder 2.0, VGG-16       100,000       2.1        3
+    diffusion     19: UNet 5.5, content encoder 2.4                300,000       5.7        8
 """
 
 from dataclasses import replace
