@@ -45,7 +45,7 @@ results = {}
 for shape in MESHES:
     for accumulate in (1, 2):
         drawn = []
-        train, stage = replace(TRAIN, accumulate=accumulate), Recorded(None, None)
+        train, stage = replace(TRAIN, accumulate=accumulate), Recorded(None, None, None)
         devices = jax.devices()[: shape[0] * shape[1]]
         mesh = jax.make_mesh(shape, ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices)
         optimizer = make_optimizer(train)

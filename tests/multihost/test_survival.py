@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -178,9 +177,16 @@ def test_a_stage_trained_on_two_hosts_goes_on_on_one(data, tmp_path):
     losses, others = reported_losses(moved), reported_losses(alone)
     assert losses.keys() == others.keys() == {1, 2, 3, 4}
     np.testing.assert_allclose(list(losses.values()), list(others.values()), **TOLERANCE)
-    # AdamW takes a step of about the learning rate, 0.01, even where the gradient is hardly more than its rounding.
-    close = partial(np.testing.assert_allclose, rtol=0, atol=1e-3)
-    jax.tree.map(close, state["params"], expected["params"])
+
+    def close(one, other, second_moment):
+        # AdamW takes a step of about the learning rate, 0.01, even where the gradient is nothing but its rounding: that
+        # of a bias before a norm, for one.
+        has_gradient = np.sqrt(second_moment) > 1e-7
+        np.testing.assert_allclose(np.where(has_gradient, one, 0), np.where(has_gradient, other, 0), rtol=0, atol=1e-3)
+        return has_gradient.mean()
+
+    shares = jax.tree.map(close, state["params"], expected["params"], expected["opt_state"][1][0].nu)
+    assert np.mean(jax.tree.leaves(shares)) > 0.8
     parameters = load_present(moved, Networks(SMALL), "encoder", "decoder")
     jax.tree.map(np.testing.assert_array_equal, parameters, state["ema"])
 

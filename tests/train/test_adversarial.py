@@ -188,8 +188,8 @@ def test_the_loss_is_a_mean_over_examples(stage, params, batch):
 class FakeLPIPS:
     """A distance that shows what it is given: pictures in [0, 1], and its parameters."""
 
-    def __init__(self, net):
-        assert net == "vgg"
+    def __init__(self, net, dtype):
+        assert (net, dtype) == ("vgg", jnp.float32)
         self.params = {"scale": jnp.float32(3)}
 
     @staticmethod

@@ -14,8 +14,9 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from configs import PRESETS
 from elements_jax import unet_blocks
 from elements_jax.attention import attention
+from elements_jax.decoding import decode_elements
 from elements_jax.networks import Networks
-from elements_jax.pipeline import decode_elements, encode_image
+from elements_jax.pipeline import encode_image
 
 MODULE = importlib.import_module("elements_jax.attention")
 CAPABILITIES = ("8.0", "9.0", "10.0")  # Ampere, Hopper, Blackwell

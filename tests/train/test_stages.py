@@ -169,7 +169,8 @@ def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch
     every = ImageElements(jnp.zeros((4, 4, 8)), jnp.zeros((4, 4, 4)), jnp.ones((4, 4), bool))
     monkeypatch.setattr(diffusion, "encode_image", lambda *arguments: every)
     monkeypatch.setattr(diffusion, "tokens", capture)
-    monkeypatch.setattr(stage.networks, "text_encoder", lambda params, prompt: jnp.zeros((4, 6, 16)))
+    no_text = property(lambda networks: lambda params, prompt: jnp.zeros((4, 6, 16)))
+    monkeypatch.setattr(type(stage.networks), "text_encoder", no_text)
     masks = np.zeros_like(batch["object_mask"])
     masks[1, :2, :2] = True  # touches the first element alone, whatever the partition, and is laid over example 0
     expected = np.ones((4, 4), bool)
