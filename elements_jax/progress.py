@@ -45,17 +45,20 @@ def waiting(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def sampling(steps: int, what: str) -> Iterator[Callable[[], bool]]:
-    """A bar of the steps of sampling, as a function to call before each; until the first they are being compiled."""
+def sampling(steps: int | None, what: str, before: str = "compiling the sampler") -> Iterator[Callable[[], bool]]:
+    """A bar of the steps of sampling, as a function to call before each.
+
+    `before` says what goes on until the first. `steps` is None where their number is not known.
+    """
     with ExitStack() as compiling, ExitStack() as bars:
-        compiling.enter_context(waiting("compiling the sampler"))
+        compiling.enter_context(waiting(before))
         bar: tqdm | None = None
 
         def report() -> bool:
             nonlocal bar
             if bar is None:
                 compiling.close()
-                bar = bars.enter_context(tqdm(total=steps, desc=what))
+                bar = bars.enter_context(tqdm(total=steps, desc=what, unit="step"))
             else:
                 bar.update()
             return True

@@ -4,12 +4,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from elements_jax import TINY
 from elements_jax.files import new_file
 from elements_jax.photo_file import Photograph, check_format, format_of
 from elements_jax.photographs import Divider, ObjectFinder, notices
+from elements_jax.progress import sampling
 from elements_jax.script import EditScript
 
 if TYPE_CHECKING:
@@ -62,7 +61,8 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
         print(notice, file=sys.stderr)
     pipeline = ElementsPipeline.from_pretrained(command.model or TINY)
     divider = Divider(pipeline.config.elements, command.source)
-    with tqdm(desc="edit", unit="step") as bar:
+    # Each window of the photograph is sampled, and how many there are follows from the edits.
+    with sampling(None, "edit", before="finding what to edit, compiling the sampler") as report:
         return edit_photograph(
             Editing(pipeline, divider, command.source.chosen),
             photograph,
@@ -70,7 +70,7 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
             divider.label,
             find_object=ObjectFinder(divider, command.source),
             open_named=lambda name: _open_named(command.script.parent / name),
-            report=lambda: bool(bar.update() or True),
+            report=report,
         )
 
 
