@@ -158,7 +158,7 @@ class Edit:
             preserve=script.preserve or self.preserve,
             sampling=script.sampling.overridden(self.sampling),
             detail=self.detail or script.detail,
-        )
+        ).checked()
         if self.photo.suffix.lower() == ".npz":
             self._edit_encoded(script)
         else:
@@ -277,6 +277,7 @@ class Batch:
         from elements_jax.script_lines import ScriptLines
         from elements_jax.sharding import make_mesh
 
+        self.sampling.checked()
         for name, value in (("batch-size", self.batch_size), ("shard-size", self.shard_size)):
             if value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
@@ -334,7 +335,7 @@ class Reconstruct:
 
     def run(self) -> None:
         """Decode and write."""
-        script = EditScript(prompt=self.prompt, seed=self.seed, fit=self.fit, sampling=self.sampling)
+        script = EditScript(prompt=self.prompt, seed=self.seed, fit=self.fit, sampling=self.sampling).checked()
         editing = _editing(self.model, self.source)
         photo = open_photo(editing, self.photo, self.fit)
         edited = editing.edit(photo, script, lambda name: photo)

@@ -81,7 +81,11 @@ class ElementsPipeline:
         self._decode = jit_decode(networks, mesh)
         self._step_by_step = StepByStep(networks, mesh)
         shape = config.latent_size, config.latent_size, config.vae.latent_channels
-        self._noise = jax.jit(lambda keys: jax.vmap(lambda key: jax.random.normal(key, shape))(jnp.stack(keys)))
+
+        def noise(keys):  # of one type whatever JAX's default is, and so of the same numbers
+            return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(jnp.stack(keys))
+
+        self._noise = jax.jit(noise)
 
     @classmethod
     def from_pretrained(

@@ -93,7 +93,7 @@ def _first_order(predict_noise: PredictNoise, state: State, at: Point) -> State:
         return jnp.sqrt(after) * clean + jnp.sqrt(1 - after) * predicted, keys
     variance = eta**2 * (1 - after) / (1 - alpha_bar) * (1 - alpha_bar / after)
     own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, timestep)
-    fresh = jax.vmap(lambda key: jax.random.normal(key, latent.shape[1:]))(own)
+    fresh = jax.vmap(lambda key: jax.random.normal(key, latent.shape[1:], latent.dtype))(own)
     old = jnp.sqrt(1 - after - variance) * predicted
     return jnp.sqrt(after) * clean + old + jnp.sqrt(variance) * fresh, keys
 

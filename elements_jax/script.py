@@ -224,6 +224,10 @@ class Sampling:
         values: dict[str, Any] = {"sampler": "ddim", "steps": config.sample_steps, "guidance": config.guidance}
         return values | {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
+    def checked(self) -> "Sampling":
+        """These settings, if a script with them could be read. Raises EditError naming the field."""
+        return EditScript(sampling=self).checked().sampling
+
     def overridden(self, by: "Sampling") -> "Sampling":
         """These settings but for those that `by` has."""
         return dataclasses.replace(
@@ -273,8 +277,9 @@ class EditScript:
         try:
             if content.startswith(b"\x89PNG"):
                 with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+                    picture.load()  # text may follow the pixels
                     return cls.from_json(picture.info["script"])
-            return cls.from_json(content.decode())
+            return cls.from_json(content.decode("utf-8-sig"))  # editors on Windows begin with a byte order mark
         except UnicodeDecodeError as error:
             raise EditError(f"not UTF-8: {error}") from error
         except (KeyError, OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -292,6 +297,10 @@ class EditScript:
             return _READER.validate_python(fields)
         except ValidationError as error:
             raise EditError(explain(error.errors(include_url=False, include_context=False)[0])) from error
+
+    def checked(self) -> "EditScript":
+        """This script, if a file of it could be read: for values of the command line. Raises EditError."""
+        return self.from_json(self.to_json())
 
     def to_json(self) -> str:
         """The inverse of `from_json`. What is None is left out."""
@@ -346,8 +355,18 @@ def explain(error: Mapping[str, Any]) -> str:
 
 def parse_object(text: str) -> dict[str, Any]:
     """The fields of a script's JSON. Raises EditError for what is no JSON, or no object."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise EditError(f"{next(name for name in names if names.count(name) > 1)}: given twice")
+        return fields
+
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique)
+    except EditError:
+        raise
     except (ValueError, RecursionError) as error:
         raise EditError(f"not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -100,7 +100,7 @@ class ScriptLines:
 def parse_line(text: bytes, number: int) -> ScriptLine:
     """The script of a line, which gives it its number as a name if it has none. Raises EditError naming the field."""
     try:
-        fields = parse_object(text.decode())
+        fields = parse_object(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise EditError(f"not UTF-8: {error}") from error
     source_id, name = fields.pop("source_id", None), fields.pop("name", f"{number:07d}")

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from elements_jax.cpu import prefer_own_convolutions
@@ -15,6 +16,9 @@ if not re.search(r"-m ?gpu\b", " ".join(sys.argv)):
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     prefer_own_convolutions()  # before JAX starts, so that this process and those it starts compute the same bits
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # tests spend their time compiling: half of it
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ class DiffusionStage:
         schedule = make_schedule(self.model.diffusion)
         latent = sample_posterior(*self.posterior(frozen, batch), posterior_key) * self.model.vae.scaling_factor
         steps = self.model.diffusion.train_timesteps
-        timestep = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps))(time_key)
+        timestep = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps, jnp.int32))(time_key)
         noise = normal(noise_key, latent.shape[1:])
         unet = self.networks.unet.module(params)
         noisy, context = add_noise(schedule, latent, noise, timestep), unet.context(text, element_tokens)

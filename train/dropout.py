@@ -34,7 +34,7 @@ def overlaid_mask(
     one."""
     if not own_object:
         return batch["other_object_mask"]
-    own = jax.vmap(lambda key: jax.random.bernoulli(key, own_object))(keys)
+    own = jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(own_object)))(keys)
     own &= keep_text & batch["own_mask"]
     return jnp.where(own[:, None, None], batch["object_mask"], batch["other_object_mask"])
 
@@ -64,7 +64,7 @@ def dropped_elements(
 
     It happens to each example with `probability`.
     """
-    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(probability)))(keys)
     return touched_elements(label_map, mask, num_elements) & chosen[:, None]
 
 
@@ -72,7 +72,7 @@ def condition_dropout(
     keys: Key[Array, " B"], train: DiffusionTrainConfig
 ) -> tuple[Bool[Array, " B"], Bool[Array, " B"]]:
     """(keep text, keep elements) for each example: exclusive cases, one number drawn for all (Appendix C.2)."""
-    draw: Float[Array, " B"] = jax.vmap(jax.random.uniform)(keys)
+    draw: Float[Array, " B"] = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
     text_end = train.drop_text + train.drop_both  # [0, text_end): no text; the part that overlaps: neither
     elements_end = text_end + train.drop_elements
     return draw >= text_end, (draw < train.drop_text) | (draw >= elements_end)

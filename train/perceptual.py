@@ -52,8 +52,8 @@ def random_crops(
         raise ValueError(f"a crop of {side} x {side} px does not fit into images of {height} x {width} px")
 
     def one(key, *images):
-        corner = jax.random.randint(key, (2,), 0, jnp.array([height - side + 1, width - side + 1]))
-        return [jax.lax.dynamic_slice(image, (*corner, 0), (side, side, 3)) for image in images]
+        corner = jax.random.randint(key, (2,), 0, jnp.int32([height - side + 1, width - side + 1]), jnp.int32)
+        return [jax.lax.dynamic_slice(image, (*corner, jnp.int32(0)), (side, side, 3)) for image in images]
 
     own = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)  # the stages draw other things of the keys themselves
     return jax.vmap(one)(own, *images)

@@ -89,7 +89,7 @@ def example_keys(key: Key[Array, ""], step: Int[Array, ""] | int, index: Int[Arr
 
 def normal(keys: Key[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B *shape"]:
     """Standard normal numbers of `shape` for each example."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
 def to_float(image: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:

@@ -103,6 +103,7 @@ def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
     from elements_jax.editing import Editing
     from elements_jax.pipeline import ElementsPipeline
 
+    EditScript(seed=options.seed, sampling=options.sampling).checked()
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {options.batch_size}")
     pipeline = ElementsPipeline.from_pretrained(options.model)

@@ -49,6 +49,7 @@ class With:
         from elements_jax.evaluation.running import run
         from elements_jax.pipeline import ElementsPipeline
 
+        self.sampling.checked()
         if self.batch_size < 1:
             raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         pipeline = ElementsPipeline.from_pretrained(self.model)

@@ -135,7 +135,8 @@ class Records:
     def run(self) -> None:
         """Reconstruct and judge."""
         mesh = make_mesh(-1, 1, jax.local_devices())
-        reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, self.sampling, mesh)
+        sampling = self.sampling.checked()
+        reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, sampling, mesh)
         samples = of_records(self.records, self.split, reconstructor, self.decoder, self.decoder != "vae")
         settings = {
             "records": str(self.records),

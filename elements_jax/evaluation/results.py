@@ -85,7 +85,7 @@ class Task:
 def read_cases(folder: Path) -> list[Case]:
     """The cases of a results folder. Raises ValueError naming the file, the line and what is wrong, or OSError."""
     cases, names = list[Case](), set[str]()
-    for number, line in enumerate((folder / CASES).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate((folder / CASES).read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -109,7 +109,7 @@ class StableDiffusion:
     def _batch(self, image, prompts, negative_prompts, seeds):
         cell = 2 ** (len(self.config.vae.block_out_channels) - 1)
         shape = image.shape[1] // cell, image.shape[2] // cell, self.config.vae.latent_channels
-        noise = jnp.stack([jax.random.normal(jax.random.key(seed), shape) for seed in seeds])
+        noise = jnp.stack([jax.random.normal(jax.random.key(seed), shape, jnp.float32) for seed in seeds])
         text, negative = (
             jnp.asarray(np.stack([self._tokenizer(prompt) for prompt in each])) for each in (prompts, negative_prompts)
         )

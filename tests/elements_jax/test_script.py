@@ -1,6 +1,9 @@
 """Edit scripts: what is read, what is refused and how it is said, and what applying one does."""
 
 import json
+import math
+import struct
+import zlib
 from dataclasses import replace
 
 import hypothesis.strategies as st
@@ -134,6 +137,8 @@ def test_a_wrong_field_is_named_with_what_was_expected(value, message):
         (b"\xff", "not UTF-8"),
         (b"[" * 100_000, "not JSON"),
         (b"1" * 10_000, "not JSON"),
+        (b'{"version": 1, "seed": 1, "seed": 2}', "seed: given twice"),
+        (b'{"version": 1, "edits": [{"edit": "delete", "elements": [1], "elements": [2]}]}', "elements: given twice"),
         (b"\x89PNG\r\n\x1a\n", "a PNG that carries no edit script"),
     ],
 )
@@ -151,6 +156,41 @@ def test_a_result_carries_its_script(tmp_path):
     assert EditScript.load(path) == script
     with Image.open(path) as picture:
         assert picture.info["steps"] == "3"
+
+
+def test_a_script_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "edit.json").write_bytes(b'\xef\xbb\xbf{"version": 1, "seed": 3}')
+    assert EditScript.load(tmp_path / "edit.json").seed == 3
+
+
+def test_a_script_is_found_behind_the_pixels_of_a_png(tmp_path):
+    script = EditScript((Move((1,), (0.5, 0.0)),))
+    path = tmp_path / "result.png"
+    Image.new("L", (4, 4)).save(path)
+    text = b"iTXtscript\0\0\0\0\0" + script.to_json().encode()
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    end = path.read_bytes().index(b"IEND") - 4
+    path.write_bytes(path.read_bytes()[:end] + chunk + path.read_bytes()[end:])
+    assert EditScript.load(path) == script
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (EditScript(seed=2**32), r"seed: expected a whole number from 0 to 2\*\*32 - 1"),
+        (EditScript(seed=-1), "seed: expected"),
+        (EditScript(seed=2**70), "seed: expected"),
+        (EditScript(sampling=Sampling(guidance=math.nan)), "sampling.guidance: expected a number from -100 to 100"),
+        (EditScript(sampling=Sampling(steps=0)), "sampling.steps: expected a whole number from 1 to 1000"),
+        (EditScript(sampling=Sampling(eta=math.inf)), "sampling.eta: expected a number from 0 to 1"),
+    ],
+)
+def test_values_of_the_command_line_have_the_bounds_of_a_script(script, message):
+    with pytest.raises(EditError, match=message):
+        script.checked()
+    if script.sampling != Sampling():
+        with pytest.raises(EditError, match=message):
+            script.sampling.checked()
 
 
 @given(st.lists(any_edit, max_size=3))
