@@ -18,7 +18,7 @@ def waiting(what: str) -> Iterator[None]:
 
     A terminal shows one line that counts the seconds. Elsewhere there is a line now and one at the end.
     """
-    ended, began, terminal = threading.Event(), time.monotonic(), sys.stderr.isatty()
+    ended, began, terminal, failed = threading.Event(), time.monotonic(), sys.stderr.isatty(), False
 
     def line() -> str:
         return f"{what}, {time.monotonic() - began:.0f} s"
@@ -33,12 +33,16 @@ def waiting(what: str) -> Iterator[None]:
         else:
             print(f"{what} ...", file=sys.stderr, flush=True)
             ended.wait()
-            print(f"{line()}, done", file=sys.stderr, flush=True)
+            if not failed:
+                print(f"{line()}, done", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
     try:
         yield
+    except BaseException:
+        failed = True
+        raise
     finally:
         ended.set()
         thread.join()

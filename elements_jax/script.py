@@ -61,10 +61,10 @@ Factor = Annotated[float, _number(0.01, 100.0)]
 Scale = Annotated[Factor | tuple[Factor, Factor], _expected("a number from 0.01 to 100, or two, of x and of y")]
 Elements = Annotated[
     tuple[Annotated[int, Field(strict=True, ge=0, lt=2**16)], ...],
-    Field(default=(), min_length=1, max_length=2**16),
+    Field(default=(), min_length=1, max_length=2**16, exclude_if=lambda elements: not elements),
     _expected("a list of element numbers, at least one"),
 ]
-"""Empty only where an edit selects an object."""
+"""Empty only where an edit selects an object, and left out of its JSON then."""
 Name = Annotated[str, Field(min_length=1, max_length=1000), _expected("the name of a picture")]
 Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT), _expected(f"text of at most {LONGEST_PROMPT} characters")]
 Weight = Annotated[float, _number(-100.0, 100.0)]
@@ -105,6 +105,7 @@ def _names_one_object(value: ObjectAt | None) -> ObjectAt | None:
 Object = Annotated[
     ObjectAt | None,
     AfterValidator(_names_one_object),
+    Field(exclude_if=lambda object: object is None),
     _expected(
         'one of {"point": [x, y]}, {"box": [left, top, right, bottom]} with numbers from 0 to 1, {"mask": "file"}'
     ),
@@ -305,9 +306,6 @@ class EditScript:
     def to_json(self) -> str:
         """The inverse of `from_json`. What is None is left out."""
         fields = _READER.dump_python(self, mode="json", exclude_none=True)
-        for edit in fields["edits"]:
-            if "object" in edit:
-                edit.pop("elements", None)
         return json.dumps({"version": self.version, **fields}, indent=2)
 
 

@@ -39,6 +39,16 @@ def test_a_long_wait_is_shown(terminal, expected, monkeypatch):
     assert re.fullmatch(expected, screen.getvalue())
 
 
+def test_what_fails_is_not_done(monkeypatch):
+    screen = Screen(terminal=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "SOON", 0.01)
+    with pytest.raises(ValueError, match="no"), progress.waiting("compiling"):  # noqa: PT012
+        assert screen.written.wait(30)
+        raise ValueError("no")
+    assert screen.getvalue() == "compiling ...\n"
+
+
 def test_what_is_done_soon_says_nothing(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SOON", 60)
     with progress.waiting("compiling"):
