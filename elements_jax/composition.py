@@ -1,6 +1,6 @@
 """A photograph with its objects as layers: they keep their own pixels, and what they leave is filled."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -38,22 +38,16 @@ class Guide(Protocol):
         ...
 
 
-@dataclass(eq=False)
 class Composition:
     """The layers that edits lift off a photograph, and the holes that they leave."""
-
-    photograph: Photograph
-    layers: list[Layer] = field(default_factory=list)
-    lifted: Bool[np.ndarray, "H W"] = field(init=False)
-    """What no longer belongs to the background: the sources of layers, and what was deleted."""
-    deleted: Bool[np.ndarray, "H W"] = field(init=False)
-    slack: float = 0.0
 
     def __init__(self, photograph: Photograph, steps: list[Step]):
         """Raises EditError naming the edit whose object an earlier one deleted."""
         self.photograph = photograph
-        self.layers = []
+        self.layers: list[Layer] = []
+        # What no longer belongs to the background, the sources of layers among it; and of that what was deleted.
         self.lifted, self.deleted = np.zeros((2, *photograph.size), bool)
+        self.slack = 0.0
         for step in steps:
             self._run(step)
 

@@ -1,6 +1,6 @@
 """The decoder's way of editing a photograph, as in the paper: the model paints the edited region of each window.
 
-The edits become edits of a window's elements: those of which most lies under what is selected.
+Each edit is applied to the elements of a window that its selection mostly covers.
 """
 
 from collections.abc import Callable, Sequence

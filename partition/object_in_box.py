@@ -61,7 +61,7 @@ def object_in_box(
 
 
 def _unlike_the_frame(image: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The part of a box whose colours are nearer to those of its middle than to those of its frame."""
+    """The pixels of a box whose colour is closer to its middle's colours than to its frame's."""
     if inside.all() or min(image.shape[:2]) < 8:
         return inside
     labels = segmentation.slic(image, n_segments=SUPERPIXELS, compactness=10, start_label=0)

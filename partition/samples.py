@@ -57,7 +57,7 @@ class Shard(Protocol):
         """Size of its file; None where it is not one file."""
 
     def samples(self) -> Iterator[Sample | Failure | Ignored]:
-        """Its images in order, each with what is stored beside it, and the files that are ignored."""
+        """Yield the images in order, each with its caption and metadata, and the files that are ignored."""
 
 
 def read_sample(path: Path, source_id: str) -> Sample:

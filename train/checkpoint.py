@@ -56,7 +56,7 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, like: State, stream: Place, step: int | None = None) -> tuple[State, Place] | None:
-        """(state, place) of a step, by default the newest; None where there is none that is whole.
+        """Read (state, place) of a step, by default the newest; None if no step is complete.
 
         Args:
             like: shapes and shardings of the state.

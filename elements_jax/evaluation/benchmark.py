@@ -190,7 +190,7 @@ def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "Editi
     elements = under(mask, photo.label_map, photo.box)
     edits = edits_of(task.motion(mask), elements, photo.box, len(photo.image))
     script = EditScript(edits, seed=options.seed, fit="pad", preserve=options.preserve, sampling=options.sampling)
-    script = EditScript.from_json(script.to_json())  # which refuses absurd numbers
+    script = script.checked()
     return Job(task, photo, size, script, editing.edit(photo, script, lambda _: photo))
 
 

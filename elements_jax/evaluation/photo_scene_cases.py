@@ -54,7 +54,7 @@ def _edit_case(
     record: Record, scene: PhotoScene, edit: PhotoEdit, other: Record, other_scene: PhotoScene
 ) -> Iterator[Task]:
     assert edit.after is not None
-    _, objects = render(scene)
+    picture, objects = render(scene)
     truth, _ = render(edit.after)
     elements = elements_under(record.label_map, objects == 1)
     words = scene.objects[0].cutout.words
@@ -72,6 +72,6 @@ def _edit_case(
             words = other_scene.objects[-1].cutout.words
             theirs = render(other_scene)[1] == len(other_scene.objects)
             step = Compose(other.source_id, elements_under(other.label_map, theirs), edit.by)
-    changes = np.any(truth != render(scene)[0], axis=-1)
+    changes = np.any(truth != picture, axis=-1)
     instruction = WORDS[edit.kind].format(words)
     yield from known_task(record, edit.kind, instruction, words, step, edit.after.caption, truth, changes)
