@@ -4,7 +4,7 @@ The networks are convolutions and tokens, so 128 px (`photo_128`) and 256 px sha
 128 px is the start of one at 256 px (`--init`). Its numbers are this project's own.
 
 The budget at 128 px, for two CPU cores at about 200 GFLOP/s, 0.72 PFLOP an hour. Arithmetic of an image is three times
-that of the networks that learn, by `train.flops.training_cost`, and once that of the others:
+that of the networks that learn, by `train.cost.flops.training_cost`, and once that of the others:
 
     stage         GFLOP an image                                    images     PFLOP    hours
     vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px     50,000       1.4        2

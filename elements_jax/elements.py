@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from elements_jax.pytree import pytree_dataclass
+from elements_jax.typing import pytree_dataclass
 
 # A patch cell whose share of own pixels is below this is empty. Zero would widen every element by a whole cell, a half
 # would lose thin ones; 0.21 widens a straight edge by a third of a cell and is no fraction that shares take exactly.

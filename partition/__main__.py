@@ -6,9 +6,9 @@ from typing import Any
 
 import tyro
 
-from partition import inspect
-from partition.engines import run_locally, run_on_beam
-from partition.job import Job, begin, check, finish
+from partition.inspection import command
+from partition.job.engines import run_locally, run_on_beam
+from partition.job.job import Job, begin, check, finish
 
 SHOWN = 10
 """Failures named on the terminal; the summary has more, the manifest all."""
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and do the job. Returns the exit code: 1 if the job failed or wrote no image."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "inspect":
-        return inspect.main(argv[1:])
+        return command.main(argv[1:])
     try:
         job = tyro.cli(Job, args=argv, prog="elements partition")
         check(job)

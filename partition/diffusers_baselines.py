@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import CLIPImageProcessor, CLIPVisionConfig
 
-from elements_jax.command import exit_code
+from elements_jax.cli.command import exit_code
 from elements_jax.evaluation.results import Case, path_of, picture, read_cases, save
 
 Method = Literal["instruct-pix2pix", "paint-by-example"]

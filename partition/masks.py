@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from PIL import Image
 
-from partition.samples import SUFFIXES
+from partition.sources.sample import SUFFIXES
 
 
 @dataclass(frozen=True)

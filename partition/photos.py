@@ -11,7 +11,7 @@ from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from partition.masks import DEFAULT_FILTER, OTHER_AREA, LeftOut, MaskFilter, MaskSource
-from partition.samples import Sample
+from partition.sources.sample import Sample
 
 
 @dataclass(frozen=True, eq=False)

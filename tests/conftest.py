@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from elements_jax.cpu import prefer_own_convolutions
+from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # tests leave the user's folder alone, and compile what they test
 # Asked of the command line, since JAX starts before pytest has read it: `pytest -m gpu` is for the GPU.
@@ -28,3 +28,37 @@ def shared_data() -> Path:
     if not (folder / "weights" / "mobile_sam.pt").is_file():
         pytest.skip(f"no real weights and photographs in {folder} (set ELEMENTS_DATA)")
     return folder
+
+
+# A model of a few thousand random parameters, and records for it. What they import comes after pytest has read its
+# options, so that shapes are checked in it.
+
+
+@pytest.fixture(scope="session")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 records to train on and 8 held out."""
+    from tests.helpers.records import write_records
+
+    return write_records(tmp_path_factory.mktemp("records"))
+
+
+@pytest.fixture(scope="session")
+def small():
+    from tests.helpers.records import SMALL
+
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.helpers.models import write_random_model
+    from tests.helpers.records import SMALL
+
+    return write_random_model(tmp_path_factory.mktemp("model"), SMALL)
+
+
+@pytest.fixture(scope="session")
+def pipeline(model_folder: Path):
+    from elements_jax.pipeline.pipeline import ElementsPipeline
+
+    return ElementsPipeline.from_pretrained(model_folder)

@@ -1,5 +1,5 @@
 import sys
 
-from train.cli import main
+from elements_jax.cli.train import main
 
 sys.exit(main())

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from train.stage import Tree
+from elements_jax.typing import Tree
 from train.state import State
 
 FOLDER = "checkpoints"  # in a run's

@@ -5,7 +5,7 @@ import time
 import numpy as np
 from jaxtyping import Array, Float
 
-from train import hosts
+from elements_jax.parallel import hosts
 
 MEASURED_AT = 0.25
 """Share of the time after which samples, checkpoint and export are made at the latest, so that it is known how long

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jax.stages import Compiled
 from jaxtyping import Array, Key
 
+from elements_jax.parallel import hosts
 from elements_jax.progress import waiting
-from train import hosts
-from train.dropout import pair
-from train.flops import training_cost
-from train.metrics import Log
-from train.stage import Batch, Stage, Tree, example_keys
+from elements_jax.typing import Tree
+from train.cost.flops import training_cost
+from train.log import Log
+from train.stage import Batch, Stage, example_keys
+from train.stages.conditioning import pair
 from train.state import State
 
 

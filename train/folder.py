@@ -3,9 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from elements_jax.config import ModelConfig
-from elements_jax.diffusers_config import differing_parts
-from elements_jax.model_folder import (
+from elements_jax.checkpoints.diffusers_config import differing_parts
+from elements_jax.checkpoints.model_folder import (
     CONFIG,
     has_network,
     load_present,
@@ -14,8 +13,9 @@ from elements_jax.model_folder import (
     save_network,
     write_config,
 )
-from elements_jax.networks import Networks
-from elements_jax.tokenizer import PromptTokenizer
+from elements_jax.checkpoints.tokenizer import PromptTokenizer
+from elements_jax.config import ModelConfig
+from elements_jax.models.networks import Networks
 
 
 def open_folder(folder: Path, wanted: ModelConfig) -> ModelConfig:

@@ -22,21 +22,21 @@ from pathlib import Path
 import jax
 from jaxtyping import Array
 
-from elements_jax import sharding
-from train import hosts, travel
-from train.augment import Augmentation
+from elements_jax.parallel import hosts, sharding
+from train import travel
 from train.checkpoint import Checkpoints, resume
 from train.clock import Clock
 from train.compiled import compiled_step
 from train.config import TrainConfig
-from train.data import dataset
-from train.metrics import Log
-from train.pictures import grid
+from train.input.augment import Augmentation
+from train.input.data import dataset
+from train.input.stored import Folders, describe, splits
+from train.log import Log
 from train.preemption import Preemption
+from train.sample_grid import grid
 from train.stage import Batch, Stage, example_keys
 from train.state import State, abstract_state, init_state, make_optimizer
 from train.step import jit_evaluation, jit_step
-from train.stored import Folders, describe, splits
 from train.travel import Travel
 
 

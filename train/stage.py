@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from elements_jax.evaluation import metrics
+from elements_jax.metrics import image_quality
+from elements_jax.typing import Tree
 
 Batch = dict[str, Any]
-"""Arrays of a batch by name (`train.data`), each with the example's axis first."""
-Tree = Any
-"""A pytree of arrays: the flat parameters of one network, or a dict of several such."""
+"""Arrays of a batch by name (`train.input.data`), each with the example's axis first."""
 
 
 class Ratio(NamedTuple):
@@ -99,4 +98,4 @@ def to_float(image: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
 
 def psnr(image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Float[Array, ""]:
     """Peak signal-to-noise ratio in dB of images in [-1, 1]: the mean of the images' own."""
-    return jnp.mean(metrics.psnr((jnp.clip(image, -1, 1) + 1) / 2, (truth + 1) / 2))
+    return jnp.mean(image_quality.psnr((jnp.clip(image, -1, 1) + 1) / 2, (truth + 1) / 2))

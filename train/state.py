@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from elements_jax.typing import Tree
 from train.config import TrainConfig
-from train.stage import Stage, Tree
+from train.stage import Stage
 
 
 class State(TypedDict):

@@ -16,10 +16,11 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, Shaped
 
-from elements_jax import sharding
+from elements_jax.parallel import sharding
+from elements_jax.typing import Tree
 from train.config import TrainConfig
-from train.dropout import pair
-from train.stage import Batch, Metrics, Stage, Tree, example_keys, psnr
+from train.stage import Batch, Metrics, Stage, example_keys, psnr
+from train.stages.conditioning import pair
 from train.state import State, abstract_state, learning_rate, learning_rate_by_clock
 
 

@@ -12,10 +12,10 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordLevelTrainer
 
+from elements_jax.checkpoints.model_folder import has_network, save_network
 from elements_jax.config import ModelConfig, TextConfig
-from elements_jax.model_folder import has_network, save_network
-from elements_jax.networks import Networks
-from train.stored import Folders, captions
+from elements_jax.models.networks import Networks
+from train.input.stored import Folders, captions
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 

@@ -14,11 +14,10 @@ import ml_dtypes
 import numpy as np
 import optax
 
-from elements_jax import sharding
-from elements_jax.tensor_files import TensorFiles, read_metadata, save_tensors
-from train import hosts
+from elements_jax.checkpoints.tensor_files import TensorFiles, read_metadata, save_tensors
+from elements_jax.parallel import hosts, sharding
+from elements_jax.typing import Tree
 from train.checkpoint import Place, named, require_same
-from train.stage import Tree
 from train.state import State
 
 FILE = "travel.safetensors"  # in a run's folder

@@ -30,14 +30,14 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 
 import elements_jax
-from elements_jax.editing import Edited, Editing, Photo, apply
+from elements_jax.diffusion.samplers import SAMPLERS
+from elements_jax.editing.edits import Canvas, covered_by
+from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript, Fit, Move, explain
 from elements_jax.editor import docs, wire
 from elements_jax.editor.guard import Guard
 from elements_jax.editor.images import Images, TooManyPixels, Upload, open_upload, png
 from elements_jax.editor.jobs import Full, Job, Jobs
-from elements_jax.edits import Canvas, covered_by
-from elements_jax.samplers import SAMPLERS
-from elements_jax.script import Compose, Continue, Delete, EditError, EditScript, Fit, Move, explain
+from elements_jax.pipeline.session import Edited, Editing, Photo, apply
 
 STATIC = Path(__file__).with_name("static")
 THREADS = 2

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from elements_jax.script import EditScript, ScriptFields
+from elements_jax.editing.script import EditScript, ScriptFields
 
 MOST_EDITS = 1000
 """Of one script. Every canvas is made from the first edit on."""

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from elements_jax.data.atomic import new_file
 from elements_jax.evaluation import results
 from elements_jax.evaluation.results import Case
-from elements_jax.files import new_file
 
 NAMES = {
     "input": "Input",

@@ -13,10 +13,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from elements_jax.evaluation import metrics
-from elements_jax.evaluation.fid import Moments, Statistics, frechet_distance
-from elements_jax.evaluation.lpips import LPIPS
-from elements_jax.sharding import filled, replicated, split_batch
+from elements_jax.metrics import image_quality
+from elements_jax.metrics.fid import Moments, Statistics, frechet_distance
+from elements_jax.metrics.lpips import LPIPS
+from elements_jax.parallel.sharding import filled, replicated, split_batch
 
 Arrays = Mapping[str, np.ndarray]
 """Of one picture, and what it is judged by: uint8 pictures (H, W, 3), and masks (H, W).
@@ -43,18 +43,18 @@ class Metric:
 
 
 def _untouched(image: Array, before: Array, region: Array) -> Float[Array, " B"]:
-    return metrics.masked_psnr(image, before, ~region)
+    return image_quality.masked_psnr(image, before, ~region)
 
 
 _PAIR = ("picture", "truth")
 _PLAIN: dict[str, Metric] = {
-    "mse": Metric(Partial(metrics.mse), _PAIR, high_is_good=False),
-    "psnr": Metric(Partial(metrics.psnr), _PAIR),
-    "ssim": Metric(Partial(metrics.ssim), _PAIR),
-    "edited-psnr": Metric(Partial(metrics.masked_psnr), ("picture", "truth", "region")),
+    "mse": Metric(Partial(image_quality.mse), _PAIR, high_is_good=False),
+    "psnr": Metric(Partial(image_quality.psnr), _PAIR),
+    "ssim": Metric(Partial(image_quality.ssim), _PAIR),
+    "edited-psnr": Metric(Partial(image_quality.masked_psnr), ("picture", "truth", "region")),
     "untouched-psnr": Metric(Partial(_untouched), ("picture", "input", "region")),
-    "target": Metric(Partial(metrics.masked_ssim), ("picture", "pasted", "target")),
-    "source": Metric(Partial(metrics.masked_ssim), ("picture", "input", "source"), high_is_good=False),
+    "target": Metric(Partial(image_quality.masked_ssim), ("picture", "pasted", "target")),
+    "source": Metric(Partial(image_quality.masked_ssim), ("picture", "input", "source"), high_is_good=False),
 }
 
 

@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from elements_jax import __version__
+from elements_jax.data.atomic import new_file
 from elements_jax.evaluation.judge import Arrays, Judge, Metric, Samples, Verdict
-from elements_jax.files import new_file
 
 ALL = "all"
 FEW = 2048

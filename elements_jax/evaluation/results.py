@@ -6,7 +6,7 @@
     RESULTS/drawing/NAME.png    the edit drawn on it, in red and green dots
     RESULTS/truth/NAME.png      the true result, where it is known
     RESULTS/region/NAME.png     a 1-bit mask, white where the edit may change the picture
-    RESULTS/needs/METHOD/...    what methods of others need of a case (`elements_jax/evaluation/others.py`)
+    RESULTS/needs/METHOD/...    what methods of others need of a case (`elements_jax/evaluation/methods/external.py`)
     RESULTS/METHOD/NAME.png     what a method made of it: `ours`, `pixels`, `sdedit-0.5`, ...
 
 Methods of other projects join by their pictures alone. Needs no JAX.
@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
-from elements_jax.files import new_file
-from elements_jax.script import EditError, EditScript, parse_object
+from elements_jax.data.atomic import new_file
+from elements_jax.editing.script import EditError, EditScript, parse_object
 
 CASES = "cases.jsonl"
 PARTS = ("input", "drawing", "truth", "region")

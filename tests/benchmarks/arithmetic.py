@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from elements_jax.config import ModelConfig
-from elements_jax.networks import Networks
-from train.chips import CHIPS
-from train.flops import cost
+from elements_jax.models.networks import Networks
+from train.cost.chips import CHIPS
+from train.cost.flops import cost
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from side_by_side import ratio
 
-from elements_jax.attention import attention
+from elements_jax.models.attention import attention
 
 SHAPES = {  # queries, keys, heads, channels of a head; a batch of 2
     "sd15, pixels, 64 x 64": (4096, 4096, 8, 40),

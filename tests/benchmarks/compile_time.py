@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from elements_jax.cpu import prefer_own_convolutions
-from elements_jax.decoding import jit_decode
-from elements_jax.networks import Networks
-from elements_jax.samplers import ddim_sample
-from elements_jax.sharding import make_mesh
-from train.compile import StageOfShapes, sampler_arguments, step_arguments
+from elements_jax.diffusion.samplers import ddim_sample
+from elements_jax.models.method import jit_decode
+from elements_jax.models.networks import Networks
+from elements_jax.parallel.sharding import make_mesh
+from elements_jax.parallel.xla_flags import prefer_own_convolutions
 from train.config import DiffusionTrainConfig
+from train.cost.ahead_of_time import StageOfShapes, sampler_arguments, step_arguments
 from train.state import make_optimizer
 from train.step import jit_step
 

@@ -16,9 +16,9 @@ import skimage.data
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from elements_jax.cli import _editing
+from elements_jax.cli.main import _editing
+from elements_jax.cli.photos import Source
 from elements_jax.editor.server import make_app
-from elements_jax.photographs import Source
 from tests.browser.conftest import SIZE_64, SIZE_512, launch, write_model
 from tests.browser.driver import Driver
 from tests.editor.conftest import served

@@ -26,8 +26,8 @@ from patchmatch import patch_match
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from elements_jax.evaluation.lpips import LPIPS
-from elements_jax.fill import fill_hole
+from elements_jax.fill.hole import fill_hole
+from elements_jax.metrics.lpips import LPIPS
 
 WINDOW = 512
 Fill = Callable[[], np.ndarray]

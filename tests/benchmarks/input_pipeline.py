@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from elements_jax.config import ModelConfig
-from elements_jax.records import shard_path, write_tfrecord
-from elements_jax.scenes import render, scene
-from elements_jax.schema import Record
-from train.data import dataset
+from elements_jax.data.record import Record
+from elements_jax.data.tfrecord import shard_path, write_tfrecord
+from elements_jax.scenes.drawn import render, scene
+from train.input.data import dataset
 
 CONFIG = ModelConfig()
 SIZE, GRID = CONFIG.elements.image_size, CONFIG.elements.grid

@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 def write_model(folder: Path) -> None:
     """A model folder of the paper's size."""
+    from elements_jax.checkpoints.model_folder import save_network, write_config
     from elements_jax.config import ModelConfig
-    from elements_jax.model_folder import save_network, write_config
-    from elements_jax.networks import Networks
+    from elements_jax.models.networks import Networks
     from train.text import write_tokenizer
 
     config, rng = ModelConfig(), np.random.default_rng(0)
@@ -47,7 +47,7 @@ def load(folder: Path) -> None:
 
     import jax
 
-    from elements_jax.pipeline import ElementsPipeline
+    from elements_jax.pipeline.pipeline import ElementsPipeline
 
     warnings.simplefilter("ignore")
     jax.numpy.zeros(1).block_until_ready()  # start JAX first

@@ -23,14 +23,14 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from torch.nn import functional as F
 
-from partition.algorithm import assign_elements, compute_centroids, distance, query_grid
+from partition.assignment import assign_elements, compute_centroids, distance, query_grid
 from partition.config import PartitionConfig
-from partition.job import Job, begin
+from partition.job.job import Job, begin
+from partition.job.worker import Segmented, ShardWorker, finish, load, record_settings
 from partition.photos import read_photo
-from partition.point_decoder import decode_points
-from partition.sam import SamSegmenter, affinity, load_sam
-from partition.samples import read_sample
-from partition.worker import Segmented, ShardWorker, finish, load, record_settings
+from partition.segmenters.sam import SamSegmenter, affinity, load_sam
+from partition.segmenters.sam_points import decode_points
+from partition.sources.sample import read_sample
 
 CONFIG = PartitionConfig()
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import tyro
 
 from configs import sd15
-from elements_jax.networks import Networks
-from train.chips import CHIPS
+from elements_jax.models.networks import Networks
+from train.cost.chips import CHIPS
 
 
 def expected_bytes(parameters: int, data: int, fsdp: int) -> float:

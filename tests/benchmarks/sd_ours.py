@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elements_jax import convert
+from elements_jax.checkpoints import torch_names
 from elements_jax.config import ModelConfig
-from elements_jax.cpu import prefer_own_convolutions
-from elements_jax.diffusion import guided, make_schedule
-from elements_jax.functional import Functional, Params
-from elements_jax.networks import Networks
-from elements_jax.samplers import ddim_sample
+from elements_jax.diffusion.samplers import ddim_sample
+from elements_jax.diffusion.schedule import guided, make_schedule
+from elements_jax.models.functional import Functional, Params
+from elements_jax.models.networks import Networks
+from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
 prefer_own_convolutions()  # as the commands do
 
@@ -36,7 +36,7 @@ def unet(elements: bool) -> Callable[[], object]:
 def train(elements: bool) -> Callable[[], object]:
     """Loss of one example and its gradient by every parameter that it depends on; no optimiser, no checkpointing."""
     params = weights(NETWORKS.unet)
-    unused = {} if elements else {name: params[name] for name in params if re.search(convert.UNET.ours_alone, name)}
+    unused = {} if elements else {name: params[name] for name in params if re.search(torch_names.UNET.ours_alone, name)}
     used = {name: value for name, value in params.items() if name not in unused}
 
     @jax.jit

@@ -45,11 +45,11 @@ def edit(clock: Clock, compile: bool) -> None:
     """From a photograph to its edited picture, as `elements edit` does."""
     with clock.phase("imports"):
         from elements_jax import TINY
-        from elements_jax.command import exit_code
-        from elements_jax.editing import Editing
-        from elements_jax.photographs import DEFAULT_SOURCE, Divider
-        from elements_jax.pipeline import ElementsPipeline
-        from elements_jax.script import EditScript, Move
+        from elements_jax.cli.command import exit_code
+        from elements_jax.cli.photos import DEFAULT_SOURCE, Divider
+        from elements_jax.editing.script import EditScript, Move
+        from elements_jax.pipeline.pipeline import ElementsPipeline
+        from elements_jax.pipeline.session import Editing
     exit_code(lambda: None)  # sets JAX up as commands do
     with clock.phase("model"):
         pipeline = ElementsPipeline.from_pretrained(TINY)
@@ -79,12 +79,12 @@ def preset(name: str, clock: Clock, compile: bool) -> None:
     with clock.phase("imports"):
         import jax
 
-        from elements_jax.command import exit_code
-        from elements_jax.decoding import jit_decode
-        from elements_jax.networks import Networks
-        from elements_jax.samplers import ddim_sample
-        from elements_jax.sharding import make_mesh
-        from train.compile import sampler_arguments, stage_of_shapes, step_arguments, step_flops
+        from elements_jax.cli.command import exit_code
+        from elements_jax.diffusion.samplers import ddim_sample
+        from elements_jax.models.method import jit_decode
+        from elements_jax.models.networks import Networks
+        from elements_jax.parallel.sharding import make_mesh
+        from train.cost.ahead_of_time import sampler_arguments, stage_of_shapes, step_arguments, step_flops
         from train.state import make_optimizer
         from train.step import jit_step
     exit_code(lambda: None)

@@ -21,15 +21,15 @@ import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from partition.algorithm import assign_elements, query_grid
+from partition.assignment import assign_elements, query_grid
+from partition.components import Partition, partition_image
 from partition.config import PartitionConfig
-from partition.elements import Partition, partition_image
+from partition.inspection.boundary_scores import contour_density, read_truths, score_partition
+from partition.inspection.drawing import draw_partition
 from partition.photos import crop_labels, read_photo
-from partition.picture import draw_partition
-from partition.sam import SamSegmenter, load_sam
-from partition.samples import read_sample
-from partition.scores import contour_density, read_truths, score_partition
-from partition.superpixels import Grid, Slic
+from partition.segmenters.sam import SamSegmenter, load_sam
+from partition.segmenters.superpixels import Grid, Slic
+from partition.sources.sample import read_sample
 
 BETAS = (4.0, 16.0, 64.0, 256.0, 1024.0)
 COMPACTNESS = (5.0, 10.0, 20.0, 40.0, 80.0)

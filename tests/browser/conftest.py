@@ -10,16 +10,16 @@ import pytest
 from fastapi import FastAPI
 from jaxtyping import Bool, Float, UInt8
 
-from elements_jax.cli import _editing
+from elements_jax.checkpoints.model_folder import save_network, write_config
+from elements_jax.cli.main import _editing
+from elements_jax.cli.photos import Source
 from elements_jax.config import ModelConfig
-from elements_jax.editing import Editing
 from elements_jax.editor.server import make_app
-from elements_jax.model_folder import save_network, write_config
-from elements_jax.networks import Networks
-from elements_jax.photographs import Source
+from elements_jax.models.networks import Networks
+from elements_jax.pipeline.session import Editing
 from tests.browser.driver import Driver
 from tests.editor.conftest import StepByStep, served
-from tests.train.conftest import SMALL
+from tests.helpers.records import SMALL
 from train.text import write_tokenizer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser's tests need playwright")

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Page, expect
 
-from elements_jax.script import EditScript
+from elements_jax.editing.script import EditScript
 from tests.browser.driver import Driver, file_of, photograph
 from tests.editor.conftest import StepByStep, served
 

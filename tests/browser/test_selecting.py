@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from elements_jax import scenes
+from elements_jax.scenes import drawn as scenes
 from tests.browser.driver import Driver, file_of, photograph
 
 SQUARE = {18, 19, 26, 27}

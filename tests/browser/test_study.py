@@ -13,7 +13,7 @@ from elements_jax.evaluation.study.analysis import analyse
 from elements_jax.evaluation.study.answers import Key, read_answers
 from elements_jax.evaluation.study.make import make
 from tests.browser.conftest import playwright
-from tests.evaluation.scene_results import write_scene_results
+from tests.helpers.scene_results import write_scene_results
 
 expect = playwright.expect
 

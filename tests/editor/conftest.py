@@ -15,14 +15,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from elements_jax.cli import _editing
-from elements_jax.editing import Cancelled, Editing
+from elements_jax.cli.main import _editing
+from elements_jax.cli.photos import Source
 from elements_jax.editor.server import make_app
 from elements_jax.editor.wire import Limits
-from elements_jax.photographs import Source
-from tests.elements_jax.conftest import model_folder, pipeline
+from elements_jax.pipeline.session import Cancelled, Editing
 
-__all__ = ["model_folder", "pipeline"]  # fixtures of the library's tests
 LOCAL = "http://localhost:8000"
 SMALL_LIMITS = Limits(upload_bytes=200_000, pixels=250_000, queue=3)
 

@@ -14,9 +14,9 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
-from elements_jax import cli
-from elements_jax.cli import Edit, Encode, main
-from elements_jax.photographs import Source
+from elements_jax.cli import main as cli
+from elements_jax.cli.main import Edit, Encode, main
+from elements_jax.cli.photos import Source
 from tests.editor.conftest import encode, noise, script, upload, wait_until
 
 FEATURES = {

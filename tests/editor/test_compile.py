@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 from jax import monitoring
 
-from elements_jax.editing import Editing
 from elements_jax.editor.server import make_app
+from elements_jax.pipeline.session import Editing
 from tests.editor.conftest import LOCAL, noise, script, upload, wait_until
 
 COMPILED = "/jax/core/compile/backend_compile_duration"

@@ -12,10 +12,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from elements_jax.editing import Editing
 from elements_jax.editor import server
 from elements_jax.editor.images import Images
 from elements_jax.editor.server import make_app
+from elements_jax.pipeline.session import Editing
 from tests.editor.conftest import LOCAL, SMALL_LIMITS, encode, noise, script, served, upload
 
 

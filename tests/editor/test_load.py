@@ -16,7 +16,7 @@ import pytest
 
 from configs.tiny import MODEL
 from tests.editor.conftest import noise, script, upload
-from tests.elements_jax.conftest import write_random_model
+from tests.helpers.models import write_random_model
 
 CLIENTS = 20
 SECONDS = 180

@@ -18,8 +18,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from elements_jax.editing import Editing
 from elements_jax.editor.server import make_app
+from elements_jax.pipeline.session import Editing
 from tests.editor.conftest import SMALL_LIMITS, script, served, upload
 
 CHECKS = [

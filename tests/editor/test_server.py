@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from elements_jax.editing import Editing
+from elements_jax.editing.script import EditScript
 from elements_jax.editor.server import make_app
-from elements_jax.script import EditScript
+from elements_jax.pipeline.session import Editing
 from tests.editor.conftest import LOCAL, encode, noise, script, upload, wait_until
 
 

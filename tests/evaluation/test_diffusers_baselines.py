@@ -20,8 +20,7 @@ from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIP
 
 from elements_jax.evaluation.results import Case, methods, path_of, picture, save, write_cases
 from partition.diffusers_baselines import main
-from tests.elements_jax.test_tokenizer import write_clip_tokenizer
-from tests.parity.test_model_folder import small_unet
+from tests.helpers.stable_diffusion import small_unet, write_clip_tokenizer
 
 CASES = [Case("a", "move", "move the cat left", prompt="a cat"), Case("b", "delete", "remove the dog")]
 SIDE = 32

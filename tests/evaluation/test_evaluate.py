@@ -17,18 +17,19 @@ from jax.tree_util import Partial
 from PIL import Image
 
 from elements_jax import __version__
-from elements_jax.cli import main
-from elements_jax.evaluation import fid, results
-from elements_jax.evaluation.arrival import arrival
-from elements_jax.evaluation.fid import Statistics
-from elements_jax.evaluation.pictures import folder_pair
+from elements_jax.cli.main import main
+from elements_jax.editing.png import encode_png
+from elements_jax.editing.script import EditScript, Move
+from elements_jax.evaluation import results
+from elements_jax.evaluation.displacement import arrival
+from elements_jax.evaluation.inputs import folder_pair
 from elements_jax.evaluation.results import Case
-from elements_jax.networks import Networks
-from elements_jax.pipeline import ElementsPipeline, to_uint8
-from elements_jax.result import encode_png
-from elements_jax.script import EditScript, Move
-from tests.evaluation.conftest import SCENES, scene_record
-from tests.train.conftest import record, write_records
+from elements_jax.metrics import fid
+from elements_jax.metrics.fid import Statistics
+from elements_jax.models.networks import Networks
+from elements_jax.pipeline.pipeline import ElementsPipeline, to_uint8
+from tests.helpers.records import record, write_records
+from tests.helpers.scenes import SCENES, scene_record
 
 ROOT = Path(__file__).parents[2]
 HELD_OUT = [scene_record(seed) for seed in range(4)]  # of `scene_records`
@@ -184,7 +185,7 @@ def eight_features(monkeypatch: pytest.MonkeyPatch) -> Path:
     def features(image: jax.Array) -> jax.Array:
         return image.reshape(len(image), 8, -1).astype(jnp.float32).mean(-1)
 
-    monkeypatch.setattr("elements_jax.evaluation.evaluate.extractor", lambda path: Partial(features))
+    monkeypatch.setattr("elements_jax.cli.evaluate.extractor", lambda path: Partial(features))
     monkeypatch.setattr(fid, "FEATURES", 8)
     return Path("inception.pth")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from elements_jax.cli import main
+from elements_jax.cli.main import main
 from elements_jax.evaluation import results
 from elements_jax.evaluation.grids import GAP, MARGIN, fitted, head, write_grids
-from tests.evaluation.scene_results import write_scene_results
+from tests.helpers.scene_results import write_scene_results
 
 CELL = 64
 

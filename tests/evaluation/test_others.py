@@ -5,13 +5,18 @@ import json
 import numpy as np
 from PIL import Image
 
-from elements_jax.editing import Edited
-from elements_jax.evaluation.methods import Prepared
-from elements_jax.evaluation.others import background, needs_of, paint_by_example, self_guidance, write_needs
+from elements_jax.editing.script import Compose, Delete, EditScript, Move
+from elements_jax.evaluation.methods.external import (
+    background,
+    needs_of,
+    paint_by_example,
+    self_guidance,
+    write_needs,
+)
+from elements_jax.evaluation.methods.method import Prepared
 from elements_jax.evaluation.results import Case, Task
-from elements_jax.script import Compose, Delete, EditScript, Move
-from tests.evaluation.conftest import GRID, SIZE
-from tests.evaluation.test_pixel_editing import CELL, block, canvas, run
+from elements_jax.pipeline.session import Edited
+from tests.helpers.scenes import CELL, GRID, SIZE, block, canvas, run
 
 
 def test_a_move_is_painted_in_two_steps_background_over_the_source_and_the_object_at_its_target():

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elements_jax.evaluation.photo_scene_cases import photo_scene_cases
-from elements_jax.photo_scenes import (
+from elements_jax.data.record import Record
+from elements_jax.editing.script import Delete, Duplicate, Move
+from elements_jax.evaluation.scenes.photographic_cases import photo_scene_cases
+from elements_jax.scenes.photographic import (
     KINDS,
     Cutout,
     PhotoScene,
@@ -19,9 +21,7 @@ from elements_jax.photo_scenes import (
     render,
     write_folder,
 )
-from elements_jax.schema import Record
-from elements_jax.script import Delete, Duplicate, Move
-from tests.evaluation.conftest import cells, squares
+from tests.helpers.scenes import cells, squares
 
 SIZE = 64
 

@@ -9,32 +9,12 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elements_jax import edits
-from elements_jax.edits import Canvas, Transform
-from elements_jax.elements import ImageElements
-from elements_jax.evaluation.morphology import closing, dilation
-from elements_jax.evaluation.pixel_editing import BLANK, pixel_edit
-from elements_jax.script import Compose, Delete, EditScript, Move, Resize
-from tests.evaluation.conftest import GRID, SIZE, squares
-
-CELL = SIZE // GRID
-
-
-def canvas(seed: int = 0) -> Canvas:
-    count = GRID**2
-    centre = (np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2) + 0.5) / GRID
-    position = jnp.float32(np.concatenate([centre, np.full((count, 2), 1 / GRID)], axis=1))
-    content = jnp.float32(np.random.default_rng(seed).normal(size=(count, 2)))
-    picture = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    return Canvas(ImageElements(content, position, jnp.ones(count, bool)), jnp.int32(squares()), jnp.asarray(picture))
-
-
-def run(*steps, of: Canvas | None = None):
-    return pixel_edit(EditScript(steps), of or canvas(), lambda name, _: canvas(int(name)))
-
-
-def block(row: int, column: int) -> tuple[slice, slice]:
-    return slice(CELL * row, CELL * (row + 1)), slice(CELL * column, CELL * (column + 1))
+from elements_jax.editing import edits
+from elements_jax.editing.edits import Transform
+from elements_jax.editing.script import Compose, Delete, Move, Resize
+from elements_jax.evaluation.methods.morphology import closing, dilation
+from elements_jax.evaluation.methods.pixel_editing import BLANK
+from tests.helpers.scenes import CELL, GRID, SIZE, block, canvas, run
 
 
 def test_a_move_copies_the_pixels_and_keeps_the_source_and_the_hole_is_the_source_alone():

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from elements_jax.evaluation import benchmark
-from elements_jax.evaluation.benchmark import main
-from elements_jax.evaluation.public_benchmarks import (
+from elements_jax.cli import benchmark
+from elements_jax.cli.benchmark import main
+from elements_jax.data.record import DROPPED
+from elements_jax.editing.script import Move, Resize
+from elements_jax.evaluation.public.datasets import (
     Motion,
     bounds,
     edits_of,
@@ -22,11 +24,6 @@ from elements_jax.evaluation.public_benchmarks import (
     under,
     within,
 )
-from elements_jax.schema import DROPPED
-from elements_jax.script import Move, Resize
-from tests.elements_jax.conftest import model_folder
-
-__all__ = ["model_folder"]  # a fixture of the library's tests
 
 
 def save(path: Path, pixels: np.ndarray) -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from elements_jax.editing.script import EditScript, Move
 from elements_jax.evaluation.results import Case, methods, picture, read_cases, region, save, write_cases
-from elements_jax.script import EditScript, Move
 
 CASES = [
     Case(

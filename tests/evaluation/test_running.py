@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from elements_jax.cli import main
-from elements_jax.editing import Edited
-from elements_jax.edits import batched
+from elements_jax.cli.main import main
+from elements_jax.editing.edits import batched
+from elements_jax.editing.script import Delete, EditScript, Move, Resize, Sampling
 from elements_jax.evaluation import results
-from elements_jax.evaluation.methods import Prepared, canvas_of, make_methods, prepare
-from elements_jax.evaluation.pixel_editing import pixel_edit
-from elements_jax.evaluation.running import kind_of
-from elements_jax.pipeline import ElementsPipeline
-from elements_jax.script import Delete, EditScript, Move, Resize, Sampling
-from tests.evaluation.conftest import scene_record
+from elements_jax.evaluation.methods.method import Prepared, canvas_of, make_methods, prepare
+from elements_jax.evaluation.methods.pixel_editing import pixel_edit
+from elements_jax.evaluation.run import kind_of
+from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.session import Edited
+from tests.helpers.scenes import scene_record
 
 LINES = [
     {"name": "left", "edits": [{"edit": "move", "elements": [9], "by": [-0.125, 0]}], "instruction": "move it"},

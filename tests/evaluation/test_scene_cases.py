@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from elements_jax import scenes
-from elements_jax.evaluation.scene_cases import KINDS, elements_under, recoloured, scene_cases, scene_of
-from elements_jax.schema import DROPPED, Record
-from elements_jax.script import Compose, Delete, Move, Resize
-from tests.evaluation.conftest import GRID, SIZE, cells, scene_record, squares
+from elements_jax.data.record import DROPPED, Record
+from elements_jax.editing.script import Compose, Delete, Move, Resize
+from elements_jax.evaluation.scenes.drawn_cases import KINDS, elements_under, recoloured, scene_cases, scene_of
+from elements_jax.scenes import drawn
+from tests.helpers.scenes import GRID, SIZE, cells, scene_record, squares
 
 RECORDS = [scene_record(seed) for seed in range(6)]
 TASKS = list(scene_cases(RECORDS))
@@ -84,10 +84,10 @@ def test_elements_are_those_that_lie_under_a_mask_for_the_most_part():
 
 
 def test_a_shape_in_another_colour_keeps_all_else():
-    shape = scenes.scene(3).shapes[0]
+    shape = drawn.scene(3).shapes[0]
     varied = recoloured(shape, "teal")
     assert varied.words == shape.words.replace(shape.texture.colour, "teal")
-    assert varied.texture.tones[0] == scenes.COLOURS["teal"]
+    assert varied.texture.tones[0] == drawn.COLOURS["teal"]
     back = recoloured(varied, shape.texture.colour)
     assert back == shape
 

@@ -7,7 +7,7 @@ import pytest
 
 from elements_jax.evaluation import results
 from elements_jax.evaluation.results import Case
-from elements_jax.evaluation.scene_scores import as_text, ordering, rows, score, write
+from elements_jax.evaluation.scenes.scores import as_text, ordering, rows, score, write
 
 CASES = [
     Case("0-variation", "variation", "make it blue"),

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from elements_jax.cli.study import main
 from elements_jax.evaluation import results
 from elements_jax.evaluation.results import Case
 from elements_jax.evaluation.study import analysis
-from elements_jax.evaluation.study.__main__ import main
 from elements_jax.evaluation.study.analysis import analyse, binomial_test, clustered_interval, wilson
 from elements_jax.evaluation.study.answers import Answer, Answers, Key, read_answers, read_key
 from elements_jax.evaluation.study.make import make, scramble
 from elements_jax.evaluation.study.plan import Pair, plan
-from tests.evaluation.scene_results import METHODS, write_scene_results
+from tests.helpers.scene_results import METHODS, write_scene_results
 
 SETTINGS = {"ours": "ours", "baselines": (), "length": 40, "checks": 4, "seed": 0, "finish": ""}
 

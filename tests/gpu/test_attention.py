@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from elements_jax.attention import attention
-from elements_jax.sharding import make_mesh
+from elements_jax.models.attention import attention
+from elements_jax.parallel.sharding import make_mesh
 
-MODULE = importlib.import_module("elements_jax.attention")
+MODULE = importlib.import_module("elements_jax.models.attention")
 LENGTHS = [  # queries, keys: odd and even, below, at and beyond a tile of 64, and what the networks have
     (1, 1), (4, 4), (1, 77), (63, 65), (64, 64), (65, 64), (64, 77), (77, 77), (1024, 24), (1024, 77), (1024, 256),
     (625, 77), (2, 1024), (1024, 1024), (4095, 257), (4096, 4096),

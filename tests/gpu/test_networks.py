@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 from configs.tiny import MODEL as TINY_MODEL
-from elements_jax import TINY, sharding
-from elements_jax.editing import batched
-from elements_jax.evaluation.lpips import LPIPS, has_weights
-from elements_jax.networks import Networks
-from elements_jax.pipeline import ElementsPipeline, encode_image
-from tests.train.conftest import SMALL
-from train.autoencoder import AutoencoderStage
-from train.compile import stage_of_shapes
+from elements_jax import TINY
+from elements_jax.metrics.lpips import LPIPS, has_weights
+from elements_jax.models.networks import Networks
+from elements_jax.parallel import sharding
+from elements_jax.pipeline.pipeline import ElementsPipeline, encode_image
+from elements_jax.pipeline.session import batched
+from tests.helpers.records import SMALL
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, VAETrainConfig
+from train.cost.ahead_of_time import stage_of_shapes
 from train.stage import example_keys
+from train.stages.autoencoder import AutoencoderStage
+from train.stages.vae import VAEStage
 from train.state import State, init_state, make_optimizer
 from train.step import jit_step
-from train.vae import VAEStage
 
 NAMES = ("encoder", "decoder", "vae", "text_encoder", "unet")
 # Relative error of a network's result and gradient against the CPU in float32, by the norms.

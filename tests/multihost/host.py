@@ -17,11 +17,14 @@ from pathlib import Path
 import jax
 
 from configs import PRESETS
-from elements_jax import sharding
-from tests.multihost.regression import TRAIN, Regression
-from tests.train.conftest import SMALL
-from train import autoencoder, cli, hosts, loop, metrics
+from elements_jax.cli import train as cli
+from elements_jax.parallel import hosts, sharding
+from tests.helpers.records import SMALL
+from tests.helpers.regression import TRAIN, Regression
+from train import log as metrics
+from train import loop
 from train.config import Preset
+from train.stages import autoencoder
 
 if os.environ.get("STAGE") != "real":
     autoencoder.AutoencoderStage = Regression

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from elements_jax import sharding
-from tests.multihost.processes import ended, start
-from tests.train.conftest import SMALL, write_records
-from train.autoencoder import AutoencoderStage
+from elements_jax.parallel import sharding
+from tests.helpers.processes import ended, start
+from tests.helpers.records import SMALL, write_records
+from train.stages.autoencoder import AutoencoderStage
 from train.state import abstract_state, make_optimizer
 
 STEPS = 20
@@ -25,9 +25,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 from elements_jax import sharding
-from tests.multihost.regression import TRAIN, Regression
+from tests.helpers.regression import TRAIN, Regression
 from tests.multihost.test_meshes import MESHES, STEPS
-from train.data import dataset
+from train.input.data import dataset
 from train.state import abstract_state, init_state, make_optimizer
 from train.step import jit_step
 

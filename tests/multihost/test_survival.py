@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from elements_jax.model_folder import load_present
-from elements_jax.networks import Networks
-from elements_jax.records import scan_tfrecord
-from tests.multihost.processes import ended, start
-from tests.multihost.regression import TRAIN
-from tests.train.conftest import SMALL, write_records
+from elements_jax.checkpoints.model_folder import load_present
+from elements_jax.data.tfrecord import scan_tfrecord
+from elements_jax.models.networks import Networks
+from tests.helpers.processes import ended, start
+from tests.helpers.records import SMALL, write_records
+from tests.helpers.regression import TRAIN
 
 TOLD_TO_END = 128 + signal.SIGTERM  # the exit code
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

@@ -22,12 +22,12 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from transformers import CLIPTokenizer
 
+from elements_jax.checkpoints.model_folder import read_model
 from elements_jax.config import ModelConfig, UNetConfig
-from elements_jax.evaluation.stable_diffusion import StableDiffusion, skipped_steps
-from elements_jax.model_folder import read_model
-from elements_jax.pipeline import ElementsPipeline
-from elements_jax.samplers import sample_timesteps
-from tests.parity.test_model_folder import stable_diffusion, write_stable_diffusion
+from elements_jax.diffusion.samplers import sample_timesteps
+from elements_jax.evaluation.methods.stable_diffusion import StableDiffusion, skipped_steps
+from elements_jax.pipeline.pipeline import ElementsPipeline
+from tests.helpers.stable_diffusion import stable_diffusion, write_stable_diffusion
 
 STEPS, GUIDANCE, PROMPT, NEGATIVE = 10, 3.0, "a photo of a cat", "blurry"
 

@@ -23,11 +23,9 @@ from flax import nnx
 from transformers import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from elements_jax import convert
-from elements_jax.clip_text import EncoderLayer
+from elements_jax.checkpoints import torch_names
 from elements_jax.config import TextConfig
-from elements_jax.functional import Functional
-from elements_jax.unet_blocks import (
+from elements_jax.models.blocks import (
     Downsample,
     FeedForward,
     ResnetBlock,
@@ -36,8 +34,10 @@ from elements_jax.unet_blocks import (
     TransformerBlock,
     Upsample,
 )
-from elements_jax.vae import EPSILON, MiddleBlock, PixelAttention
-from tests.parity.algorithm_1 import add_element_attention
+from elements_jax.models.functional import Functional
+from elements_jax.models.text_encoder import EncoderLayer
+from elements_jax.models.vae import EPSILON, MiddleBlock, PixelAttention
+from tests.helpers.algorithm_1 import add_element_attention
 
 TEXT, ELEMENTS = (2, 7, 24), (2, 9, 20)
 FLOAT32 = jnp.float32
@@ -49,7 +49,7 @@ class Pair(NamedTuple):
     theirs: torch.nn.Module
     ours: Callable[[nnx.Rngs], nnx.Module]
     shapes: tuple[tuple[int, ...], ...]  # of the inputs
-    table: convert.Table = convert.UNET
+    table: torch_names.Table = torch_names.UNET
     place: str = "attentions.0."  # where ours stands in a network whose names the table knows,
     their_place: str = "attentions.0."  # and what the table makes of it
     scale: float = 1.0  # of the inputs: at 0.1 the epsilon of a norm is seen
@@ -148,7 +148,7 @@ def pixel_attention(channels: int, groups: int) -> Pair:
         ),
         lambda rngs: PixelAttention(channels, groups, dtype=FLOAT32, rngs=rngs),
         ((2, channels, 8, 6),),
-        convert.VAE,
+        torch_names.VAE,
         scale=0.1,
     )
 
@@ -158,7 +158,7 @@ def middle_block(channels: int, groups: int) -> Pair:
         UNetMidBlock2D(channels, temb_channels=None, attention_head_dim=channels, resnet_groups=groups),
         lambda rngs: MiddleBlock(channels, groups, dtype=FLOAT32, rngs=rngs),
         ((2, channels, 8, 6),),
-        convert.VAE,
+        torch_names.VAE,
         "mid_block.",
         "mid_block.",
         scale=0.1,
@@ -177,7 +177,7 @@ def clip_layer(config: TextConfig) -> Pair:
         CLIPEncoderLayer(theirs),
         lambda rngs: EncoderLayer(config, dtype=FLOAT32, rngs=rngs),
         ((2, config.max_length, config.hidden_size),),
-        convert.TEXT,
+        torch_names.TEXT,
         "layers.0.",
         "encoder.layers.0.",
         scale=0.1,
@@ -231,7 +231,7 @@ def test_equals_pytorch(make, randomise, tensors_of, assert_same):
 
     tensors = {pair.their_place + name: value for name, value in tensors_of(block).items()}
     shapes = {pair.place + name: shape for name, shape in ours.shapes().items()}
-    params = convert.from_torch(pair.table, tensors, shapes)
+    params = torch_names.from_torch(pair.table, tensors, shapes)
     params |= {name: jnp.full(shapes[name].shape, jnp.nan) for name in shapes.keys() - params.keys()}  # not read
     params = {name.removeprefix(pair.place): value for name, value in params.items()}
     inputs = [jnp.asarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x) for x in inputs]

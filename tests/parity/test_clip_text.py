@@ -6,10 +6,10 @@ import torch
 from flax import nnx
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from elements_jax import convert
-from elements_jax.clip_text import CLIPTextEncoder
+from elements_jax.checkpoints import torch_names
 from elements_jax.config import TextConfig
-from elements_jax.functional import Functional
+from elements_jax.models.functional import Functional
+from elements_jax.models.text_encoder import CLIPTextEncoder
 
 CONFIG = TextConfig(vocab_size=99, max_length=12, hidden_size=32, intermediate_size=80, layers=3, heads=4)
 
@@ -34,7 +34,7 @@ def build(rngs: nnx.Rngs) -> CLIPTextEncoder:
 @pytest.mark.parametrize("length", [12, 7])
 def test_equals_transformers(theirs, tensors_of, assert_same, length):
     ours = Functional(build)
-    params = convert.from_torch(convert.TEXT, tensors_of(theirs), ours.shapes())
+    params = torch_names.from_torch(torch_names.TEXT, tensors_of(theirs), ours.shapes())
     tokens = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (2, length))
     with torch.no_grad():
         expected = theirs(torch.from_numpy(tokens)).last_hidden_state
@@ -45,7 +45,7 @@ def test_reads_the_names_of_official_checkpoints(theirs, tensors_of):
     tensors, shapes = tensors_of(theirs), Functional(build).shapes()
     official = {f"text_model.{name}": value for name, value in tensors.items()}
     official["text_model.embeddings.position_ids"] = np.arange(CONFIG.max_length)[None]
-    params, expected = (convert.from_torch(convert.TEXT, t, shapes) for t in (official, tensors))
+    params, expected = (torch_names.from_torch(torch_names.TEXT, t, shapes) for t in (official, tensors))
     assert params.keys() == expected.keys()
     assert all(np.array_equal(params[name], expected[name]) for name in params)
 

@@ -3,17 +3,14 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from diffusers import AutoencoderKL as DiffusersAutoencoderKL
-from diffusers import UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from elements_jax import convert
-from elements_jax.clip_text import CLIPTextEncoder
+from elements_jax.checkpoints import torch_names
 from elements_jax.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
-from elements_jax.functional import Functional
-from elements_jax.unet import FlaxUNet
-from elements_jax.vae import AutoencoderKL
+from elements_jax.models.functional import Functional
+from elements_jax.models.text_encoder import CLIPTextEncoder
+from elements_jax.models.unet import FlaxUNet
+from elements_jax.models.vae import AutoencoderKL
+from tests.helpers.stable_diffusion import TABLES, official_name, theirs
 
 SD15 = ModelConfig()
 OURS = {
@@ -23,29 +20,6 @@ OURS = {
     "vae": lambda: Functional(lambda rngs: AutoencoderKL(SD15.vae, jnp.float32, rngs=rngs)),
     "text_encoder": lambda: Functional(lambda rngs: CLIPTextEncoder(SD15.text, jnp.float32, rngs=rngs)),
 }
-TABLES = {"unet": convert.UNET, "vae": convert.VAE, "text_encoder": convert.TEXT}
-
-
-def theirs(network: str) -> torch.nn.Module:
-    """Stable Diffusion 1.5's network as its configuration describes it, without numbers."""
-    with torch.device("meta"):
-        if network == "unet":
-            return UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
-        if network == "vae":
-            return DiffusersAutoencoderKL(
-                block_out_channels=(128, 256, 512, 512),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                layers_per_block=2,
-            )
-        return CLIPTextModel(
-            CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-        )
-
-
-def official_name(network: str, name: str) -> str:
-    """What published checkpoints call a parameter of `theirs`: transformers 5 leaves out the text encoder's prefix."""
-    return f"text_model.{name}" if network == "text_encoder" else name
 
 
 @pytest.mark.parametrize(
@@ -58,7 +32,7 @@ def test_default_config_has_the_parameters_of_sd15(network, tensors, millions):
     assert len(published) == tensors
     assert sum(map(math.prod, published.values())) / 1e6 == pytest.approx(millions, abs=0.005)
 
-    ours = convert.torch_shapes(TABLES[network], OURS[network]().shapes())
+    ours = torch_names.torch_shapes(TABLES[network], OURS[network]().shapes())
     assert {name: shape for name, shape in ours.items() if "element" not in name} == published
     new = {name: shape for name, shape in ours.items() if name not in published}
     if network == "unet":
@@ -78,10 +52,10 @@ TINY = Functional(
 )
 
 
-def pytorch_tensors(table: convert.Table, network: Functional) -> dict[str, np.ndarray]:
+def pytorch_tensors(table: torch_names.Table, network: Functional) -> dict[str, np.ndarray]:
     """Random tensors under PyTorch's names, those of the attention to elements among them."""
     rng = np.random.default_rng(0)
-    shapes = convert.torch_shapes(table, network.shapes())
+    shapes = torch_names.torch_shapes(table, network.shapes())
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -96,35 +70,35 @@ SMALL = {
 def test_round_trip_is_bit_exact(network):
     table = TABLES[network]
     tensors = pytorch_tensors(table, SMALL[network])
-    back = convert.to_torch(table, convert.from_torch(table, tensors, SMALL[network].shapes()))
+    back = torch_names.to_torch(table, torch_names.from_torch(table, tensors, SMALL[network].shapes()))
     assert back.keys() == tensors.keys()
     assert all(np.array_equal(back[name], tensors[name]) for name in tensors)
 
 
 def test_a_base_checkpoint_leaves_the_attention_to_elements_to_be_initialised():
-    base = {name: value for name, value in pytorch_tensors(convert.UNET, TINY).items() if "element" not in name}
-    params = convert.from_torch(convert.UNET, base, TINY.shapes())
+    base = {name: value for name, value in pytorch_tensors(torch_names.UNET, TINY).items() if "element" not in name}
+    params = torch_names.from_torch(torch_names.UNET, base, TINY.shapes())
     new = TINY.shapes().keys() - params.keys()
     assert len(new) == 7 * 4  # down, middle, and two on the way up
     assert all("element" in name for name in new)
 
 
 def test_half_precision_is_read_as_float32():
-    tensors = {name: value.astype(np.float16) for name, value in pytorch_tensors(convert.UNET, TINY).items()}
-    params = convert.from_torch(convert.UNET, tensors, TINY.shapes())
+    tensors = {name: value.astype(np.float16) for name, value in pytorch_tensors(torch_names.UNET, TINY).items()}
+    params = torch_names.from_torch(torch_names.UNET, tensors, TINY.shapes())
     assert all(value.dtype == jnp.float32 for value in params.values())
     np.testing.assert_array_equal(params["conv_in.bias"], tensors["conv_in.bias"])
 
 
 def test_one_error_lists_all_that_does_not_fit():
-    tensors = pytorch_tensors(convert.UNET, TINY)
+    tensors = pytorch_tensors(torch_names.UNET, TINY)
     attention = "mid_block.attentions.0.transformer_blocks.0"
     del tensors["conv_in.weight"]
     del tensors[f"{attention}.element_attention.to_k.weight"]  # the others are there, so it is not a base checkpoint
     tensors["class_embedding.weight"] = np.zeros(3, np.float32)
     tensors["conv_out.weight"] = np.zeros((4, 16, 1, 1), np.float32)
     with pytest.raises(ValueError, match="does not fit the network") as error:
-        convert.from_torch(convert.UNET, tensors, TINY.shapes())
+        torch_names.from_torch(torch_names.UNET, tensors, TINY.shapes())
     assert str(error.value).splitlines()[1:] == [
         "  expected shape (4, 16, 3, 3), found (4, 16, 1, 1): conv_out.weight",
         "  missing: conv_in.weight",
@@ -135,7 +109,7 @@ def test_one_error_lists_all_that_does_not_fit():
 
 def test_a_tensor_that_is_given_twice_is_refused():
     text = SMALL["text_encoder"]
-    tensors = pytorch_tensors(convert.TEXT, text)
+    tensors = pytorch_tensors(torch_names.TEXT, text)
     tensors["final_layer_norm.bias"] = tensors["text_model.final_layer_norm.bias"]
     with pytest.raises(ValueError, match=r"given twice: text_model.final_layer_norm.bias and final_layer_norm.bias"):
-        convert.from_torch(convert.TEXT, tensors, text.shapes())
+        torch_names.from_torch(torch_names.TEXT, tensors, text.shapes())

@@ -7,15 +7,22 @@ import jax
 import numpy as np
 import pytest
 
-from elements_jax.model_folder import has_network, load_present, read_config, read_model, save_network, write_config
-from elements_jax.networks import Networks
-from elements_jax.pipeline import ElementsPipeline
-from tests.parity.test_model_folder import stable_diffusion, write_stable_diffusion
-from tests.train.conftest import SMALL, write_records
-from train import cli
+from elements_jax.checkpoints.model_folder import (
+    has_network,
+    load_present,
+    read_config,
+    read_model,
+    save_network,
+    write_config,
+)
+from elements_jax.cli import train as cli
+from elements_jax.models.networks import Networks
+from elements_jax.pipeline.pipeline import ElementsPipeline
+from tests.helpers.records import SMALL, write_records
+from tests.helpers.stable_diffusion import stable_diffusion, write_stable_diffusion
 from train.config import DiffusionTrainConfig
-from train.diffusion import DiffusionStage
 from train.folder import start_from
+from train.stages.diffusion import DiffusionStage
 from train.state import init_state, make_optimizer
 
 NETWORKS = ("vae", "text_encoder", "unet", "encoder", "decoder")

@@ -13,62 +13,25 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from elements_jax import convert
+from elements_jax.checkpoints import torch_names
+from elements_jax.checkpoints.model_folder import (
+    load_networks,
+    load_original,
+    read_config,
+    read_model,
+    save_network,
+    write_config,
+)
 from elements_jax.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from elements_jax.elements import ImageElements
-from elements_jax.model_folder import load_networks, load_original, read_config, read_model, save_network, write_config
-from elements_jax.networks import Networks
-from elements_jax.pipeline import ElementsPipeline
-from tests.elements_jax.test_tokenizer import write_clip_tokenizer
-from tests.parity.algorithm_1 import add_element_attention
-from tests.parity.test_convert import TABLES
-from tests.train.conftest import SMALL
-
-SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-
-
-def small_unet(in_channels: int, **more: int) -> UNet2DConditionModel:
-    """A UNet of Stable Diffusion's kind; `more` are other settings of it."""
-    return UNet2DConditionModel(
-        in_channels=in_channels,
-        block_out_channels=(16, 32),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=24,
-        attention_head_dim=4,
-        norm_num_groups=8,
-        **more,
-    )
-
-
-def stable_diffusion(in_channels: int = 4) -> dict[str, torch.nn.Module]:
-    """Stable Diffusion's networks, small."""
-    torch.manual_seed(0)
-    return {
-        "unet": small_unet(in_channels),
-        "vae": AutoencoderKL(
-            block_out_channels=(8, 8, 8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            norm_num_groups=4,
-        ),
-        "text_encoder": CLIPTextModel(
-            CLIPTextConfig(hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-        ),
-    }
-
-
-def write_stable_diffusion(folder: Path, networks: dict[str, torch.nn.Module], **how) -> Path:
-    for name, network in networks.items():
-        network.save_pretrained(folder / name, **how)
-    PNDMScheduler(**SCHEDULER, skip_prk_steps=True).save_pretrained(folder / "scheduler")
-    write_clip_tokenizer(folder / "tokenizer")
-    return folder
+from elements_jax.models.networks import Networks
+from elements_jax.pipeline.pipeline import ElementsPipeline
+from tests.helpers.algorithm_1 import add_element_attention
+from tests.helpers.records import SMALL
+from tests.helpers.stable_diffusion import TABLES, stable_diffusion, write_stable_diffusion
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +112,7 @@ def test_every_way_to_store_the_parameters_is_read(how, files, tmp_path):
     _, params, _ = read_model(tmp_path)
     config = read_config(tmp_path)
     expected = {
-        name: convert.from_torch(
+        name: torch_names.from_torch(
             TABLES[name],
             {key: value.numpy() for key, value in network.state_dict().items()},
             getattr(Networks(config), name).shapes(),
@@ -164,8 +127,8 @@ def test_torch_is_not_needed(folder):
         import sys
         for name in ("torch", "transformers", "diffusers"):
             sys.modules[name] = None  # importing it fails
-        import elements_jax.pipeline
-        from elements_jax.model_folder import read_model
+        import elements_jax.pipeline.pipeline
+        from elements_jax.checkpoints.model_folder import read_model
         print(len(read_model({str(folder)!r})[1]["unet"]))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
@@ -437,7 +400,7 @@ def test_the_original_single_file_is_read(networks, tmp_path):
         "text_encoder": text,
     }
     expected = {
-        name: convert.from_torch(
+        name: torch_names.from_torch(
             TABLES[name],
             {key: np.asarray(value) for key, value in theirs[name].items()},
             getattr(Networks(config), name).shapes(),

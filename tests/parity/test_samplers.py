@@ -9,35 +9,14 @@ import numpy as np
 import pytest
 
 from elements_jax.config import DiffusionConfig
-from elements_jax.diffusion import add_noise, make_schedule
-from elements_jax.samplers import SAMPLERS, ddim_sample, sample_timesteps
+from elements_jax.diffusion.samplers import SAMPLERS, ddim_sample, sample_timesteps
+from elements_jax.diffusion.schedule import add_noise, make_schedule
+from tests.helpers.samplers import REFERENCES, SHAPE, normal, predict_noise
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
 
-SHAPE = (2, 4, 4, 3)
 TOLERANCE = 1e-5
-SD = {  # scheduler/scheduler_config.json of Stable Diffusion 1.5
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}
-REFERENCES = {
-    "ddim": lambda: diffusers.DDIMScheduler(**SD, clip_sample=False, set_alpha_to_one=False),
-    "euler": lambda: diffusers.EulerDiscreteScheduler(**SD),
-    "dpm": lambda: diffusers.DPMSolverMultistepScheduler(**SD),
-}
-
-
-def normal(seed):
-    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
-
-
-def predict_noise(latent, timestep):
-    return jnp.tanh(latent) * (0.5 + timestep[:, None, None, None] / 2000)
 
 
 def trajectory(scheduler, start, **per_step):

@@ -21,12 +21,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from elements_jax import convert
+from elements_jax.checkpoints import torch_names
 from elements_jax.config import ModelConfig, UNetConfig
-from elements_jax.functional import Params
-from elements_jax.networks import Networks
-from tests.parity.algorithm_1 import add_element_attention, torch_predict
-from tests.parity.test_convert import TABLES, official_name, theirs
+from elements_jax.models.functional import Params
+from elements_jax.models.networks import Networks
+from tests.helpers.algorithm_1 import add_element_attention, torch_predict
+from tests.helpers.stable_diffusion import TABLES, official_name, theirs
 
 CONFIG = ModelConfig(unet=UNetConfig(zero_init_elements=True))
 NETWORKS = Networks(CONFIG)
@@ -77,7 +77,9 @@ def vae(make, folder) -> Case:
         expected = {"mean": moments.mean, "logvar": moments.logvar}
         expected["image"] = network.decode(nchw(inputs["latent"])).sample
     save_file(network.state_dict(), path)
-    return Case(inputs, expected, [path], convert.from_torch(convert.VAE, load_file(path), NETWORKS.vae.shapes()))
+    return Case(
+        inputs, expected, [path], torch_names.from_torch(torch_names.VAE, load_file(path), NETWORKS.vae.shapes())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def text_encoder(make, folder) -> Case:
         positions = torch.arange(CONFIG.text.max_length)[None]
         expected = network(torch.from_numpy(tokens), position_ids=positions).last_hidden_state
     save_file(network.state_dict(), path)
-    params = convert.from_torch(convert.TEXT, load_file(path), NETWORKS.text_encoder.shapes())
+    params = torch_names.from_torch(torch_names.TEXT, load_file(path), NETWORKS.text_encoder.shapes())
     return Case({"tokens": tokens.astype(np.int32)}, {"features": expected}, [path], params)
 
 
@@ -116,9 +118,9 @@ def unet(make, randomise, folder) -> Case:
     gc.collect()  # the blocks' new methods refer to the blocks
 
     shapes = NETWORKS.unet.shapes()
-    params = convert.from_torch(convert.UNET, load_file(files[0]), shapes)
+    params = torch_names.from_torch(torch_names.UNET, load_file(files[0]), shapes)
     shapes = {name: shape for name, shape in shapes.items() if name not in params}
-    return Case(inputs, expected, files, params | convert.from_torch(convert.UNET, load_file(files[1]), shapes))
+    return Case(inputs, expected, files, params | torch_names.from_torch(torch_names.UNET, load_file(files[1]), shapes))
 
 
 @pytest.fixture
@@ -188,14 +190,14 @@ def test_zero_elements_and_zero_initialised_outputs_change_no_bit(unet, noise_wi
 @pytest.mark.parametrize("network", ["vae", "text_encoder", "unet"])
 def test_round_trip_is_bit_exact(network, request):
     case, table = request.getfixturevalue(network), TABLES[network]
-    ours = {convert.torch_name(table, name): {name: value} for name, value in case.params.items()}
+    ours = {torch_names.torch_name(table, name): {name: value} for name, value in case.params.items()}
     for path in case.files:
         with safe_open(path, framework="numpy") as file:
             names = file.keys()
         for name in names:
             with safe_open(path, framework="numpy") as file:  # anew, as what was read of an open file stays in memory
                 saved = file.get_tensor(name)
-            back = convert.to_torch(table, ours.pop(official_name(network, name)))[official_name(network, name)]
+            back = torch_names.to_torch(table, ours.pop(official_name(network, name)))[official_name(network, name)]
             assert (back.shape, back.dtype) == (saved.shape, np.float32)
             assert back.tobytes() == saved.tobytes()
     assert not ours

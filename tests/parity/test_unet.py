@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from elements_jax import convert
+from elements_jax.checkpoints import torch_names
 from elements_jax.config import UNetConfig
-from elements_jax.functional import Functional
-from elements_jax.unet import FlaxUNet
-from tests.parity.algorithm_1 import add_element_attention, diffusers_unet, torch_predict
+from elements_jax.models.functional import Functional
+from elements_jax.models.unet import FlaxUNet
+from tests.helpers.algorithm_1 import add_element_attention, diffusers_unet, torch_predict
 
 TEXT_CHANNELS, ELEMENT_CHANNELS = 24, 20
 TINY = UNetConfig(
@@ -70,7 +70,7 @@ def inputs() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("config", [TINY, AS_SD15], ids=["tiny", "as SD 1.5"])
 def test_without_elements_equals_diffusers(config, inputs, randomise, tensors_of, assert_same):
     theirs, ours = randomise(diffusers_unet(config, TEXT_CHANNELS)), our_unet(config)
-    base = convert.from_torch(convert.UNET, tensors_of(theirs), ours.shapes())
+    base = torch_names.from_torch(torch_names.UNET, tensors_of(theirs), ours.shapes())
     unused = {name: np.full(spec.shape, np.nan, np.float32) for name, spec in ours.shapes().items() if name not in base}
     params = unused | base
     assert_same(predict(ours, params, inputs, elements=False), torch_predict(theirs, inputs))
@@ -85,7 +85,7 @@ def test_algorithm_1_equals_pytorch(config, text, elements, inputs, randomise, t
     theirs, ours = diffusers_unet(config, TEXT_CHANNELS), our_unet(config)
     add_element_attention(theirs, ELEMENT_CHANNELS, torch.from_numpy(inputs["elements"]) if elements else None)
     randomise(theirs)
-    params = convert.from_torch(convert.UNET, tensors_of(theirs), ours.shapes())
+    params = torch_names.from_torch(torch_names.UNET, tensors_of(theirs), ours.shapes())
     assert_same(predict(ours, params, inputs, text, elements), torch_predict(theirs, inputs, text))
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL as DiffusersAutoencoderKL
 
-from elements_jax import convert
+from elements_jax.checkpoints import torch_names
 from elements_jax.config import VAEConfig
-from elements_jax.functional import Functional
-from elements_jax.vae import AutoencoderKL
+from elements_jax.models.functional import Functional
+from elements_jax.models.vae import AutoencoderKL
 
 CONFIGS = {
     "tiny": VAEConfig(block_out_channels=(16, 32, 32), layers_per_block=1, norm_groups=8),
@@ -44,7 +44,7 @@ def ours(config) -> Functional[AutoencoderKL]:
 
 
 def test_equals_diffusers(config, ours, theirs, tensors_of, assert_same):
-    params = convert.from_torch(convert.VAE, tensors_of(theirs), ours.shapes())
+    params = torch_names.from_torch(torch_names.VAE, tensors_of(theirs), ours.shapes())
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (2, 40, 24, 3)).astype(np.float32)
     latent = rng.normal(size=(2, 5, 3, config.latent_channels)).astype(np.float32)
@@ -69,5 +69,5 @@ def test_reads_the_attention_names_of_older_checkpoints(ours, theirs, tensors_of
             name = name.replace(f".{now}.", f".{then}.")
         older[name] = value
     assert older.keys() != tensors.keys()
-    params, expected = (convert.from_torch(convert.VAE, t, ours.shapes()) for t in (older, tensors))
+    params, expected = (torch_names.from_torch(torch_names.VAE, t, ours.shapes()) for t in (older, tensors))
     assert all(np.array_equal(params[name], expected[name]) for name in expected)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from segment_anything.modeling import Sam
 
-from elements_jax.scenes import write_folder
-from partition.sam import load_sam
+from elements_jax.scenes.drawn import write_folder
+from partition.segmenters.sam import load_sam
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from partition.masks import MaskFilter, MaskFolder
 from partition.photos import Photo, read_photo
-from partition.samples import Sample
+from partition.sources.sample import Sample
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 ALL = MaskFilter(min_area=0, max_area=1)

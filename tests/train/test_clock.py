@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.multihost.regression import Regression
-from train import clock, hosts, loop
+from elements_jax.parallel import hosts
+from tests.helpers.regression import Regression
+from train import clock, loop
 from train.clock import Clock
 from train.config import AutoencoderTrainConfig
+from train.log import Log
 from train.loop import fit
-from train.metrics import Log
 from train.state import learning_rate, learning_rate_by_clock, make_optimizer
 
 TRAIN = AutoencoderTrainConfig(

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import PRESETS, sd15, table_1, table_2, tiny
-from train import cli
+from configs import PRESETS, ablations, sd15, tiny, vae_baselines
+from elements_jax.cli import train as cli
 from train.config import DiffusionTrainConfig, Preset, TrainConfig
 from train.preemption import Preemption
 from train.state import learning_rate
@@ -92,7 +92,7 @@ def differing(one, other) -> dict:
 @pytest.mark.parametrize("base", [sd15, tiny], ids=["sd15", "tiny"])
 def test_a_row_of_table_1_differs_from_the_paper_s_model_in_one_field(base):
     name = base.__name__.removeprefix("configs.")
-    rows = {row.removeprefix(f"{name}_"): preset for row, preset in table_1.PRESETS.items() if row.startswith(name)}
+    rows = {row.removeprefix(f"{name}_"): preset for row, preset in ablations.PRESETS.items() if row.startswith(name)}
     assert {row: differing(preset.diffusion, base.DIFFUSION) for row, preset in rows.items()} == {
         "joint": {"encoder": "joint"},
         "unfrozen": {"encoder": "unfrozen"},
@@ -104,7 +104,9 @@ def test_a_row_of_table_1_differs_from_the_paper_s_model_in_one_field(base):
 @pytest.mark.parametrize("base", [sd15, tiny], ids=["sd15", "tiny"])
 def test_the_baselines_of_table_2_have_the_bottleneck_of_the_elements(base):
     name = base.__name__.removeprefix("configs.")
-    rows = {row.removeprefix(f"{name}_"): preset for row, preset in table_2.PRESETS.items() if row.startswith(name)}
+    rows = {
+        row.removeprefix(f"{name}_"): preset for row, preset in vae_baselines.PRESETS.items() if row.startswith(name)
+    }
     assert rows.keys() == {"ae", "vae_kl", "vae_kl_adv"}
     for preset in rows.values():
         assert differing(preset.model, base.MODEL).keys() == {"vae"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from train.config import DiffusionTrainConfig
-from train.dropout import condition_dropout, dropped_elements
-from train.perceptual import random_crops
 from train.stage import normal
+from train.stages.conditioning import condition_dropout, dropped_elements
+from train.stages.perceptual import random_crops
 
 TRAIN = DiffusionTrainConfig(steps=1, batch_size=2, learning_rate=1.0)
 

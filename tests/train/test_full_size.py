@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs import sd15
-from elements_jax.sharding import make_mesh
-from train.compile import StageOfShapes
+from elements_jax.parallel.sharding import make_mesh
+from train.cost.ahead_of_time import StageOfShapes
 from train.state import init_state, make_optimizer
 from train.step import jit_step
 

@@ -12,13 +12,13 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from configs import PRESETS
-from elements_jax import unet_blocks
-from elements_jax.attention import attention
-from elements_jax.decoding import decode_elements
-from elements_jax.networks import Networks
-from elements_jax.pipeline import encode_image
+from elements_jax.models import blocks
+from elements_jax.models.attention import attention
+from elements_jax.models.method import decode_elements
+from elements_jax.models.networks import Networks
+from elements_jax.pipeline.pipeline import encode_image
 
-MODULE = importlib.import_module("elements_jax.attention")
+MODULE = importlib.import_module("elements_jax.models.attention")
 CAPABILITIES = ("8.0", "9.0", "10.0")  # Ampere, Hopper, Blackwell
 MODELS = {preset.model: name for name, preset in reversed(PRESETS.items())}
 
@@ -75,7 +75,7 @@ def attentions(model):
         return networks.decoder(params["decoder"], elements), networks.vae.module(params["vae"]).encode(picture)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unet_blocks, "attention", recorded)
+        patch.setattr(blocks, "attention", recorded)
         jax.eval_shape(
             every_network,
             {name: getattr(networks, name).shapes() for name in names},

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.multihost.regression import Regression
-from tests.train.conftest import write_records
-from train.autoencoder import AutoencoderStage
+from tests.helpers.records import write_records
+from tests.helpers.regression import Regression
 from train.checkpoint import Checkpoints
 from train.config import AutoencoderTrainConfig
-from train.data import dataset
+from train.input.data import dataset
+from train.log import Log
 from train.loop import fit
-from train.metrics import Log
+from train.stages.autoencoder import AutoencoderStage
 from train.state import abstract_state, make_optimizer
 
 CONFIG = AutoencoderTrainConfig(
@@ -220,10 +220,10 @@ def test_sample_grids_show_every_row(finished, records):
 
 
 def test_the_batch_must_split_over_the_devices(small, records, tmp_path, monkeypatch):
-    monkeypatch.setattr("elements_jax.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 3}))
+    monkeypatch.setattr("elements_jax.parallel.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 3}))
     with pytest.raises(ValueError, match="batch_size=8 cannot be split over 3 devices"):
         fit(AutoencoderStage(small, CONFIG, tmp_path), CONFIG, records, tmp_path / "run")
-    monkeypatch.setattr("elements_jax.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 4}))
+    monkeypatch.setattr("elements_jax.parallel.sharding.make_mesh", lambda data, fsdp: type("Mesh", (), {"size": 4}))
     train = dataclasses.replace(CONFIG, accumulate=4)
     with pytest.raises(ValueError, match="batch_size=8 cannot be split over 4 devices in 4 parts"):
         fit(AutoencoderStage(small, train, tmp_path), train, records, tmp_path / "run")

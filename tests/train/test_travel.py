@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from elements_jax import sharding
-from tests.multihost.regression import Regression
+from elements_jax.parallel import sharding
+from tests.helpers.regression import Regression
 from train.config import AutoencoderTrainConfig
 from train.loop import fit
 from train.state import abstract_state, make_optimizer

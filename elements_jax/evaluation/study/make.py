@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from elements_jax.data.atomic import new_folder
 from elements_jax.evaluation import results
 from elements_jax.evaluation.results import Case
 from elements_jax.evaluation.study.answers import Key
 from elements_jax.evaluation.study.plan import SCRAMBLED, UNEDITED, Form, plan
-from elements_jax.files import new_folder
 
 STATIC = Path(__file__).with_name("static")
 DATA = "{{STUDY}}"

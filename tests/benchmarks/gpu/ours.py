@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elements_jax import sharding
 from elements_jax.config import (
     DecoderConfig,
     ElementsConfig,
@@ -17,24 +16,25 @@ from elements_jax.config import (
     UNetConfig,
     VAEConfig,
 )
-from elements_jax.diffusion import add_noise, make_schedule
-from elements_jax.evaluation.lpips import PerceptualDistance
-from elements_jax.functional import Functional
-from elements_jax.networks import Networks
-from elements_jax.pipeline import jit_decode
-from elements_jax.samplers import ddim_sample
+from elements_jax.diffusion.samplers import ddim_sample
+from elements_jax.diffusion.schedule import add_noise, make_schedule
+from elements_jax.metrics.lpips import PerceptualDistance
+from elements_jax.models.functional import Functional
+from elements_jax.models.networks import Networks
+from elements_jax.parallel import sharding
+from elements_jax.pipeline.pipeline import jit_decode
 from tests.benchmarks.gpu.turns import Measure, run, say, size_of, timed
-from train.autoencoder import AutoencoderStage
-from train.chips import CHIPS
-from train.compile import sampler_arguments
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
-from train.dropout import pair
-from train.flops import cost, training_cost
-from train.perceptual import PerceptualLoss
+from train.cost.ahead_of_time import sampler_arguments
+from train.cost.chips import CHIPS
+from train.cost.flops import cost, training_cost
 from train.stage import example_keys, normal
+from train.stages.autoencoder import AutoencoderStage
+from train.stages.conditioning import pair
+from train.stages.perceptual import PerceptualLoss
+from train.stages.vae import VAEStage
 from train.state import abstract_state, make_optimizer
 from train.step import jit_step
-from train.vae import VAEStage
 
 SD15 = ModelConfig(dtype="bfloat16")
 PHOTO = ModelConfig(  # small, for photographs at 256 px: what a GPU trains from random weights in minutes
@@ -224,7 +224,7 @@ def filled(shapes: Any) -> Any:
 
 
 def count(rehearse: bool) -> dict[str, float]:
-    """Operations of one image in each section, by this project's own count (`train.flops`)."""
+    """Operations of one image in each section, by this project's own count (`train.cost.flops`)."""
     model, photo = (SMALL, SMALL) if rehearse else (SD15, PHOTO)
     key = jax.eval_shape(lambda: jax.random.key(0))
 

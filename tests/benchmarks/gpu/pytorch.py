@@ -135,7 +135,7 @@ def partition(kind: str, rehearse: bool) -> Measure:
     from segment_anything import sam_model_registry
 
     from partition.config import PartitionConfig
-    from partition.sam import SamSegmenter, build_mobile_sam
+    from partition.segmenters.sam import SamSegmenter, build_mobile_sam
 
     with torch.device(DEVICE):
         model = build_mobile_sam() if kind == "mobile-sam" else sam_model_registry["vit_b" if rehearse else kind]()

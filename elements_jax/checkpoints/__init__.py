@@ -1,0 +1,1 @@
+"""Model folders in diffusers' layout, PyTorch's parameter names, tokenizers."""

@@ -1,0 +1,104 @@
+"""Safetensors files: read tensor by tensor, written whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from elements_jax.data.atomic import UNFINISHED
+
+
+class TensorFiles(Mapping[str, np.ndarray]):
+    """The tensors of some safetensors files by name, read from disk when asked for and not kept.
+
+    Args:
+        prefix: takes those alone whose names start with it, and leaves it out of the names.
+
+    Raises ValueError for a file that is damaged or cut short.
+    """
+
+    def __init__(self, *paths: Path, prefix: str = ""):
+        self._prefix = prefix
+        self._path_of = {
+            name.removeprefix(prefix): path for path in paths for name in _names(path) if name.startswith(prefix)
+        }
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        # Opened anew for each tensor: a file that stays mapped keeps all that was read from it in memory.
+        with safe_open(self._path_of[name], framework="numpy") as file:
+            return file.get_tensor(self._prefix + name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._path_of)
+
+    def __len__(self) -> int:
+        return len(self._path_of)
+
+
+class PickledWeights(FileNotFoundError):
+    """A network's parameters are there, but only as PyTorch pickles them, which can run code and is not read."""
+
+
+def find_tensors(folder: Path, stem: str) -> list[Path]:
+    """The files that hold a network's parameters under one of the names that diffusers and transformers give them.
+
+    These are `STEM.safetensors`, or parts of it that `STEM.safetensors.index.json` lists, in full precision or else as
+    "fp16". Raises FileNotFoundError where there are none, or where a listed part is missing; PickledWeights where there
+    are .bin files instead.
+    """
+    for whole, index in (
+        (f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
+        (f"{stem}.fp16.safetensors", f"{stem}.safetensors.index.fp16.json"),
+    ):
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / index).is_file():
+            try:
+                parts = sorted(set(json.loads((folder / index).read_text())["weight_map"].values()))
+            except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{folder / index} lists no files of parameters: {error!r}") from error
+            if missing := [part for part in parts if not (folder / part).is_file()]:
+                raise FileNotFoundError(f"{folder / index} lists files that are missing: {', '.join(missing)}")
+            return [folder / part for part in parts]
+    if pickled := sorted(folder.glob(f"*{stem}*.bin")):
+        raise PickledWeights(
+            f"{folder} holds {pickled[0].name}, which can run code and is not read; to convert the model: python -c "
+            "\"from diffusers import DiffusionPipeline as P; P.from_pretrained('MODEL').save_pretrained('CONVERTED')\""
+        )
+    raise FileNotFoundError(f"{folder} holds no {stem}.safetensors")
+
+
+def save_tensors(files: Mapping[Path, tuple[Mapping[str, np.ndarray], tuple[str, str]]]) -> None:
+    """Write files, each of tensors and one pair of metadata.
+
+    Under each path there is then a whole file or the one before. Equal tensors give equal files; with more than one
+    pair they would not, as the order of pairs is left to chance.
+    """
+    unfinished = {path: path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}") for path in files}
+    try:
+        for path, (tensors, (key, value)) in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(dict(tensors), unfinished[path], metadata={key: value})
+        for path in files:
+            unfinished[path].replace(path)
+    finally:
+        for path in unfinished.values():
+            path.unlink(missing_ok=True)
+
+
+def read_metadata(path: Path, key: str) -> str | None:
+    """A file's metadata under this key, None where it has none."""
+    with safe_open(path, framework="numpy") as file:
+        return (file.metadata() or {}).get(key)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return list(file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from error

@@ -1,0 +1,232 @@
+"""PyTorch parameters <-> ours: Stable Diffusion's networks as diffusers and transformers name and lay them out.
+
+One table a network says how our names become PyTorch's; the same table, read over the names that a network has, serves
+both directions. `ORIGINAL` reads Stable Diffusion's first checkpoints, which name the same parameters otherwise.
+Layouts follow from a parameter's kind:
+
+    convolution  kernel (height, width, in, out)  <->  weight (out, in, height, width)
+    linear       kernel (in, out)                 <->  weight (out, in)
+    norm, embedding    scale, embedding           <->  weight
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import numpy as np
+
+from elements_jax.models.functional import Params
+
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+"""A regular expression, and what it becomes."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """How the parameters of one network are called in PyTorch."""
+
+    names: tuple[Rule, ...]  # over our names, in order
+    aliases: tuple[Rule, ...] = ()  # over the names that other checkpoints use, in order
+    buffers: tuple[str, ...] = ()  # tensors that older checkpoints hold beside the parameters
+    ours_alone: str = "$^"  # matches parameters of ours that Stable Diffusion lacks; by default none
+
+
+_KINDS = ((r"\.(kernel|scale|embedding)$", ".weight"),)
+_SAMPLERS = (
+    (r"(down_blocks\.\d+)\.resample\.", r"\1.downsamplers.0."),
+    (r"(up_blocks\.\d+)\.resample\.", r"\1.upsamplers.0."),
+)
+
+UNET = Table(  # diffusers' UNet2DConditionModel
+    names=(
+        *_SAMPLERS,
+        (r"\.block\.", ".transformer_blocks.0."),
+        (r"\.norm_self\.", ".norm1."),
+        (r"\.norm_text\.", ".norm2."),
+        (r"\.norm_feedforward\.", ".norm3."),
+        (r"\.self_attention\.", ".attn1."),
+        (r"\.text_attention\.", ".attn2."),
+        (r"\.to_out\.", ".to_out.0."),
+        (r"\.feedforward\.proj_in\.", ".ff.net.0.proj."),
+        (r"\.feedforward\.proj_out\.", ".ff.net.2."),
+        *_KINDS,
+    ),
+    ours_alone=r"\.(element_attention|norm_elements)\.",
+)
+
+VAE = Table(  # diffusers' AutoencoderKL
+    names=(
+        *_SAMPLERS,
+        (r"\.attention\.to_out\.", ".to_out.0."),
+        (r"\.attention\.", "."),
+        *_KINDS,
+    ),
+    aliases=(
+        (r"\.query\.", ".to_q."),
+        (r"\.key\.", ".to_k."),
+        (r"\.value\.", ".to_v."),
+        (r"\.proj_attn\.", ".to_out.0."),
+    ),
+)
+
+TEXT = Table(  # transformers' CLIPTextModel
+    names=(
+        (r"^(token|position)_embedding\.", r"embeddings.\1_embedding."),
+        (r"^layers\.", "encoder.layers."),
+        (r"^", "text_model."),
+        *_KINDS,
+    ),
+    aliases=((r"^(?!text_model\.)", "text_model."),),  # transformers 5 leaves the prefix out, and reads both
+    buffers=("text_model.embeddings.position_ids",),
+)
+
+OWN = Table(names=_KINDS)  # networks that Stable Diffusion has not: our names, PyTorch's layouts
+
+
+def _in_levels(blocks: str, first: int, part: str) -> Callable[[re.Match[str]], str]:
+    """For blocks that are numbered through from `first`, three a level; a resampling has no number of its own."""
+
+    def rename(match: re.Match[str]) -> str:
+        level, layer = divmod(int(match[1]) - first, 3)
+        return f"{blocks}.{level}.{part.format(layer=layer)}."
+
+    return rename
+
+
+_down, _up = partial(_in_levels, "down_blocks", 1), partial(_in_levels, "up_blocks", 0)  # before the first is conv_in
+
+ORIGINAL = {  # Stable Diffusion 1's single file: each network's prefix there, and its table
+    "unet": (
+        "model.diffusion_model.",
+        replace(
+            UNET,
+            aliases=(
+                (r"^time_embed\.0\.", "time_embedding.linear_1."),
+                (r"^time_embed\.2\.", "time_embedding.linear_2."),
+                (r"^input_blocks\.0\.0\.", "conv_in."),
+                (r"^out\.0\.", "conv_norm_out."),
+                (r"^out\.2\.", "conv_out."),
+                (r"^input_blocks\.(\d+)\.0\.op\.", _down("downsamplers.0.conv")),
+                (r"^input_blocks\.(\d+)\.0\.", _down("resnets.{layer}")),
+                (r"^input_blocks\.(\d+)\.1\.", _down("attentions.{layer}")),
+                (r"^middle_block\.0\.", "mid_block.resnets.0."),
+                (r"^middle_block\.1\.", "mid_block.attentions.0."),
+                (r"^middle_block\.2\.", "mid_block.resnets.1."),
+                (r"^output_blocks\.(\d+)\.[12]\.conv\.", _up("upsamplers.0.conv")),
+                (r"^output_blocks\.(\d+)\.0\.", _up("resnets.{layer}")),
+                (r"^output_blocks\.(\d+)\.1\.", _up("attentions.{layer}")),
+                (r"\.in_layers\.0\.", ".norm1."),
+                (r"\.in_layers\.2\.", ".conv1."),
+                (r"\.emb_layers\.1\.", ".time_emb_proj."),
+                (r"\.out_layers\.0\.", ".norm2."),
+                (r"\.out_layers\.3\.", ".conv2."),
+                (r"\.skip_connection\.", ".conv_shortcut."),
+            ),
+        ),
+    ),
+    "vae": (
+        "first_stage_model.",
+        replace(
+            VAE,
+            aliases=(
+                (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
+                (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
+                # The decoder's levels are counted from the finest.
+                (r"\.up\.(\d+)\.block\.", lambda match: f".up_blocks.{3 - int(match[1])}.resnets."),
+                (r"\.up\.(\d+)\.upsample\.", lambda match: f".up_blocks.{3 - int(match[1])}.upsamplers.0."),
+                (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
+                (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
+                (r"\.mid\.attn_1\.norm\.", ".mid_block.attentions.0.group_norm."),
+                (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
+                (r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
+                (r"\.norm_out\.", ".conv_norm_out."),
+                (r"\.nin_shortcut\.", ".conv_shortcut."),
+            ),
+        ),
+    ),
+    "text_encoder": ("cond_stage_model.transformer.", TEXT),
+}
+
+
+def from_torch(
+    table: Table, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
+    """Our parameters out of a PyTorch checkpoint's tensors, in float32.
+
+    Args:
+        shapes: names and shapes of the network's parameters (`Functional.shapes()`).
+
+    Where the checkpoint has none of the attention to elements, as Stable Diffusion's, neither has the result:
+    `unet.complete(from_torch(UNET, tensors, unet.shapes()), key)` starts it afresh.
+
+    Raises one ValueError that lists every tensor that is missing, unknown, given twice or of another shape.
+    """
+    problems: list[str] = []
+    found: dict[str, str] = {}  # PyTorch's present name of a tensor -> the checkpoint's name
+    for name in tensors:
+        present = _substitute(table.aliases, name)
+        if present in found:
+            problems.append(f"given twice: {found[present]} and {name}")
+        elif present not in table.buffers:
+            found[present] = name
+
+    expected = torch_shapes(table, shapes)
+    is_new = {torch_name(table, name): re.search(table.ours_alone, name) is not None for name in shapes}
+    base_alone = not any(is_new[name] for name in found.keys() & expected.keys())
+    params: Params = {}
+    for ours in shapes:
+        theirs = torch_name(table, ours)
+        if theirs in found:
+            tensor = tensors[found[theirs]]
+            if tensor.shape == (*expected[theirs], 1, 1):  # older checkpoints attend by convolutions of 1 x 1
+                tensor = tensor[..., 0, 0]
+            if tensor.shape == expected[theirs]:
+                axes = np.argsort(_torch_axes(ours, tensor.ndim))
+                params[ours] = jax.device_put(tensor.astype(np.float32, copy=False).transpose(axes))
+            else:
+                problems.append(f"expected shape {expected[theirs]}, found {tensor.shape}: {found[theirs]}")
+        elif not (base_alone and is_new[theirs]):
+            problems.append(f"missing: {theirs}")
+    problems += [f"unknown: {found[name]}" for name in found.keys() - expected.keys()]
+    if problems:
+        raise ValueError("the checkpoint does not fit the network:\n  " + "\n  ".join(sorted(problems)))
+    return params
+
+
+def to_torch(table: Table, params: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
+    """PyTorch's tensors of our parameters, under the names that `load_state_dict` takes.
+
+    Those of the attention to elements, which diffusers does not know, keep our words.
+    """
+    return {
+        torch_name(table, name): np.ascontiguousarray(np.asarray(value).transpose(_torch_axes(name, value.ndim)))
+        for name, value in params.items()
+    }
+
+
+def torch_shapes(table: Table, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a PyTorch checkpoint of this network holds."""
+    return {
+        torch_name(table, name): tuple(spec.shape[axis] for axis in _torch_axes(name, spec.ndim))
+        for name, spec in shapes.items()
+    }
+
+
+def torch_name(table: Table, name: str) -> str:
+    """What PyTorch calls our parameter `name`."""
+    return _substitute(table.names, name)
+
+
+def _torch_axes(name: str, ndim: int) -> tuple[int, ...]:
+    """The permutation from our layout to PyTorch's."""
+    if not name.endswith(".kernel"):
+        return tuple(range(ndim))
+    return {2: (1, 0), 4: (3, 2, 0, 1)}[ndim]
+
+
+def _substitute(rules: tuple[Rule, ...], name: str) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,0 +1,1 @@
+"""The `elements` command: a module for each of its commands."""

@@ -1,0 +1,239 @@
+"""`elements benchmark objmove-a | geobench-2d`: a public benchmark, from its files to what its own scorer reads."""
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+from jaxtyping import UInt8
+from PIL import ExifTags, Image
+from tqdm import tqdm
+
+from elements_jax.cli.command import exit_code
+from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_photo
+from elements_jax.data.atomic import new_file
+from elements_jax.editing.script import MODELS_OWN, EditScript, Sampling
+
+if TYPE_CHECKING:
+    from elements_jax.evaluation.public.datasets import Task
+    from elements_jax.pipeline.session import Edited, Editing, Photo
+
+SETTINGS = "settings.json"
+"""What results were made by, beside them."""
+
+SHOWN = 10
+"""Failures named on the terminal."""
+
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the edits are made."""
+
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")]
+    """Model folder, or the name of a repository on the Hugging Face hub."""
+    batch_size: int = 1
+    """Pictures decoded at once."""
+    limit: int | None = None
+    """Do the first so many edits alone."""
+    seed: int = 0
+    """Of every edit's noise."""
+    preserve: bool = False
+    """Keep the pixels outside the edited region, as in `elements edit`."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+
+
+@dataclass(frozen=True)
+class ObjmoveA:
+    """Move the objects of ObjMove-A into their target boxes; writes OUT/real_001_result.png and on.
+
+    The same command again does what is missing. `elements_jax/evaluation/public/datasets.py` says where the data set
+    and its scorer are, and what of their layout is read.
+    """
+
+    folder: Folder
+    """ObjMove-A, with real_001 and on."""
+    out: Out
+    """Folder for the results."""
+    options: Annotated[Options, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Do all tasks."""
+        from elements_jax.evaluation.public.datasets import objmove_a
+
+        run(objmove_a(self.folder), self.out, self.options)
+
+
+@dataclass(frozen=True)
+class Geobench2d:
+    """Do GeoBench-2D's moves and resizes; writes the pictures and OUT/generated_results_elements_2d.json.
+
+    The same command again does what is missing. Rotations are left out: image elements do not rotate.
+    `elements_jax/evaluation/public/datasets.py` says where the data set and its scorer are, and what of their layout
+    is read.
+    """
+
+    folder: Folder
+    """GeoBenchMeta, with annotation_2d.json."""
+    out: Out
+    """Folder for the results."""
+    options: Annotated[Options, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Do all moves and resizes."""
+        from elements_jax.evaluation.public.datasets import geobench_2d, write_geobench_report
+
+        tasks, others = geobench_2d(self.folder)
+        print(f"{len(tasks)} moves and resizes; {others} edits are others and left out")
+        run(tasks, self.out, self.options)
+        print(f"{write_geobench_report(self.folder, self.out)}: what the scorer reads")
+
+
+def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
+    """Do the tasks whose results are not there yet. Raises ValueError where none could be done."""
+    from elements_jax.pipeline.pipeline import ElementsPipeline
+    from elements_jax.pipeline.session import Editing
+
+    EditScript(seed=options.seed, sampling=options.sampling).checked()
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {options.batch_size}")
+    pipeline = ElementsPipeline.from_pretrained(options.model)
+    editing = Editing(pipeline, Divider(pipeline.config.elements, options.source), options.source.chosen)
+    keep_settings(out, options, pipeline.checksum())
+    print(f"photographs are divided by {options.source.chosen}")
+    failed: list[str] = []
+    missing = [task for task in tasks[: options.limit] if not (out / task.result).is_file()]
+    ready = prepared(missing, editing, options, failed)
+    with tqdm(total=len(missing), desc="edits", unit="edit") as bar:
+        while batch := list(itertools.islice(ready, options.batch_size)):
+            for job, picture in zip(batch, decode(batch, editing, options.batch_size), strict=True):
+                write(out / job.task.result, fitted(picture, job))
+            bar.update(len(batch))
+    there = len(tasks[: options.limit]) - len(missing)
+    print(f"{len(missing) - len(failed)} results written to {out}, {there} were there already")
+    if failed:
+        print(f"{len(failed)} edits failed:", *failed[:SHOWN], sep="\n  ")
+        if len(failed) == len(missing):
+            raise ValueError(f"none of the {len(missing)} edits could be done")
+
+
+def keep_settings(out: Path, options: Options, weights: str) -> None:
+    """Write how the results are made, or raise ValueError where those that are there were made otherwise."""
+    settings = {
+        "weights": weights,
+        "segmenter": options.source.chosen,
+        "seed": options.seed,
+        "preserve": options.preserve,
+        "sampling": asdict(options.sampling),
+    }
+    path = out / SETTINGS
+    if path.is_file():
+        if (before := json.loads(path.read_bytes())) != settings:
+            changed = [name for name in settings if before.get(name) != settings[name]]
+            raise ValueError(
+                f"{out}: has results made with other settings ({', '.join(changed)}); choose another folder"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as file:
+        file.write(json.dumps(settings, indent=1).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task, edited but for its picture."""
+
+    task: "Task"
+    photo: "Photo"
+    size: tuple[int, int]
+    """Of the photograph, width and height."""
+    script: EditScript
+    edited: "Edited"
+
+
+def prepared(tasks: Sequence["Task"], editing: "Editing", options: Options, failed: list[str]) -> Iterator[Job]:
+    """Every task's edit; those that cannot be done are added to `failed` instead, and why."""
+
+    @lru_cache(maxsize=1)  # the edits of one photograph follow each other, and it takes seconds to divide
+    def opened(path: Path) -> tuple["Photo", tuple[int, int]]:
+        photo = open_photo(editing, path, "pad")
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return photo, (image.height, image.width) if turned else image.size
+
+    for task in tasks:
+        try:
+            yield prepare(task, *opened(task.photograph), editing, options)
+        except (OSError, ValueError) as error:
+            failed.append(f"{task.name}: {error}")
+
+
+def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "Editing", options: Options) -> Job:
+    """The task as an edit of the photo's elements, done. Raises ValueError naming the file or the field, or OSError."""
+    from elements_jax.evaluation.public.datasets import edits_of, read_mask, under
+
+    mask = read_mask(task.mask)
+    height, width = mask.shape
+    if abs(width * size[1] - height * size[0]) > 0.01 * width * size[1]:
+        raise ValueError(
+            f"{task.mask}: {width} x {height} has another shape than the photograph's {size[0]} x {size[1]}"
+        )
+    elements = under(mask, photo.label_map, photo.box)
+    edits = edits_of(task.motion(mask), elements, photo.box, len(photo.image))
+    script = EditScript(edits, seed=options.seed, fit="pad", preserve=options.preserve, sampling=options.sampling)
+    script = script.checked()
+    return Job(task, photo, size, script, editing.edit(photo, script, lambda _: photo))
+
+
+def decode(jobs: Sequence[Job], editing: "Editing", batch_size: int) -> UInt8[np.ndarray, "n S S 3"]:
+    """The pictures of at most `batch_size` jobs of the same options; the batch is filled up with its last one."""
+    from elements_jax.diffusion.preserve import Preserve
+    from elements_jax.editing.edits import batched, edited_region
+    from elements_jax.parallel.sharding import filled
+    from elements_jax.pipeline.session import decode_arguments
+
+    whole = filled(jobs, batch_size)
+    script = jobs[0].script
+    preserve = None
+    if script.preserve:
+        regions = [np.asarray(edited_region(job.edited.start, job.edited.canvas)) for job in whole]
+        preserve = Preserve(np.stack([job.photo.image for job in whole]), np.stack(regions))
+    return editing.pipeline.decode(
+        batched([job.edited.canvas for job in whole]).elements,
+        [job.script.prompt for job in whole],
+        seeds=[job.script.seed for job in whole],
+        preserve=preserve,
+        **decode_arguments(script.sampling, editing.pipeline.config.diffusion),
+    )[: len(jobs)]
+
+
+def fitted(picture: UInt8[np.ndarray, "S S 3"], job: Job) -> Image.Image:
+    """The picture without margins, in the size that the benchmark asks for."""
+    left, top, right, bottom = job.photo.box
+    return Image.fromarray(picture[top:bottom, left:right]).resize(job.task.size or job.size, Image.Resampling.LANCZOS)
+
+
+def write(path: Path, picture: Image.Image) -> None:
+    """A PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as file:
+        picture.save(file, "PNG")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
+    commands: dict[str, Any] = {"objmove-a": ObjmoveA, "geobench-2d": Geobench2d}
+    return exit_code(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog="elements benchmark", args=argv).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

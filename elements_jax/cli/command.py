@@ -1,0 +1,19 @@
+"""How a command ends."""
+
+import sys
+from collections.abc import Callable
+
+from elements_jax.parallel.program_cache import keep_programs
+from elements_jax.parallel.xla_flags import prefer_own_convolutions
+
+
+def exit_code(run: Callable[[], None]) -> int:
+    """Run a command: 0, or, after an error of the user's making, which is one line on stderr, 1."""
+    prefer_own_convolutions()
+    keep_programs()
+    try:
+        run()
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,98 @@
+"""`elements compare`: run several methods on the same edit scripts, and write their pictures as a results folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from elements_jax.cli.command import exit_code
+from elements_jax.editing.script import MODELS_OWN, Sampling
+
+if TYPE_CHECKING:
+    from elements_jax.data.record import Record
+    from elements_jax.evaluation.results import Task
+
+Folder = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
+SHOWN = 10
+"""Failures named on the terminal."""
+
+
+@dataclass(frozen=True)
+class With:
+    """The methods, and the models that they paint with."""
+
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")]
+    """Model folder, or the name of a repository on the Hugging Face hub; its elements are the scripts'."""
+    methods: tuple[str, ...] = ("ours", "pixels", "sdedit-0.5", "sdedit-0.7", "sdedit-0.9")
+    """ours; pixels, which copies elements' pixels and leaves the source; sdedit-S, the same with the source blank,
+    noised to the strength S and denoised; sd-inpaint, the same with the holes inpainted."""
+    sd: Folder = None
+    """Stable Diffusion for SDEdit, in diffusers' layout or as its single file; by default MODEL without elements, which
+    training has dropped to."""
+    inpaint: Folder = None
+    """Stable Diffusion Inpainting for sd-inpaint, in diffusers' layout."""
+    others: bool = False
+    """Also write what Paint-by-Example and Self-Guidance need of each edit, to OUT/needs: `python -m
+    partition.diffusers_baselines` runs methods of others on a results folder."""
+    batch_size: int = 4
+    """Pictures decoded at once."""
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+
+    def run(self, out: Path, tasks: "Sequence[Task]", records: "Mapping[str, Record]", identity: str) -> None:
+        """Write a results folder.
+
+        Raises ValueError as `running.run` and `methods.make_methods`, and where no case could be run.
+        """
+        from elements_jax.evaluation.methods.method import make_methods
+        from elements_jax.evaluation.run import run
+        from elements_jax.pipeline.pipeline import ElementsPipeline
+
+        self.sampling.checked()
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+        pipeline = ElementsPipeline.from_pretrained(self.model)
+        methods = make_methods(self.methods, pipeline, self.model, self.sampling, self.sd, self.inpaint)
+        failures = run(out, tasks, methods, pipeline, records, identity, self.batch_size, self.others)
+        print(f"{len(tasks) - len(failures)} edits by {', '.join(methods)} in {out}")
+        if failures:
+            print(f"{len(failures)} edits cannot be run and are left out:")
+            for failure in failures[:SHOWN]:
+                print(f"  {failure.name}: {failure.reason}")
+            if len(failures) == len(tasks):
+                raise ValueError("no edit could be run")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Run several methods on the same edit scripts, and write their pictures as a results folder.
+
+    Metrics, grids and the user study are made of that folder (`elements_jax/evaluation/results.py` describes it). What
+    is there already is kept: a run that was killed goes on by the same command, and methods can be added.
+    """
+
+    records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
+    """Folder of records, as `elements partition` writes it."""
+    scripts: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")]
+    """JSON Lines, as `elements batch` takes them: in each line an edit script, `source_id`, `name`, and, if people or
+    methods shall read the edit in words, `instruction`."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder for the results."""
+    how: Annotated[With, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Check the scripts, then run what is missing."""
+        from elements_jax.data.index import RecordIndex
+        from elements_jax.editing.script_list import ScriptLines
+        from elements_jax.evaluation.run import task_of
+
+        records = RecordIndex(self.records)
+        lines = ScriptLines(self.scripts, records)
+        tasks = [task_of(line) for line in lines.read(range(len(lines)))]
+        self.how.run(self.out, tasks, records, records.identity)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
+    return exit_code(lambda: tyro.cli(Compare, args=list(argv), prog="elements compare").run())

@@ -1,0 +1,103 @@
+"""`make demo`: the whole method on two CPU cores, from photographs to edited pictures and a report.
+
+Every step but the pictures of the report is a command of this project, run as a user would and printed as it runs.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from PIL import Image
+
+from elements_jax import TINY
+from elements_jax.parallel.xla_flags import prefer_own_convolutions
+
+STAGES = ("vae", "autoencoder", "diffusion")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Partition photographs, edit held-out scenes and photographs with `tiny`, write a report, show its training."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder for everything; what a run that was cut short left there is used again."""
+    model: Path = TINY
+    """The model that edits, by default the one of this package."""
+    full: bool = False
+    """Train `tiny` on scenes as long as its preset says, which takes hours, and edit with that."""
+    sam: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared"), "weights", "mobile_sam.pt")
+    """Checkpoint of SAM or MobileSAM for the photographs; SLIC divides them where it is absent."""
+    held_out: int = 12
+    """Scenes to edit."""
+    steps: int = 100
+    """Of each stage of training, where it is not in full."""
+
+    def run(self) -> None:
+        """Run every step that is not done yet."""
+        started = time.monotonic()
+        self.partition_photographs()
+        self.make_records()
+        trained = self.train()
+        prefer_own_convolutions()
+        from elements_jax.cli.demo_report import write_report  # after training: JAX would take memory in this process
+
+        model = trained if self.full else self.model
+        index = write_report(self.out / "report", model, self.out / "records", self.out / "photos-records")
+        print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open {index}")
+        if not self.full:
+            print(f"Its pictures are by {model}; {trained} shows that training runs, and no more.")
+
+    def partition_photographs(self) -> None:
+        """Photographs that ship inside scikit-image, divided at the paper's size and at tiny's."""
+        import skimage.data
+
+        photos = self.out / "photos"
+        photos.mkdir(parents=True, exist_ok=True)
+        for name in ("astronaut", "chelsea", "coffee"):
+            Image.fromarray(getattr(skimage.data, name)()).save(photos / f"{name}.png")
+        segmenter = (
+            ["--segmenter", "sam", "--checkpoint", str(self.sam)] if self.sam.is_file() else ["--segmenter", "slic"]
+        )
+        for folder, size, grid in (("photos-512", 512, 16), ("photos-records", 64, 8)):
+            if not (self.out / folder / "dataset_info.json").is_file():
+                size_of = ["--size", str(size), "--grid", str(grid), "--image-format", "png"]
+                elements("partition", photos, self.out / folder, *segmenter, *size_of)
+                elements("partition", "inspect", self.out / folder)
+
+    def make_records(self) -> None:
+        """Scenes for training, and others to be edited."""
+        for split, first, count in (("train", 0, 16_000 if self.full else 1000), ("val", 1_000_000, self.held_out)):
+            pictures = self.out / "scenes" / split
+            if not (self.out / "records" / f"partition-{split}.json").is_file():
+                elements("scenes", pictures, "--first", first, "--count", count)
+                slic = ["--segmenter", "slic", "--compactness", 40, "--size", 64, "--grid", 8]
+                job = ["--masks", pictures / "masks", "--split", split, "--overwrite", "--image-format", "png"]
+                elements("partition", pictures, self.out / "records", *slic, *job)
+
+    def train(self) -> Path:
+        """VAE, stage 1 and stage 2 of `tiny`, from random weights."""
+        model, steps = self.out / "model", self.steps
+        short = ["--train.steps", steps, "--train.sample-every", steps, "--train.warmup", steps // 10]
+        for stage in STAGES:
+            command = ["train", stage, "tiny", "--data", self.out / "records", "--model", model]
+            elements(*command, *([] if self.full else short))
+        return model
+
+
+def elements(*command: object) -> None:
+    """Run an `elements` command. Ends the demo when it fails."""
+    words = [str(word) for word in command]
+    print(f"\n$ elements {shlex.join(words)}", flush=True)
+    subprocess.run([sys.executable, "-m", "elements_jax.cli", *words], check=True)
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(Demo).run()
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)

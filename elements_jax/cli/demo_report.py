@@ -1,0 +1,196 @@
+"""The demo's report: one HTML page and its PNGs, for a person to judge a model by."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from elements_jax.data.atomic import new_file, remove_folder
+from elements_jax.data.index import read_split
+from elements_jax.data.record import Record
+from elements_jax.editing.drawing import boundaries, edit_dots, enlarge
+from elements_jax.editing.edits import Canvas, batched
+from elements_jax.editing.script import Compose, Delete, Edit, EditScript, Move, Resize, Sampling
+from elements_jax.evaluation import results
+from elements_jax.evaluation.methods.method import make_methods
+from elements_jax.evaluation.run import run
+from elements_jax.evaluation.scenes.drawn_cases import elements_under, identity, scene_cases
+from elements_jax.evaluation.scenes.scores import as_text, rows, score
+from elements_jax.metrics.image_quality import psnr
+from elements_jax.metrics.lpips import LPIPS, has_weights
+from elements_jax.parallel.sharding import filled
+from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.session import apply
+
+Picture = UInt8[np.ndarray, "H W 3"]
+
+SHOWN = 6  # scenes whose edits are shown; all count in the table
+BATCH = 16  # pictures decoded at once
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1500px; padding: 0 1rem; color: #222 }
+figure { display: inline-block; margin: 0 6px 12px 0; vertical-align: top } figure img { width: 190px; display: block }
+figcaption { font-size: 12px; color: #555; max-width: 190px } table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: 2px 14px 2px 0; text-align: right } td:first-child, th:first-child { text-align: left }
+.row { border-top: 1px solid #ddd; padding-top: 8px } pre { background: #f4f4f4; padding: 8px; overflow-x: auto }
+"""
+
+
+class Report:
+    """An HTML page that grows from top to bottom."""
+
+    def __init__(self, folder: Path, title: str):
+        self.folder = folder
+        self._parts = [
+            f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
+        ]
+        self._pictures = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def text(self, tag: str, words: str) -> None:
+        """Words in a tag."""
+        self._parts.append(f"<{tag}>{html.escape(words)}</{tag}>")
+
+    def row(self, pictures: dict[str, Picture]) -> None:
+        """Pictures side by side, each under its caption, each also a PNG of its own."""
+        figures = []
+        for caption, picture in pictures.items():
+            name = f"{self._pictures:03}-{caption.split(',')[0].replace(' ', '-')}.png"
+            self._pictures += 1
+            Image.fromarray(enlarge(picture)).save(self.folder / name)
+            figures.append(f"<figure><img src='{name}'><figcaption>{html.escape(caption)}</figcaption></figure>")
+        self._parts.append(f"<div class=row>{''.join(figures)}</div>")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; the first column holds names."""
+        lines = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
+        lines += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
+        self._parts.append(f"<table>{''.join(lines)}</table>")
+
+    def save(self) -> Path:
+        """Write the page; a reader sees the old one or the new one."""
+        path = self.folder / "index.html"
+        with new_file(path) as file:
+            file.write("\n".join(self._parts).encode())
+        return path
+
+
+def write_report(folder: Path, model: Path, scene_records: Path, photo_records: Path) -> Path:
+    """Edit held-out scenes and photographs with a model, and show what came of it. Returns the page."""
+    pipeline = ElementsPipeline.from_pretrained(model)
+    report = Report(folder, "Editable image elements: tiny")
+    report_scenes(report, pipeline, list(read_split(scene_records, "val").values()))
+    report_photographs(report, pipeline, list(read_split(photo_records, "train").values()))
+    return report.save()
+
+
+def report_scenes(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
+    """Edits of held-out scenes beside the truth, and how near ours and pixel editing come to it."""
+    report.text("h2", f"{len(records)} held-out scenes")
+    reconstructions = report_reconstruction(report, pipeline, records)
+
+    folder = report.folder / "results"
+    if folder.is_dir():
+        remove_folder(folder)  # of another model, it may be
+    tasks = list(scene_cases(records))
+    methods = make_methods(("ours", "pixels"), pipeline, "", Sampling(), None, None)
+    run(folder, tasks, methods, pipeline, {record.source_id: record for record in records}, identity(records), BATCH)
+    scores = score(folder, LPIPS("alex") if has_weights() else None)
+    report.text(
+        "p",
+        "Edits against the true edited scene, in the edited region and in the whole picture. Won is the share of the "
+        "edits that come nearer to it, in the edited region, than both the unedited picture and pixel editing do. Both "
+        "leave the object where it was: what a share is worth shows the flat picture in the input's mean colour. Of a "
+        "variation the prompt allows many pictures, of which the truth is one.",
+    )
+    report.table(*rows(scores))
+    print(as_text(scores))
+
+    shown = {record.source_id: i for i, record in enumerate(records[:SHOWN])}
+    for case in results.read_cases(folder):
+        if case.source_id in shown:
+            record = records[shown[case.source_id]]
+            report.row(
+                {
+                    f"input, {record.caption}": record.image,
+                    "partition": boundaries(
+                        record.image, record.label_map, num_elements=pipeline.config.elements.num_elements
+                    ),
+                    "reconstruction": reconstructions[shown[case.source_id]],
+                    f"{case.instruction}, red to green; blue is deleted": results.picture(folder, "drawing", case),
+                    "pixel editing": results.picture(folder, "pixels", case),
+                    f"result, {case.prompt}": results.picture(folder, "ours", case),
+                    "truth": results.picture(folder, "truth", case),
+                }
+            )
+
+
+def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> list[Picture]:
+    """How near the unedited elements come to the picture that they are of; returns what stage 2 makes of them."""
+    light, full = list[Picture](), list[Picture]()
+    for start in range(0, len(records), BATCH):
+        some = records[start : start + BATCH]
+        whole = filled(some, BATCH)
+        elements = pipeline.encode(*(np.stack([getattr(r, name) for r in whole]) for name in ("image", "label_map")))
+        prompts = [record.caption for record in whole]
+        light += list(pipeline.reconstruct(elements)[: len(some)])
+        full += list(pipeline.decode(elements, prompts, seeds=range(start, start + BATCH))[: len(some)])
+    images = jnp.stack([record.image for record in records]) / 255
+    mean = {
+        name: float(psnr(jnp.stack(pictures) / 255, images).mean())
+        for name, pictures in (("stage 1 (light decoder)", light), ("stage 2 (diffusion decoder)", full))
+    }
+    report.table(["reconstruction", "PSNR, dB"], [[name, f"{value:.2f}"] for name, value in mean.items()])
+    print("  ".join(f"{name}: {value:.2f} dB" for name, value in mean.items()))
+    return full
+
+
+def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
+    """The five edits on photographs, by edit script: what carries over from those that a model has seen."""
+    report.text("h2", "Photographs")
+    report.text("p", "Tiny models know scenes, and hardly photographs. What this one makes of them is shown as it is.")
+    count, size = pipeline.config.elements.num_elements, pipeline.config.elements.image_size
+    yy, xx = (np.mgrid[:size, :size] + 0.5) / size
+    middle = (abs(xx - 0.5) < 0.2) & (abs(yy - 0.5) < 0.2)
+    for record, neighbour in zip(records, [*records[1:], records[0]], strict=True):
+        canvas = pipeline.open(record.image, record.label_map)
+        theirs = pipeline.open(neighbour.image, neighbour.label_map)
+        chosen, other = (elements_under(each.label_map, middle) for each in (record, neighbour))
+        steps: dict[str, Edit] = {
+            "move": Move(chosen, (0.2, 0.0)),
+            "resize": Resize(chosen, 0.6),
+            "delete": Delete(chosen),
+            "compose": Compose(neighbour.source_id, other),
+            "variation": Delete(chosen[::2]),
+        }
+        report.row(
+            {
+                f"input, {record.source_id}": record.image,
+                "partition": boundaries(record.image, np.asarray(canvas.label_map), num_elements=count),
+                "stage 1": pipeline.reconstruct(batched([canvas]).elements)[0],
+                "reconstruction": decode_one(pipeline, canvas, ""),
+            }
+        )
+        pictures = {}
+        for name, edit in steps.items():
+            after = edited(canvas, edit, theirs)
+            prompt = "a red circle on a light blue background" if name == "variation" else ""
+            pictures[f"{name}, drawn"] = edit_dots(record.image, canvas.elements, after.elements)
+            pictures[f"{name}, result"] = decode_one(pipeline, after, prompt)
+        report.row(pictures)
+    report.text("h3", "The script of the last move")
+    report.text("pre", EditScript((steps["move"],)).to_json())
+
+
+def edited(canvas: Canvas, edit: Edit, other: Canvas | None = None) -> Canvas:
+    """The canvas after one edit; `other` is the image that a composition takes from."""
+    return apply(EditScript((edit,)), canvas, lambda *_: other or canvas).canvas
+
+
+def decode_one(pipeline: ElementsPipeline, canvas: Canvas, prompt: str) -> Picture:
+    """One picture, with seed 0."""
+    return pipeline.decode(batched([canvas]).elements, [prompt], seeds=[0])[0]

@@ -1,0 +1,142 @@
+"""Photographs as commands take them: files, divided into a model's elements.
+
+Beside `cli` the one module here that reaches for `partition`, and only when a photograph is to be divided.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from jaxtyping import Bool, UInt8, UInt16
+
+from elements_jax.data.record import DROPPED
+from elements_jax.editing.script import EditError, Fit, ObjectAt
+
+if TYPE_CHECKING:
+    from elements_jax.config import ElementsConfig
+    from elements_jax.pipeline.session import Editing, Photo
+    from partition.config import PartitionConfig
+
+Segmenter = Literal["sam", "mobile-sam", "slic", "grid"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a photograph is divided, where the input is not an encoded file already."""
+
+    segmenter: Segmenter | None = None
+    """As in `elements partition`; by default sam with a checkpoint, and slic, which needs none, without."""
+    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Official checkpoint of SAM or MobileSAM."""
+
+    @property
+    def chosen(self) -> Segmenter:
+        """The segmenter."""
+        return self.segmenter or ("sam" if self.checkpoint else "slic")
+
+
+DEFAULT_SOURCE = Source()
+TINY_NOTICE = "This is the tiny model of the package: it knows scenes, and blurs photographs."
+
+
+def notices(model: str | None, source: Source) -> list[str]:
+    """What a person should know who left the choice to us."""
+    notices = [] if model else [TINY_NOTICE]
+    if source.segmenter is None and source.checkpoint is None:
+        notices.append("Photographs are divided by SLIC; with --checkpoint SAM does it.")
+    return notices
+
+
+class Divider:
+    """Makes photos of image files, divided into a model's elements as `source` says."""
+
+    def __init__(self, elements: "ElementsConfig", source: Source):
+        self._elements = elements
+        self._source = source
+
+    @cached_property
+    def segmenter(self) -> Any:
+        """SAM is read when it is first needed. Raises ValueError where it has no checkpoint, or a wrong one."""
+        from partition.job.worker import make_segmenter
+
+        return make_segmenter(self._source.chosen, self._source.checkpoint, self.config)[1]
+
+    @property
+    def config(self) -> "PartitionConfig":
+        """How pictures of the model's size are divided."""
+        from partition.config import PartitionConfig
+
+        return PartitionConfig(size=self._elements.image_size, grid=self._elements.grid)
+
+    def label(self, image: UInt8[np.ndarray, "S S 3"]) -> UInt16[np.ndarray, "S S"]:
+        """Each pixel's element, or DROPPED, of a picture of the model's size."""
+        from partition.components import partition_image
+
+        return partition_image(image, self.segmenter, self.config).label_map
+
+    def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
+        """Raises ValueError for what is no image, or damaged."""
+        from elements_jax.pipeline.session import Photo
+        from partition.photos import read_photo
+        from partition.sources.sample import Sample
+
+        photo = read_photo(Sample("", encoded), self.config.size, fit=fit)
+        label_map = self.label(photo.image)
+        left, top, right, bottom = photo.box
+        inside = np.zeros(label_map.shape, bool)
+        inside[top:bottom, left:right] = True
+        return Photo(photo.image, np.where(inside, label_map, DROPPED), photo.box)
+
+
+class ObjectFinder:
+    """Finds the object at a point or in a box of a photograph: with SAM, or in a box without it.
+
+    SAM looks twice: at all of the photograph, and then at a window around what it found, for a finer edge.
+    """
+
+    def __init__(self, divider: Divider, source: Source):
+        self._divider = divider
+        self._source = source
+
+    def __call__(self, image: UInt8[np.ndarray, "H W 3"], at: ObjectAt) -> tuple[Bool[np.ndarray, "H W"], float]:
+        """The object's mask, and how far its edge may be from the true one, in pixels.
+
+        Raises EditError for a point without SAM, and ValueError if SAM has a wrong checkpoint.
+        """
+        if self._source.checkpoint is None and at.box is not None:
+            from partition.segmenters.object_in_box import object_in_box
+
+            return object_in_box(image, at.box)
+        if self._source.checkpoint is None:
+            raise EditError("finding an object from a point needs SAM: give --checkpoint, or a box or a mask instead")
+        from partition.segmenters.find_object import find_object
+
+        return find_object(self._select, image, at.point, at.box)
+
+    @cached_property
+    def _select(self) -> Any:
+        from partition.job.worker import make_segmenter
+        from partition.segmenters.object_selector import ObjectSelector
+
+        if self._source.chosen in ("sam", "mobile-sam"):
+            return ObjectSelector(self._divider.segmenter)
+        return ObjectSelector(make_segmenter("sam", self._source.checkpoint, self._divider.config)[1])
+
+
+def open_photo(editing: "Editing", path: Path, fit: Fit) -> "Photo":
+    """The photograph of a file, or what `elements encode` made of it. Raises ValueError naming the file."""
+    if path.suffix != ".npz":
+        try:
+            return editing.open(path.read_bytes(), fit)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    from elements_jax.pipeline.session import Photo
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return Photo(archive["image"], archive["label_map"], tuple(archive["box"].tolist()))
+    except (KeyError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a file that `elements encode` wrote: {error}") from error

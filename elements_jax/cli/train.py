@@ -1,0 +1,149 @@
+"""`elements train STAGE PRESET --data RECORDS --model FOLDER`."""
+
+import argparse
+import contextlib
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from configs import PRESETS
+from elements_jax.config import ModelConfig
+from elements_jax.parallel.program_cache import keep_programs
+from elements_jax.parallel.xla_flags import prefer_own_convolutions
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
+
+if TYPE_CHECKING:
+    from train.stage import Stage
+
+START = (
+    "A run starts from the first of these that there is: the newest checkpoint of its own folder; the checkpoint that "
+    "--resume names; the stage's networks in the model folder, where --init puts those of another model; fresh "
+    "parameters. So the same command, given again, goes on."
+)
+STAGES = {
+    "vae": "the KL autoencoder of images, where the model does not use Stable Diffusion's",
+    "autoencoder": "stage 1: content encoder and transformer decoder (Section 3.2)",
+    "diffusion": "stage 2: the diffusion decoder (Section 3.3)",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, on what, and how."""
+
+    data: tuple[Path, ...]
+    """Folders of records, as `elements partition` writes them, read as one set: of photographs that several segmenters
+    have divided, say. The same images may be in all of them."""
+    model: Path
+    """Model folder: earlier stages' networks are read from it and this stage's are written to it; the run itself
+    (checkpoints, TensorBoard events, samples) lies in its `runs/STAGE`, from where it is resumed."""
+    train: TrainConfig
+    config: ModelConfig
+    init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """A model to start from, of which the model folder receives what it lacks: Stable Diffusion 1.5 (a folder in
+    diffusers' layout, the original single file, or a repository on the Hugging Face hub), or another model folder, be
+    it of stage 1 alone."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Another run of this stage, to go on from its state and its place in the data: its folder (`MODEL/runs/STAGE`),
+    whose newest checkpoint counts, the folder of one checkpoint in it (`checkpoints/STEP`), or the file that
+    --train.travel writes. The run that goes on writes its own."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1."""
+    began = time.monotonic()
+    parser = argparse.ArgumentParser(
+        prog="elements train",
+        description="Train one stage of a model. `elements train STAGE PRESET --help` lists every setting.",
+        epilog="\n".join(f"{name:12} {what}" for name, what in STAGES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("preset", choices=PRESETS, metavar="PRESET", help=", ".join(PRESETS))
+    parser.add_argument("settings", nargs=argparse.REMAINDER, help="--data, --model, and any setting of the preset")
+    chosen = parser.parse_args(argv)
+
+    preset = PRESETS[chosen.preset]
+    if (train := getattr(preset, chosen.stage)) is None:
+        stages = ", ".join(stage for stage in STAGES if getattr(preset, stage) is not None)
+        parser.error(f"{chosen.preset} is not a preset of {chosen.stage}, but of {stages}")
+    job = tyro.cli(
+        Job,
+        prog=f"elements train {chosen.stage} {chosen.preset}",
+        description=f"Train {STAGES[chosen.stage]}. {START}",
+        args=chosen.settings,
+        default=Job(data=tyro.MISSING, model=tyro.MISSING, train=train, config=preset.model),
+    )
+    prefer_own_convolutions()
+    keep_programs()
+    from elements_jax.parallel import hosts
+    from train.preemption import Preemption
+
+    try:
+        hosts.join()
+        with contextlib.redirect_stdout(sys.stdout if hosts.first() else None):
+            step = run(chosen.stage, job, began)
+            if Preemption.ended:
+                print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
+    except (OSError, ValueError, FloatingPointError) as error:
+        hosts.abandon(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BaseException:
+        hosts.abandon(traceback.format_exc())
+        raise
+    return 128 + signal.SIGTERM if Preemption.ended else 0
+
+
+def run(stage: str, job: Job, began: float | None = None) -> int:
+    """Run one stage of training. Returns the step that it ended with.
+
+    `began` is when the command did, by `time.monotonic`, where its minutes count; now, by default.
+    """
+    began = time.monotonic() if began is None else began
+    from elements_jax.parallel import hosts
+    from train.folder import open_folder, start_from
+    from train.input.cache import require_cached
+    from train.input.stored import require_fit, require_masks
+    from train.loop import fit
+    from train.stages.autoencoder import AutoencoderStage
+    from train.stages.diffusion import DiffusionStage
+    from train.stages.diffusion_unfrozen import UnfrozenStage
+    from train.stages.vae import VAEStage
+    from train.stages.vae_adversarial import AdversarialVAEStage
+    from train.text import start_text
+
+    require_fit(job.data, "train", job.config.elements)
+    if isinstance(job.train, AutoencoderTrainConfig | DiffusionTrainConfig) and job.train.element_dropout:
+        require_masks(job.data, "train", job.train.element_dropout)
+    if hosts.first():
+        if job.init is not None:
+            start_from(job.init, job.model, job.config)
+        open_folder(job.model, job.config)
+        if isinstance(job.train, DiffusionTrainConfig) and job.train.text_from_scratch:
+            start_text(job.config, job.train.seed, job.model, job.data)
+    hosts.wait("the model folder is made")
+    made: Stage
+    match stage, job.train:
+        case "vae", VAETrainConfig() as train:
+            of_vae = AdversarialVAEStage if train.adversarial_weight else VAEStage
+            made = of_vae(job.config, train, job.model)
+        case "autoencoder", AutoencoderTrainConfig() as train:
+            made = AutoencoderStage(job.config, train, job.model)
+        case "diffusion", DiffusionTrainConfig() as train:
+            of_diffusion = DiffusionStage if train.encoder == "frozen" else UnfrozenStage
+            made = of_diffusion(job.config, train, job.model)
+            if train.cached:
+                for records in job.data:
+                    require_cached(records, job.model)
+        case _:
+            raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
+    state = fit(made, job.train, job.data, job.model / "runs" / stage, job.resume, began)
+    return int(state["step"])

@@ -1,0 +1,80 @@
+"""`elements edit` on a photograph: everything that can be refused is refused before the model is read."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elements_jax import TINY
+from elements_jax.cli.photos import Divider, ObjectFinder, notices
+from elements_jax.data.atomic import new_file
+from elements_jax.editing.script import EditScript
+from elements_jax.photograph.file import Photograph, check_format, format_of
+from elements_jax.progress import sampling
+
+if TYPE_CHECKING:
+    from elements_jax.cli.main import Edit
+
+
+def run(command: "Edit", script: EditScript) -> None:
+    """Edit a photograph as the command says, and write it. Raises ValueError and OSError."""
+    if command.drawing is not None:
+        raise ValueError("--drawing is for a file that `elements encode` wrote, whose elements are numbered")
+    photograph = Photograph.load(command.photo)
+    if command.drop_gps:
+        photograph = photograph.without_gps()
+    out = command.out or default_out(command.photo, photograph.format)
+    format = format_of(out)
+    try:
+        check_format(format, photograph.pixels.shape[2], photograph.pixels.dtype)
+    except ValueError as error:
+        raise ValueError(f"{out}: {error}") from error
+    if out.exists() and out.samefile(command.photo) and not command.overwrite:
+        raise ValueError(f"{out} is the photograph itself; choose another --out, or give --overwrite")
+
+    edited = photograph if not script.edits else _edit(command, photograph, script)
+    unchanged = edited is photograph and format == photograph.format
+    content = photograph.encoded if unchanged else edited.encode(edited.pixels, format)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(out) as file:
+        file.write(content)
+    for note in () if unchanged else photograph.notes:
+        print(note)
+    height, width = edited.size
+    print(f"{out}: {width} x {height} px" + (", unchanged" if edited is photograph else ""))
+
+
+def default_out(photo: Path, format: str) -> Path:
+    """Beside the photograph, with a suffix of its own format."""
+    try:
+        suffix = photo.suffix if format_of(photo) == format else None
+    except ValueError:
+        suffix = None
+    return photo.with_name(f"{photo.stem}-edited{suffix or '.' + format.lower()}")
+
+
+def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photograph:
+    from elements_jax.photograph.edit import edit_photograph
+    from elements_jax.pipeline.pipeline import ElementsPipeline
+    from elements_jax.pipeline.session import Editing
+
+    for notice in notices(command.model, command.source):
+        print(notice, file=sys.stderr)
+    pipeline = ElementsPipeline.from_pretrained(command.model or TINY)
+    divider = Divider(pipeline.config.elements, command.source)
+    # Each window of the photograph is sampled, and how many there are follows from the edits.
+    with sampling(None, "edit", before="finding what to edit, compiling the sampler") as report:
+        return edit_photograph(
+            Editing(pipeline, divider, command.source.chosen),
+            photograph,
+            script,
+            divider.label,
+            find_object=ObjectFinder(divider, command.source),
+            open_named=lambda name: _open_named(command.script.parent / name),
+            report=report,
+        )
+
+
+def _open_named(path: Path) -> Photograph:
+    if path.suffix.lower() == ".npz":
+        raise ValueError(f"{path}: an edit of a photograph takes objects of photographs, not of encoded files")
+    return Photograph.load(path)

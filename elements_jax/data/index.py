@@ -1,0 +1,67 @@
+"""Records by their `source_id`."""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from elements_jax.config import ElementsConfig
+from elements_jax.data.record import Record, read_source_id
+from elements_jax.data.tfrecord import TFRecordSource, find_shards
+
+
+class RecordIndex(Mapping[str, Record]):
+    """The records of a folder, all its splits together; one is read when it is asked for, without its object masks.
+
+    To build it, every record is read once and no picture decoded.
+    """
+
+    def __init__(self, folder: Path):
+        """Raises ValueError where the folder has no records, a damaged one, or two with the same `source_id`."""
+        shards = [path for _, paths in sorted(find_shards(folder).items()) for path in paths]
+        self._source = TFRecordSource(shards)
+        if not len(self._source):
+            raise ValueError(f"{folder}: holds no records, as `elements partition` writes them")
+        self._number: dict[str, int] = {}
+        for number in tqdm(range(len(self._source)), desc="records", unit="record", delay=5):
+            source_id = read_source_id(self._source[number], self._source.where(number))
+            if (other := self._number.setdefault(source_id, number)) != number:
+                both = " and ".join(map(self._source.where, (other, number)))
+                raise ValueError(f"source_id {source_id!r} must name one record, and names two: {both}")
+        sizes = "".join(f"{path.name} {path.stat().st_size}\n" for path in shards)
+        self.identity = f"{len(self)} records, {zlib.crc32(sizes.encode()):08x}"
+        """Tells other records from these, by the names and sizes of their files."""
+
+    def __getitem__(self, source_id: str) -> Record:
+        """Raises KeyError, or ValueError that names a record which cannot be read."""
+        number = self._number[source_id]
+        return Record.from_example(self._source[number], self._source.where(number), lambda _: [])
+
+    def __contains__(self, source_id: object) -> bool:
+        return source_id in self._number  # a mapping would read the record
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._number)
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+
+def read_split(folder: Path, split: str) -> dict[str, Record]:
+    """All records of a small split by their `source_id`, in order. Raises ValueError where there is no such split."""
+    splits = find_shards(folder)
+    if split not in splits:
+        raise ValueError(f"{folder} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
+    source = TFRecordSource(splits[split])
+    records = (Record.from_example(source[i], source.where(i)) for i in range(len(source)))
+    return {record.source_id: record for record in records}
+
+
+def require_fit(record: Record, config: ElementsConfig) -> None:
+    """Raises ValueError for a record of another image size or number of elements than the model's."""
+    height, width = record.image.shape[:2]
+    have, want = (height, width, record.settings["num_elements"]), (config.image_size,) * 2 + (config.num_elements,)
+    if have != want:
+        described = ["images of {} x {} px in {} elements".format(*each) for each in (want, have)]
+        raise ValueError(f"the model takes {described[0]}, record {record.source_id!r} has {described[1]}")

@@ -1,0 +1,1 @@
+"""The diffusion process: schedule, guidance, samplers, and how unedited pixels are preserved."""

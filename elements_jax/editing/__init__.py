@@ -1,0 +1,1 @@
+"""Edits of a canvas, edit scripts, and the files that carry them."""

@@ -1,0 +1,48 @@
+"""Where an edit sends an object, and what it leaves behind: the regions of target and source similarity.
+
+By the edit script and the record's label map alone, so that every method can be judged, whatever it is made of:
+
+    target similarity   SSIM between the result and pixel editing, which copies the elements' own pixels to where the
+                        edit puts them, over the pixels on which they come to lie: how much of the object arrived.
+                        A deletion has none.
+    source similarity   SSIM between the result and the input, over the pixels that a moved, resized or deleted element
+                        leaves and nothing comes to cover: how much of the object is still there. Low is good. What
+                        grows where it is leaves none.
+
+Both see the pixels of their region alone (`metrics.masked_ssim`). Pixel editing itself, which keeps its source, has 1
+and 1.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from elements_jax.data.record import DROPPED, Record
+from elements_jax.editing.edits import Canvas
+from elements_jax.editing.script import EditScript
+from elements_jax.elements import ImageElements
+from elements_jax.evaluation.methods.pixel_editing import pixel_edit
+
+
+def arrival(script: EditScript, record: Record, open_record: Callable[[str], Record]) -> Mapping[str, np.ndarray]:
+    """The arrays that the metrics target and source take: the picture `pasted`, the masks `target` and `source`.
+
+    Args:
+        open_record: gives the record that a compose edit names.
+
+    Raises EditError where the script does not fit the record.
+    """
+    edited = pixel_edit(script, _canvas(record, 0), lambda name, _: _canvas(open_record(name), 1))
+    return {"pasted": edited.picture, "target": edited.pasted, "source": edited.hole}
+
+
+def _canvas(record: Record, number: int) -> Canvas:
+    """A record without a model: the content of its elements is what tells them apart, and from another record's."""
+    count = record.settings["num_elements"]
+    label_map = np.where(record.label_map == DROPPED, count, record.label_map).astype(np.int32)
+    content = np.stack([np.full(count, number), np.arange(count)], axis=1).astype(np.float32)
+    position = np.full((count, 4), 0.5, np.float32)  # all the same: only whether it changes counts here
+    valid = np.bincount(label_map.ravel(), minlength=count + 1)[:count] > 0
+    elements = ImageElements(jnp.asarray(content), jnp.asarray(position), jnp.asarray(valid))
+    return Canvas(elements, jnp.asarray(label_map), jnp.asarray(record.image))

@@ -1,0 +1,149 @@
+"""Pictures on disk to be judged: two folders, or a results folder."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from elements_jax.data.index import RecordIndex
+from elements_jax.data.record import Record
+from elements_jax.editing.script import EditError
+from elements_jax.evaluation import results
+from elements_jax.evaluation.displacement import arrival
+from elements_jax.evaluation.judge import Arrays, Samples
+from elements_jax.evaluation.results import Case, open_picture
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+SHOWN = 10
+"""Missing files that an error names."""
+
+
+def find_pictures(folder: Path) -> dict[str, Path]:
+    """The pictures below a folder, by their path without its suffix, in order.
+
+    Raises ValueError where there are none, or two of one name.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder of pictures")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            name = str(path.relative_to(folder).with_suffix(""))
+            if name in found:
+                raise ValueError(f"{path} and {found[name].name} have one name: which of them counts?")
+            found[name] = path
+    if not found:
+        raise ValueError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def made_by(paths: Iterable[Path]) -> str | None:
+    """The checksum of the model that made pictures, where all carry the same one, as those of this project do."""
+    found = set()
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                found.add(image.info.get("weights"))
+        except (OSError, SyntaxError, ValueError):
+            return None  # who reads its pixels will say what is wrong
+    return found.pop() if len(found) == 1 else None
+
+
+def _as_seen(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says, and on white where it is transparent, as photographs are read everywhere else."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return upright.convert("RGB")
+
+
+def folder_pair(pictures: Path, truths: Path) -> Samples:
+    """Pictures and, under the same names, what they should be. Raises ValueError naming those without a counterpart."""
+    ours, theirs = find_pictures(pictures), find_pictures(truths)
+    for folder, names in ((truths, ours.keys() - theirs.keys()), (pictures, theirs.keys() - ours.keys())):
+        if names:
+            raise ValueError(f"{folder} lacks {len(names)} of {len(ours | theirs)} pictures: {_some(names)}")
+    return of_files(pictures.name, {"picture": ours, "truth": theirs})
+
+
+def of_files(method: str, files: Mapping[str, Mapping[str, Path]], reference: str = "truth") -> Samples:
+    """Pictures of files: for each array of a sample, from names to paths."""
+    names = list(files["picture"])
+
+    def read(numbers: Sequence[int]) -> list[Arrays]:
+        return [
+            {key: np.asarray(_as_seen(open_picture(paths[names[number]]))) for key, paths in files.items()}
+            for number in numbers
+        ]
+
+    weights = made_by(files["picture"].values())
+    return Samples(method, names, [""] * len(names), read, weights, reference)
+
+
+def of_results(folder: Path, methods: Sequence[str], records: Path | None) -> list[Samples]:
+    """What methods made of the cases of a results folder.
+
+    Args:
+        methods: names of their folders; none for all.
+        records: those that were edited; with their label maps, target and source regions are known.
+
+    Raises ValueError naming what a method lacks, or OSError.
+    """
+    cases = results.read_cases(folder)
+    if not cases:
+        raise ValueError(f"{folder / results.CASES}: holds no case")
+    there = results.methods(folder)
+    if unknown := set(methods) - set(there):
+        raise ValueError(f"{folder}: holds nothing of {_some(unknown)}; it has {', '.join(there) or 'no method'}")
+    if not there:
+        raise ValueError(f"{folder}: holds no method's pictures of its cases")
+    index = None if records is None else RecordIndex(records)
+
+    def has_all(part: str) -> bool:
+        return all(results.path_of(folder, part, case).is_file() for case in cases)
+
+    reference = "truth" if has_all("truth") else "input"
+    found = []
+    for method in methods or there:
+        if lacks := [case.name for case in cases if not results.path_of(folder, method, case).is_file()]:
+            raise ValueError(
+                f"{folder / method} lacks {len(lacks)} of {len(cases)} pictures: {_some(lacks)}; to compare methods by "
+                "other cases than each other's would mislead: --methods names those that are complete"
+            )
+
+        def read(numbers: Sequence[int], method: str = method) -> list[Arrays]:
+            return [_of_case(folder, method, cases[number], index) for number in numbers]
+
+        weights = made_by(results.path_of(folder, method, case) for case in cases)
+        names, kinds = [case.name for case in cases], [case.kind for case in cases]
+        found.append(Samples(method, names, kinds, read, weights, reference))
+    return found
+
+
+def _of_case(folder: Path, method: str, case: Case, index: RecordIndex | None) -> Arrays:
+    arrays = {"picture": results.picture(folder, method, case)}
+    for part in ("truth", "input"):
+        if results.path_of(folder, part, case).is_file():
+            arrays[part] = results.picture(folder, part, case)
+    if results.path_of(folder, "region", case).is_file():
+        arrays["region"] = results.region(folder, case)
+    if index is not None and case.script is not None:
+
+        def open_record(source_id: str) -> Record:
+            if source_id not in index:
+                raise EditError(f"there is no record of source_id {source_id!r}")
+            return index[source_id]
+
+        try:
+            arrays |= arrival(case.script, open_record(case.source_id), open_record)
+        except EditError as error:
+            raise ValueError(f"{folder / results.CASES}: case {case.name!r}: {error}") from error
+    return arrays
+
+
+def _some(names: Sequence[str] | set[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more

@@ -1,0 +1,1 @@
+"""Methods that edit: ours, baselines that run here, and the inputs of others."""

@@ -1,0 +1,182 @@
+"""Stable Diffusion as the baselines use it: SDEdit from text alone, and inpainting (Appendix A)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from elements_jax.checkpoints.model_folder import read_model
+from elements_jax.checkpoints.tokenizer import PromptTokenizer
+from elements_jax.config import ModelConfig
+from elements_jax.diffusion.samplers import ddim_sample, sample_timesteps
+from elements_jax.diffusion.schedule import (
+    PredictNoise,
+    Schedule,
+    add_noise,
+    guided,
+    make_schedule,
+    noise_from_velocity,
+)
+from elements_jax.models.functional import Params
+from elements_jax.models.networks import Networks
+from elements_jax.pipeline.pipeline import ElementsPipeline, checksum, to_uint8
+
+GUIDANCE = 7.5
+"""Stable Diffusion's usual weight of the text; the paper names none for these baselines."""
+
+
+class StableDiffusion:
+    """A text-to-image or an inpainting model; its functions are compiled once for each shape and strength.
+
+    A model with attention to elements, as `tiny`, is conditioned on zero tokens: what training drops elements to. Of
+    Stable Diffusion itself, which has no such attention, that is left out.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: dict[str, Params],
+        tokenizer: PromptTokenizer,
+        *,
+        guidance: float = GUIDANCE,
+        steps: int | None = None,
+    ):
+        """`steps` of DDIM are by default the configuration's."""
+        networks = Networks(config)
+        self.config, self._tokenizer, self._guidance = config, tokenizer, guidance
+        self.steps = config.diffusion.sample_steps if steps is None else steps
+        self.settings = {
+            "weights": checksum(config, params),
+            "guidance": guidance,
+            "sampler": "ddim",
+            "steps": self.steps,
+        }
+        """What makes its pictures, to be written beside them."""
+        new = {name: spec for name, spec in networks.unet.shapes().items() if name not in params["unet"]}
+        self._reads_elements = not new
+        unet = {**params["unet"], **{name: jnp.zeros(spec.shape) for name, spec in new.items()}}  # they are not used
+        self._params = {name: params[name] for name in ("vae", "text_encoder")} | {"unet": unet}
+        self._networks = networks
+        self._sdedit = jax.jit(self._paint_over, static_argnames="skipped")
+        self._inpaint = jax.jit(self._fill)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, guidance: float = GUIDANCE, steps: int | None = None):
+        """Open what `model_folder.read_model` reads, and as it raises."""
+        return cls(*read_model(source), guidance=guidance, steps=steps)
+
+    @classmethod
+    def of_pipeline(cls, pipeline: ElementsPipeline, *, steps: int | None = None) -> "StableDiffusion":
+        """The text-to-image model that is left of one with elements when there are none."""
+        guidance = pipeline.config.diffusion.guidance
+        return cls(pipeline.config, pipeline.params, pipeline.tokenizer, guidance=guidance, steps=steps)
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether this is Stable Diffusion Inpainting."""
+        return self.config.unet.beside_latent > 0
+
+    def sdedit(
+        self,
+        image: UInt8[np.ndarray, "B H W 3"],
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str],
+        seeds: Sequence[int],
+        strength: float,
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """SDEdit (Meng et al. 2022): noise pictures up to the timestep of a strength in (0, 1], and denoise them.
+
+        Raises ValueError as `skipped_steps`.
+        """
+        skipped = skipped_steps(self.steps, strength)
+        batch = self._batch(image, prompts, negative_prompts, seeds)
+        return to_uint8(self._sdedit(self._params, *batch, skipped=skipped))
+
+    def inpaint(
+        self,
+        image: UInt8[np.ndarray, "B H W 3"],
+        mask: Bool[np.ndarray, "B H W"],
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str],
+        seeds: Sequence[int],
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """Pictures that agree with `image` where the mask is not set, and follow the prompt where it is.
+
+        All of a picture is decoded anew, as in diffusers. Raises ValueError for a model that does not inpaint.
+        """
+        if not self.inpaints:
+            raise ValueError(
+                "inpainting needs Stable Diffusion Inpainting, whose UNet reads a mask and a masked picture"
+            )
+        return to_uint8(self._inpaint(self._params, *self._batch(image, prompts, negative_prompts, seeds), mask))
+
+    def _batch(self, image, prompts, negative_prompts, seeds):
+        cell = 2 ** (len(self.config.vae.block_out_channels) - 1)
+        shape = image.shape[1] // cell, image.shape[2] // cell, self.config.vae.latent_channels
+        noise = jnp.stack([jax.random.normal(jax.random.key(seed), shape, jnp.float32) for seed in seeds])
+        text, negative = (
+            jnp.asarray(np.stack([self._tokenizer(prompt) for prompt in each])) for each in (prompts, negative_prompts)
+        )
+        return jnp.asarray(image), noise, text, negative, jnp.float32(self._guidance)
+
+    def _paint_over(self, params, image, noise, text, negative, guidance, *, skipped: int):
+        predict, schedule = self._denoiser(params, text, negative, guidance)
+        clean = self._latent(params, image / 127.5 - 1)
+        first = sample_timesteps(schedule.alpha_bar.shape[0], self.steps)[skipped]
+        start = add_noise(schedule, clean, noise, jnp.full(len(image), first))
+        return self._picture(params, ddim_sample(predict, schedule, start, self.steps, skipped=skipped))
+
+    def _fill(self, params, image, noise, text, negative, guidance, mask):
+        masked = jnp.where(mask[..., None], 0.0, image / 127.5 - 1)
+        cell = image.shape[1] // noise.shape[1]
+        at_latent = mask[:, ::cell, ::cell, None].astype(jnp.float32)  # the nearest pixel, as PyTorch's interpolate
+        beside = jnp.concatenate([at_latent, self._latent(params, masked)], axis=-1)
+        predict, schedule = self._denoiser(params, text, negative, guidance, beside)
+        return self._picture(params, ddim_sample(predict, schedule, noise, self.steps))
+
+    def _denoiser(
+        self,
+        params: dict[str, Params],
+        text: Int[Array, "B L"],
+        negative: Int[Array, "B L"],
+        guidance: Float[Array, ""],
+        beside: Float[Array, "B h w Zbeside"] | None = None,
+    ) -> tuple[PredictNoise, Schedule]:
+        """Guided prediction from text, and from what the UNet reads beside the latent."""
+        elements, schedule = self.config.elements, make_schedule(self.config.diffusion)
+        unet = self._networks.unet.module(params["unet"])
+        texts = self._networks.text_encoder(params["text_encoder"], jnp.concatenate([text, negative]))
+        none = jnp.zeros((len(texts), elements.num_elements, elements.token_channels))
+        context = unet.context(texts, none if self._reads_elements else None)
+
+        def predict(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
+            read = latent
+            if beside is not None:
+                read = jnp.concatenate([latent, jnp.concatenate([beside, beside])], axis=-1)
+            predicted = unet(read, timestep, context)
+            if self.config.diffusion.prediction == "v":
+                return noise_from_velocity(schedule, predicted, latent, timestep)
+            return predicted
+
+        return guided(predict, guidance[None]), schedule
+
+    def _latent(self, params: dict[str, Params], image: Float[Array, "B H W 3"]) -> Float[Array, "B h w Z"]:
+        """The posterior's mean; diffusers draws from the posterior, whose deviation is far below the noise to come."""
+        return self._networks.vae.module(params["vae"]).encode(image)[0] * self.config.vae.scaling_factor
+
+    def _picture(self, params: dict[str, Params], latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W 3"]:
+        return self._networks.vae.module(params["vae"]).decode(latent / self.config.vae.scaling_factor)
+
+
+def skipped_steps(steps: int, strength: float) -> int:
+    """How many of the sampling steps SDEdit leaves out: as in diffusers, the last int(strength * steps) are done.
+
+    Raises ValueError where no step would be.
+    """
+    done = min(int(steps * strength), steps)
+    if done < 1:
+        raise ValueError(f"SDEdit of strength {strength} does none of {steps} steps; expected a strength up to 1")
+    return steps - done

@@ -1,0 +1,1 @@
+"""Edits with a known true result, and their scores."""

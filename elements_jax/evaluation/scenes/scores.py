@@ -1,0 +1,149 @@
+"""How near methods come to the true result of edits: a results folder with truths as a table of figures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from elements_jax import __version__
+from elements_jax.data.atomic import new_file
+from elements_jax.evaluation import results
+from elements_jax.evaluation.judge import Arrays, Judge, Metric, Samples
+from elements_jax.evaluation.results import Case
+from elements_jax.metrics import image_quality
+from elements_jax.metrics.lpips import LPIPS
+from elements_jax.parallel.sharding import make_mesh
+
+KINDS = ("move", "shrink", "enlarge", "delete", "duplicate", "compose", "variation")
+"""The order of a table's rows; other kinds follow."""
+UNEDITED, FLAT = "unedited", "flat"
+"""The picture before the edit, and its mean colour all over, scored as methods are: what the figures are worth."""
+BATCH = 16  # pictures that each device takes at once
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
+WHERE = ("region", "picture")
+"""In the edited region, and in the whole picture."""
+
+
+def score(folder: Path, lpips: LPIPS | None) -> dict[str, Any]:
+    """Mean figures of every method of a results folder, by kind of edit and of all, and how often each is best.
+
+    In the region, PSNR and SSIM are over its pixels, LPIPS of the picture with the truth around it. `won` is the share
+    of the edits whose squared error in the region is below both the unedited picture's and that of pixel editing, if
+    that is there: neither takes away the object from where it was.
+
+    Raises ValueError where no case has a truth, or a method lacks a case that another has.
+    """
+    cases = [case for case in results.read_cases(folder) if results.path_of(folder, "truth", case).is_file()]
+    if not cases:
+        raise ValueError(f"{folder}: no case has a truth")
+    names = [*results.methods(folder), UNEDITED, FLAT]
+    mesh = make_mesh(-1, 1, jax.local_devices())
+    judge = Judge(_metrics(lpips), mesh, BATCH * mesh.size)
+    figures = {name: judge(_samples(folder, name, cases), len(cases)).values for name in names}
+    bars = [figures[name][_name("region", "psnr")] for name in (UNEDITED, "pixels") if name in figures]
+    kinds = np.array([case.kind for case in cases])
+    shown = [figure for figure in HIGHER_IS_BETTER if figure != "lpips" or lpips is not None]
+    table: dict[str, Any] = {}
+    for kind in [*sorted(set(kinds.tolist()), key=_place), "all"]:
+        chosen = np.ones(len(cases), bool) if kind == "all" else kinds == kind
+        table[kind] = {"count": int(chosen.sum()), "methods": {}}
+        for name, values in figures.items():
+            row: dict[str, Any] = {
+                where: {figure: float(values[_name(where, figure)][chosen].mean()) for figure in shown}
+                for where in WHERE
+            }
+            row["won"] = float(np.all([values[_name("region", "psnr")] > bar for bar in bars], axis=0)[chosen].mean())
+            table[kind]["methods"][name] = row
+    return {"code": __version__, "lpips": None if lpips is None else "alex", "edits": table}
+
+
+def write(folder: Path, scores: dict[str, Any]) -> Path:
+    """Write the figures as FOLDER/scores.json."""
+    with new_file(folder / "scores.json") as file:
+        file.write(json.dumps(scores, indent=1).encode() + b"\n")
+    return folder / "scores.json"
+
+
+def rows(scores: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The table for people: its head, and a row for each kind of edit and method."""
+    figures = [f for f in HIGHER_IS_BETTER if f != "lpips" or scores["lpips"]]
+    head = ["edit", "count", "method", *(_name(where, f) for where in WHERE for f in figures), "won"]
+    lines = []
+    for kind, of_kind in scores["edits"].items():
+        for name, row in of_kind["methods"].items():
+            digits = [f"{row[where][f]:.{2 if f == 'psnr' else 4}f}" for where in WHERE for f in figures]
+            lines.append([kind, str(of_kind["count"]), name, *digits, f"{row['won']:.1%}"])
+    return head, lines
+
+
+def as_text(scores: dict[str, Any]) -> str:
+    """The table and the orderings, for a terminal."""
+    head, lines = rows(scores)
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *lines)]
+    return "\n".join([*table, "From best to worst, in the edited region:", *(f"  {o}" for o in ordering(scores))])
+
+
+def ordering(scores: dict[str, Any]) -> list[str]:
+    """For each kind of edit and each figure in the region, the methods from the best to the worst."""
+    lines = []
+    for kind, of_kind in scores["edits"].items():
+        for figure, higher in HIGHER_IS_BETTER.items():
+            if figure == "lpips" and not scores["lpips"]:
+                continue
+            values = {name: row["region"][figure] for name, row in of_kind["methods"].items()}
+            order = sorted(values, key=lambda name: -values[name] if higher else values[name])
+            lines.append(f"{kind}, {figure}: {' > '.join(order)}")
+    return lines
+
+
+def _place(kind: str) -> tuple[int, str]:
+    """In the order of `KINDS`."""
+    return (KINDS.index(kind) if kind in KINDS else len(KINDS)), kind
+
+
+def _metrics(lpips: LPIPS | None) -> dict[str, Metric]:
+    """The figures, named as `_name` does."""
+    found = {
+        _name("region", "psnr"): Metric(Partial(image_quality.masked_psnr), ("picture", "truth", "region")),
+        _name("region", "ssim"): Metric(Partial(image_quality.masked_ssim), ("picture", "truth", "region")),
+        _name("picture", "psnr"): Metric(Partial(image_quality.psnr), ("picture", "truth")),
+        _name("picture", "ssim"): Metric(Partial(image_quality.ssim), ("picture", "truth")),
+    }
+    if lpips is not None:
+        distance = Partial(lpips.network, lpips.params)
+        found[_name("region", "lpips")] = Metric(Partial(_with_truth_around, distance), ("picture", "truth", "region"))
+        found[_name("picture", "lpips")] = Metric(distance, ("picture", "truth"))
+    return found
+
+
+def _name(where: str, figure: str) -> str:
+    return f"{figure} {where}"
+
+
+def _with_truth_around(distance: Partial, picture: jax.Array, truth: jax.Array, region: jax.Array) -> jax.Array:
+    return distance(jnp.where(region[..., None], picture, truth), truth)
+
+
+def _samples(folder: Path, name: str, cases: Sequence[Case]) -> Samples:
+    """What a method made of the cases. Raises ValueError where it lacks one."""
+    part = "input" if name in (UNEDITED, FLAT) else name
+    if missing := [case.name for case in cases if not results.path_of(folder, part, case).is_file()]:
+        raise ValueError(f"{folder / part}: {len(missing)} pictures are missing, the first {missing[0]}.png")
+
+    def read_one(case: Case) -> Arrays:
+        picture = results.picture(folder, part, case)
+        if name == FLAT:  # in [0, 1], as the judge takes floats
+            picture = np.broadcast_to(np.mean(picture / 255, axis=(0, 1), dtype=np.float32), picture.shape)
+        truth = results.picture(folder, "truth", case)
+        return {"picture": picture, "truth": truth, "region": results.region(folder, case)}
+
+    def read(numbers: Sequence[int]) -> list[Arrays]:
+        return [read_one(cases[number]) for number in numbers]
+
+    return Samples(name, [case.name for case in cases], [case.kind for case in cases], read)

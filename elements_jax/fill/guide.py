@@ -1,0 +1,78 @@
+"""How far a guide can be followed: it is compared with what the photograph shows around the hole."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from elements_jax.fill.smooth import distance, membrane, resize
+
+BANDS = 4  # octaves of the guide that are trusted one by one; the last has all that is coarser
+NOISE = 3.0  # differences from 0 to 255 that are no evidence for or against a guide
+
+
+class Guide(NamedTuple):
+    """A guide fitted to a photograph, at its size."""
+
+    fitted: Float[np.ndarray, "H W 3"]  # with a gain and an offset for each channel
+    joined: Float[np.ndarray, "H W 3"]  # which agrees with the photograph where the hole begins
+    trust: float  # of its detail, for the search
+    trusts: list[float]  # of each band's low frequencies, finest first
+    step: float  # pixels of the photograph to one of the guide's
+
+
+def fit_guide(
+    photograph: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"], guide: Float[np.ndarray, "h w 3"]
+) -> Guide:
+    """Fit a guide where it and the photograph are known, the more so the closer to the hole.
+
+    It is trusted for the share of the photograph's variance that it explains there. A guide can show the surroundings
+    and yet know nothing of the hole, which it then leaves smooth: a band that has less than half of the power in the
+    hole that it has around is trusted that much less.
+    """
+    height, width = hole.shape
+    rows, columns = min(guide.shape[0], height), min(guide.shape[1], width)
+    guide = resize(guide, rows, columns)
+    share = resize(~hole[..., None], rows, columns)
+    photo = resize(np.where(hole[..., None], 0, photograph), rows, columns) / np.maximum(share, 1e-6)
+    known = share[..., 0] > 0.999
+    step = max(height / rows, width / columns)
+    if not known.any():
+        fitted = resize(guide, height, width)
+        return Guide(fitted, fitted, 1.0, [1.0] * BANDS, step)
+    reach = np.sqrt((~known).sum())
+    near = np.where(known, np.exp(-((distance(known) / reach) ** 2) / 2), 0)[..., None]
+
+    def mean(values: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, " 3"]:
+        return (values * near).sum((0, 1)) / near.sum()
+
+    def explained(residual: Float[np.ndarray, "h w 3"], whole: Float[np.ndarray, "h w 3"]) -> float:
+        left, all_of_it = mean(residual**2).sum(), mean(whole**2).sum()
+        return float(np.clip(1 - left / (all_of_it + NOISE**2), 0, 1))
+
+    of_guide, of_photo = guide - mean(guide), photo - mean(photo)
+    gain = (mean(of_guide * of_photo) + NOISE**2) / (mean(of_guide**2) + NOISE**2)
+    of_guide *= np.clip(gain, 0.5, 2)
+    residual = np.where(known[..., None], of_photo - of_guide, 0)
+    fitted = of_guide + mean(photo)
+    whole = bands(np.where(known[..., None], of_photo, of_guide))
+    trusts = [explained(*pair) for pair in zip(bands(residual), whole, strict=True)]
+    lively = [1.0] * BANDS
+    if (inner := share[..., 0] < 0.001).any():
+        for k, band in enumerate(bands(of_guide)[:-1]):
+            inside, around = (band[inner] ** 2).sum(1).mean(), mean(band**2).sum()
+            lively[k] = float(np.clip(2 * (inside + NOISE) / (around + NOISE), 0, 1))
+    trust = explained(residual, of_photo) * lively[0]
+    trusts = [a * b for a, b in zip(trusts, lively, strict=True)]
+    joined = fitted + membrane(residual, known)
+    return Guide(resize(fitted, height, width), resize(joined, height, width), trust, trusts, step)
+
+
+def bands(image: Float[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "h w 3"]]:
+    """Octaves that add up to the image, finest first."""
+    height, width = image.shape[:2]
+    smooth = [
+        resize(resize(image, max(height >> k, 1), max(width >> k, 1)), height, width) if k else image
+        for k in range(BANDS)
+    ]
+    return [fine - coarse for fine, coarse in zip(smooth, [*smooth[1:], np.zeros_like(image)], strict=True)]

@@ -1,0 +1,202 @@
+"""Fills a hole in a photograph: a guide says what belongs there, patches of the photograph say how it looks.
+
+The fill minimises the distance of every patch that touches the hole to its nearest patch of the known part, level by
+level of a pyramid, by turns of search and vote (Wexler, Shechtman and Irani, "Space-Time Completion of Video", PAMI
+2007). Coarse levels are searched exhaustively, by matrix products; finer ones around what the coarser level found.
+A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as it
+shows the surroundings of the hole as they are.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy import ndimage
+
+from elements_jax.fill.guide import Guide, fit_guide
+from elements_jax.fill.patches import PATCH, Guidance, Hole, complete
+from elements_jax.fill.smooth import distance, membrane, shrink
+
+EXACT = 128 * 128  # pixels of the largest level that is searched exhaustively
+THIN = 3.0  # pixels: the first level is one where no point of the hole is further than this from what is known
+SOURCES = 64  # known patches that a level needs
+MARGIN = 128  # pixels around the hole that are searched, or as many as the hole is long
+RIM = 2  # pixels around the hole whose error in the vote is made good within
+FADE = 1.3  # votes count less by this factor with each pixel from what is known
+SMALLEST = 32  # pixels a side, of the sizes that pictures are padded to
+BLUR = 0.5  # deviation of the Gaussian that tells low frequencies, in pixels of the guide
+TURNS = (12, 6, 2)  # of search and vote: on levels up to 64 x 64 px, on other exact ones, on finer ones
+
+
+def fill_hole(
+    photograph: UInt8[np.ndarray, "H W 3"],
+    hole: Bool[np.ndarray, "H W"],
+    guide: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"] | None = None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The photograph with its hole filled; outside of the hole it is the input, bit for bit.
+
+    The same input gives the same picture. Each size of picture (32, 48, 64, 96 ... px, to which others are padded)
+    compiles one program for every level of its pyramid.
+
+    Args:
+        photograph: What it shows in the hole is ignored.
+        hole: True for pixels to fill; any number of regions.
+        guide: A coarse picture of the same view, from 0 to 255, with the known surroundings: how well it shows these
+            decides how far it is followed. Without one the known part alone is continued.
+
+    Raises:
+        ValueError: If shapes do not fit, or nothing is known and there is no guide.
+    """
+    height, width = hole.shape
+    if photograph.shape != (height, width, 3):
+        raise ValueError(f"the mask of the hole has shape {hole.shape}, but the photograph {photograph.shape}")
+    if guide is not None and (0 in guide.shape or not np.isfinite(guide).all()):
+        raise ValueError(f"the guide, of shape {guide.shape}, must have pixels, and finite values")
+    if not hole.any():
+        return photograph.copy()
+    if hole.all() and guide is None:
+        raise ValueError("the hole is the whole photograph: without a guide nothing says what belongs there")
+    fitted = None if guide is None else fit_guide(photograph, hole, np.asarray(guide, np.float32))
+    length = max(int(np.ptp(np.flatnonzero(hole.any(axis)))) + 1 for axis in (0, 1))
+    box = around(hole, max(MARGIN, length))
+    filled = photograph.copy()
+    filled[box] = np.where(hole[box][..., None], fill_window(photograph, hole, fitted, box), photograph[box])
+    return filled
+
+
+def around(hole: Bool[np.ndarray, "H W"], margin: int) -> tuple[slice, slice]:
+    """The box of a hole, with a margin."""
+    spans = [np.flatnonzero(hole.any(axis)) for axis in (1, 0)]
+    rows, columns = (slice(max(span[0] - margin, 0), span[-1] + 1 + margin) for span in spans)
+    return rows, columns
+
+
+class Level(NamedTuple):
+    """One level of a pyramid; where it is not inside, the picture is padded."""
+
+    image: Float[np.ndarray, "H W 3"]  # 0 where it is not known
+    inside: Bool[np.ndarray, "H W"]
+    known: Bool[np.ndarray, "H W"]
+    fitted: Float[np.ndarray, "H W 3"]  # the guide's pictures, 0 without one
+    joined: Float[np.ndarray, "H W 3"]
+
+
+def fill_window(
+    photograph: UInt8[np.ndarray, "H W 3"],
+    hole: Bool[np.ndarray, "H W"],
+    guide: Guide | None,
+    box: tuple[slice, slice],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """What the box of the photograph shows; of its pixels those in the hole are the fill."""
+    image, known = photograph[box].astype(np.float32), ~hole[box]
+    fitted, joined = (np.zeros_like(image),) * 2 if guide is None else (guide.fitted[box], guide.joined[box])
+    height, width = known.shape
+    if not patches_within(known).any():  # no patch is known: what is smooth is all there is
+        smooth = membrane(image, known) if guide is None else joined
+        return np.clip(np.rint(smooth), 0, 255).astype(np.uint8)
+
+    levels = pyramid(image, known, fitted, joined)
+    found = None
+    for scale, level in reversed(list(enumerate(levels))):
+        voted, found = fill_level(level, found, guide, scale)
+    unknown = level.inside & ~level.known
+    rim = level.known & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
+    near = around(unknown, RIM + 1)
+    voted[near] += membrane((level.image - voted)[near], (rim | ~unknown)[near])
+    return np.clip(np.rint(voted[:height, :width]), 0, 255).astype(np.uint8)
+
+
+def pyramid(
+    image: Float[np.ndarray, "H W 3"],
+    known: Bool[np.ndarray, "H W"],
+    fitted: Float[np.ndarray, "H W 3"],
+    joined: Float[np.ndarray, "H W 3"],
+) -> list[Level]:
+    """Levels from fine to coarse, each half as large as the one before. A pixel is known if all that it covers is."""
+    height, width = known.shape
+    padding = ((0, padded(height) - height), (0, padded(width) - width))
+    inside = np.pad(np.ones_like(known), padding)
+    pictures = (np.pad(picture, (*padding, (0, 0))) for picture in (image * known[..., None], fitted, joined))
+    levels = [Level(next(pictures), inside, np.pad(known, padding), *pictures)]
+    while True:
+        last = levels[-1]
+        thin = last.known.size <= EXACT and distance(last.inside & ~last.known).max() <= THIN
+        if thin or min(last.known.shape) <= 2 * PATCH + 2:
+            return levels
+        inside, known = (shrink(mask[..., None].astype(np.float32))[..., 0] == 1 for mask in (last.inside, last.known))
+        if patches_within(known).sum() < SOURCES:
+            return levels
+        levels.append(
+            Level(shrink(last.image) * known[..., None], inside, known, shrink(last.fitted), shrink(last.joined))
+        )
+
+
+def padded(length: int) -> int:
+    """The length that programs are compiled for: a power of two, or one and a half times one."""
+    power = SMALLEST
+    while power < length:
+        power *= 2
+    return power * 3 // 4 if power > SMALLEST and length <= power * 3 // 4 else power
+
+
+def patches_within(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """The centres of patches that have all their pixels in the mask."""
+    return ndimage.minimum_filter(mask, PATCH, mode="constant", cval=False)
+
+
+def fill_level(
+    level: Level, coarse: Int[np.ndarray, " M"] | None, guide: Guide | None, scale: int
+) -> tuple[Float[np.ndarray, "H W 3"], Int[np.ndarray, " N"]]:
+    """`fill_patches.complete` for a level, after the coarser one, whose sources are given; the finest has scale 0."""
+    height, width = level.known.shape
+    unknown = level.inside & ~level.known
+    sources = patches_within(level.known)
+    targets = patches_within(level.inside) & ~sources
+    pixels = level.inside & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
+    y, x = ndimage.distance_transform_edt(~sources, return_distances=False, return_indices=True)
+    confidence = np.where(targets, FADE ** -np.minimum(distance(~level.known), 60), 0)
+    hole = Hole(
+        jnp.asarray(indices(targets)),
+        int(targets.sum()),
+        jnp.asarray(indices(pixels)),
+        int(pixels.sum()),
+        jnp.asarray(unknown.ravel()),
+        jnp.asarray(sources.ravel()),
+        jnp.asarray(y * width + x, jnp.int32).ravel(),
+        jnp.asarray(confidence, jnp.float32).ravel(),
+    )
+    guidance, start = None, level.image
+    if guide is None:
+        if coarse is None:
+            start = membrane(level.image, ~unknown)
+    else:
+        start = np.where(level.known[..., None], level.image, level.joined)
+        shares = np.diff(guide.trusts, prepend=0)
+        sigmas = np.maximum(BLUR * guide.step * 2.0 ** (np.arange(len(shares)) - scale), 1e-2)
+        features = np.sqrt(guide.trust) * level.fitted
+        guidance = Guidance(
+            jnp.asarray(features.reshape(-1, 3), jnp.float32),
+            jnp.asarray(level.joined.reshape(-1, 3)),
+            jnp.asarray(sigmas, jnp.float32),
+            jnp.asarray(shares, jnp.float32),
+        )
+    size = level.known.size
+    turns = TURNS[0] if size <= 64 * 64 else TURNS[1] if size <= EXACT else TURNS[2]
+    voted, found = complete(
+        start.reshape(-1, 3),
+        hole,
+        np.full(size // 4, -1, np.int32) if coarse is None else coarse,
+        coarse is None,
+        turns,
+        guidance,
+        width=width,
+        exact=size <= EXACT,
+    )
+    return np.array(voted).reshape(height, width, 3), np.asarray(found)
+
+
+def indices(mask: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:
+    """Of the pixels of a mask, then the number of all pixels to the end."""
+    flat = np.flatnonzero(mask)
+    return np.pad(flat, (0, mask.size - flat.size), constant_values=mask.size).astype(np.int32)

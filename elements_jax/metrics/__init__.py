@@ -1,0 +1,1 @@
+"""Metrics of pictures: PSNR, SSIM, LPIPS, FID."""

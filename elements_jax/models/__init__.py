@@ -1,0 +1,1 @@
+"""The networks, and the paper's method in terms of them."""

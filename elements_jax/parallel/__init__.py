@@ -1,0 +1,1 @@
+"""Devices: meshes and sharding, hosts, XLA's flags and compiled programs."""

@@ -1,0 +1,71 @@
+"""Compiled programs are kept on disk, so that the next process need not compile them again.
+
+The commands ask for that by themselves. In Python, before JAX compiles anything:
+
+    from elements_jax.parallel.program_cache import keep_programs
+    keep_programs()
+
+JAX's own settings win: JAX_COMPILATION_CACHE_DIR names another folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the
+cache off. On GPUs the folder also receives what XLA's autotuning found. It can be copied to another machine of the same
+kind.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+MOST_BYTES = 2 * 2**30
+"""The programs used least recently are deleted beyond this size. Stable Diffusion's largest have about 50 MB."""
+LEAST_SECONDS = 0.1
+"""Programs that compile faster are not kept."""
+
+
+def cache_folder() -> Path:
+    """Where programs are kept by default: in the user's folder for caches."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "elements-jax" / "programs"
+
+
+def keep_programs() -> None:
+    """Turn on JAX's persistent compilation cache for this process and those that it starts.
+
+    Several processes can share the folder. Does nothing where the folder cannot be made.
+    """
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder())
+    if "://" not in str(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_unfinished(folder)
+        except OSError:
+            return
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_compilation_cache_max_size": MOST_BYTES,
+        "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS,
+    }
+    for name, value in settings.items():
+        if name.upper() in os.environ:
+            continue
+        os.environ[name.upper()] = str(value)  # JAX reads it when it is imported
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update(name, value)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote: JAX writes a program first, then when it was used.
+
+    JAX would neither read nor replace such a program, and without the second file it deletes nothing any more.
+    """
+    unfinished = [path for path in folder.glob("*-cache") if not path.with_name(f"{path.name[:-6]}-atime").exists()]
+    if unfinished:
+        from filelock import FileLock
+
+        with FileLock(folder / ".lockfile", timeout=10):  # JAX's own: another process may be writing
+            for path in unfinished:
+                if not path.with_name(f"{path.name[:-6]}-atime").exists():
+                    path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""A complete photograph: its file, and edits at its own resolution."""

@@ -1,0 +1,186 @@
+"""A photograph with its objects as layers: they keep their own pixels, and what they leave is filled."""
+
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32, Shaped, UInt8
+from PIL import Image
+from scipy import ndimage
+
+from elements_jax.editing.script import Delete, Duplicate, EditError, EditScript
+from elements_jax.fill.hole import fill_hole
+from elements_jax.photograph.colour import like, rgb8
+from elements_jax.photograph.file import Photograph, Pixels
+from elements_jax.photograph.layers import Layer, Rendered
+from elements_jax.photograph.selecting import Selection
+from elements_jax.photograph.steps import Step, placement_of
+from elements_jax.photograph.window import Window, box_of, grown, windows
+
+FILL_SIDE = 1024
+"""Holes are filled in crops of at most this side, in pixels; larger ones at a lower resolution."""
+
+TOUCH = 0.05
+"""Masks of two objects that share less of their pixels only touch: no edit of one is meant for the other."""
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """A model that says what belongs in a hole."""
+
+    @property
+    def size(self) -> int:
+        """The side of its pictures in pixels."""
+        ...
+
+    def __call__(self, window: Window, hole: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "S S 3"]:
+        """Its picture of a window of the photograph, without what the photograph shows in the hole."""
+        ...
+
+
+class Composition:
+    """The layers that edits lift off a photograph, and the holes that they leave."""
+
+    def __init__(self, photograph: Photograph, steps: list[Step]):
+        """Raises EditError naming the edit whose object an earlier one deleted."""
+        self.photograph = photograph
+        self.layers: list[Layer] = []
+        # What no longer belongs to the background, the sources of layers among it; and of that what was deleted.
+        self.lifted, self.deleted = np.zeros((2, *photograph.size), bool)
+        self.slack = 0.0
+        for step in steps:
+            self._run(step)
+
+    def _run(self, step: Step) -> None:
+        edit, selection, size = step.edit, step.selection, self.photograph.size
+        if step.other is not None:
+            layer = Layer(step.other.pixels, selection.mask, selection.slack)
+            self.layers.append(replace(layer, placement=placement_of(step, layer.box, size)))
+            return
+        chosen = self._take(selection, keep=isinstance(edit, Duplicate))
+        if not chosen:
+            raise EditError(f"{step.where}: what it selects was deleted by an earlier edit")
+        if isinstance(edit, Delete):
+            self.deleted |= selection.mask
+            return
+        reaches = np.array([layer.placement.of(layer.box) for layer in chosen])
+        around = (*reaches[:, :2].min(axis=0), *reaches[:, 2:].max(axis=0))
+        moved = placement_of(step, around, size)
+        self.layers += [replace(layer, placement=layer.placement.then(moved)) for layer in chosen]
+
+    def _take(self, selection: Selection, keep: bool) -> list[Layer]:
+        """The layers of the selected pixels, wherever earlier edits have put them; unless kept, they leave there."""
+        pixels, mask = self.photograph.pixels, selection.mask
+        taken, left = list[Layer](), list[Layer]()
+        for layer in self.layers:
+            own = layer.pixels is pixels and not layer.is_copy
+            inside = layer.mask & mask if own else np.zeros(0, bool)
+            if inside.sum() <= TOUCH * min(mask.sum(), layer.mask.sum()):
+                left.append(layer)
+                continue
+            taken.append(replace(layer, mask=inside, is_copy=keep))
+            if keep:
+                left.append(layer)
+            elif (rest := layer.mask & ~mask).any():
+                left.append(replace(layer, mask=rest))
+        background = mask & ~self.lifted
+        if background.any():
+            taken.append(Layer(pixels, background, selection.slack, is_copy=keep))
+            if not keep:
+                self.lifted |= background
+                self.slack = max(self.slack, selection.slack)
+        self.layers = left
+        return taken
+
+    def render(self, guide: Guide, script: EditScript) -> Pixels:
+        """The photograph after the edits."""
+        layers = list[Layer]()
+        for layer in self.layers:
+            if layer.placement.is_identity and layer.pixels is self.photograph.pixels:
+                self.lifted &= ~layer.mask  # it is back where it was
+            else:
+                layers.append(layer)
+        pixels = self.photograph.pixels
+        if not layers and not self.lifted.any():
+            return pixels
+        rendered = [each for each in (layer.render(self.photograph.size) for layer in layers) if each is not None]
+        result = self._filled(rendered, guide, script)
+        for colours, alpha, (left, top, right, bottom) in rendered:
+            _lay(result[top:bottom, left:right], colours, alpha)
+        return result
+
+    def _filled(self, rendered: list[Rendered], guide: Guide, script: EditScript) -> Pixels:
+        """The photograph with its holes filled, but for what layers hide."""
+        result = self.photograph.pixels.copy()
+        around = box_of(self.lifted)
+        if around is None:
+            return result
+        reach = int(np.ceil(self.slack)) + 1
+        left, top, right, bottom = grown(around, reach, self.photograph.size)
+        hole = np.zeros_like(self.lifted)
+        near = ndimage.distance_transform_edt(~self.lifted[top:bottom, left:right]) <= reach
+        hole[top:bottom, left:right] = near
+        seen = hole.copy()
+        for _, alpha, (left, top, right, bottom) in rendered:
+            seen[top:bottom, left:right] &= alpha < 1
+        found = ndimage.find_objects(ndimage.label(seen)[0]) if seen.any() else []
+        boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in found]
+        for window, _ in windows(boxes, self.photograph.size, guide.size):
+            here = window.here
+            colours = rgb8(result[here])
+            drawn = guide(window, hole)
+            filled = _fill(colours, hole[here], window.crop(drawn))
+            if script.prompt and (varied := _nearby(self.deleted[here], reach) & seen[here]).any():
+                filled = np.where(varied[..., None], _toned(window.enlarge(drawn), colours, hole[here]), filled)
+            new = like(filled, result)
+            part = result[here]
+            part[..., : new.shape[2]][seen[here]] = new[seen[here]]
+            if new.shape[2] < part.shape[2]:
+                alpha = np.repeat(rgb8(part[..., -1:])[..., :1], 3, axis=2)
+                alpha = _fill(alpha, hole[here], None)[..., :1]
+                part[..., -1:][seen[here]] = (alpha if part.dtype == np.uint8 else alpha.astype(np.uint16) * 257)[
+                    seen[here]
+                ]
+        return result
+
+
+def _lay(
+    pixels: Shaped[np.ndarray, "h w C"], colours: Float32[np.ndarray, "h w C"], alpha: Float32[np.ndarray, "h w"]
+) -> None:
+    """Lay colours over pixels, in place. Where alpha is 0 these stay as they are."""
+    most = np.iinfo(pixels.dtype).max
+    over = alpha > 0
+    weight = alpha[over][:, None]
+    mixed = weight * (colours[over] * most) + (1 - weight) * pixels[over]
+    pixels[over] = np.rint(mixed).astype(pixels.dtype)
+
+
+def _nearby(mask: Bool[np.ndarray, "H W"], reach: int) -> Bool[np.ndarray, "H W"]:
+    return ndimage.distance_transform_edt(~mask) <= reach if mask.any() else mask
+
+
+def _fill(
+    colours: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"], guide: UInt8[np.ndarray, "h w 3"] | None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Fill a hole, at a lower resolution if the crop is too large for it."""
+    height, width = hole.shape
+    if max(height, width) <= FILL_SIDE:
+        return fill_hole(colours, hole, guide)
+    factor = FILL_SIDE / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    small_hole = np.asarray(Image.fromarray(hole.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
+    small = fill_hole(np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BOX)), small_hole, guide)
+    filled = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.LANCZOS))
+    return np.where(hole[..., None], filled, colours)
+
+
+def _toned(
+    drawn: UInt8[np.ndarray, "H W 3"], colours: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The model's picture, its colours shifted smoothly to those of the photograph around the hole."""
+    known = (~hole).astype(np.float32)[..., None]
+    sigma = max(2.0, np.sqrt(hole.sum()) / 4)
+    difference = (colours.astype(np.float32) - drawn) * known
+    near = ndimage.gaussian_filter(known, (sigma, sigma, 0))
+    shift = ndimage.gaussian_filter(difference, (sigma, sigma, 0)) / np.maximum(near, 1e-4)
+    return np.clip(np.rint(drawn + shift), 0, 255).astype(np.uint8)

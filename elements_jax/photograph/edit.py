@@ -1,0 +1,89 @@
+"""Edits of a whole photograph: any size in, the same size out, and nothing changed but what was edited.
+
+    photograph = Photograph.load(Path("cat.jpg"))
+    edited = edit_photograph(editing, photograph, script, divider.label)
+    Path("edited.jpg").write_bytes(edited.encode(edited.pixels, "JPEG"))
+
+The model sees square windows of the photograph (`window`). With the detail "pixels", objects keep their own pixels
+(`composition`), and the model's picture of a window guides what fills the holes (`fill`). With "decoder", the model
+paints the edited region, as in the paper (`repaint`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from elements_jax.data.record import DROPPED
+from elements_jax.editing.script import EditError, EditScript
+from elements_jax.photograph.colour import from_srgb, rgb8, to_srgb
+from elements_jax.photograph.composition import Composition
+from elements_jax.photograph.file import Photograph
+from elements_jax.photograph.repaint import Label, repaint
+from elements_jax.photograph.selecting import FindObject, Selector
+from elements_jax.photograph.steps import resolve
+from elements_jax.photograph.window import Window
+from elements_jax.pipeline.session import Edited, Editing, Photo
+
+
+def edit_photograph(
+    editing: Editing,
+    photograph: Photograph,
+    script: EditScript,
+    label: Label,
+    *,
+    find_object: FindObject | None = None,
+    open_named: Callable[[str], Photograph] | None = None,
+    report: Callable[[], bool] = lambda: True,
+) -> Photograph:
+    """Run an edit script on a photograph.
+
+    Args:
+        label: divides a window of the photograph into elements.
+        find_object: finds objects from points and boxes; scripts without these need none.
+        open_named: opens the pictures and masks that the script names.
+        report: called before each step of the sampler, of each window; return False to stop.
+
+    Returns:
+        The photograph with other pixels in and closely around the edited regions. A script that changes nothing
+        returns `photograph` itself.
+
+    Raises EditError naming the edit, `editing.Cancelled` after a report of False, and what the callables raise.
+    """
+    open_named = open_named or _nothing_to_open
+    base, steps = resolve(photograph, script, Selector(cache(editing.open), find_object, open_named), open_named)
+    if script.detail == "decoder":
+        pixels = repaint(editing, base, steps, script, label, report)
+    else:
+        guide = _Decoder(editing, base, replace(script, preserve=False), label, report)
+        pixels = Composition(base, steps).render(guide, script)
+    return photograph if pixels is photograph.pixels else replace(photograph, pixels=pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoder:
+    """The guide of a composition: what the model decodes of a window's elements when those in the hole are deleted."""
+
+    editing: Editing
+    photograph: Photograph
+    script: EditScript
+    label: Label
+    report: Callable[[], bool]
+
+    @property
+    def size(self) -> int:
+        return self.editing.pipeline.config.elements.image_size
+
+    def __call__(self, window: Window, hole: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "S S 3"]:
+        image = to_srgb(window.resample(rgb8(self.photograph.pixels), self.size), self.photograph)
+        label_map = np.where(window.resample_mask(hole, self.size, least=0.0), DROPPED, self.label(image))
+        photo = Photo(image, label_map, (0, 0, self.size, self.size))
+        canvas = self.editing.canvas(photo)
+        picture = self.editing.decode(photo, Edited(canvas, canvas), self.script, self.report)
+        return from_srgb(picture, self.photograph)
+
+
+def _nothing_to_open(name: str) -> Photograph:
+    raise EditError(f"the script names the picture {name!r}, but there is no way to open it")

@@ -1,0 +1,267 @@
+"""Batch inference: many edit scripts on records, and a picture for each, on every device of every host.
+
+The scripts are cut, in the order of their file, into shards, and these into batches of one size, which one program
+serves. A shard is a folder, whole or not there:
+
+    OUT/job.json                                  what makes the pictures; another job is refused
+    OUT/shard-00003-of-00010/cat-left.png         a picture, with all that made it in its text chunks
+    OUT/shard-00003-of-00010/manifest.jsonl       what became of every script, a line each: written, or failed and why
+
+So a job may be killed at any time and goes on by the same command. Hosts share nothing but OUT: each does every n-th
+shard on its own devices. A picture follows from its script, the records that this names, the model and the settings;
+the number of pictures that a device decodes at once changes it by rounding, the number of devices not at all.
+"""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from elements_jax import __version__
+from elements_jax.data.atomic import UNFINISHED, new_file, new_folder, remove_folder
+from elements_jax.data.index import RecordIndex, require_fit
+from elements_jax.data.record import Record
+from elements_jax.diffusion.preserve import Preserve
+from elements_jax.editing.edits import Canvas, batched, edited_region
+from elements_jax.editing.png import encode_png
+from elements_jax.editing.script import EditScript
+from elements_jax.editing.script_list import ScriptLine, ScriptLines
+from elements_jax.parallel.sharding import filled
+from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.session import apply
+
+MANIFEST = "manifest.jsonl"
+BATCHES_AHEAD = 2
+"""Batches that are prepared while one is decoded: devices do what they are asked in turn, so that what is encoded
+during one batch comes out after it, and is edited during the next."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do, and with what."""
+
+    scripts: ScriptLines
+    records: RecordIndex
+    out: Path
+    pipeline: ElementsPipeline
+    sampling: Mapping[str, Any]
+    """Arguments of `ElementsPipeline.decode`."""
+    preserve: bool
+    """Keep what is not edited, as `elements_jax.diffusion.preserve` does."""
+    settings: Mapping[str, Any]
+    """What to say of model, sampling and preservation in every picture; the same job has the same."""
+    shard_size: int
+    batch_size: int
+    """Pictures decoded at once; the pipeline's devices must divide it."""
+
+    @property
+    def shards(self) -> int:
+        """Number of shards, of all hosts."""
+        return -(-len(self.scripts) // self.shard_size)
+
+    @property
+    def own_shards(self) -> range:
+        """Those of this host."""
+        return range(jax.process_index(), self.shards, jax.process_count())
+
+    def shard_path(self, number: int) -> Path:
+        """The folder of a shard."""
+        return self.out / f"shard-{number:05d}-of-{self.shards:05d}"
+
+    def places(self, number: int) -> range:
+        """The places of a shard's scripts."""
+        return range(len(self.scripts))[number * self.shard_size : (number + 1) * self.shard_size]
+
+    def batches(self, number: int) -> list[range]:
+        """The same, `batch_size` at a time."""
+        places = self.places(number)
+        return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a script."""
+
+    name: str
+    source_id: str
+    status: Literal["written", "failed"]
+    reason: str | None = None
+    """Why it failed; left out of the line where it did not."""
+
+
+def run(job: Job, overwrite: bool) -> Counter[str]:
+    """Do this host's shards that are not there yet; returns how many of its scripts were written, and how many failed.
+
+    Raises ValueError where another job has written to OUT, unless `overwrite`, which removes what that has written; and
+    where the records are not of the model's size.
+    """
+    require_fit(next(iter(job.records.values())), job.pipeline.config.elements)
+    begin(job, overwrite)
+    missing = [number for number in job.own_shards if not job.shard_path(number).is_dir()]
+    total, left = (sum(len(job.places(number)) for number in numbers) for numbers in (job.own_shards, missing))
+    with tqdm(desc="batch", total=total, initial=total - left, unit="script", smoothing=0.05) as bar:
+        for number, batches in itertools.groupby(_prepared(job, missing), key=lambda batch: batch.shard):
+            with new_folder(job.shard_path(number)) as folder:
+                _write(job, batches, folder, bar)
+    own = {job.shard_path(number).name for number in job.own_shards}
+    for abandoned in _unfinished(job):
+        if abandoned.name.split(".")[1] in own:
+            remove_folder(abandoned)
+    return Counter(outcome.status for outcome in outcomes(job))
+
+
+def begin(job: Job, overwrite: bool) -> None:
+    """Prepare OUT for a job, or for going on with it. Raises ValueError where another job has written shards."""
+    state = {
+        **job.settings,
+        "code": __version__,
+        "shard_size": job.shard_size,
+        "scripts": job.scripts.identity,
+        "records": job.records.identity,
+    }
+    state = json.loads(json.dumps(state))
+    path = job.out / "job.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    there = sorted(job.out.glob("shard-*-of-*"))
+    if there and before != state:
+        if not overwrite:
+            names = sorted(name for name in before | state if before.get(name) != state.get(name))
+            changed = ", ".join(f"{name} ({before.get(name)}, now {state.get(name)})" for name in names)
+            how = f"with other settings: {changed}" if before else "by another job"
+            raise ValueError(f"{there[0]} is there already, made {how}; --overwrite begins anew")
+        if jax.process_count() > 1:
+            raise ValueError(f"--overwrite is for one host: others may be writing already; remove {job.out} yourself")
+        for old in [*there, *_unfinished(job)]:
+            remove_folder(old)
+    job.out.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as file:
+        file.write(json.dumps(state, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def outcomes(job: Job) -> Iterator[Outcome]:
+    """What became of this host's scripts."""
+    for number in job.own_shards:
+        with (job.shard_path(number) / MANIFEST).open(encoding="utf-8") as file:
+            yield from (Outcome(**json.loads(line)) for line in file)
+
+
+def _unfinished(job: Job) -> list[Path]:
+    """Folders of shards that are being written, or were when their process was killed."""
+    return list(job.out.glob(f".shard-*{UNFINISHED}"))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Scripts of a shard that are decoded together."""
+
+    shard: int
+    scripts: list[ScriptLine]
+    reasons: list[str | None]
+    """Of each script, why it cannot be run."""
+    decode: dict[str, Any]
+    """Arguments of `ElementsPipeline.decode` for those that can, and copies of the last up to the batch's size; empty
+    where none can."""
+
+
+def _prepared(job: Job, shards: Sequence[int]) -> Iterator[_Batch]:
+    """The batches of these shards in order, encoded and edited by a thread of their own."""
+    batches = [(number, places) for number in shards for places in job.batches(number)]
+    prepare = grain.MapDataset.source(batches).map(lambda batch: _prepare(job, *batch))
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=BATCHES_AHEAD)
+    return iter(prepare.to_iter_dataset(ahead)) if batches else iter(())
+
+
+def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
+    scripts = job.scripts.read(places)
+    # Edits differ in number and kind, so that they run one by one; here, and not behind what a device is decoding.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        records, unreadable = _read(job, dict.fromkeys(itertools.chain(*(line.source_ids for line in scripts))))
+        canvases = _open(job, records)
+
+        def canvas(source_id: str, _: Any = None) -> Canvas:
+            if source_id in unreadable:
+                raise unreadable[source_id]
+            return canvases[source_id]
+
+        reasons, edited = list[str | None](), []
+        for place, line in zip(places, scripts, strict=True):
+            try:
+                before = canvas(line.source_id)
+                edited.append((line.script, records[line.source_id], before, apply(line.script, before, canvas).canvas))
+                reasons.append(None)
+            except ValueError as error:
+                reasons.append(f"{job.scripts.where(place)}: {error}")
+        return _Batch(shard, scripts, reasons, _arguments(job, edited) if edited else {})
+
+
+def _arguments(job: Job, edited: Sequence[tuple[EditScript, Record, Canvas, Canvas]]) -> dict[str, Any]:
+    """What `ElementsPipeline.decode` takes, from scripts, their records, and the canvases before and after."""
+    scripts, records, before, after = zip(*filled(edited, job.batch_size), strict=True)
+    arguments = {
+        "elements": batched(after).elements,
+        "prompts": [script.prompt for script in scripts],
+        "seeds": [script.seed for script in scripts],
+        "negative_prompts": [script.negative_prompt for script in scripts],
+    }
+    if job.preserve:
+        region = jnp.stack([edited_region(*pair) for pair in zip(before, after, strict=True)])
+        arguments["preserve"] = Preserve(np.stack([record.image for record in records]), region)
+    return arguments
+
+
+def _read(job: Job, source_ids: Iterable[str]) -> tuple[dict[str, Record], dict[str, ValueError]]:
+    """Records by their source_id; and for those that cannot be read, or do not fit the model, why."""
+    records, unreadable = {}, {}
+    for source_id in source_ids:
+        try:
+            record = job.records[source_id]
+            require_fit(record, job.pipeline.config.elements)
+            records[source_id] = record
+        except ValueError as error:
+            unreadable[source_id] = error
+    return records, unreadable
+
+
+def _open(job: Job, records: Mapping[str, Record]) -> dict[str, Canvas]:
+    """Encode records, `batch_size` at a time."""
+    every, opened = list(records.values()), list[Canvas]()
+    for start in range(0, len(every), job.batch_size):
+        some = every[start : start + job.batch_size]
+        whole = filled(some, job.batch_size)
+        image, label_map = (np.stack([getattr(record, name) for record in whole]) for name in ("image", "label_map"))
+        opened += job.pipeline.open_batch(image, label_map)[: len(some)]
+    return dict(zip(records, opened, strict=True))
+
+
+def _write(job: Job, batches: Iterable[_Batch], folder: Path, bar: tqdm) -> None:
+    """Decode the batches of a shard and write its folder."""
+    with ThreadPoolExecutor() as threads, (folder / MANIFEST).open("w", encoding="utf-8") as manifest:
+        for batch in batches:
+            good = [line for line, reason in zip(batch.scripts, batch.reasons, strict=True) if reason is None]
+            if good:
+                pictures = job.pipeline.decode(**batch.decode, **job.sampling)
+                list(threads.map(partial(_save, job, folder), good, pictures))  # without those that fill the batch
+            for line, reason in zip(batch.scripts, batch.reasons, strict=True):
+                outcome = asdict(Outcome(line.name, line.source_id, "failed" if reason else "written", reason))
+                if reason is None:
+                    del outcome["reason"]
+                manifest.write(json.dumps(outcome, ensure_ascii=False) + "\n")
+            bar.update(len(batch.scripts))
+
+
+def _save(job: Job, folder: Path, line: ScriptLine, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Write a picture, and all that made it in its text chunks."""
+    png = encode_png(picture, line.script, {"source_id": line.source_id, **job.settings})
+    (folder / f"{line.name}.png").write_bytes(png)

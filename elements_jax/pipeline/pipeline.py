@@ -1,0 +1,244 @@
+"""ElementsPipeline: a picture becomes image elements, people edit these, and a picture comes back.
+
+`encode_image` and `decoding.decode_elements` are the method itself as pure functions, which training uses too; the
+pipeline adds parameters, prompts and compilation.
+"""
+
+import json
+import warnings
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Integer, UInt8
+
+from elements_jax.checkpoints.model_folder import CLIP_TOKENIZER, read_model, save_network, write_config
+from elements_jax.checkpoints.tokenizer import PromptTokenizer
+from elements_jax.config import ModelConfig
+from elements_jax.data.record import DROPPED
+from elements_jax.diffusion.preserve import Preserve
+from elements_jax.diffusion.samplers import Sampler, ddim_sample
+from elements_jax.editing.edits import Canvas
+from elements_jax.elements import ImageElements
+from elements_jax.models.functional import Params
+from elements_jax.models.method import StepByStep, encode_image, jit_decode
+from elements_jax.models.networks import Networks
+from elements_jax.parallel.sharding import make_mesh, replicated, split_batch
+
+
+class ElementsPipeline:
+    """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
+
+    pipeline = ElementsPipeline.from_pretrained(TINY)
+    canvas = pipeline.open(image, label_map)
+    canvas = edits.move(canvas, edits.selection(canvas.num_elements, [17, 18]), jnp.float32([0.25, 0]))
+    picture = pipeline.decode(batched([canvas]).elements, ["a red circle"], seeds=[0])[0]
+
+    Batches are split over the devices of a mesh, by default the first device alone; their number must divide them.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Mapping[str, Params],
+        tokenizer: PromptTokenizer,
+        mesh: Mesh | None = None,
+    ):
+        mesh = mesh or make_mesh(1, 1, jax.local_devices()[:1])
+        self.config = config
+        self.params = jax.device_put(dict(params), replicated(mesh))
+        self.tokenizer = tokenizer
+        networks = Networks(config)
+
+        def encode(params, batch):
+            return encode_image(networks, params, **batch)
+
+        self._encode = jax.jit(split_batch(encode, mesh))
+        self._reconstruct = jax.jit(split_batch(networks.decoder, mesh))
+        self._decode = jit_decode(networks, mesh)
+        self._step_by_step = StepByStep(networks, mesh)
+        shape = config.latent_size, config.latent_size, config.vae.latent_channels
+
+        def noise(keys):  # of one type whatever JAX's default is, and so of the same numbers
+            return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(jnp.stack(keys))
+
+        self._noise = jax.jit(noise)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, tokenizer: str | Path = CLIP_TOKENIZER, mesh: Mesh | None = None
+    ) -> "ElementsPipeline":
+        """Open a model. Needs no PyTorch; half precision is read as float32.
+
+        Args:
+            source: a model folder (`elements_jax.checkpoints.model_folder`); Stable Diffusion 1, in diffusers' layout
+                or as its original single safetensors file; or the name of a repository on the Hugging Face hub.
+            tokenizer: for a Stable Diffusion without one, as a single file: folder or repository of CLIP's vocabulary.
+            mesh: devices that batches are split over, by default the first alone.
+
+        What Stable Diffusion lacks is drawn at random, with a warning; its UNet still is Stable Diffusion's then, since
+        the new attention starts at zero.
+
+        Raises FileNotFoundError that lists what is missing, or ValueError that lists every tensor that does not fit,
+        or says that this is Stable Diffusion Inpainting, whose UNet reads a masked picture too.
+        """
+        config, params, tokenize = read_model(source, tokenizer)
+        if config.unet.beside_latent:
+            raise ValueError(f"{source} is Stable Diffusion Inpainting: its UNet has no use for elements")
+        networks = Networks(config)
+        if "encoder" not in params:
+            warnings.warn(f"{source} is a Stable Diffusion: what reads elements is new and untrained", stacklevel=2)
+            for name in ("encoder", "decoder", "unet"):
+                params[name] = getattr(networks, name).complete(params.get(name, {}), jax.random.key(0))
+        return cls(config, params, tokenize, mesh)
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write a model folder, of which diffusers' and transformers' PyTorch classes read all that they know.
+
+        `half` writes float16, in half the space.
+        """
+        write_config(Path(folder), self.config)
+        self.tokenizer.save(Path(folder) / "tokenizer")
+        dtype = jnp.float16 if half else jnp.float32
+        for name, params in self.params.items():
+            save_network(Path(folder), name, {parameter: value.astype(dtype) for parameter, value in params.items()})
+
+    def encode(self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]) -> ImageElements:
+        """The elements of images under their label maps (pixels labelled `schema.DROPPED` belong to none).
+
+        Raises ValueError for another size than the model's.
+        """
+        size = self.config.elements.image_size
+        if image.shape[1:3] != (size, size) or label_map.shape[1:] != (size, size):
+            raise ValueError(
+                f"the model takes images and label maps of {size} x {size} px, "
+                f"not {image.shape[1:3]} and {label_map.shape[1:]}"
+            )
+        batch = {"image": image / np.float32(127.5) - 1, "label_map": np.asarray(label_map, np.int32)}
+        return self._encode(self.params, batch)
+
+    def open(self, image: UInt8[np.ndarray, "H W 3"], label_map: Integer[np.ndarray, "H W"]) -> Canvas:
+        """Encode one image to be edited."""
+        return self.open_batch(image[None], label_map[None])[0]
+
+    def open_batch(self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]) -> list[Canvas]:
+        """Encode images to be edited, each by itself on JAX's default device."""
+        elements = jax.device_get(self.encode(image, label_map))
+        labels = np.where(label_map == DROPPED, self.config.elements.num_elements, label_map).astype(np.int32)
+
+        def single(i: int) -> Canvas:
+            return Canvas(*jax.tree.map(lambda leaf: jnp.asarray(leaf[i]), (elements, labels)))
+
+        return [single(i) for i in range(len(labels))]
+
+    def decode(
+        self,
+        elements: ImageElements,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        guidance: float | tuple[float, float] | None = None,
+        steps: int | None = None,
+        sampler: Sampler = ddim_sample,
+        eta: float | None = None,
+        preserve: Preserve | None = None,
+        negative_prompts: Sequence[str] | None = None,
+        report: Callable[[int], bool] | None = None,
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """Pictures of a batch of elements, each with its prompt ("" for none) and its seed.
+
+        Args:
+            guidance: weight of text and elements alike, or of (text, elements); by default the configuration's.
+            steps: of the sampler; by default the configuration's.
+            sampler: one of `elements_jax.diffusion.samplers`.
+            eta: the fresh noise of each of DDIM's steps, from none to 1, DDPM's.
+            preserve: the input pictures and the edited regions (`edits.edited_region`). Farther than 3 r pixels from
+                its region a picture is its input bit for bit, within r it is decoded, and between them it changes over;
+                r is a 128th of the image's side, at least 1. By default all is decoded anew, as in the paper.
+            negative_prompts: what guidance leads away from; by default "", as in the paper.
+            report: called before each step with its timestep, when everything is compiled; decoding ends where it says
+                False. The pictures are the same but for rounding.
+
+        A new number of images, steps or weights, or another sampler, compiles anew; prompts, seeds and values do not.
+        Raises `decoding.Cancelled` where `report` says so, and ValueError for a number of steps that the schedule does
+        not have, for eta with another sampler, and for other pictures to preserve than uint8 ones of the model's size,
+        one for each prompt.
+        """
+        if eta is not None and sampler is not ddim_sample:
+            raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
+        negative_prompts = [""] * len(prompts) if negative_prompts is None else negative_prompts
+        for prompt in (*prompts, *negative_prompts):
+            if cut := self.tokenizer.cut(prompt):
+                limit = self.config.text.max_length
+                warnings.warn(f"a prompt is cut at {limit} tokens; this is not read: {cut!r}", stacklevel=2)
+        size = self.config.elements.image_size
+        if preserve is not None:
+            _check_preserve(preserve, (len(prompts), size, size))
+        keys = [jax.random.key(seed) for seed in seeds]
+        shared = {
+            "params": self.params,
+            "guidance": np.atleast_1d(
+                np.asarray(self.config.diffusion.guidance if guidance is None else guidance, np.float32)
+            ),
+        }
+        batch = {
+            "elements": elements,
+            "prompt": jnp.asarray(np.stack([self.tokenizer(prompt) for prompt in prompts])),
+            "negative_prompt": jnp.asarray(np.stack([self.tokenizer(prompt) for prompt in negative_prompts])),
+            "noise": self._noise(keys),
+            "preserve": preserve,
+        }
+        if eta is not None:
+            shared["eta"], batch["keys"] = jnp.float32(eta), jnp.stack(keys)
+        steps = self.config.diffusion.sample_steps if steps is None else steps
+        if report is not None:
+            return to_uint8(self._step_by_step(shared, batch, steps, sampler, report))
+        return to_uint8(self._decode(shared, batch, steps=steps, sampler=sampler))
+
+    def checksum(self) -> str:
+        """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""
+        return checksum(self.config, self.params)
+
+    def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
+        """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain.
+
+        Raises ValueError for a model that has none, since its content encoder was trained in stage 2.
+        """
+        if "decoder" not in self.params:
+            raise ValueError("the model has no light decoder: its content encoder was trained in stage 2")
+        return to_uint8(self._reconstruct(self.params["decoder"], elements))
+
+
+def checksum(config: ModelConfig, params: Mapping[str, Params]) -> str:
+    """Of a model's configuration and parameters."""
+    crc = zlib.crc32(json.dumps(asdict(config), sort_keys=True).encode())
+    for network, values in sorted(params.items()):
+        for name, value in sorted(values.items()):
+            crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
+    return f"{crc:08x}"
+
+
+def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:
+    for name, value, wanted, dtype in (
+        ("image", preserve.image, (*shape, 3), np.uint8),
+        ("region", preserve.region, shape, np.bool_),
+    ):
+        if value.shape != wanted or value.dtype != dtype:
+            raise ValueError(
+                f"preserve.{name}: expected {np.dtype(dtype)} of shape {wanted}, not {value.dtype} of {value.shape}"
+            )
+
+
+def to_uint8(image: Float[Array, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
+    """Pixels in [-1, 1] as they are stored, 0 to 255."""
+    return np.asarray(_to_uint8(image))
+
+
+@jax.jit  # operation by operation it would be five programs
+def _to_uint8(image):
+    return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8)

@@ -1,0 +1,1 @@
+"""The partition job: workers, engines, manifests."""

@@ -1,0 +1,122 @@
+"""Who does the shards: the devices of this machine, a process each, or Apache Beam. Both call `ShardWorker.run`."""
+
+import multiprocessing
+import shlex
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from tqdm import tqdm
+
+from partition.job.job import Job
+from partition.job.pool import end_with_parent
+from partition.job.worker import ShardWorker
+
+KILLED = (
+    "a process of the job was killed, which where nobody did it means that memory ran out; the same command goes on "
+    "where it stopped (fewer --workers need less memory)"
+)
+
+
+def run_locally(job: Job, numbers: Sequence[int]) -> None:
+    """Do shards on this machine.
+
+    Raises ChildProcessError where one of its processes was killed, and what a worker raises. Finished shards stay.
+    """
+    devices = job.devices or _all_devices(job)
+    counts = [job.shards[number].count for number in numbers]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    with tqdm(total=total, desc="partition", unit="image", smoothing=0.05) as bar:
+        try:
+            if len(devices) == 1:
+                with ShardWorker(job, devices[0]) as worker:
+                    for number in numbers:
+                        worker.run(number, bar.update)
+            else:
+                _run_on_all(devices, job, numbers, bar)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(KILLED) from error
+
+
+def _run_on_all(devices: Sequence[str], job: Job, numbers: Sequence[int], bar: tqdm) -> None:
+    context = multiprocessing.get_context("spawn")
+    taken = context.Value("q", 0)
+    processes, readers = [], list[Any]()
+    for device in devices:
+        reader, writer = context.Pipe(duplex=False)
+        readers.append(reader)
+        processes.append(context.Process(target=_serve, args=(device, job, numbers, taken, writer)))
+        processes[-1].start()
+        writer.close()  # so that the pipe ends with the process
+    try:
+        while readers:
+            for reader in list[Any](wait(readers)):
+                try:
+                    message = reader.recv()
+                except EOFError:
+                    readers.remove(reader)
+                    continue
+                if isinstance(message, Exception):
+                    raise message
+                bar.update(message)
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            raise ChildProcessError(KILLED)
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+def _serve(device: str, job: Job, numbers: Sequence[int], taken: Any, writer: Connection) -> None:
+    """Do the next shard that no other process has taken, as long as there are any."""
+    end_with_parent()
+    try:
+        with ShardWorker(job, device) as worker:
+            while True:
+                with taken.get_lock():
+                    index = taken.value
+                    taken.value += 1
+                if index >= len(numbers):
+                    break
+                worker.run(numbers[index], writer.send)
+    except Exception as error:
+        writer.send(error)
+
+
+def _all_devices(job: Job) -> Sequence[str]:
+    if not job.uses_sam:
+        return ("cpu",)
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ("cpu",)
+
+
+def run_on_beam(job: Job, numbers: Sequence[int]) -> None:
+    """Do shards on Apache Beam. Source, checkpoint, masks and OUT must lie where every worker sees them.
+
+    Raises ValueError where Beam is not installed, and what the runner raises.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise ValueError("--engine beam needs Apache Beam: pip install 'elements-jax[beam]'") from error
+
+    class DoShard(beam.DoFn):
+        """One worker a process, made once."""
+
+        def setup(self) -> None:
+            self.worker = ShardWorker(job, (job.devices or _all_devices(job))[0])
+
+        def teardown(self) -> None:
+            self.worker.__exit__()
+
+        def process(self, number: int) -> None:
+            self.worker.run(number)
+
+    options = PipelineOptions([f"--runner={job.runner}", *shlex.split(job.runner_options)])
+    with beam.Pipeline(options=options) as pipeline:
+        # Without the reshuffle a runner may fuse all shards into one worker's bundle.
+        _ = pipeline | beam.Create(numbers) | beam.Reshuffle() | beam.ParDo(DoShard())

@@ -1,0 +1,241 @@
+"""The job: images in, sharded records out. It may be killed at any time and started again with the same command."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from elements_jax.data.atomic import UNFINISHED, new_file
+from elements_jax.data.tfds_metadata import write_metadata
+from elements_jax.data.tfrecord import DATASET, shard_path
+from partition.config import PartitionConfig, Precision
+from partition.job.filters import Filters
+from partition.job.manifest import manifest_path, read_manifest, summarise
+from partition.masks import UNLISTED, MaskFilter, MaskSource, mask_source
+from partition.sources.plan import ignored_files, plan
+from partition.sources.sample import Shard
+
+SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"]
+
+
+HELD_OUT = "val"
+"""The split of what is held out."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Divide images into image elements and write them as records.
+
+    One shard of the source becomes one shard of records. The same command again does the shards that are not there yet.
+    Beside the records, manifest/ says what became of every image, a line each: written, filtered or failed, and why,
+    and which files were ignored; partition-SPLIT.json sums up.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """A folder of photographs or of .tar, .tar.gz or .tgz files (WebDataset, img2dataset); one of these; a list of
+    paths (.txt, .lst); or tfds:NAME[:SPLIT]. An image's caption is the .txt beside it, its metadata the .json."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder for the records."""
+    segmenter: SegmenterName = "sam"
+    """SAM (`sam` finds out which the checkpoint is; the next four name it), SLIC superpixels, or a regular grid."""
+    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Official checkpoint of SAM or MobileSAM."""
+    masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|none")] = ()
+    """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps, 0 is no object), STEM/*.png
+    (one object each), STEM.json (COCO's run lengths); several are taken together. The default is `auto` where SAM
+    divides, and `none` elsewhere. Stage 2 of training takes them for element dropout (Section 3.3)."""
+    split: str = "train"
+    """Name of the split."""
+    held_out: float = 0.0
+    """Share of the images that is put into the split `val` instead, chosen by their names (paper: 1/30)."""
+    shard_size: int = 1000
+    """Photographs of a folder or list in a shard, at most; a .tar file is one shard."""
+    image_format: Literal["jpeg", "png"] = "jpeg"
+    """How images are stored: JPEG at quality 95; or PNG, which is exact, and better for small pictures."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Begin anew where another job, or this one with other settings or images, has written the split."""
+    retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Do the shards again in which images failed."""
+    engine: Literal["local", "beam"] = "local"
+    """This machine, or Apache Beam."""
+    runner: str = "DirectRunner"
+    """Beam's runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner ..."""
+    runner_options: str = ""
+    """Beam's own options, as one text: "--project=p --region=r"."""
+    devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="cpu|cuda:N")] = ()
+    """Where segmenters run, a process each; by default every GPU, or else the CPU."""
+    precision: Precision | None = None
+    """Of SAM's matrix products; by default float32 on a CPU and bfloat16 on a GPU."""
+    batch: int | None = None
+    """Images that SAM encodes at once; by default 1 on a CPU and 8 on a GPU."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Processes that decode and encode images, for each device."""
+    filters: Filters = field(default_factory=Filters)
+    mask_filter: MaskFilter = field(default_factory=MaskFilter)
+    config: Annotated[PartitionConfig, tyro.conf.arg(name="")] = field(default_factory=PartitionConfig)
+
+    @property
+    def uses_sam(self) -> bool:
+        """Whether SAM divides the images."""
+        return self.segmenter not in ("slic", "grid")
+
+    @property
+    def mask_names(self) -> tuple[str, ...]:
+        """`masks` with the default filled in; empty for `none`."""
+        if not self.masks:
+            return ("auto",) if self.uses_sam else ()
+        return () if self.masks == ("none",) else self.masks
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it writes."""
+        return (self.split, HELD_OUT) if self.held_out else (self.split,)
+
+    @cached_property
+    def shards(self) -> Sequence[Shard]:
+        """The shards of the source."""
+        return plan(self.source, self.shard_size, self.skipped)
+
+    @property
+    def skipped(self) -> list[Path]:
+        """Folders in which no photographs are looked for."""
+        return [self.out, *(Path(masks) for masks in self.mask_names if masks != "auto")]
+
+    def mask_sources(self) -> list[MaskSource]:
+        """Where object masks are read. Raises ValueError where there are none."""
+        return [mask_source(Path(masks)) for masks in self.mask_names if masks != "auto"]
+
+    def records_path(self, number: int, split: str) -> Path:
+        """Where the records of a shard lie."""
+        return shard_path(self.out, split, number, len(self.shards))
+
+    def manifest_path(self, number: int) -> Path:
+        """Where the manifest of a shard lies."""
+        return manifest_path(self.out, self.split, number, len(self.shards))
+
+    def unfinished(self) -> list[int]:
+        """Numbers of the shards that are still to be done: a file is missing."""
+
+        def finished(number: int) -> bool:
+            records = (self.records_path(number, split) for split in self.splits)
+            return all(path.is_file() for path in (self.manifest_path(number), *records))
+
+        return [number for number in range(len(self.shards)) if not finished(number)]
+
+
+_NOT_IN_RECORDS = {
+    *("source", "shard_size"),  # the shards themselves are compared
+    *("out", "overwrite", "retry_failed", "engine", "runner", "runner_options", "devices", "workers"),
+}
+"""Settings that may differ when a job goes on."""
+
+
+def check(job: Job) -> None:
+    """Raises ValueError naming the option of a job that cannot be done."""
+    if not re.fullmatch(r"\w+", job.split):
+        raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
+    for name in ("workers", "shard_size", "batch"):
+        if getattr(job, name) is not None and getattr(job, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(job, name)}")
+    if not 0 <= job.held_out < 1:
+        raise ValueError(f"--held-out must be at least 0 and below 1, got {job.held_out}")
+    if job.held_out and job.split == HELD_OUT:
+        raise ValueError(f"--split {HELD_OUT} is the split that --held-out writes")
+    if job.uses_sam or job.checkpoint is not None:
+        require_checkpoint(job.segmenter, job.checkpoint)
+    if "auto" in job.mask_names and not job.uses_sam:
+        raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
+    job.mask_sources()
+
+
+def require_checkpoint(segmenter: SegmenterName, checkpoint: Path | None) -> Path:
+    """The checkpoint of a segmenter that is SAM. Raises ValueError where none is given, or there is no such file."""
+    if checkpoint is None:
+        raise ValueError(f"--segmenter {segmenter} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
+    if not checkpoint.is_file():
+        raise ValueError(f"--checkpoint: no such file: {checkpoint}")
+    return checkpoint
+
+
+def begin(job: Job) -> None:
+    """Prepare OUT for a job, or for going on with it.
+
+    Raises ValueError where another job has written one of its splits, or the source has other images now.
+    """
+    settings = {name: value for name, value in asdict(job).items() if name not in _NOT_IN_RECORDS}
+    settings["masks"] = job.mask_names
+    if job.checkpoint is not None:  # it may be moved
+        settings["checkpoint"] = f"{job.checkpoint.name}, {job.checkpoint.stat().st_size} bytes"
+    state = {"settings": settings, "shards": {shard.name: shard.bytes for shard in job.shards}}
+    state = json.loads(json.dumps(state, default=str))
+    path = job.out / f"job-{job.split}.json"
+    before = json.loads(path.read_text()) if path.is_file() else None
+    if there := _files(job):
+        difference = _difference(before, state)
+        if difference and not job.overwrite:
+            raise ValueError(f"{there[0]} is there already, {difference}; --overwrite begins anew")
+        for old in there if difference or before is None else list(_stale(job, before, state)):
+            old.unlink()
+    (job.out / "manifest").mkdir(parents=True, exist_ok=True)
+    with new_file(path) as file:
+        file.write(json.dumps(state, indent=1, ensure_ascii=False).encode())
+
+
+def finish(job: Job) -> dict[str, Any]:
+    """Write the metadata for TensorFlow Datasets and the summary, which it returns, from the shards that are there.
+
+    Raises ValueError where shards are still to be done.
+    """
+    if missing := job.unfinished():
+        names = ", ".join(job.shards[number].name for number in missing[:3])
+        raise ValueError(f"{job.out}: {len(missing)} of {len(job.shards)} shards are still to be done: {names} ...")
+    summary = summarise([job.manifest_path(number) for number in range(len(job.shards))])
+    for suffix, count in ignored_files(job.source, job.skipped).items():
+        summary["ignored"][suffix] = summary["ignored"].get(suffix, 0) + count
+    if unlisted := sum(source.unlisted() for source in job.mask_sources()):
+        summary["masks_left_out"][UNLISTED] = unlisted
+    with new_file(job.out / f"partition-{job.split}.json") as file:
+        file.write(json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n")
+    # What killed processes were writing when all shards are done will never be finished.
+    for split in job.splits:
+        for path in job.out.glob(f".{DATASET}-{split}.*{UNFINISHED}"):
+            path.unlink()
+    for path in (job.out / "manifest").glob(f".{job.split}-*{UNFINISHED}"):
+        path.unlink()
+    if summary["written"]:
+        write_metadata(job.out)
+    return summary
+
+
+def _files(job: Job) -> list[Path]:
+    """What is there of the job's splits; the manifests, which say that shards are finished, come first."""
+    records = [path for split in job.splits for path in job.out.glob(f"{DATASET}-{split}.tfrecord-*")]
+    return sorted((job.out / "manifest").glob(f"{job.split}-*-of-*.jsonl")) + sorted(records)
+
+
+def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+    """Why a job cannot go on where the one before stopped, or nothing."""
+    if before is None:
+        return "made by another job"
+    old, new = before["settings"], now["settings"]
+    if changed := [f"{name} ({old.get(name)}, now {new[name]})" for name in new if old.get(name) != new[name]]:
+        return f"made with other settings: {', '.join(changed)}"
+    if list(before["shards"]) != list(now["shards"]):
+        return f"made of other images ({len(before['shards'])} shards of them, now {len(now['shards'])})"
+    return ""
+
+
+def _stale(job: Job, before: dict[str, Any], now: dict[str, Any]) -> Iterator[Path]:
+    """Manifests of shards that are to be done again: their file has another size now, or they have failures."""
+    for number, (name, size) in enumerate(now["shards"].items()):
+        path = job.manifest_path(number)
+        if path.is_file():
+            failed = job.retry_failed and any(outcome.status == "failed" for outcome in read_manifest(path))
+            if failed or before["shards"][name] != size:
+                yield path

@@ -1,0 +1,93 @@
+"""What became of every image of a job: a line of JSON each, in one file a shard, and their summary."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from elements_jax.data.atomic import new_file
+
+SHOWN = 100
+"""Failures that the summary lists; the manifest has them all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image. What does not apply is left out of its line."""
+
+    source_id: str
+    status: Literal["written", "filtered", "failed", "ignored"]
+    reason: str | None = None
+    """Why it is filtered, or failed; of a file that is ignored, its suffix."""
+    split: str | None = None
+    """Where it is written."""
+    elements: int | None = None
+    dropped_percent: float | None = None
+    """Pixels that belong to no element."""
+    object_masks: int | None = None
+    masks_left_out: dict[str, int] | None = None
+    """Annotations that gave no object mask, by reason."""
+    first_left_out: str | None = None
+    """The first of them: its file, its number in there, and what is wrong with it."""
+
+
+def manifest_path(out: Path, split: str, number: int, shards: int) -> Path:
+    """Where the manifest of a shard lies. It is written last: where it is, the shard is finished."""
+    return out / "manifest" / f"{split}-{number:05d}-of-{shards:05d}.jsonl"
+
+
+def write_manifest(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Write the manifest of a shard, whole or not at all."""
+    with new_file(path) as file:
+        for outcome in outcomes:
+            line = {name: value for name, value in asdict(outcome).items() if value is not None}
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def read_manifest(path: Path) -> Iterator[Outcome]:
+    """The outcomes in a manifest. Raises ValueError naming the file and the line that is none."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield Outcome(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                names = ", ".join(field.name for field in fields(Outcome))
+                raise ValueError(f"{path} line {number}: expected an object of {names}: {error}") from error
+
+
+def summarise(manifests: Sequence[Path]) -> dict[str, Any]:
+    """Counts of a job, from the manifests of its shards: how many images were written, filtered and failed, and why."""
+    written, reasons, left_out, ignored = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    failures: dict[str, str | None] = {}
+    status = Counter[str](written=0, filtered=0, failed=0)
+    numbers: dict[str, list[float]] = {"elements": [], "dropped_percent": [], "object_masks": []}  # sum, least, most
+    for outcome in (outcome for path in manifests for outcome in read_manifest(path)):
+        if outcome.status == "ignored":
+            ignored[str(outcome.reason)] += 1
+            continue
+        status[outcome.status] += 1
+        if outcome.status == "written":
+            written[str(outcome.split)] += 1
+            left_out.update(outcome.masks_left_out or {})
+            for name, found in numbers.items():
+                value = getattr(outcome, name)
+                total, least, most = found or (0, value, value)
+                found[:] = total + value, min(least, value), max(most, value)
+        elif outcome.status == "filtered":
+            reasons[str(outcome.reason)] += 1
+        elif len(failures) < SHOWN:
+            failures[outcome.source_id] = outcome.reason
+    return {
+        **status,
+        "splits": dict(sorted(written.items())),
+        "filtered_because": dict(reasons.most_common()),
+        "failed_because": failures,
+        "ignored": dict(ignored.most_common()),
+        "masks_left_out": dict(left_out.most_common()),
+        **{
+            name: {"mean": found[0] / status["written"], "min": found[1], "max": found[2]} if found else {}
+            for name, found in numbers.items()
+        },
+    }

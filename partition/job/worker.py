@@ -1,0 +1,210 @@
+"""The work on one shard: images are read and decoded, divided on a device, encoded and written."""
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from elements_jax.data.record import Record
+from elements_jax.data.tfrecord import new_tfrecord
+from partition.components import Segmenter, partition_image
+from partition.config import PartitionConfig, Precision
+from partition.job.filters import is_held_out
+from partition.job.job import HELD_OUT, Job, SegmenterName, require_checkpoint
+from partition.job.manifest import Outcome, write_manifest
+from partition.job.pool import process_pool
+from partition.masks import MaskSource
+from partition.photos import Photo, read_photo
+from partition.segmenters.superpixels import Grid, Slic
+from partition.sources.sample import Failure, Ignored, Sample
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """An image that is to be divided."""
+
+    source_id: str
+    photo: Photo
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """An image and what was found in it."""
+
+    loaded: Loaded
+    assignment: Int[np.ndarray, "H W"]
+    object_masks: Bool[np.ndarray, "M H W"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of an image, and its record if it has one."""
+
+    outcome: Outcome
+    example: bytes = b""
+
+
+class ShardWorker:
+    """Turns shards into records, on one device and with processes of its own for decoding and encoding.
+
+    The same shard gives the same bytes, whatever else the worker does. Use it in a `with` statement.
+    """
+
+    def __init__(self, job: Job, device: str):
+        """Raises ValueError where SAM has a wrong checkpoint, there is no such device, or masks cannot be found."""
+        self.job = job
+        kind, self._segmenter = make_segmenter(job.segmenter, job.checkpoint, job.config, device, job.precision)
+        self._batch = job.batch or (1 if device == "cpu" else 8)
+        settings_only = replace(job)  # the list of all shards does not go to the processes with every image
+        self._load = partial(load, job=settings_only, masks=job.mask_sources())
+        self._finish = partial(finish, job=settings_only, settings=record_settings(job.config, kind))
+        self._pool: Executor = ThreadPoolExecutor(1) if job.workers == 1 else process_pool(job.workers)
+
+    def __enter__(self) -> "ShardWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, number: int, progress: Callable[[int], object] = lambda _: None) -> None:
+        """Write the records of shard `number` of the job and then its manifest.
+
+        A bad image is an outcome. Raises OSError naming the file that cannot be written.
+
+        Args:
+            progress: called with 1 after each image.
+        """
+        outcomes = []
+        with ExitStack() as files:
+            paths = {split: self.job.records_path(number, split) for split in self.job.splits}
+            append = {split: files.enter_context(new_tfrecord(path)) for split, path in paths.items()}
+            for done in self._divide(self.job.shards[number].samples()):
+                if done.outcome.split is not None:
+                    append[done.outcome.split](done.example)
+                outcomes.append(done.outcome)
+                if done.outcome.status != "ignored":
+                    progress(1)
+        write_manifest(self.job.manifest_path(number), outcomes)
+
+    def _divide(self, samples: Iterable[Sample | Failure | Ignored]) -> Iterator[Done]:
+        """What becomes of each sample, in order. While the device works, the processes are ahead and behind."""
+        ahead = 2 * (self.job.workers + self._batch)
+        if self.job.uses_sam:
+            loaded = _map(self._pool, self._load, samples, ahead)
+            return _map(self._pool, self._finish, self._segment(loaded), ahead)
+        whole = partial(divide, load=self._load, segmenter=self._segmenter, finish=self._finish)
+        return _map(self._pool, whole, samples, ahead)
+
+    def _segment(self, loaded: Iterable[Loaded | Done]) -> Iterator[Segmented | Done]:
+        """SAM on batches; what is no image passes by."""
+        keep = self.job.mask_filter if "auto" in self.job.mask_names else None
+        loaded = iter(loaded)
+        while group := list(itertools.islice(loaded, self._batch)):
+            images = [item for item in group if isinstance(item, Loaded)]
+            found = iter(())
+            if images:
+                found = self._segmenter.segment(np.stack([item.photo.image for item in images]), keep)
+            for item in group:
+                yield Segmented(item, *next(found)) if isinstance(item, Loaded) else item
+
+
+def make_segmenter(
+    name: SegmenterName,
+    checkpoint: Path | None,
+    config: PartitionConfig,
+    device: str = "cpu",
+    precision: Precision | None = None,
+) -> tuple[str, Any]:
+    """The segmenter, and its name as the records keep it: a checkpoint's kind.
+
+    Raises ValueError where SAM has no checkpoint or a wrong one, or there is no such device.
+    """
+    match name:
+        case "slic":
+            return name, Slic(config)
+        case "grid":
+            return name, Grid(config)
+    # PyTorch is imported for SAM alone: the processes that decode images start in a third of the time without it.
+    from partition.segmenters.sam import SamSegmenter, load_sam, use_device
+
+    model, kind = load_sam(require_checkpoint(name, checkpoint), None if name == "sam" else name)
+    return kind, SamSegmenter(model.to(use_device(device)), config, precision)
+
+
+def record_settings(config: PartitionConfig, kind: str) -> dict[str, Any]:
+    """What a record says of how it was made."""
+    return {**asdict(config), "segmenter": kind, "num_elements": config.num_elements}
+
+
+def load(sample: Sample | Failure | Ignored, job: Job, masks: Sequence[MaskSource]) -> Loaded | Done:
+    """Decode an image, if the filters take it."""
+    if isinstance(sample, Ignored):
+        return Done(Outcome(sample.source_id, "ignored", sample.reason))
+    if isinstance(sample, Failure):
+        return Done(Outcome(sample.source_id, "failed", sample.reason))
+    if objection := job.filters.objection_to_metadata(sample.metadata):
+        return Done(Outcome(sample.source_id, "filtered", objection))
+    try:
+        photo = read_photo(sample, job.config.size, masks, job.mask_filter)
+    except ValueError as error:
+        return Done(Outcome(sample.source_id, "failed", str(error)))
+    if objection := job.filters.objection_to_size(photo.width, photo.height, job.config.size):
+        return Done(Outcome(sample.source_id, "filtered", objection))
+    return Loaded(sample.source_id, photo)
+
+
+def finish(segmented: Segmented | Done, job: Job, settings: dict[str, Any]) -> Done:
+    """Make a segmented image a record."""
+    if isinstance(segmented, Done):
+        return segmented
+    source_id, photo = segmented.loaded.source_id, segmented.loaded.photo
+    partition = partition_image(photo.image, lambda _: segmented.assignment, job.config)
+    masks = np.concatenate([photo.object_masks, segmented.object_masks])
+    record = Record(photo.image, partition.label_map, photo.caption, masks, source_id, settings)
+    outcome = Outcome(
+        source_id,
+        "written",
+        split=HELD_OUT if is_held_out(source_id, job.held_out) else job.split,
+        elements=int(partition.valid.sum()),
+        dropped_percent=round(100 * partition.dropped, 4),
+        object_masks=len(masks),
+        masks_left_out=dict(Counter(each.reason for each in photo.masks_left_out)) or None,
+        first_left_out=photo.masks_left_out[0].detail if photo.masks_left_out else None,
+    )
+    return Done(outcome, record.to_example(job.image_format))
+
+
+def divide(
+    sample: Sample | Failure | Ignored,
+    load: Callable[[Sample | Failure | Ignored], Loaded | Done],
+    segmenter: Segmenter,
+    finish: Callable[[Segmented | Done], Done],
+) -> Done:
+    """All of it for segmenters that need no device."""
+    loaded = load(sample)
+    if isinstance(loaded, Done):
+        return loaded
+    image = loaded.photo.image
+    return finish(Segmented(loaded, segmenter(image), np.zeros((0, *image.shape[:2]), bool)))
+
+
+def _map(pool: Executor, function: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
+    """`map(function, items)` in a pool, in order, with at most so many items on the way."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -1,0 +1,1 @@
+"""Segmenters: SAM, MobileSAM, SLIC, and objects by point or box."""

@@ -1,0 +1,160 @@
+"""Where images come from: photographs in folders and lists, WebDataset's tar files, TensorFlow data sets.
+
+`plan` cuts a source into shards; a shard is read from its first image to its last. What cannot be read comes out as a
+`Failure`, never as an exception: one bad file must not end a job of millions.
+"""
+
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from partition.sources.sample import SUFFIXES, Failure, Sample, Shard, as_source_id, cut, read_sample
+from partition.sources.tar import TARS, TarShard, is_tar
+from partition.sources.tfds import tfds_shards
+
+
+def plan(source: str, shard_size: int, skip: Iterable[Path] = ()) -> list[Shard]:
+    """The shards of a source, in order. The same source gives the same shards.
+
+    Args:
+      source: one of
+        a folder: the photographs in it and below, or else the .tar files, each a shard;
+        a .tar, .tar.gz or .tgz file (WebDataset's layout, which img2dataset writes);
+        a .txt or .lst file: photographs or .tar files, a path a line, relative ones from the list's folder;
+        tfds:NAME[/CONFIG][:SPLIT] or tfds:FOLDER[:SPLIT]: a data set that TensorFlow Datasets has prepared, split
+        `train` by default.
+      shard_size: at most so many images make a shard, where the source itself has none.
+      skip: folders to pass over; hidden ones and those named `masks` are too.
+
+    Raises:
+      ValueError: if there is no such source, or no image in it, or a list has lines that cannot be meant.
+    """
+    if shard_size < 1:
+        raise ValueError(f"a shard must have at least 1 image, got {shard_size}")
+    path = Path(source)
+    if source.startswith("tfds:"):
+        return tfds_shards(source, shard_size)
+    if path.is_dir():
+        return _folder_shards(path, shard_size, skip)
+    if path.is_file() and is_tar(path.name):
+        return [TarShard(path, path.name, path.stat().st_size)]
+    if path.is_file() and path.suffix.lower() in (".txt", ".lst"):
+        return _list_shards(path, shard_size)
+    raise ValueError(
+        f"{source}: no such folder, .tar file, or list of paths (.txt or .lst); a data set of TensorFlow Datasets is "
+        "written tfds:NAME"
+    )
+
+
+@dataclass(frozen=True)
+class PhotoShard:
+    """Photographs, each a file."""
+
+    name: str
+    folder: Path
+    photos: tuple[str, ...]
+    """Paths below the folder, or absolute."""
+    bytes: None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.photos)
+
+    def samples(self) -> Iterator[Sample | Failure]:
+        for photo in self.photos:
+            source_id = as_source_id(photo)
+            try:
+                yield read_sample(self.folder / photo, source_id)
+            except (OSError, ValueError) as error:
+                yield Failure(source_id, str(error))
+
+
+def _photo_shards(folder: Path, photos: Sequence[str], shard_size: int) -> list[Shard]:
+    shards: list[Shard] = []
+    for first, last in cut(len(photos), shard_size):
+        part = tuple(photos[first:last])
+        ids = [as_source_id(photo) for photo in part]
+        checksum = zlib.crc32("\n".join(ids).encode())  # of a photograph between the two that is not there any more
+        shards.append(PhotoShard(f"{ids[0]} to {ids[-1]} ({checksum:08x})", folder, part))
+    return shards
+
+
+def _tar_shards(folder: Path, names: Iterable[str]) -> list[Shard]:
+    return [TarShard(folder / name, as_source_id(name), (folder / name).stat().st_size) for name in names]
+
+
+def _raise(error: OSError) -> None:
+    raise error  # a folder that may not be read would be passed over
+
+
+def _folder_shards(folder: Path, shard_size: int, skip: Iterable[Path]) -> list[Shard]:
+    skipped = {path.resolve() for path in skip}
+    found = [name for name in _files_below(folder, skipped) if name.lower().endswith((*SUFFIXES, *TARS))]
+    found.sort(key=lambda name: name.split("/"))
+    tars = [name for name in found if is_tar(name)]
+    if not found:
+        raise ValueError(
+            f"{folder}: no photographs there, nor .tar files (looked for {' '.join(SUFFIXES)}, also below)"
+        )
+    if not tars:
+        return _photo_shards(folder, found, shard_size)
+    if len(tars) < len(found):
+        photo = next(name for name in found if not is_tar(name))
+        raise ValueError(
+            f"{folder}: both .tar files, such as {tars[0]}, and {len(found) - len(tars)} photographs, such as {photo}: "
+            "take one folder for each kind, or a list of paths"
+        )
+    return _tar_shards(folder, tars)
+
+
+def _files_below(folder: Path, skipped: set[Path]) -> Iterator[str]:
+    """Files in a folder and below, as paths from there; hidden ones, and those in `skipped` and `masks`, are not."""
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [
+            name
+            for name in folders
+            if name != "masks" and not name.startswith(".") and Path(parent, name).resolve() not in skipped
+        ]
+        below = Path(parent).relative_to(folder)
+        yield from ((below / name).as_posix() for name in names if not name.startswith("."))
+
+
+def ignored_files(source: str, skip: Iterable[Path] = ()) -> dict[str, int]:
+    """The files in a source that is a folder which are neither taken nor read beside a photograph, by suffix."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return {}
+    names = _files_below(folder, {path.resolve() for path in skip})
+    suffixes = (Path(name).suffix.lower() or "no suffix" for name in names if not is_tar(name))
+    return dict(Counter(suffix for suffix in suffixes if suffix not in (*SUFFIXES, ".txt", ".json")).most_common())
+
+
+def _list_shards(path: Path, shard_size: int) -> list[Shard]:
+    folder = path.parent.absolute()
+    lines: dict[str, int] = {}
+    problems = []
+    for number, text in enumerate(path.read_text("utf-8-sig", "surrogateescape").split("\n"), start=1):
+        if not (line := text.strip()):
+            continue
+        whole = os.path.normpath(line if line.startswith("/") else f"{folder}/{line}")
+        name = whole.removeprefix(f"{folder}/")
+        if name in lines:
+            problems.append(f"line {number}: {line} is line {lines[name]} already")
+        elif not name.lower().endswith((*SUFFIXES, *TARS)):
+            problems.append(f"line {number}: {line} is neither a photograph ({' '.join(SUFFIXES)}) nor a .tar file")
+        elif is_tar(name) and not Path(whole).is_file():
+            problems.append(f"line {number}: no such file: {line}")
+        lines.setdefault(name, number)
+    tars = [name for name in lines if is_tar(name)]
+    if not lines:
+        problems.append("no line")
+    if tars and len(tars) < len(lines):
+        photo = next(name for name in lines if not is_tar(name))
+        problems.append(f"lines {lines[tars[0]]} and {lines[photo]}: .tar files and photographs need a list each")
+    if problems:
+        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise ValueError(f"{path}: not a list of paths:" + "".join(f"\n  {line}" for line in problems[:10] + more))
+    return _tar_shards(folder, tars) if tars else _photo_shards(folder, list(lines), shard_size)

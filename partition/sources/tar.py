@@ -1,0 +1,138 @@
+"""Shards that are tar files in WebDataset's layout, which img2dataset writes."""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from partition.sources.sample import SUFFIXES, Failure, Ignored, Sample, as_source_id, assemble
+
+TARS = (".tar", ".tar.gz", ".tgz")
+_AT_ONCE = 1 << 24
+"""Bytes of a member that are read at a time: a damaged header may claim any size."""
+
+
+@dataclass(frozen=True)
+class TarShard:
+    """A tar file in WebDataset's layout: the members of a sample share their path up to the first dot, its key.
+
+    They follow each other. A sample is a Failure if it is not one image with at most one .txt and one .json, or if its
+    key came before. Members of other extensions are ignored. A compressed archive (.tar.gz, .tgz) is read as well; it
+    has no places to jump to, so it is always read from its start.
+    """
+
+    path: Path
+    name: str
+    """Its path below the source's folder, which makes the source ids: NAME without its suffix, a slash, and the key."""
+    bytes: int
+    count: None = None
+
+    def samples(self) -> Iterator[Sample | Failure | Ignored]:
+        """Of an archive that is cut or damaged, the samples before that, and then what is known of it as a Failure."""
+        prefix = as_source_id(without_suffix(self.name))
+        done: set[str] = set()
+        ignored: list[Ignored] = []
+        key = ""  # of the sample that is being read
+        try:
+            with (
+                _open(self.path) as file,
+                tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar,
+            ):
+                members = _members(tar, prefix, ignored)
+                for key, group in groupby(members, key=lambda member: _key_and_extension(member.name)[0]):
+                    files = [(member.name.rsplit("/")[-1], _read(tar, member)) for member in group]
+                    # By now the next sample's first header was read, or the end of the archive: this sample is whole.
+                    source_id = f"{prefix}/{key}"
+                    try:
+                        if key in done:
+                            names = ", ".join(name for name, _ in files)
+                            raise ValueError(
+                                f"{names}: its other files do not lie beside it (tar sorts by --sort=name)"
+                            )
+                        yield assemble(source_id, files)
+                    except ValueError as error:
+                        yield Failure(source_id, str(error))
+                    done.add(key)
+                    key = ""
+                    yield from ignored
+                    ignored.clear()
+        # What damaged headers and damaged compression may raise.
+        except (OSError, EOFError, OverflowError, ValueError, tarfile.TarError, zlib.error) as error:
+            if key:
+                yield Failure(f"{prefix}/{key}", f"{self.name} is cut short or damaged within this sample's files")
+            yield Failure(self.name, f"cut short or damaged after {len(done)} samples were read: {error}")
+        yield from ignored
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file's name is that of a tar file."""
+    return name.lower().endswith(TARS)
+
+
+def without_suffix(name: str) -> str:
+    """The name of a tar file without .tar, .tar.gz or .tgz."""
+    suffix = next(suffix for suffix in (".tar.gz", ".tgz", ".tar") if name.lower().endswith(suffix))
+    return name[: -len(suffix)]
+
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb") if path.suffix.lower() == ".tar" else gzip.open(path)  # type: ignore[return-value]
+
+
+def _key_and_extension(name: str) -> tuple[str, str]:
+    """A member's path up to the first dot of its last part, and the rest in lower case, as WebDataset divides it.
+
+    Parts that would lead out of the archive are left out, as tar itself does.
+    """
+    *folders, last = [part for part in name.split("/") if part not in ("", ".", "..")] or [""]
+    stem, dot, extension = last.partition(".")
+    return "/".join([*folders, stem]), dot + extension.lower()
+
+
+def _members(tar: tarfile.TarFile, prefix: str, ignored: list[Ignored]) -> Iterator[tarfile.TarInfo]:
+    """The members of samples; other files are added to `ignored`. Hidden ones and folders are neither.
+
+    Raises tarfile.ReadError where the archive does not end as one must.
+
+    `tarfile` itself takes any header that it cannot read, and the end of the file, for the end of the archive.
+    """
+    while member := tar.next():
+        tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has seen
+        key, extension = _key_and_extension(member.name)
+        hidden = key.endswith("/") or not key
+        if hidden or member.isdir():
+            continue
+        if not member.isfile():
+            ignored.append(
+                Ignored(f"{prefix}/{key}{extension}", "a link" if member.islnk() or member.issym() else "a device")
+            )
+        elif extension in (*SUFFIXES, ".txt", ".json"):
+            yield member
+        else:
+            ignored.append(Ignored(f"{prefix}/{key}{extension}", extension or "no suffix"))
+    # The end is two blocks of zeros, and as many more as make whole records; a hole or a second archive is longer.
+    blocks, record = 2 * tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+    file: Any = tar.fileobj
+    file.seek(tar.offset)
+    end = file.read(blocks + record)
+    if any(end) or not blocks <= len(end) < blocks + record:
+        raise tarfile.ReadError(f"at byte {tar.offset} there is neither a file nor the end mark of an archive")
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+    """The bytes of a member. Raises tarfile.ReadError if they are not all there."""
+    file: Any = tar.fileobj
+    if member.size < 0:
+        raise tarfile.ReadError(f"{member.name} has a size below zero")
+    file.seek(member.offset_data)
+    parts, missing = [], member.size
+    while missing and (part := file.read(min(missing, _AT_ONCE))):
+        parts.append(part)
+        missing -= len(part)
+    if missing:
+        raise tarfile.ReadError(f"the archive ends at byte {file.tell()}, within {member.name}")
+    return b"".join(parts)

@@ -1,0 +1,342 @@
+"""Filling of holes: search and vote against plain loops, and what must hold of every picture, hole and guide."""
+
+import inspect
+from itertools import pairwise
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from scipy import ndimage
+
+from elements_jax.fill.guide import bands, fit_guide
+from elements_jax.fill.hole import fill_hole, fill_level, padded, pyramid
+from elements_jax.fill.patches import Hole, propose, refine, search, vote
+from elements_jax.fill.smooth import membrane, resize
+
+few = settings(max_examples=10, deadline=None)
+H, W = 20, 24
+seeds = st.integers(0, 2**31)
+
+
+def patch(image: np.ndarray, y: int, x: int) -> np.ndarray:
+    return image[y - 3 : y + 4, x - 3 : x + 4]
+
+
+def small_level(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Hole, list[tuple[int, int]]]:
+    """A random picture, its hole in two forms, and the centres of the known patches."""
+    image = rng.integers(0, 256, (H, W, 3)).astype(np.float32)
+    unknown = np.zeros((H, W), bool)
+    y, x = rng.integers(0, H - 3), rng.integers(0, W - 3)
+    unknown[y : y + 3, x : x + 3] = True
+    centres = [(y, x) for y in range(3, H - 3) for x in range(3, W - 3)]
+    sources = [at for at in centres if not patch(unknown, *at).any()]
+    targets = [at for at in centres if patch(unknown, *at).any()]
+    is_source = np.zeros((H, W), bool)
+    is_source[tuple(np.transpose(sources))] = True
+    near = ndimage.distance_transform_edt(~is_source, return_distances=False, return_indices=True)
+    confidence = np.zeros((H, W), np.float32)
+    confidence[tuple(np.transpose(targets))] = rng.uniform(0.5, 1, len(targets))
+
+    def indices(flat: np.ndarray) -> jax.Array:
+        return jnp.asarray(np.pad(flat, (0, H * W - len(flat)), constant_values=H * W), jnp.int32)
+
+    pixels = np.flatnonzero(unknown)
+    hole = Hole(
+        indices(np.array([y * W + x for y, x in targets])),
+        len(targets),
+        indices(pixels),
+        len(pixels),
+        jnp.asarray(unknown.ravel()),
+        jnp.asarray(is_source.ravel()),
+        jnp.asarray(near[0] * W + near[1], jnp.int32).ravel(),
+        jnp.asarray(confidence.ravel()),
+    )
+    return image, unknown, hole, sources
+
+
+def squared(image: np.ndarray, a: tuple[int, int], b: tuple[int, int]) -> float:
+    return float(((patch(image, *a).astype(float) - patch(image, *b)) ** 2).sum())
+
+
+@few
+@given(seeds)
+def test_the_search_finds_the_nearest_of_all_known_patches(seed):
+    image, _, hole, sources = small_level(np.random.default_rng(seed))
+    start = jnp.full(H * W, -7, jnp.int32)
+    found, distances = map(np.asarray, jax.jit(search, static_argnums=3)(image.reshape(-1, 3), hole, start, W))
+    targets = np.asarray(hole.targets)[: hole.target_count]
+    for target in targets:
+        at = divmod(int(target), W)
+        least = min(squared(image, at, source) for source in sources)
+        chosen = divmod(int(found[target]), W)
+        assert chosen in sources
+        assert squared(image, at, chosen) <= least + 1
+        assert distances[target] == pytest.approx(least, rel=1e-4, abs=1)
+    others = np.delete(found, targets)
+    assert (others == -7).all()
+
+
+@few
+@given(seeds)
+def test_refining_takes_the_best_of_the_old_the_proposals_and_their_surroundings(seed):
+    rng = np.random.default_rng(seed)
+    image, _, hole, sources = small_level(rng)
+    flat = np.array([y * W + x for y, x in sources], np.int32)
+    start, coarse = rng.choice(flat, H * W), rng.integers(-1, H * W // 4, H * W // 4).astype(np.int32)
+    found, distances = map(np.asarray, jax.jit(refine, static_argnums=4)(image.reshape(-1, 3), hole, start, coarse, W))
+    for target in np.asarray(hole.targets)[: hole.target_count]:
+        y, x = divmod(int(target), W)
+        candidates = [int(start[target])]
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                py, px = np.clip(y // 2 + dy, 0, H // 2 - 1), np.clip(x // 2 + dx, 0, W // 2 - 1)
+                source = coarse[py * (W // 2) + px]
+                sy, sx = divmod(int(source), W // 2)
+                to = np.clip(2 * (sy - py) + y, 0, H - 1) * W + np.clip(2 * (sx - px) + x, 0, W - 1)
+                candidates.append(int(hole.nearest[target if source < 0 else to]))
+        by, bx = divmod(min(candidates, key=lambda to: squared(image, (y, x), divmod(to, W))), W)
+        window = [
+            int(hole.nearest[np.clip(by + dy, 0, H - 1) * W + np.clip(bx + dx, 0, W - 1)])
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+        ]
+        least = min(squared(image, (y, x), divmod(to, W)) for to in window)
+        assert distances[target] == pytest.approx(least, rel=1e-4)
+        assert squared(image, (y, x), divmod(int(found[target]), W)) == pytest.approx(least, rel=1e-4)
+
+
+def test_an_unknown_parent_proposes_the_nearest_source_and_a_known_one_its_offset():
+    nearest = jnp.arange(H * W, dtype=jnp.int32)
+    coarse = np.full(H * W // 4, -1, np.int32)
+    coarse[2 * (W // 2) + 3] = 5 * (W // 2) + 7  # of (2, 3): three rows below, four columns right of it
+    target = jnp.asarray([5 * W + 6, 10 * W + 10])
+    proposed = np.asarray(propose(target, jnp.asarray(coarse), nearest, W, (0, 0)))
+    assert proposed.tolist() == [11 * W + 14, 10 * W + 10]
+
+
+@few
+@given(seeds)
+def test_a_vote_is_the_weighted_mean_of_what_the_found_patches_show(seed):
+    rng = np.random.default_rng(seed)
+    image, unknown, hole, sources = small_level(rng)
+    found = np.full((H, W), -1, np.int32)
+    targets = [divmod(int(t), W) for t in np.asarray(hole.targets)[: hole.target_count]]
+    for at in targets:
+        y, x = sources[rng.integers(len(sources))]
+        found[at] = y * W + x
+    weights = np.asarray(hole.confidence).reshape(H, W)
+    args = image.reshape(-1, 3), hole, found.ravel(), weights.ravel(), W
+    voted = np.asarray(jax.jit(vote, static_argnums=4)(*args)).reshape(H, W, 3)
+    sums, total = np.zeros((H, W, 3)), np.zeros((H, W, 1))
+    for at in targets:
+        patch(sums, *at)[:] += weights[at] * patch(image, *divmod(int(found[at]), W))
+        patch(total, *at)[:] += weights[at]
+    np.testing.assert_allclose(voted[unknown], (sums / np.maximum(total, 1e-9))[unknown], atol=1e-2)
+    np.testing.assert_array_equal(voted[~unknown], image[~unknown])
+
+
+def noisy(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A picture of blobs and grain."""
+    blobs = ndimage.gaussian_filter(rng.normal(0, 1, (height, width, 3)), (4, 4, 0))
+    return np.clip(128 + 400 * blobs + rng.normal(0, 5, blobs.shape), 0, 255).astype(np.uint8)
+
+
+@few
+@given(seeds, st.integers(1, 32), st.integers(1, 32), st.floats(0, 1), st.booleans(), st.booleans())
+def test_outside_of_any_hole_every_picture_stays_and_the_fill_is_the_same_again(
+    seed, height, width, share, scattered, guided
+):
+    rng = np.random.default_rng(seed)
+    photograph = noisy(rng, height, width)
+    field = rng.random((height, width))
+    if not scattered:
+        field = ndimage.gaussian_filter(field, 4)
+    hole = field <= np.quantile(field, share)
+    hole.flat[rng.integers(hole.size)] = False  # at least this one is known
+    guide = resize(photograph, -(-height // 4), -(-width // 4)) if guided else None
+    filled = fill_hole(photograph, hole, guide)
+    assert filled.shape == photograph.shape
+    assert filled.dtype == np.uint8
+    np.testing.assert_array_equal(filled[~hole], photograph[~hole])
+    photograph[hole] = rng.integers(0, 256, (hole.sum(), 3))  # what the hole hides does not count
+    np.testing.assert_array_equal(fill_hole(photograph, hole, guide), filled)
+
+
+def disc(height: int, width: int, y: int, x: int, radius: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+
+
+@few
+@given(st.tuples(*[st.integers(0, 255)] * 3), st.integers(0, 32), st.integers(0, 32), st.booleans())
+def test_a_constant_picture_stays_constant(colour, y, x, guided):
+    photograph = np.full((32, 32, 3), colour, np.uint8)
+    guide = np.full((8, 8, 3), 100, np.uint8) if guided else None  # off by a constant, which the fit takes away
+    filled = fill_hole(photograph, disc(32, 32, y, x, 6), guide)
+    np.testing.assert_array_equal(filled, photograph)
+
+
+@few
+@given(seeds)
+def test_grey_pictures_stay_grey(seed):
+    photograph = np.repeat(noisy(np.random.default_rng(seed), 32, 32)[..., :1], 3, 2)
+    filled = fill_hole(photograph, disc(32, 32, 14, 17, 6))
+    assert np.ptp(filled.astype(int), axis=2).max() == 0
+
+
+@pytest.mark.parametrize("centre", [(16, 15), (16, 0), (31, 31)], ids=["middle", "side", "corner"])
+def test_a_periodic_texture_is_continued_exactly(centre):
+    tile = np.random.default_rng(3).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    photograph = np.tile(tile, (4, 4, 1))
+    filled = fill_hole(photograph, disc(32, 32, *centre, 4))
+    np.testing.assert_array_equal(filled, photograph)
+
+
+def test_two_holes_are_filled_each_from_its_own_surroundings():
+    photograph = np.full((32, 48, 3), (200, 40, 40), np.uint8)
+    photograph[:, 24:] = (40, 40, 200)
+    hole = disc(32, 48, 15, 10, 5) | disc(32, 48, 15, 37, 5)
+    np.testing.assert_allclose(fill_hole(photograph, hole).astype(int), photograph, atol=2)
+
+
+def test_a_gradient_is_continued_without_a_step():
+    rows = np.linspace(60, 200, 64)[:, None, None] + np.zeros((1, 64, 3))
+    photograph = np.rint(rows).astype(np.uint8)
+    filled = fill_hole(photograph, disc(64, 64, 32, 32, 12)).astype(int)
+    assert np.abs(np.diff(filled, axis=0)).max() <= 7  # the gradient itself steps by 2 or 3
+    assert np.abs(np.diff(filled, axis=1)).max() <= 5
+    np.testing.assert_allclose(filled, photograph, atol=12)
+
+
+def test_with_nothing_known_the_guide_alone_is_shown_and_without_one_it_is_an_error():
+    photograph, hole = np.zeros((40, 30, 3), np.uint8), np.ones((40, 30), bool)
+    guide = noisy(np.random.default_rng(0), 10, 8)
+    expected = np.clip(np.rint(resize(guide, 40, 30)), 0, 255)
+    np.testing.assert_array_equal(fill_hole(photograph, hole, guide), expected)
+    with pytest.raises(ValueError, match="nothing says what belongs there"):
+        fill_hole(photograph, hole)
+
+
+def test_without_a_hole_nothing_changes():
+    photograph = noisy(np.random.default_rng(0), 20, 20)
+    filled = fill_hole(photograph, np.zeros((20, 20), bool))
+    np.testing.assert_array_equal(filled, photograph)
+    assert filled is not photograph
+
+
+def test_errors_say_what_was_expected():
+    photograph = np.zeros((8, 9, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"\(9, 8\).*\(8, 9, 3\)"):
+        inspect.unwrap(fill_hole)(photograph, np.ones((9, 8), bool))  # without the tests' check of shapes
+    with pytest.raises(ValueError, match="finite"):
+        fill_hole(photograph, np.ones((8, 9), bool), np.full((2, 2, 3), np.nan, np.float32))
+
+
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """Grainy red with a grainy blue disc at the right, and another one in the hole at the left."""
+    rng = np.random.default_rng(5)
+    truth = np.full((64, 64, 3), (180.0, 60, 60))
+    truth[disc(64, 64, 32, 18, 8) | disc(64, 64, 32, 48, 10)] = (60, 60, 180)
+    truth += rng.normal(0, 8, (64, 64, 1))
+    return np.clip(truth, 0, 255).astype(np.uint8), disc(64, 64, 32, 18, 13)
+
+
+def error(filled: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
+    return float(np.abs(filled[hole].astype(float) - truth[hole]).mean())
+
+
+def test_a_guide_brings_what_patches_cannot_know_with_their_grain():
+    truth, hole = scene()
+    guide = resize(truth, 16, 16)
+    guided, alone = fill_hole(truth, hole, guide), fill_hole(truth, hole)
+    assert error(guided, truth, hole) < 0.5 * error(alone, truth, hole)
+    inner = disc(64, 64, 32, 18, 5)
+    smooth = np.abs(guided.astype(float) - ndimage.uniform_filter(guided.astype(float), (5, 5, 0)))[inner].mean()
+    real = np.abs(truth.astype(float) - ndimage.uniform_filter(truth.astype(float), (5, 5, 0)))[inner].mean()
+    assert 0.6 * real < smooth < 1.4 * real
+
+
+def test_a_guide_of_another_picture_loses_its_weight():
+    truth, hole = scene()
+    fitted = fit_guide(truth, hole, resize(noisy(np.random.default_rng(1), 64, 64), 16, 16))
+    assert fitted.trust < 0.1
+    assert max(fitted.trusts) < 0.2
+
+
+@few
+@given(seeds, st.floats(0.7, 1.4), st.floats(-30, 30))
+def test_a_gain_and_an_offset_of_each_channel_are_found(seed, gain, offset):
+    truth = noisy(np.random.default_rng(seed), 64, 64)
+    hole = disc(64, 64, 30, 30, 12)
+    guide = resize(truth, 16, 16)
+    fitted = fit_guide(truth, hole, (guide * [gain, 1, 1] + [0, offset, 0]).astype(np.float32))
+    np.testing.assert_allclose(fitted.fitted, resize(guide, 64, 64), atol=3)
+    assert fitted.trust > 0.98
+
+
+def test_a_guide_that_is_right_around_the_hole_but_smooth_within_is_trusted_less():
+    truth = noisy(np.random.default_rng(2), 64, 64)
+    hole = disc(64, 64, 30, 30, 14)
+    right = fit_guide(truth, hole, resize(truth, 32, 32))
+    smooth = fit_guide(truth, hole, resize(membrane(truth.astype(np.float32), ~hole), 32, 32))
+    assert right.trust > 0.9
+    assert smooth.trust < 0.5 * right.trust
+    assert smooth.trusts[0] < 0.5 * right.trusts[0]
+
+
+def test_of_a_blurred_guide_only_the_coarse_bands_are_trusted():
+    truth = noisy(np.random.default_rng(2), 64, 64)
+    guide = ndimage.gaussian_filter(resize(truth, 32, 32), (2.5, 2.5, 0))
+    trusts = fit_guide(truth, disc(64, 64, 30, 30, 10), guide).trusts
+    assert trusts == sorted(trusts)
+    assert trusts[0] < 0.4
+    assert trusts[-1] > 0.9
+
+
+@few
+@given(seeds, st.integers(1, 40), st.integers(1, 40))
+def test_bands_add_up(seed, height, width):
+    image = np.random.default_rng(seed).normal(0, 50, (height, width, 3)).astype(np.float32)
+    np.testing.assert_allclose(sum(bands(image)), image, atol=1e-3)
+
+
+def test_a_membrane_solves_the_equation_of_laplace():
+    """A harmonic function is its own membrane, up to half a percent of its range of 38."""
+    y, x = np.mgrid[:40, :40] / 10.0
+    harmonic = (x**2 - y**2 + 2 * x)[..., None].astype(np.float32)
+    known = ~disc(40, 40, 18, 20, 12)
+    np.testing.assert_allclose(membrane(harmonic, known), harmonic, atol=0.19)
+
+
+def test_lengths_of_programs():
+    assert [padded(n) for n in (1, 32, 33, 64, 65, 96, 97, 128, 129, 512, 513, 768, 769)] == [
+        32, 32, 48, 64, 96, 96, 128, 128, 192, 512, 768, 768, 1024,
+    ]  # fmt: skip
+
+
+def test_a_pixel_of_a_coarse_level_is_known_if_all_it_covers_is():
+    image = noisy(np.random.default_rng(0), 60, 64).astype(np.float32)
+    known = ~disc(60, 64, 31, 31, 14)
+    levels = pyramid(image, known, image, image)
+    assert len(levels) > 1
+    for fine, coarse in pairwise(levels):
+        for y in range(coarse.known.shape[0]):
+            for x in range(coarse.known.shape[1]):
+                cell = np.s_[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+                assert coarse.known[y, x] == fine.known[cell].all()
+                if coarse.known[y, x]:
+                    np.testing.assert_allclose(coarse.image[y, x], fine.image[cell].mean((0, 1)), atol=1e-3)
+
+
+def test_no_source_has_a_pixel_of_the_hole():
+    image = noisy(np.random.default_rng(0), 64, 64).astype(np.float32)
+    known = ~disc(64, 64, 31, 31, 9)
+    level = pyramid(image, known, 0 * image, 0 * image)[0]
+    _, found = fill_level(level, None, None, 0)
+    chosen = np.asarray(found)[np.asarray(found) >= 0]
+    assert len(chosen)
+    for source in np.unique(chosen):
+        assert patch(level.known, *divmod(int(source), 64)).all()

@@ -1,0 +1,20 @@
+"""Model folders of random parameters."""
+
+from pathlib import Path
+
+import jax
+
+from elements_jax.checkpoints.model_folder import save_network, write_config
+from elements_jax.config import ModelConfig
+from elements_jax.models.networks import Networks
+from train.text import write_tokenizer
+
+
+def write_random_model(folder: Path, config: ModelConfig) -> Path:
+    """A model folder with random parameters."""
+    write_config(folder, config)
+    networks = Networks(config)
+    for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
+        save_network(folder, name, getattr(networks, name).init(jax.random.key(i)))
+    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], config.text)
+    return folder

@@ -1,0 +1,27 @@
+"""Photographs' files in every format."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageCms
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def picture(height: int = 40, width: int = 56) -> Image.Image:
+    """Smooth, as photographs are, so that JPEG loses little of it."""
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x * 3, y * 4, 255 - x - y], axis=-1).clip(0, 255).astype(np.uint8))
+
+
+def saved(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def exif(orientation: int = 1) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112], tags[0x010F], tags[0x0132] = orientation, "Maker", "2024:05:01 12:00:00"
+    tags.get_ifd(0x8825).update({1: "N", 2: (1.0, 2.0, 3.0), 3: "E", 4: (4.0, 5.0, 6.0)})
+    return tags

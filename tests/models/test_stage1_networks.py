@@ -1,0 +1,97 @@
+"""Content encoder and transformer decoder: shapes of the paper, and the properties that the method rests on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from elements_jax.config import DecoderConfig, ElementsConfig, EncoderConfig, ModelConfig
+from elements_jax.elements import ImageElements
+from elements_jax.models.blocks import Conv3x3
+from elements_jax.models.networks import Networks
+
+SMALL = ModelConfig(
+    elements=ElementsConfig(image_size=16, grid=3, patch_size=8, content_channels=6, frequencies=2),
+    encoder=EncoderConfig(base_channels=8, multipliers=(1, 2), norm_groups=4),
+    decoder=DecoderConfig(blocks=2, channels=16, self_heads=4, cross_heads=1, mlp_ratio=2, query_grid=4),
+)
+N = SMALL.elements.num_elements
+networks = Networks(SMALL)
+
+
+@pytest.fixture(scope="module")
+def elements() -> ImageElements:
+    rng = np.random.default_rng(0)
+    content, position = rng.normal(size=(2, N, 6)), rng.uniform(size=(2, N, 4))
+    return ImageElements(jnp.float32(content), jnp.float32(position), jnp.asarray(rng.random((2, N)) < 0.8))
+
+
+def test_the_papers_networks_have_the_papers_shapes():
+    paper = Networks(ModelConfig())
+    patches = jax.ShapeDtypeStruct((2, 256, 32, 32, 3), jnp.float32)
+    content = jax.eval_shape(paper.encoder, paper.encoder.shapes(), patches)
+    assert content.shape == (2, 256, 32)
+    shapes = paper.decoder.shapes()
+    assert shapes["blocks.3.cross_attention.to_k.kernel"].shape == (112, 512)
+    assert shapes["blocks.3.cross_attention.to_v.kernel"].shape == (32, 512)  # no position in the values
+    assert shapes["to_pixels.kernel"].shape == (512, 16 * 16 * 3)
+    assert {name.split(".")[1] for name in shapes if name.startswith("blocks")} == set("0123")
+
+    def decode(params, content):
+        elements = ImageElements(content, jnp.zeros((2, 256, 4)), jnp.ones((2, 256), bool))
+        return paper.decoder(params, elements)
+
+    assert jax.eval_shape(decode, shapes, content).shape == (2, 512, 512, 3)
+
+
+def test_the_encoder_sees_each_patch_alone():
+    params = networks.encoder.init(jax.random.key(0))
+    patches = jax.random.uniform(jax.random.key(1), (2, N, 8, 8, 3), minval=-1)
+    content = networks.encoder(params, patches)
+    changed = networks.encoder(params, patches.at[0, 3].set(0))
+    differs = np.abs(np.asarray(changed - content)).max(-1) > 1e-6
+    assert differs.sum() == 1
+    assert differs[0, 3]
+
+
+def test_the_decoder_does_not_depend_on_the_order_of_elements(elements):
+    params = networks.decoder.init(jax.random.key(0))
+    order = np.random.default_rng(1).permutation(N)
+    shuffled = jax.tree.map(lambda leaf: leaf[:, order], elements)
+    image = networks.decoder(params, elements)
+    assert image.shape == (2, 16, 16, 3)
+    np.testing.assert_allclose(networks.decoder(params, shuffled), image, atol=1e-5)
+
+
+def test_what_a_deleted_element_held_does_not_matter_but_its_place_in_the_softmax_does(elements):
+    params = networks.decoder.init(jax.random.key(0))
+    deleted = dataclasses.replace(elements, valid=elements.valid.at[0, 2].set(False))
+    other = dataclasses.replace(deleted, content=deleted.content.at[0, 2].set(9), position=deleted.position * 1)
+    image = networks.decoder(params, deleted)
+    np.testing.assert_array_equal(networks.decoder(params, other), image)
+    without = jax.tree.map(lambda leaf: jnp.delete(leaf, 2, axis=1), deleted)
+    assert np.abs(np.asarray(networks.decoder(params, without)[0] - image[0])).max() > 1e-4
+
+
+def test_each_query_paints_its_own_cell(elements):
+    """With a head that paints one number a query, the picture is the grid of queries enlarged, each cell in order."""
+    params = networks.decoder.init(jax.random.key(0))
+    cell = 16 // 4
+    pixel = jnp.arange(cell * cell * 3, dtype=jnp.float32)
+    params |= {"to_pixels.kernel": jnp.zeros((16, cell * cell * 3)), "to_pixels.bias": pixel}
+    image = networks.decoder(params, elements)[0]
+    expected = np.tile(np.arange(cell * cell * 3).reshape(cell, cell, 3), (4, 4, 1))
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_convolution_of_two_by_two_pixels_equals_flax_own(size):
+    conv = Conv3x3(5, 7, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    conv.bias[...] = jnp.arange(7.0)
+    x = jax.random.normal(jax.random.key(1), (3, size, size, 5))
+    flax = nnx.Conv(5, 7, (3, 3), padding=1, rngs=nnx.Rngs(1))
+    flax.kernel[...], flax.bias[...] = conv.kernel[...], conv.bias[...]
+    np.testing.assert_allclose(conv(x), flax(x), atol=1e-5)

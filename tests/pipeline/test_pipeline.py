@@ -1,0 +1,328 @@
+"""The pipeline over a random small model: shapes, seeds, compilation, errors, and the command line around it."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from elements_jax.checkpoints.model_folder import write_config
+from elements_jax.cli.main import main
+from elements_jax.diffusion.preserve import Preserve
+from elements_jax.diffusion.samplers import ddim_sample, euler_sample
+from elements_jax.diffusion.schedule import make_schedule
+from elements_jax.editing import edits
+from elements_jax.editing.edits import batched
+from elements_jax.elements import ImageElements, tokens
+from elements_jax.models.networks import Networks
+from elements_jax.pipeline.pipeline import ElementsPipeline
+from tests.helpers.records import SMALL, record
+
+
+def test_encode_gives_each_image_its_elements(pipeline):
+    records = [record(0), record(1)]
+    elements = pipeline.encode(np.stack([r.image for r in records]), np.stack([r.label_map for r in records]))
+    assert elements.content.shape == (2, 4, SMALL.elements.content_channels)
+    assert elements.valid.all()
+    alone = pipeline.open(records[1].image, records[1].label_map).elements
+    np.testing.assert_allclose(alone.content, elements.content[1], atol=1e-5)
+    share = np.bincount(records[1].label_map[records[1].label_map < 4], minlength=4)
+    assert (share > 0).all()
+
+
+def test_decode_depends_on_seed_prompt_and_elements_and_on_nothing_else(pipeline):
+    canvas = pipeline.open(record(0).image, record(0).label_map)
+    deleted = edits.delete(canvas, edits.selection(4, [0]))
+
+    def decode(canvas, prompt, seed):
+        return pipeline.decode(batched([canvas]).elements, [prompt], seeds=[seed])[0]
+
+    picture = decode(canvas, "a red square", 0)
+    assert picture.shape == (16, 16, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(decode(canvas, "a red square", 0), picture)
+    for other in (decode(canvas, "a red square", 1), decode(canvas, "a blue", 0), decode(deleted, "a red square", 0)):
+        assert (other != picture).any()
+
+
+def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(pipeline):
+    first, second = (pipeline.open(record(i).image, record(i).label_map) for i in range(2))
+    both = pipeline.decode(batched([first, second]).elements, ["a red square", ""], seeds=[3, 4])
+    alone = pipeline.decode(batched([second]).elements, [""], seeds=[4])
+    assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # rounding to 8 bits
+
+
+def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
+    canvas = pipeline.open(record(0).image, record(0).label_map)
+    pipeline.decode(batched([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
+    compiled = pipeline._decode._cache_size()
+    moved = edits.move(canvas, edits.selection(4, [1]), jnp.float32([0.1, 0.2]))
+    pipeline.decode(batched([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)
+    assert pipeline._decode._cache_size() == compiled
+
+
+def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
+    """eps(0) + 1 (eps(c) - eps(0)) = eps(c): checked against sampling without guidance's second half."""
+    canvas = batched([pipeline.open(record(0).image, record(0).label_map)])
+    ours = pipeline.decode(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
+    networks = Networks(SMALL)
+    unet = networks.unet.module(pipeline.params["unet"])
+    text = networks.text_encoder(pipeline.params["text_encoder"], jnp.asarray(pipeline.tokenizer("a red square"))[None])
+    context = unet.context(text, tokens(canvas.elements, SMALL.elements.frequencies))
+    noise = jax.random.normal(jax.random.key(0), (SMALL.latent_size, SMALL.latent_size, 4))[None]
+    latent = ddim_sample(lambda z, t: unet(z, t, context), make_schedule(SMALL.diffusion), noise, 2)
+    image = networks.vae.module(pipeline.params["vae"]).decode(latent / SMALL.vae.scaling_factor)
+    np.testing.assert_allclose(ours[0], np.clip((image[0] + 1) * 127.5, 0, 255), atol=1.0)
+
+
+def test_separate_guidance_of_equal_weights_is_joint_guidance(pipeline):
+    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+    joint, separate, other = (
+        pipeline.decode(elements, ["a red square"], seeds=[0], guidance=weights).astype(int)
+        for weights in (3.0, (3.0, 3.0), (1.0, 3.0))
+    )
+    assert np.abs(joint - separate).max() <= 1  # rounding to 8 bits
+    assert (joint != other).any()
+
+
+def test_fresh_noise_of_ddim_follows_the_seed_and_vanishes_with_eta(pipeline):
+    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+
+    def decode(eta, seed):
+        return pipeline.decode(elements, [""], seeds=[seed], eta=eta).astype(int)
+
+    np.testing.assert_array_equal(decode(1.0, 0), decode(1.0, 0))
+    assert (decode(1.0, 0) != decode(0.0, 0)).any()
+    assert np.abs(decode(0.0, 0) - decode(None, 0)).max() <= 1  # rounding to 8 bits
+    with pytest.raises(ValueError, match="eta is for DDIM"):
+        pipeline.decode(elements, [""], seeds=[0], sampler=euler_sample, eta=0.5)
+
+
+def deletions(pipeline: ElementsPipeline, *seeds: int) -> tuple[ImageElements, Preserve]:
+    """Pictures of which the top left element is deleted, and what to preserve of them."""
+    records = [record(seed) for seed in seeds]
+    before = [pipeline.open(r.image, r.label_map) for r in records]
+    after = [edits.delete(canvas, edits.selection(4, [0])) for canvas in before]
+    regions = [edits.edited_region(*pair) for pair in zip(before, after, strict=True)]
+    return batched(after).elements, Preserve(np.stack([r.image for r in records]), jnp.stack(regions))
+
+
+def test_preserved_pixels_are_the_inputs_and_the_edited_region_is_drawn_anew(pipeline):
+    elements, preserve = deletions(pipeline, 0)
+    kept = pipeline.decode(elements, [""], seeds=[0], preserve=preserve)[0]
+    anew = pipeline.decode(elements, [""], seeds=[0])[0]
+    image, region = preserve.image[0], np.asarray(preserve.region[0])
+    ys, xs = np.nonzero(region)
+    far = np.ones((16, 16), bool)
+    far[: ys.max() + 4, : xs.max() + 4] = False  # the feather of a picture this small is one pixel, and reaches three
+    assert far.sum() > 30
+    np.testing.assert_array_equal(kept[far], image[far])
+    assert (anew[far] != image[far]).mean() > 0.9
+    assert (kept[region] != image[region]).mean() > 0.9
+
+
+def test_an_edit_of_nothing_preserves_every_value_of_a_pixel(pipeline):
+    canvas = pipeline.open(record(0).image, record(0).label_map)
+    image = np.arange(16 * 16 * 3).astype(np.uint8).reshape(1, 16, 16, 3)
+    preserve = Preserve(image, edits.edited_region(canvas, canvas)[None])
+    np.testing.assert_array_equal(
+        pipeline.decode(batched([canvas]).elements, ["a"], seeds=[5], preserve=preserve), image
+    )
+
+
+def test_an_edit_of_everything_preserves_nothing(pipeline):
+    elements, preserve = deletions(pipeline, 0)
+    everything = Preserve(preserve.image, np.ones((1, 16, 16), bool))
+    kept, anew = (pipeline.decode(elements, [""], seeds=[0], preserve=p).astype(int) for p in (everything, None))
+    assert np.abs(kept - anew).max() <= 1  # rounding to 8 bits
+
+
+def test_the_preserved_latent_reaches_into_the_region(pipeline):
+    """What is drawn anew is drawn beside the input: another input outside the region, another picture inside."""
+    elements, preserve = deletions(pipeline, 0)
+    inside = np.asarray(preserve.region)[..., None]
+    other = Preserve(np.where(inside, preserve.image, 255 - preserve.image), preserve.region)
+    one, two = (pipeline.decode(elements, [""], seeds=[0], preserve=p) for p in (preserve, other))
+    assert (one[0, 0, 0] != two[0, 0, 0]).any()
+
+
+def test_preservation_neither_mixes_a_batch_nor_compiles_anew_for_other_values(pipeline):
+    elements, preserve = deletions(pipeline, 0, 1)
+    both = pipeline.decode(elements, ["a red square", ""], seeds=[3, 4], preserve=preserve)
+    alone = pipeline.decode(*deletions(pipeline, 1)[:1], [""], seeds=[4], preserve=deletions(pipeline, 1)[1])
+    assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # rounding to 8 bits
+    compiled = pipeline._decode._cache_size()
+    elements, preserve = deletions(pipeline, 2)
+    pipeline.decode(elements, ["a blue square"], seeds=[0], preserve=preserve)
+    assert pipeline._decode._cache_size() == compiled
+
+
+def test_what_cannot_be_preserved_is_refused(pipeline):
+    elements, preserve = deletions(pipeline, 0)
+    wrong_size = Preserve(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), bool))
+    too_many = Preserve(np.zeros((2, 16, 16, 3), np.uint8), np.zeros((2, 16, 16), bool))
+    wrong_type = jax.tree.map(lambda leaf: leaf.astype(np.float32), preserve)
+    for wrong, message in (
+        (wrong_size, r"preserve\.image: expected uint8 of shape \(1, 16, 16, 3\), not uint8 of \(1, 8, 8, 3\)"),
+        (too_many, r"preserve\.image: expected uint8 of shape \(1, 16, 16, 3\), not uint8 of \(2, 16, 16, 3\)"),
+        (wrong_type, r"preserve\.image: expected uint8 of .*, not float32 of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipeline.decode(elements, [""], seeds=[0], preserve=wrong)
+
+
+def test_a_prompt_that_is_too_long_is_cut_with_a_warning(pipeline):
+    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+    with pytest.warns(UserWarning, match=r"a prompt is cut at 6 tokens; this is not read: 'blue square'"):
+        cut = pipeline.decode(elements, ["a red square a blue square"], seeds=[0])
+    np.testing.assert_array_equal(cut, pipeline.decode(elements, ["a red square a"], seeds=[0]))
+
+
+def test_another_size_is_refused(pipeline):
+    with pytest.raises(ValueError, match=r"takes images and label maps of 16 x 16 px, not \(8, 8\)"):
+        pipeline.encode(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint16))
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is neither a model folder, .* nor a Stable Diffusion .*unet/config"):
+        ElementsPipeline.from_pretrained(tmp_path)
+
+
+def test_missing_networks_are_listed(tmp_path):
+    write_config(tmp_path, SMALL)
+    with pytest.raises(FileNotFoundError, match="is not complete") as error:
+        ElementsPipeline.from_pretrained(tmp_path)
+    for name in ("vae", "text_encoder", "unet", "elements holds no encoder", "elements holds no decoder", "attention"):
+        assert name in str(error.value)
+
+
+def test_a_configuration_of_another_version_names_the_field(tmp_path, model_folder):
+    value = json.loads((model_folder / "elements" / "config.json").read_text())
+    value["unet"]["colour"] = value["unet"].pop("heads")
+    (tmp_path / "elements").mkdir()
+    (tmp_path / "elements" / "config.json").write_text(json.dumps(value))
+    with pytest.raises(
+        ValueError, match=r"config\.json is not a model configuration: unet must have .*'colour', 'heads'"
+    ):
+        ElementsPipeline.from_pretrained(tmp_path)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(record(0).image).resize((40, 32)).save(path)
+    return path
+
+
+def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_folder, capsys):
+    pytest.importorskip("skimage")
+    encoded, script, model = tmp_path / "photo.npz", tmp_path / "edit.json", ["--model", str(model_folder)]
+    assert main(["encode", str(photo), str(encoded), *model, "--segmenter", "grid"]) == 0
+    assert re.search(r"4 elements, numbered in .*photo-numbers\.png", capsys.readouterr().out)
+    assert (tmp_path / "photo-numbers.png").is_file()
+    assert size_of(photo) == (40, 32)  # not overwritten
+
+    script.write_text(
+        json.dumps(
+            {
+                "version": 1,
+                "edits": [
+                    {"edit": "move", "elements": [0], "by": [0.5, 0.0]},
+                    {"edit": "compose", "image": "photo.npz", "elements": [3], "by": [-0.5, 0]},
+                ],
+                "prompt": "a red square",
+            }
+        )
+    )
+    result, drawing = tmp_path / "result.png", tmp_path / "drawing.png"
+    command = ["edit", str(encoded), "--script", str(script), "--out", str(result), *model, "--segmenter", "grid"]
+    assert main([*command, "--drawing", str(drawing)]) == 0
+    assert size_of(result) == (16, 16)
+    assert min(size_of(drawing)) >= 512
+    again = ["edit", str(encoded), "--script", str(result), *model, "--segmenter", "grid"]
+    assert main(again) == 0  # a result is its own script
+    assert (tmp_path / "photo-edited.png").read_bytes() == result.read_bytes()
+    (tmp_path / "out.jpg").unlink(missing_ok=True)
+    assert main([*command[:4], "--out", str(tmp_path / "out.jpg"), *model]) == 1
+    assert "is a PNG" in capsys.readouterr().err
+    assert not (tmp_path / "out.jpg").exists()
+    sampling = ["--sampler", "dpm", "--steps", "3", "--guidance", "2", "--element-guidance", "1"]
+    assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model, *sampling]) == 0
+    assert size_of(tmp_path / "again.png") == (16, 16)
+
+
+def test_an_edit_that_preserves_gives_the_input_back_where_nothing_was_edited(tmp_path, photo, model_folder):
+    pytest.importorskip("skimage")
+    encoded, script, result = tmp_path / "photo.npz", tmp_path / "edit.json", tmp_path / "result.png"
+    model = ["--model", str(model_folder)]
+    assert main(["encode", str(photo), str(encoded), *model, "--segmenter", "grid"]) == 0
+    with np.load(encoded) as archive:
+        image, label_map = archive["image"], archive["label_map"]
+    for listed, far in (
+        ([], np.ones((16, 16), bool)),
+        ([{"edit": "delete", "elements": [int(label_map[0, 0])]}], np.add.outer(range(16), range(16)) >= 24),
+    ):
+        script.write_text(json.dumps({"version": 1, "edits": listed}))
+        assert main(["edit", str(encoded), "--script", str(script), "--out", str(result), *model, "--preserve"]) == 0
+        with Image.open(result) as picture:
+            kept = np.asarray(picture)
+        np.testing.assert_array_equal(kept[far], image[far])
+        assert (kept[~far] != image[~far]).any() == bool(listed)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"edit": "delete", "elements": [9]}, "element 9 does not exist; the photograph has elements 0 to 3"),
+        ({"edit": "compose", "image": "none.png", "elements": [0]}, "none.png"),
+        ({"edit": "flip", "elements": [0]}, "edits[0]"),
+    ],
+)
+def test_a_wrong_script_ends_with_one_line(edit, message, tmp_path, photo, model_folder, capsys):
+    pytest.importorskip("skimage")
+    script = tmp_path / "edit.json"
+    script.write_text(json.dumps({"version": 1, "edits": [edit]}))
+    result = tmp_path / "result.png"
+    command = ["edit", str(photo), "--script", str(script), "--out", str(result), "--model", str(model_folder)]
+    assert main([*command, "--segmenter", "grid"]) == 1
+    *progress, error = capsys.readouterr().err.splitlines()
+    assert progress in ([], ["finding what to edit, compiling the sampler ..."])
+    assert error.startswith("error: ")
+    assert message in error
+    assert not result.exists()
+
+
+def test_a_damaged_encoded_file_is_named(tmp_path, model_folder, capsys):
+    path = tmp_path / "photo.npz"
+    path.write_bytes(b"PK not a zip")
+    assert main(["reconstruct", str(path), str(tmp_path / "out.png"), "--model", str(model_folder)]) == 1
+    assert "photo.npz: not a file that `elements encode` wrote" in capsys.readouterr().err
+
+
+def test_every_command_explains_itself(capsys):
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for command in ("partition", "train", "encode", "edit", "batch", "reconstruct", "scenes"):
+        assert f"\n  {command} " in overview
+    for command in ("encode", "edit", "batch", "reconstruct", "scenes"):
+        with pytest.raises(SystemExit) as exit_code:
+            main([command, "--help"])
+        assert exit_code.value.code == 0
+        assert f"usage: elements {command}" in capsys.readouterr().out
+    assert main(["paint"]) == 2
+    assert "commands:" in capsys.readouterr().err
+
+
+def test_scenes_command_writes_what_partition_reads(tmp_path):
+    assert main(["scenes", str(tmp_path), "--count", "2", "--first", "5", "--size", "32"]) == 0
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["scene-0000005.png", "scene-0000006.png"]
+    assert size_of(tmp_path / "masks" / "scene-0000005.png") == (32, 32)

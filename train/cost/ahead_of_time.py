@@ -1,0 +1,362 @@
+"""`elements compile PRESET --topology v5e:4x4`: programs compiled for accelerators that are not here.
+
+What is compiled is what runs: the loop's own step, or the pipeline's own decoding, from shapes alone. The compiler says
+how much memory a device needs; how long it takes is bounded from below by a roofline.
+"""
+
+import argparse
+import ctypes
+import dataclasses
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding
+from jax.typing import DTypeLike
+
+from configs import PRESETS
+from elements_jax.config import ModelConfig, Remat
+from elements_jax.diffusion.samplers import ddim_sample
+from elements_jax.elements import ImageElements
+from elements_jax.models.method import decode_elements, jit_decode
+from elements_jax.models.networks import Networks
+from elements_jax.parallel import sharding
+from elements_jax.typing import Tree
+from train.config import DiffusionTrainConfig
+from train.cost.chips import CHIPS, H100
+from train.cost.flops import cost, training_cost
+from train.cost.hlo import Program
+from train.cost.roofline import Report, gigabytes
+from train.input.stored import label_dtype
+from train.stage import example_keys
+from train.stages.conditioning import pair
+from train.stages.diffusion import DiffusionStage
+from train.stages.diffusion_unfrozen import UnfrozenStage
+from train.state import abstract_state, make_optimizer
+from train.step import jit_step
+
+QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
+"""Options of the TPU's compiler for five to seventeen times less waiting, and less memory: at full effort the step of
+`sd15` took more than 24 GB. Everything lies in HBM then; at full effort part of it is in VMEM, and less is moved."""
+
+
+NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+"""What libtpu would ask a cloud machine's metadata for, which is not one."""
+
+
+class StageOfShapes(DiffusionStage):
+    """Stage 2 without a model folder: its frozen networks are shapes, which compiling needs no more than.
+
+    To run its step, give that arrays of these shapes.
+    """
+
+    def __init__(self, model: ModelConfig, train: DiffusionTrainConfig):
+        self.model, self.train, self.networks = model, train, Networks(model)
+        networks = {name: getattr(self.networks, name) for name in self.uses}
+        self.frozen = {name: jax.eval_shape(network.cast, network.shapes()) for name, network in networks.items()}
+        self.empty_prompt = np.zeros(model.text.max_length, np.int32)
+        if train.cached:
+            no_text = (model.text.max_length, model.text.hidden_size)
+            self.frozen["no_text"] = jax.ShapeDtypeStruct(no_text, jnp.float32)
+
+
+class UnfrozenStageOfShapes(StageOfShapes, UnfrozenStage):
+    """The same of a stage 2 that trains the content encoder."""
+
+
+def stage_of_shapes(model: ModelConfig, train: DiffusionTrainConfig) -> StageOfShapes:
+    """The stage that `train` describes, without a model folder."""
+    return (StageOfShapes if train.encoder == "frozen" else UnfrozenStageOfShapes)(model, train)
+
+
+class DoesNotFit(Exception):
+    """A program needs more memory than a device has."""
+
+
+def topology_devices(name: str) -> list[Any]:
+    """The devices of a slice that is not here: `v4:2x2x2`, `v5e:4x4`, `v5p:2x2x2`, `v6e:4x4`, or `h100:8`.
+
+    Raises ValueError for a name that the compiler does not know, and where the compiler is not installed.
+    """
+    kind, _, shape = name.partition(":")
+    try:
+        if kind == "h100":
+            _load_cudnn()
+            described = {"target_config": H100, "topology": f"1x1x{shape}"}
+            return topologies.get_topology_desc("h100", "cuda", **described).devices
+        one_device_a_chip = {"chip_config_name": "megacore"} if kind == "v4" else {}
+        return topologies.get_topology_desc(name, "tpu", **one_device_a_chip).devices
+    except Exception as error:  # of the plugin or its absence: they share no class
+        raise ValueError(
+            f"--topology {name}: expected one like v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4 or h100:8, and its compiler "
+            f"installed (`pip install libtpu`, or jax-cuda13-pjrt, jax-cuda13-plugin and nvidia-cudnn-cu13): {error}"
+        ) from error
+
+
+def _load_cudnn() -> None:
+    """Load cuDNN where its package is installed: JAX asks for its version before it traces an attention by it.
+
+    Where there is none, XLA's own attention is compiled, which runs on a GPU without cuDNN.
+    """
+    package = importlib.util.find_spec("nvidia.cudnn") if importlib.util.find_spec("nvidia") else None
+    for folder in (package and package.submodule_search_locations) or ():
+        for library in Path(folder, "lib").glob("libcudnn.so.*"):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mesh) -> tuple[Tree, ...]:
+    """Shapes of (state, frozen, batch, key), laid out as the loop lays them."""
+    state = abstract_state(stage, make_optimizer(train))
+    size = (train.batch_size, stage.model.elements.image_size, stage.model.elements.image_size)
+    batch = {
+        "image": jax.ShapeDtypeStruct((*size, 3), jnp.uint8),
+        "label_map": jax.ShapeDtypeStruct(size, label_dtype(stage.model.elements.num_elements)),
+        "object_mask": jax.ShapeDtypeStruct(size, jnp.bool),
+        "own_mask": jax.ShapeDtypeStruct((train.batch_size,), jnp.bool),
+        "tokens": jax.ShapeDtypeStruct((train.batch_size, stage.model.text.max_length), jnp.int32),
+        "index": jax.ShapeDtypeStruct((train.batch_size,), jnp.int32),
+    }
+    if stage.cached:
+        latent, text = stage.model.latent_size**2 * stage.model.vae.latent_channels, stage.frozen["no_text"].size
+        for name, numbers in (("latent_mean", latent), ("latent_logvar", latent), ("text", text)):
+            batch[name] = jax.ShapeDtypeStruct((train.batch_size, numbers), jnp.float16)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def laid(tree: Tree, lie: Any) -> Tree:
+        return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), tree, lie)
+
+    def all_alike(tree: Tree, at: NamedSharding) -> Tree:
+        return laid(tree, jax.tree.map(lambda _: at, tree))
+
+    replicated = sharding.replicated(mesh)
+    return (
+        laid(state, sharding.shardings(state, mesh)),
+        all_alike(stage.frozen, replicated),
+        all_alike(batch, sharding.over_batch(mesh)),
+        all_alike(key, replicated),
+    )
+
+
+def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[Tree, Tree]:
+    """Shapes of what `decoding.jit_decode` takes, laid out as `ElementsPipeline` lays them."""
+    model, size = networks.config, networks.config.latent_size
+    whole, split = sharding.replicated(mesh), sharding.over_batch(mesh)
+
+    def array(lie: NamedSharding, dtype: DTypeLike, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=lie)
+
+    count, content = model.elements.num_elements, model.elements.content_channels
+    params = {name: getattr(networks, name).shapes() for name in ("text_encoder", "unet", "vae")}
+    shared = {
+        "params": jax.tree.map(lambda leaf: array(whole, leaf.dtype, *leaf.shape), params),
+        "guidance": array(whole, jnp.float32, 1),
+    }
+    batch = {
+        "elements": ImageElements(
+            array(split, jnp.float32, batch_size, count, content),
+            array(split, jnp.float32, batch_size, count, 4),
+            array(split, jnp.bool, batch_size, count),
+        ),
+        "prompt": array(split, jnp.int32, batch_size, model.text.max_length),
+        "negative_prompt": array(split, jnp.int32, batch_size, model.text.max_length),
+        "noise": array(split, jnp.float32, batch_size, size, size, model.vae.latent_channels),
+        "preserve": None,
+    }
+    return shared, batch
+
+
+def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[Any], *, quick: bool) -> Report:
+    """The loop's training step, compiled for these devices. Raises DoesNotFit."""
+    mesh, stage = sharding.make_mesh(train.data_parallel, train.fsdp, devices), stage_of_shapes(model, train)
+    model_flops, flops = step_flops(stage, train)
+    traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
+    parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
+    return _compile(
+        f"training step of stage 2, batch {train.batch_size}{parts}, remat {train.remat}{', cached' * train.cached}"
+        f"{', encoder trained' * (train.encoder != 'frozen')}",
+        traced,
+        mesh,
+        train.batch_size,
+        flops=flops,
+        model_flops=model_flops,
+        quick=quick,
+    )
+
+
+def compile_sampler(model: ModelConfig, batch_size: int, devices: list[Any], *, quick: bool) -> Report:
+    """The pipeline's decoding of a batch, compiled for these devices. Raises DoesNotFit."""
+    mesh, networks, steps = sharding.make_mesh(-1, 1, devices), Networks(model), model.diffusion.sample_steps
+    shared, batch = sampler_arguments(networks, batch_size, mesh)
+    flops = cost(lambda shared, batch: decode_elements(networks, **shared, **batch, steps=steps), shared, batch).flops
+    return _compile(
+        f"sampler, batch {batch_size}, {steps} guided steps",
+        jit_decode(networks, mesh).trace(shared, batch, steps=steps, sampler=ddim_sample),
+        mesh,
+        batch_size,
+        flops=flops,
+        model_flops=flops,
+        quick=quick,
+    )
+
+
+def _compile(
+    program: str, traced: Any, mesh: Mesh, batch_size: int, *, flops: float, model_flops: float, quick: bool
+) -> Report:
+    chip = mesh.devices.flat[0].device_kind
+    tpu = "TPU" in chip
+    options: dict[str, Any] = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0}  # they need a GPU
+    if tpu:
+        options = QUICK if quick else {}
+    started = time.monotonic()
+    try:
+        compiled = traced.lower(lowering_platforms=("tpu" if tpu else "cuda",)).compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DoesNotFit(next(line for line in str(error).splitlines() if "RESOURCE_EXHAUSTED" in line)) from error
+    seconds = time.monotonic() - started
+    counted, text = compiled.cost_analysis() or {}, Program(compiled.as_text() or "")
+    memory: Any = compiled.memory_analysis()
+    beside = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    report = Report(
+        program=program,
+        chip=chip,
+        mesh=dict(mesh.shape),
+        batch_size=batch_size,
+        compile_seconds=seconds,
+        memory_available=CHIPS[chip].memory,
+        memory=memory.argument_size_in_bytes + beside,
+        arguments=memory.argument_size_in_bytes,
+        donated=memory.alias_size_in_bytes,
+        temporary=memory.temp_size_in_bytes,
+        model_flops=model_flops / mesh.size,
+        flops=flops / mesh.size,
+        compiler_flops=counted.get("flops"),
+        traffic=text.traffic(),
+        messages=text.messages(),
+    )
+    if report.memory > report.memory_available:  # the TPU's compiler refuses by itself
+        raise DoesNotFit(f"needs {gigabytes(report.memory)} of {gigabytes(report.memory_available)}")
+    return report
+
+
+def step_flops(stage: DiffusionStage, train: DiffusionTrainConfig) -> tuple[float, float]:
+    """Operations of a step on all devices, frozen networks included: the model's, and with what is computed again."""
+    state, frozen, batch, key = step_arguments(stage, train, sharding.make_mesh(1, 1, jax.devices()[:1]))
+
+    def with_remat(remat: Remat) -> Callable:
+        other = stage_of_shapes(stage.model, dataclasses.replace(train, remat=remat))
+
+        def loss(params, frozen, batch, key):
+            keys = example_keys(key, 0, batch["index"])
+            return other.loss(other.cast(params), frozen, pair(batch), keys, jnp.int32(0))[0]
+
+        return loss
+
+    kept, again = (
+        cost(jax.grad(with_remat(remat)), state["params"], frozen, batch, key) for remat in ("none", train.remat)
+    )
+    model = training_cost(with_remat("none"), state["params"], frozen, batch, key).flops
+    return model, model + again.flops - kept.flops
+
+
+def changes(train: DiffusionTrainConfig, devices: int) -> Iterator[DiffusionTrainConfig]:
+    """What may make a step fit that does not, the cheapest first: computing again, then splitting more."""
+    for remat in ("elementwise", "blocks"):
+        if remat != train.remat:
+            yield dataclasses.replace(train, remat=remat)
+    if train.fsdp != devices:
+        yield dataclasses.replace(train, remat="blocks", data_parallel=1, fsdp=devices)
+    for parts in (2, 4, 8):
+        if train.batch_size % (devices * train.accumulate * parts) == 0:
+            yield dataclasses.replace(
+                train, remat="blocks", data_parallel=1, fsdp=devices, accumulate=train.accumulate * parts
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compile, and for what."""
+
+    topology: str
+    """The slice, by its chips and how they are laid out: v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4; or h100:8."""
+    train: DiffusionTrainConfig
+    """The mesh is here, and what makes a step larger or smaller: batch_size, accumulate, remat."""
+    config: ModelConfig
+    program: Literal["train", "sample"] = "train"
+    """The training step of stage 2, or what `elements batch` decodes `train.batch_size` pictures with."""
+    quick: bool = True
+    """Ask the TPU's compiler for less effort: minutes instead of tens of minutes."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON file for the report."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the command line, compile and report. Exit code 1 where nothing that is tried fits."""
+    for name, value in NO_TPU_HERE.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip, and should look for none
+    description = "Compile a program for accelerators that are not here, and say what it needs."
+    parser = argparse.ArgumentParser(prog="elements compile", description=description)
+    presets = {name: (preset.model, preset.diffusion) for name, preset in PRESETS.items() if preset.diffusion}
+    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
+    parser.add_argument("settings", nargs=argparse.REMAINDER, help="`elements compile PRESET --help` lists them")
+    chosen = parser.parse_args(argv)
+    model, train = presets[chosen.preset]
+    job = tyro.cli(
+        Job,
+        prog=f"elements compile {chosen.preset}",
+        description=description,
+        args=chosen.settings,
+        default=Job(topology=tyro.MISSING, train=train, config=model),
+    )
+    try:
+        devices = topology_devices(job.topology)
+        if job.program == "sample":
+            report = compile_sampler(job.config, job.train.batch_size, devices, quick=job.quick)
+        else:
+            report = _compile_what_fits(job, devices)
+        print(report)
+        if job.report is not None:
+            report.save(job.report)
+    except (OSError, ValueError, DoesNotFit) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _compile_what_fits(job: Job, devices: list[Any]) -> Report:
+    """The step as asked for or, where it does not fit, the first change of it that does."""
+    for train in (job.train, *changes(job.train, len(devices))):
+        try:
+            report = compile_step(job.config, train, devices, quick=job.quick)
+        except DoesNotFit as error:
+            print(f"does not fit: {_knobs(train)}: {error}", flush=True)
+        else:
+            if train != job.train:
+                print(f"fits: {_knobs(train)}")
+            return report
+    raise DoesNotFit(f"a batch of {job.train.batch_size} fits in no way: take a smaller one, or more devices")
+
+
+def _knobs(train: DiffusionTrainConfig) -> str:
+    return (
+        f"--train.data-parallel {train.data_parallel} --train.fsdp {train.fsdp} --train.accumulate {train.accumulate} "
+        f"--train.remat {train.remat}"
+    )

@@ -1,0 +1,1 @@
+"""Records as training input: stored, in memory, cached, augmented."""

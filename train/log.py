@@ -1,0 +1,214 @@
+"""Where the figures of a run go: a terse line on the terminal, and TensorBoard."""
+
+import dataclasses
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.stages import Compiled
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+
+from elements_jax.parallel import hosts
+from elements_jax.typing import Tree
+from train.config import TrainConfig
+from train.cost.chips import CHIPS
+from train.sample_grid import save_png
+from train.stage import Metrics, Ratio
+
+WORTH_SAYING = 0.05
+"""Share of the time that waiting for input, or for checkpoints, must take to be shown on the terminal."""
+
+
+class Log:
+    """Averages the figures of steps and reports them; use as a context manager."""
+
+    def __init__(self, directory: Path, first_step: int, train: TrainConfig):
+        self._train = train
+        self._first_step, self._directory = first_step, directory
+        self._writer = self._open(first_step)
+        self._unread: Metrics | None = None
+        self._window: list[Metrics] = []
+        self._clock: float | None = None
+        self._seconds = defaultdict[str, float](float)  # that the loop did not spend on steps, since the clock started
+        self._least_seconds: float | None = None  # of a step, at the chips' peak
+        self._skips = 0  # updates in a row
+        self._compiled: Callable[[], None] | None = None  # says what a step is, where that has not been said
+        self._tracing = False
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._tracing:
+            jax.profiler.stop_trace()
+        self._writer.close()
+
+    def compiled(self, params: Tree, flops: Callable[[], float], program: Compiled, seconds: float) -> None:
+        """Say once what a step is, before the first figures of steps.
+
+        Args:
+            params: what is trained.
+            flops: of a step on all devices, by its arithmetic (`flops.training_cost`); it is called when there are
+                figures of steps to report, and may wait for a thread that counts.
+            program: the step. XLA's count of its operations has in it what is computed twice.
+            seconds: that compiling took.
+        """
+        parameters = float(sum(leaf.size for leaf in jax.tree.leaves(params)))
+        xla_flops = (program.cost_analysis() or {}).get("flops", np.nan) * jax.device_count()
+        self._compiled = lambda: self._say_compiled(parameters, float(flops()), xla_flops, seconds)
+
+    def _say_compiled(self, parameters: float, flops: float, xla_flops: float, seconds: float) -> None:
+        print(
+            f"{parameters / 1e6:.3g} M parameters, {flops / 1e12:.3g} TFLOP an update (XLA counts "
+            f"{xla_flops / 1e12:.3g}), compiled in {seconds:.1f} s",
+            flush=True,
+        )
+        figures = {"parameters": parameters, "flops": flops, "xla_flops": xla_flops, "seconds": seconds}
+        self._scalars("compiled", self._first_step, figures)
+        if chip := CHIPS.get(jax.devices()[0].device_kind):
+            self._least_seconds = flops / (jax.device_count() * chip.flops)
+
+    def goes_on(self, place: Mapping[str, Any]) -> None:
+        """Say once, and keep, which settings are others than those of the checkpoint that the run goes on from."""
+        before, now = place.get("settings", {}), json.loads(json.dumps(dataclasses.asdict(self._train)))
+        changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+        if changed:
+            line = f"goes on after step {self._first_step} with other settings: {', '.join(changed)}"
+            print(line, flush=True)
+            self._writer.add_text("settings", line, self._first_step)
+
+    def profile(self, step: int) -> None:
+        """Before a step: start or end the trace that `TrainConfig.profile` asks for."""
+        first, end = self._train.profile or (0, 0)
+        if (inside := first <= step < end) != self._tracing:
+            self._read()
+            if inside:
+                jax.profiler.start_trace(self._directory)
+            else:
+                jax.profiler.stop_trace()
+            self._tracing = inside
+
+    @contextmanager
+    def timed(self, what: Literal["input", "samples", "checkpoint"]) -> Iterator[None]:
+        """Count the time spent within; but for input, once the step under way is done, lest it be counted too."""
+        if what != "input":
+            self._read()
+        start = time.monotonic()
+        yield
+        self._seconds[what] += time.monotonic() - start
+
+    def step(self, step: int, metrics: Metrics) -> None:
+        """Take in the figures of a step that has been started; waits for the step before it alone.
+
+        Raises FloatingPointError after too many updates in a row that were skipped.
+
+        So the host prepares a step while the device runs another, and never runs further ahead than one.
+        """
+        self._read()
+        self._unread = metrics
+        if step % self._train.log_every == 0 or step == self._train.steps:
+            self._read()
+            self._report(step)
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._window.append(figures := jax.device_get(self._unread))
+            self._unread = None
+            self._skips = self._skips + 1 if figures["skipped"] else 0
+            if self._skips > self._train.skips_in_a_row:
+                raise FloatingPointError(
+                    f"{self._skips} updates in a row had a loss or gradient that is not finite (loss "
+                    f"{figures['loss']:.4g}, norm of the gradient {figures['gradient_norm']:.4g}); the parameters are "
+                    "those from before: they need a lower learning rate, or the data are damaged"
+                )
+        if self._clock is None and self._window:
+            self._start_clock()  # after the first step, which waits for readers to start
+
+    def _start_clock(self) -> None:
+        self._clock, self._timed_from = time.monotonic(), len(self._window)
+        self._seconds.clear()
+
+    def _report(self, step: int) -> None:
+        now = time.monotonic()
+        if self._compiled is not None:
+            self._compiled()
+            self._compiled = None
+        means = averaged([figures for figures in self._window if not figures["skipped"]] or self._window)
+        means["skipped"] = averaged(self._window)["skipped"]
+        whole = f"/{self._train.steps}" if self._train.minutes is None else ""
+        line = f"step {step}{whole}  loss {means['loss']:.4g}"
+        if means["skipped"]:
+            line += f"  {means['skipped']:.0%} skipped"
+        if "psnr" in means:
+            line += f"  psnr {means['psnr']:.2f}"
+        timed = len(self._window) - self._timed_from
+        if timed and self._clock is not None:
+            elapsed = now - self._clock - self._seconds["samples"]
+            seconds = elapsed / timed
+            means["images_per_second"] = self._train.batch_size / seconds
+            means["images_per_second_per_chip"] = means["images_per_second"] / jax.device_count()
+            means["input_wait"] = self._seconds["input"] / elapsed
+            means["checkpoint_seconds"] = self._seconds["checkpoint"]
+            minutes, rest = divmod(round(seconds * (self._train.steps - step)), 60)
+            line += f"  {means['images_per_second']:.1f} images/s"
+            if self._least_seconds is not None:
+                means["mfu"] = self._least_seconds / seconds
+                line += f"  MFU {means['mfu']:.0%}"
+            if self._train.minutes is None:
+                line += f"  {minutes}:{rest:02d} left"
+            else:
+                line += f"  {self._window[-1]['elapsed']:.0%} of {self._train.minutes:g} minutes"
+            if means["input_wait"] > WORTH_SAYING:
+                line += f"  {means['input_wait']:.0%} waiting for input"
+            if (saving := self._seconds["checkpoint"] / elapsed) > WORTH_SAYING:
+                line += f"  {saving:.0%} saving"
+        print(line, flush=True)
+        self._scalars("train", step, means)
+        self._window = []
+        self._start_clock()
+
+    def held_out(self, step: int, metrics: Metrics, picture: UInt8[np.ndarray, "height width 3"], path: Path) -> None:
+        """Report the figures and the sample grid of the held-out batch; the grid also goes to `path`."""
+        figures = averaged([metrics])
+        shown = [f"{name} {figures[name]:.4g}" for name in sorted(metrics) if not isinstance(metrics[name], Ratio)]
+        print("  held out: " + "  ".join(shown), flush=True)
+        self._scalars("held_out", step, figures)
+        self._writer.add_image("samples", picture, step, dataformats="HWC")
+        if hosts.first():
+            save_png(path, picture)
+
+    def settle(self, step: int) -> None:
+        """Bring all that was reported to the disk, since a run that starts from this step reports none of it again."""
+        self._writer.close()  # its `flush` leaves what its thread has not taken in
+        self._writer = self._open(step)
+
+    def _open(self, step: int) -> SummaryWriter:
+        return SummaryWriter(
+            str(self._directory),
+            purge_step=step + 1,  # hides what a killed run wrote beyond the step
+            filename_suffix=f".{step:07d}",  # within a second, names are the same otherwise
+            write_to_disk=hosts.first(),
+        )
+
+    def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(f"{group}/{name}", value, step)
+
+
+def averaged(window: list[Metrics]) -> dict[str, float]:
+    """The means of figures over steps; a `Ratio` of which no step has an example is left out."""
+    means = {}
+    for name in window[0]:
+        mean: Any = jax.tree.map(lambda *values: float(np.mean(values)), *[figures[name] for figures in window])
+        if not isinstance(mean, Ratio):
+            means[name] = mean
+        elif mean.number:
+            means[name] = mean.sum / mean.number
+    return means

@@ -1,0 +1,66 @@
+"""Stage 2 with a content encoder that is not frozen: two of the variants of Table 1 (Section 4.4)."""
+
+from pathlib import Path
+
+import jax
+from jaxtyping import Array, Float, Int, Key
+
+from elements_jax.checkpoints.model_folder import load_networks, load_present, remove_network, save_network
+from elements_jax.config import ModelConfig
+from elements_jax.typing import Tree
+from train.config import DiffusionTrainConfig
+from train.stage import Batch, Metrics
+from train.stages.diffusion import DiffusionStage
+
+
+class UnfrozenStage(DiffusionStage):
+    """The diffusion loss trains the content encoder too: stage 1's, or a new one where there is no stage 1.
+
+    Its parameters are {"unet", "encoder"}. The model folder is then one without stage 1's decoder, which reads the
+    codes of the encoder that it was trained with, and of no other.
+    """
+
+    uses = ("vae", "text_encoder")
+
+    def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
+        """Raises ValueError in the folder where stage 1 was trained, whose encoder would be written over."""
+        if (folder / "runs" / "autoencoder").exists():
+            raise ValueError(
+                f"{folder} is where stage 1 was trained, and encoder={train.encoder!r} would write over its encoder: "
+                f"choose another --model, and --init {folder}"
+            )
+        super().__init__(model, train, folder)
+
+    def pretrained(self) -> Tree:
+        found = load_present(self.folder, self.networks, "unet")
+        if self.train.encoder == "unfrozen":
+            found |= load_networks(self.folder, self.networks, ["encoder"])
+        return found
+
+    def shapes(self) -> Tree:
+        return {"unet": super().shapes(), "encoder": self.networks.encoder.shapes()}
+
+    def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
+        unet_key, encoder_key = jax.random.split(key)
+        return {
+            "unet": super().init(unet_key, pretrained.get("unet", {})),
+            "encoder": self.networks.encoder.complete(pretrained.get("encoder", {}), encoder_key),
+        }
+
+    def cast(self, params: Tree) -> Tree:
+        return {"unet": super().cast(params["unet"]), "encoder": self.networks.encoder.cast(params["encoder"])}
+
+    def loss(
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        return super().loss(params["unet"], frozen | {"encoder": params["encoder"]}, batch, keys, step)
+
+    def pictures(
+        self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
+    ) -> dict[str, Float[Array, "B H W 3"]]:
+        return super().pictures(params["unet"], frozen | {"encoder": params["encoder"]}, batch, keys)
+
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
+        super().export(params["unet"], frozen, batch, keys)
+        save_network(self.folder, "encoder", params["encoder"])
+        remove_network(self.folder, "decoder")
