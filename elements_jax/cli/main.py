@@ -53,7 +53,7 @@ commands:
 ELSEWHERE = {
     "partition": "partition.__main__",
     "train": "elements_jax.cli.train",
-    "compile": "train.cost.ahead_of_time",
+    "compile": "elements_jax.cli.compile",
     "study": "elements_jax.cli.study",
     "benchmark": "elements_jax.cli.benchmark",
     "evaluate": "elements_jax.cli.evaluate",

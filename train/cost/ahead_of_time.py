@@ -1,30 +1,24 @@
-"""`elements compile PRESET --topology v5e:4x4`: programs compiled for accelerators that are not here.
+"""Programs compiled for accelerators that are not here (`elements compile`).
 
 What is compiled is what runs: the loop's own step, or the pipeline's own decoding, from shapes alone. The compiler says
 how much memory a device needs; how long it takes is bounded from below by a roofline.
 """
 
-import argparse
 import ctypes
 import dataclasses
 import importlib.util
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
-from configs import PRESETS
 from elements_jax.config import ModelConfig, Remat
 from elements_jax.diffusion.samplers import ddim_sample
 from elements_jax.elements import ImageElements
@@ -48,16 +42,6 @@ from train.step import jit_step
 QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 """Options of the TPU's compiler for five to seventeen times less waiting, and less memory: at full effort the step of
 `sd15` took more than 24 GB. Everything lies in HBM then; at full effort part of it is in VMEM, and less is moved."""
-
-
-NO_TPU_HERE = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-}
-"""What libtpu would ask a cloud machine's metadata for, which is not one."""
 
 
 class StageOfShapes(DiffusionStage):
@@ -154,7 +138,7 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
 
 
 def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[Tree, Tree]:
-    """Shapes of what `decoding.jit_decode` takes, laid out as `ElementsPipeline` lays them."""
+    """Shapes of what `jit_decode` takes, laid out as `ElementsPipeline` lays them."""
     model, size = networks.config, networks.config.latent_size
     whole, split = sharding.replicated(mesh), sharding.over_batch(mesh)
 
@@ -288,75 +272,3 @@ def changes(train: DiffusionTrainConfig, devices: int) -> Iterator[DiffusionTrai
             yield dataclasses.replace(
                 train, remat="blocks", data_parallel=1, fsdp=devices, accumulate=train.accumulate * parts
             )
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to compile, and for what."""
-
-    topology: str
-    """The slice, by its chips and how they are laid out: v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4; or h100:8."""
-    train: DiffusionTrainConfig
-    """The mesh is here, and what makes a step larger or smaller: batch_size, accumulate, remat."""
-    config: ModelConfig
-    program: Literal["train", "sample"] = "train"
-    """The training step of stage 2, or what `elements batch` decodes `train.batch_size` pictures with."""
-    quick: bool = True
-    """Ask the TPU's compiler for less effort: minutes instead of tens of minutes."""
-    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON file for the report."""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Parse the command line, compile and report. Exit code 1 where nothing that is tried fits."""
-    for name, value in NO_TPU_HERE.items():
-        os.environ.setdefault(name, value)
-    jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip, and should look for none
-    description = "Compile a program for accelerators that are not here, and say what it needs."
-    parser = argparse.ArgumentParser(prog="elements compile", description=description)
-    presets = {name: (preset.model, preset.diffusion) for name, preset in PRESETS.items() if preset.diffusion}
-    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
-    parser.add_argument("settings", nargs=argparse.REMAINDER, help="`elements compile PRESET --help` lists them")
-    chosen = parser.parse_args(argv)
-    model, train = presets[chosen.preset]
-    job = tyro.cli(
-        Job,
-        prog=f"elements compile {chosen.preset}",
-        description=description,
-        args=chosen.settings,
-        default=Job(topology=tyro.MISSING, train=train, config=model),
-    )
-    try:
-        devices = topology_devices(job.topology)
-        if job.program == "sample":
-            report = compile_sampler(job.config, job.train.batch_size, devices, quick=job.quick)
-        else:
-            report = _compile_what_fits(job, devices)
-        print(report)
-        if job.report is not None:
-            report.save(job.report)
-    except (OSError, ValueError, DoesNotFit) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _compile_what_fits(job: Job, devices: list[Any]) -> Report:
-    """The step as asked for or, where it does not fit, the first change of it that does."""
-    for train in (job.train, *changes(job.train, len(devices))):
-        try:
-            report = compile_step(job.config, train, devices, quick=job.quick)
-        except DoesNotFit as error:
-            print(f"does not fit: {_knobs(train)}: {error}", flush=True)
-        else:
-            if train != job.train:
-                print(f"fits: {_knobs(train)}")
-            return report
-    raise DoesNotFit(f"a batch of {job.train.batch_size} fits in no way: take a smaller one, or more devices")
-
-
-def _knobs(train: DiffusionTrainConfig) -> str:
-    return (
-        f"--train.data-parallel {train.data_parallel} --train.fsdp {train.fsdp} --train.accumulate {train.accumulate} "
-        f"--train.remat {train.remat}"
-    )

@@ -15,10 +15,9 @@ from train.cost.chips import CHIPS
 from train.cost.hlo import Messages
 from train.cost.roofline import Report
 
-ROOT = Path(__file__).parents[2]
-LIBTPU = Path(
-    sys.prefix, "libtpu"
-)  # `make test` puts it there: beside the packages it would look for TPUs at each start
+ROOT = Path(__file__).parents[3]
+# `make test` puts it there: beside the packages it would look for TPUs at each start.
+LIBTPU = Path(sys.prefix, "libtpu")
 
 
 def run_with_tpu_compiler(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -218,7 +218,7 @@ assert jax.device_count() == 2
 
 
 def test_a_batch_is_divided_over_all_devices(records, cached, model, tmp_path):
-    root = Path(__file__).parents[2]  # where `python -c` finds the packages
+    root = Path(__file__).parents[3]  # where `python -c` finds the packages
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16"}
     arguments = map(str, (records, tmp_path, model))
     subprocess.run([sys.executable, "-c", SCRIPT, *arguments], env=environment, cwd=root, check=True)

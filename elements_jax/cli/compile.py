@@ -1,0 +1,99 @@
+"""`elements compile PRESET --topology v5e:4x4`: what a training step needs on accelerators that are not here."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+
+from configs import PRESETS
+from elements_jax.config import ModelConfig
+from train.config import DiffusionTrainConfig
+from train.cost.ahead_of_time import DoesNotFit, changes, compile_sampler, compile_step, topology_devices
+from train.cost.roofline import Report
+
+OFFLINE_TPU_ENV = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+"""What libtpu would ask a cloud machine's metadata for, which is not one."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compile, and for what."""
+
+    topology: str
+    """The slice, by its chips and how they are laid out: v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4; or h100:8."""
+    train: DiffusionTrainConfig
+    """The mesh is here, and what makes a step larger or smaller: batch_size, accumulate, remat."""
+    config: ModelConfig
+    program: Literal["train", "sample"] = "train"
+    """The training step of stage 2, or what `elements batch` decodes `train.batch_size` pictures with."""
+    quick: bool = True
+    """Ask the TPU's compiler for less effort: minutes instead of tens of minutes."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON file for the report."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the command line, compile and report. Exit code 1 where nothing that is tried fits."""
+    for name, value in OFFLINE_TPU_ENV.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip, and should look for none
+    description = "Compile a program for accelerators that are not here, and say what it needs."
+    parser = argparse.ArgumentParser(prog="elements compile", description=description)
+    presets = {name: (preset.model, preset.diffusion) for name, preset in PRESETS.items() if preset.diffusion}
+    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
+    parser.add_argument("settings", nargs=argparse.REMAINDER, help="`elements compile PRESET --help` lists them")
+    chosen = parser.parse_args(argv)
+    model, train = presets[chosen.preset]
+    job = tyro.cli(
+        Job,
+        prog=f"elements compile {chosen.preset}",
+        description=description,
+        args=chosen.settings,
+        default=Job(topology=tyro.MISSING, train=train, config=model),
+    )
+    try:
+        devices = topology_devices(job.topology)
+        if job.program == "sample":
+            report = compile_sampler(job.config, job.train.batch_size, devices, quick=job.quick)
+        else:
+            report = _compile_what_fits(job, devices)
+        print(report)
+        if job.report is not None:
+            report.save(job.report)
+    except (OSError, ValueError, DoesNotFit) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _compile_what_fits(job: Job, devices: list[Any]) -> Report:
+    """The step as asked for or, where it does not fit, the first change of it that does."""
+    for train in (job.train, *changes(job.train, len(devices))):
+        try:
+            report = compile_step(job.config, train, devices, quick=job.quick)
+        except DoesNotFit as error:
+            print(f"does not fit: {_knobs(train)}: {error}", flush=True)
+        else:
+            if train != job.train:
+                print(f"fits: {_knobs(train)}")
+            return report
+    raise DoesNotFit(f"a batch of {job.train.batch_size} fits in no way: take a smaller one, or more devices")
+
+
+def _knobs(train: DiffusionTrainConfig) -> str:
+    return (
+        f"--train.data-parallel {train.data_parallel} --train.fsdp {train.fsdp} --train.accumulate {train.accumulate} "
+        f"--train.remat {train.remat}"
+    )

@@ -1,0 +1,90 @@
+"""The rooms of the repository and the arrows between them (docs/architecture.md): an import only points down."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ALLOWED = {
+    "config": "",
+    "typing": "",
+    "progress": "",
+    "elements": "typing",
+    "data": "config",
+    "scenes": "data",
+    "parallel": "typing",
+    "diffusion": "config typing",
+    "fill": "",
+    "editing": "config elements typing",
+    "models": "config diffusion elements parallel",
+    "checkpoints": "config data models",
+    "metrics": "checkpoints data models",
+    "pipeline": "checkpoints config data diffusion editing elements models parallel",
+    "photograph": "data editing fill pipeline",
+    "evaluation": "checkpoints config data diffusion editing elements metrics models parallel pipeline scenes",
+    "editor": "diffusion editing photograph pipeline",
+    "train": "checkpoints config data diffusion elements metrics models parallel progress typing",
+    "configs": "config train",
+    "partition": "data",
+}
+"""What each room may import besides itself and the version in `elements_jax`. `cli` is the roof: it imports anything."""
+ROOFS = {
+    "train/__main__.py": "`python -m train` is `elements train`",
+    "partition/diffusers_baselines.py": "an evaluation that needs PyTorch, which `elements_jax` never imports",
+}
+FORBIDDEN = {"partition": {"jax", "flax", "optax", "orbax"}, "elements_jax": {"torch"}, "train": {"torch"}}
+
+
+PACKAGES = ("elements_jax", "train", "partition", "configs")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def room(module: str) -> str:
+    """A folder or file of `elements_jax`, or another package."""
+    first, *rest = module.split(".")
+    return rest[0] if first == "elements_jax" and rest else first
+
+
+def room_of(path: Path) -> str:
+    return room(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, at its top or in its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_every_room_is_in_the_table():
+    assert {room_of(path) for path in FILES} == {*ALLOWED, "elements_jax", "cli"}
+
+
+@pytest.mark.parametrize("home", ALLOWED)
+def test_a_room_imports_only_what_lies_below(home):
+    rooms = {*ALLOWED, "cli"}
+    allowed = {home, *ALLOWED[home].split()}
+    for path in FILES:
+        if room_of(path) == home and path.relative_to(ROOT).as_posix() not in ROOFS:
+            imported = {room(module) for module in imports(path) if module.split(".")[0] in PACKAGES} & rooms
+            assert imported <= allowed, f"{path.relative_to(ROOT)} imports {imported - allowed}"
+
+
+def test_pytorch_and_jax_stay_apart():
+    for top, forbidden in FORBIDDEN.items():
+        for path in (ROOT / top).rglob("*.py"):
+            used = {module.split(".")[0] for module in imports(path)} & forbidden
+            assert not used, f"{path.relative_to(ROOT)} imports {used}"
+
+
+def test_files_and_folders_stay_small():
+    """At most 350 lines a file and 15 files a folder."""
+    for path in FILES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
+    for folder in {path.parent for path in FILES}:
+        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 15, folder
