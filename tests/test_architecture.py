@@ -28,7 +28,7 @@ ALLOWED = {
     "configs": "config train",
     "partition": "data",
 }
-"""What each room may import besides itself and the version in `elements_jax`. `cli` is the roof: it imports anything."""
+"""What each room may import besides itself. `cli` is the roof and imports anything."""
 ROOFS = {
     "train/__main__.py": "`python -m train` is `elements train`",
     "partition/diffusers_baselines.py": "an evaluation that needs PyTorch, which `elements_jax` never imports",

@@ -49,8 +49,8 @@ def label_maps() -> np.ndarray:
 
 def test_it_paints_held_out_scenes_again(pipeline: ElementsPipeline, label_maps: np.ndarray) -> None:
     """The bounds are a decibel below what it did of the first eight when it was made."""
-    elements = pipeline.encode(PICTURES, label_maps)
-    painted = pipeline.decode(elements, [scene.caption for scene in HELD_OUT], seeds=SEEDS, steps=20)
+    elements = pipeline.encode_batch(PICTURES, label_maps).elements
+    painted = pipeline.decode_batch(elements, [scene.caption for scene in HELD_OUT], seeds=SEEDS, steps=20)
     light, diffused = (
         psnr(jnp.asarray(each[:8] / 255), jnp.asarray(PICTURES[:8] / 255)).mean()
         for each in (pipeline.reconstruct(elements), painted)
@@ -61,7 +61,7 @@ def test_it_paints_held_out_scenes_again(pipeline: ElementsPipeline, label_maps:
 
 def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.ndarray) -> None:
     """Variation (Section 4.3): where the object in front is deleted, "red" makes it redder than "blue" does."""
-    elements = pipeline.encode(PICTURES, label_maps)
+    elements = pipeline.encode_batch(PICTURES, label_maps).elements
     objects = [drawn.render(scene)[1] == len(scene.shapes) for scene in HELD_OUT]
     valid = np.array(elements.valid)
     for i, (label_map, mask) in enumerate(zip(label_maps, objects, strict=True)):
@@ -72,7 +72,7 @@ def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.
         captions = [
             scene.delete(len(scene.shapes)).insert(recoloured(scene.shapes[-1], colour)).caption for scene in HELD_OUT
         ]
-        painted = pipeline.decode(left, captions, seeds=SEEDS, steps=20).astype(float)
+        painted = pipeline.decode_batch(left, captions, seeds=SEEDS, steps=20).astype(float)
         red, blue = painted[..., 0], painted[..., 2]
         return np.array([each[mask].mean() for each, mask in zip(red - blue, objects, strict=True)])
 

@@ -21,8 +21,10 @@ from elements_jax.data.atomic import new_file
 from elements_jax.editing.script import MODELS_OWN, EditScript, Sampling
 
 if TYPE_CHECKING:
+    from elements_jax.data.photo import Photo
+    from elements_jax.editing.apply import Edited
     from elements_jax.evaluation.public.datasets import Task
-    from elements_jax.pipeline.session import Edited, Editing, Photo
+    from elements_jax.pipeline.session import Editing
 
 SETTINGS = "settings.json"
 """What results were made by, beside them."""
@@ -207,7 +209,7 @@ def decode(jobs: Sequence[Job], editing: "Editing", batch_size: int) -> UInt8[np
     if script.preserve:
         regions = [np.asarray(edited_region(job.edited.start, job.edited.canvas)) for job in whole]
         preserve = Preserve(np.stack([job.photo.image for job in whole]), np.stack(regions))
-    return editing.pipeline.decode(
+    return editing.pipeline.decode_batch(
         batched([job.edited.canvas for job in whole]).elements,
         [job.script.prompt for job in whole],
         seeds=[job.script.seed for job in whole],

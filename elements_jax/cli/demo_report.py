@@ -12,6 +12,7 @@ from PIL import Image
 from elements_jax.data.atomic import new_file, remove_folder
 from elements_jax.data.index import read_split
 from elements_jax.data.record import Record
+from elements_jax.editing.apply import apply_script
 from elements_jax.editing.drawing import boundaries, edit_dots, enlarge
 from elements_jax.editing.edits import Canvas, batched
 from elements_jax.editing.script import Compose, Delete, Edit, EditScript, Move, Resize, Sampling
@@ -24,7 +25,6 @@ from elements_jax.metrics.image_quality import psnr
 from elements_jax.metrics.lpips import LPIPS, has_weights
 from elements_jax.parallel.sharding import filled
 from elements_jax.pipeline.pipeline import ElementsPipeline
-from elements_jax.pipeline.session import apply
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -135,10 +135,12 @@ def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: S
     for start in range(0, len(records), BATCH):
         some = records[start : start + BATCH]
         whole = filled(some, BATCH)
-        elements = pipeline.encode(*(np.stack([getattr(r, name) for r in whole]) for name in ("image", "label_map")))
+        elements = pipeline.encode_batch(
+            *(np.stack([getattr(r, name) for r in whole]) for name in ("image", "label_map"))
+        ).elements
         prompts = [record.caption for record in whole]
         light += list(pipeline.reconstruct(elements)[: len(some)])
-        full += list(pipeline.decode(elements, prompts, seeds=range(start, start + BATCH))[: len(some)])
+        full += list(pipeline.decode_batch(elements, prompts, seeds=range(start, start + BATCH))[: len(some)])
     images = jnp.stack([record.image for record in records]) / 255
     mean = {
         name: float(psnr(jnp.stack(pictures) / 255, images).mean())
@@ -157,8 +159,8 @@ def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequ
     yy, xx = (np.mgrid[:size, :size] + 0.5) / size
     middle = (abs(xx - 0.5) < 0.2) & (abs(yy - 0.5) < 0.2)
     for record, neighbour in zip(records, [*records[1:], records[0]], strict=True):
-        canvas = pipeline.open(record.image, record.label_map)
-        theirs = pipeline.open(neighbour.image, neighbour.label_map)
+        canvas = pipeline.encode(record.image, record.label_map)
+        theirs = pipeline.encode(neighbour.image, neighbour.label_map)
         chosen, other = (elements_under(each.label_map, middle) for each in (record, neighbour))
         steps: dict[str, Edit] = {
             "move": Move(chosen, (0.2, 0.0)),
@@ -188,9 +190,9 @@ def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequ
 
 def edited(canvas: Canvas, edit: Edit, other: Canvas | None = None) -> Canvas:
     """The canvas after one edit; `other` is the image that a composition takes from."""
-    return apply(EditScript((edit,)), canvas, lambda *_: other or canvas).canvas
+    return apply_script(EditScript((edit,)), canvas, lambda *_: other or canvas).canvas
 
 
 def decode_one(pipeline: ElementsPipeline, canvas: Canvas, prompt: str) -> Picture:
     """One picture, with seed 0."""
-    return pipeline.decode(batched([canvas]).elements, [prompt], seeds=[0])[0]
+    return pipeline.decode(canvas, prompt)

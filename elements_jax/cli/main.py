@@ -26,8 +26,9 @@ from elements_jax.editing.script import MODELS_OWN, Detail, EditScript, Fit, Sam
 from elements_jax.progress import sampling
 
 if TYPE_CHECKING:
+    from elements_jax.data.photo import Photo
     from elements_jax.pipeline.pipeline import ElementsPipeline
-    from elements_jax.pipeline.session import Editing, Photo
+    from elements_jax.pipeline.session import Editing
 
 COMMANDS = """\
 commands:

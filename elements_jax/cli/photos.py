@@ -17,7 +17,8 @@ from elements_jax.editing.script import EditError, Fit, ObjectAt
 
 if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig
-    from elements_jax.pipeline.session import Editing, Photo
+    from elements_jax.data.photo import Photo
+    from elements_jax.pipeline.session import Editing
     from partition.config import PartitionConfig
 
 Segmenter = Literal["sam", "mobile-sam", "slic", "grid"]
@@ -79,7 +80,7 @@ class Divider:
 
     def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
         """Raises ValueError for what is no image, or damaged."""
-        from elements_jax.pipeline.session import Photo
+        from elements_jax.data.photo import Photo
         from partition.photos import read_photo
         from partition.sources.sample import Sample
 
@@ -133,7 +134,7 @@ def open_photo(editing: "Editing", path: Path, fit: Fit) -> "Photo":
             return editing.open(path.read_bytes(), fit)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    from elements_jax.pipeline.session import Photo
+    from elements_jax.data.photo import Photo
 
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -31,6 +31,11 @@ class Canvas:
         """N, live or not."""
         return self.elements.valid.shape[-1]
 
+    def __repr__(self) -> str:
+        *batch, height, width = self.label_map.shape
+        several = "".join(f"{size} x " for size in batch)
+        return f"Canvas({several}{width} x {height} px, {self.num_elements} elements)"
+
 
 @pytree_dataclass
 class Transform:
@@ -46,16 +51,35 @@ def batched(canvases: Sequence[Canvas]) -> Canvas:
     return _stack(*canvases)
 
 
+def unbatched(canvases: Canvas) -> list[Canvas]:
+    """A batch of canvases as one for each image, on JAX's default device."""
+    host = jax.device_get(canvases)
+    return [jax.tree.map(lambda leaf: jnp.asarray(leaf[i]), host) for i in range(len(host.label_map))]  # noqa: B023
+
+
 @jax.jit  # leaf by leaf it would be five programs
 def _stack(*canvases: Canvas) -> Canvas:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *canvases)
 
 
+Selection = Bool[Array, " N"] | Sequence[int]
+"""Elements, by a mask (inside jit too) or by their numbers."""
+
+
 def selection(num_elements: int, indices: Sequence[int]) -> Bool[Array, " N"]:
-    """The mask that selects these elements. Made on the host, so that another number of them compiles nothing."""
+    """The mask that selects these elements. Made on the host, so that another number of them compiles nothing.
+
+    Raises ValueError for a number outside [0, num_elements).
+    """
+    if wrong := [n for n in indices if not 0 <= n < num_elements]:
+        raise ValueError(f"elements {wrong} do not exist: the image has elements 0 to {num_elements - 1}")
     mask = np.zeros(num_elements, bool)
     mask[list(indices)] = True
     return jnp.asarray(mask)
+
+
+def _mask(canvas: Canvas, selected: Selection) -> Bool[Array, " N"]:
+    return selected if isinstance(selected, jax.Array) else selection(canvas.num_elements, selected)
 
 
 def covered_by(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_elements: int) -> Float[Array, " N"]:
@@ -98,27 +122,29 @@ def transform(
 
 def move(
     canvas: Canvas,
-    selected: Bool[Array, " N"],
-    shift: Float[Array, "2"],
+    selected: Selection,
+    by: Float[Array, "2"] | Sequence[float],
     tolerance: Float[Array, ""] | float = 0.0,
 ) -> Canvas:
-    """Move the selected elements by `shift` = (x, y), in units of the image's width and height; see `transform`."""
-    return transform(canvas, selected, Transform(jnp.float32(1), shift, jnp.zeros(2)), tolerance)
+    """Move the selected elements by (x, y), in units of the image's width and height; see `transform`."""
+    shift = jnp.asarray(by, jnp.float32)
+    return transform(canvas, _mask(canvas, selected), Transform(jnp.float32(1), shift, jnp.zeros(2)), tolerance)
 
 
 def resize(
     canvas: Canvas,
-    selected: Bool[Array, " N"],
+    selected: Selection,
     scale: Float[Array, ""] | float,
     tolerance: Float[Array, ""] | float = 0.0,
 ) -> Canvas:
     """Resize the selected elements by `scale` about the selection's own centre; see `transform`."""
-    by = Transform(jnp.float32(scale), jnp.zeros(2), centre(canvas, selected))
-    return transform(canvas, selected, by, tolerance)
+    mask = _mask(canvas, selected)
+    return transform(canvas, mask, Transform(jnp.float32(scale), jnp.zeros(2), centre(canvas, mask)), tolerance)
 
 
-def delete(canvas: Canvas, selected: Bool[Array, " N"]) -> Canvas:
+def delete(canvas: Canvas, selected: Selection) -> Canvas:
     """Delete the selected elements: their tokens become zero and stay in the sequence (Section 3.3)."""
+    selected = _mask(canvas, selected)
     elements = replace(canvas.elements, valid=canvas.elements.valid & ~selected)
     gone = _lookup(selected, canvas.label_map)
     return replace(canvas, elements=elements, label_map=jnp.where(gone, canvas.num_elements, canvas.label_map))

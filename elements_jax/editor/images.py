@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from elements_jax.data.photo import Photo
 from elements_jax.editing.edits import Canvas
 from elements_jax.editing.script import Fit
-from elements_jax.pipeline.session import Editing, Photo
+from elements_jax.pipeline.session import Editing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Of photographs. Pillow reads others by starting programs, or by code that has seen few hostile files."""

@@ -15,9 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from elements_jax.data.photo import Photo
+from elements_jax.editing.apply import Edited
 from elements_jax.editing.script import EditScript
 from elements_jax.editor.wire import JobState, Status
-from elements_jax.pipeline.session import Cancelled, Edited, Editing, Photo
+from elements_jax.pipeline.session import Cancelled, Editing
 
 log = logging.getLogger(__name__)
 

@@ -30,14 +30,16 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 
 import elements_jax
+from elements_jax.data.photo import Photo
 from elements_jax.diffusion.samplers import SAMPLERS
+from elements_jax.editing.apply import Edited, apply_script
 from elements_jax.editing.edits import Canvas, covered_by
 from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript, Fit, Move, explain
 from elements_jax.editor import docs, wire
 from elements_jax.editor.guard import Guard
 from elements_jax.editor.images import Images, TooManyPixels, Upload, open_upload, png
 from elements_jax.editor.jobs import Full, Job, Jobs
-from elements_jax.pipeline.session import Edited, Editing, Photo, apply
+from elements_jax.pipeline.session import Editing
 
 STATIC = Path(__file__).with_name("static")
 THREADS = 2
@@ -123,7 +125,7 @@ class Editor:
         blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))
         canvas = self.editing.canvas(blank)
         script = EditScript((Move((0,), (0.0, 0.0)), Delete((1,)), Compose("", (0,)), Continue("")))
-        self.editing.decode(blank, apply(script, canvas, lambda *_: canvas), script)
+        self.editing.decode(blank, apply_script(script, canvas, lambda *_: canvas), script)
 
 
 async def _editor(request: Request) -> Editor:

@@ -91,9 +91,9 @@ def _by_diffusion(pipeline: ElementsPipeline, sampling: Sampling) -> Reconstruct
     config = pipeline.config.diffusion
 
     def run(records: Sequence[Record], seeds: Sequence[int]) -> UInt8[np.ndarray, "B H W 3"]:
-        elements = pipeline.encode(*_arrays(records))
+        elements = pipeline.encode_batch(*_arrays(records)).elements
         captions = [record.caption for record in records]
-        return pipeline.decode(elements, captions, seeds=seeds, **decode_arguments(sampling, config))
+        return pipeline.decode_batch(elements, captions, seeds=seeds, **decode_arguments(sampling, config))
 
     return Reconstructor(pipeline.config, pipeline.checksum(), sampling.settings(config), run)
 

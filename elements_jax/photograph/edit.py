@@ -16,7 +16,9 @@ from functools import cache
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
+from elements_jax.editing.apply import Edited
 from elements_jax.editing.script import EditError, EditScript
 from elements_jax.photograph.colour import from_srgb, rgb8, to_srgb
 from elements_jax.photograph.composition import Composition
@@ -25,7 +27,7 @@ from elements_jax.photograph.repaint import Label, repaint
 from elements_jax.photograph.selecting import FindObject, Selector
 from elements_jax.photograph.steps import resolve
 from elements_jax.photograph.window import Window
-from elements_jax.pipeline.session import Edited, Editing, Photo
+from elements_jax.pipeline.session import Editing
 
 
 def edit_photograph(

@@ -10,14 +10,16 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 from scipy import ndimage
 
+from elements_jax.data.photo import Photo
 from elements_jax.editing import edits
+from elements_jax.editing.apply import apply_script
 from elements_jax.editing.edits import Canvas
 from elements_jax.editing.script import Compose, Delete, Duplicate, Edit, EditError, EditScript, Move, Resize
 from elements_jax.photograph.colour import from_srgb, like, rgb8, to_srgb
 from elements_jax.photograph.file import Photograph, Pixels
 from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Box, Window, box_of, windows
-from elements_jax.pipeline.session import Editing, Photo, apply
+from elements_jax.pipeline.session import Editing
 
 Label = Callable[[UInt8[np.ndarray, "S S 3"]], Integer[np.ndarray, "S S"]]
 """Divides a picture of the model's size into elements."""
@@ -91,7 +93,7 @@ def _repaint(
         )
     script = EditScript(tuple(element_edits), script.prompt, script.seed, script.tolerance, script.negative_prompt,
                         preserve=True, sampling=script.sampling)  # fmt: skip
-    edited = apply(script, start, lambda name, within: others[name])
+    edited = apply_script(script, start, lambda name, within: others[name])
     picture = from_srgb(editing.decode(photo, edited, script, report), photograph)
     region = np.asarray(edits.edited_region(edited.start, edited.canvas))
     return window.enlarge(picture), _feather(region, window)

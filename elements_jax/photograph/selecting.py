@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
 from elements_jax.editing.script import Compose, Delete, Duplicate, EditError, Fit, Move, ObjectAt, Resize
 from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.matte import resized
-from elements_jax.pipeline.session import Photo
 
 Found = tuple[Bool[np.ndarray, "H W"], float]
 """An object's mask, and how far its edge may be from the true one, in pixels."""

@@ -34,13 +34,13 @@ from elements_jax.data.atomic import UNFINISHED, new_file, new_folder, remove_fo
 from elements_jax.data.index import RecordIndex, require_fit
 from elements_jax.data.record import Record
 from elements_jax.diffusion.preserve import Preserve
-from elements_jax.editing.edits import Canvas, batched, edited_region
+from elements_jax.editing.apply import apply_script
+from elements_jax.editing.edits import Canvas, batched, edited_region, unbatched
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLine, ScriptLines
 from elements_jax.parallel.sharding import filled
 from elements_jax.pipeline.pipeline import ElementsPipeline
-from elements_jax.pipeline.session import apply
 
 MANIFEST = "manifest.jsonl"
 BATCHES_AHEAD = 2
@@ -57,7 +57,7 @@ class Job:
     out: Path
     pipeline: ElementsPipeline
     sampling: Mapping[str, Any]
-    """Arguments of `ElementsPipeline.decode`."""
+    """Arguments of `ElementsPipeline.decode_batch`."""
     preserve: bool
     """Keep what is not edited, as `elements_jax.diffusion.preserve` does."""
     settings: Mapping[str, Any]
@@ -171,7 +171,7 @@ class _Batch:
     reasons: list[str | None]
     """Of each script, why it cannot be run."""
     decode: dict[str, Any]
-    """Arguments of `ElementsPipeline.decode` for those that can, and copies of the last up to the batch's size; empty
+    """Arguments of `decode_batch` for those that can, and copies of the last up to the batch's size; empty
     where none can."""
 
 
@@ -199,7 +199,8 @@ def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
         for place, line in zip(places, scripts, strict=True):
             try:
                 before = canvas(line.source_id)
-                edited.append((line.script, records[line.source_id], before, apply(line.script, before, canvas).canvas))
+                after = apply_script(line.script, before, canvas).canvas
+                edited.append((line.script, records[line.source_id], before, after))
                 reasons.append(None)
             except ValueError as error:
                 reasons.append(f"{job.scripts.where(place)}: {error}")
@@ -207,7 +208,7 @@ def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
 
 
 def _arguments(job: Job, edited: Sequence[tuple[EditScript, Record, Canvas, Canvas]]) -> dict[str, Any]:
-    """What `ElementsPipeline.decode` takes, from scripts, their records, and the canvases before and after."""
+    """What `ElementsPipeline.decode_batch` takes, from scripts, their records, and the canvases before and after."""
     scripts, records, before, after = zip(*filled(edited, job.batch_size), strict=True)
     arguments = {
         "elements": batched(after).elements,
@@ -241,7 +242,7 @@ def _open(job: Job, records: Mapping[str, Record]) -> dict[str, Canvas]:
         some = every[start : start + job.batch_size]
         whole = filled(some, job.batch_size)
         image, label_map = (np.stack([getattr(record, name) for record in whole]) for name in ("image", "label_map"))
-        opened += job.pipeline.open_batch(image, label_map)[: len(some)]
+        opened += unbatched(job.pipeline.encode_batch(image, label_map))[: len(some)]
     return dict(zip(records, opened, strict=True))
 
 
@@ -251,7 +252,7 @@ def _write(job: Job, batches: Iterable[_Batch], folder: Path, bar: tqdm) -> None
         for batch in batches:
             good = [line for line, reason in zip(batch.scripts, batch.reasons, strict=True) if reason is None]
             if good:
-                pictures = job.pipeline.decode(**batch.decode, **job.sampling)
+                pictures = job.pipeline.decode_batch(**batch.decode, **job.sampling)
                 list(threads.map(partial(_save, job, folder), good, pictures))  # without those that fill the batch
             for line, reason in zip(batch.scripts, batch.reasons, strict=True):
                 outcome = asdict(Outcome(line.name, line.source_id, "failed" if reason else "written", reason))

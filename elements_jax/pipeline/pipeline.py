@@ -1,7 +1,7 @@
 """ElementsPipeline: a picture becomes image elements, people edit these, and a picture comes back.
 
-`encode_image` and `decoding.decode_elements` are the method itself as pure functions, which training uses too; the
-pipeline adds parameters, prompts and compilation.
+The method itself, which training uses too, is in `elements_jax.models.method` as pure functions; the pipeline adds
+parameters, prompts and compilation.
 """
 
 import json
@@ -10,12 +10,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Integer, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from elements_jax.checkpoints.model_folder import CLIP_TOKENIZER, read_model, save_network, write_config
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
@@ -23,7 +24,7 @@ from elements_jax.config import ModelConfig
 from elements_jax.data.record import DROPPED
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import Sampler, ddim_sample
-from elements_jax.editing.edits import Canvas
+from elements_jax.editing.edits import Canvas, batched, unbatched
 from elements_jax.elements import ImageElements
 from elements_jax.models.functional import Params
 from elements_jax.models.method import StepByStep, encode_image, jit_decode
@@ -34,10 +35,10 @@ from elements_jax.parallel.sharding import make_mesh, replicated, split_batch
 class ElementsPipeline:
     """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
 
-    pipeline = ElementsPipeline.from_pretrained(TINY)
-    canvas = pipeline.open(image, label_map)
-    canvas = edits.move(canvas, edits.selection(canvas.num_elements, [17, 18]), jnp.float32([0.25, 0]))
-    picture = pipeline.decode(batched([canvas]).elements, ["a red circle"], seeds=[0])[0]
+    pipeline = ElementsPipeline.from_pretrained("tiny")
+    canvas = pipeline.encode(image, label_map)
+    canvas = move(canvas, [17, 18], by=(0.25, 0))
+    picture = pipeline.decode(canvas, "a red circle", seed=0)
 
     Batches are split over the devices of a mesh, by default the first device alone; their number must divide them.
     """
@@ -108,35 +109,45 @@ class ElementsPipeline:
         for name, params in self.params.items():
             save_network(Path(folder), name, {parameter: value.astype(dtype) for parameter, value in params.items()})
 
-    def encode(self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]) -> ImageElements:
-        """The elements of images under their label maps (pixels labelled `schema.DROPPED` belong to none).
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that the model takes and makes, in pixels."""
+        return self.config.elements.image_size
 
-        Raises ValueError for another size than the model's.
+    @property
+    def grid(self) -> int:
+        """The model has room for grid x grid elements."""
+        return self.config.elements.grid
+
+    def encode(self, image: np.ndarray, label_map: np.ndarray) -> Canvas:
+        """The elements of an image, ready to be edited.
+
+        Args:
+            image: uint8 (H, W, 3), of the model's size.
+            label_map: (H, W), the number of each pixel's element; pixels labelled `DROPPED` belong to none.
+
+        Raises ValueError for another shape or type.
         """
-        size = self.config.elements.image_size
-        if image.shape[1:3] != (size, size) or label_map.shape[1:] != (size, size):
+        return unbatched(self.encode_batch(np.asarray(image)[None], np.asarray(label_map)[None]))[0]
+
+    def encode_batch(self, image: np.ndarray, label_map: np.ndarray) -> Canvas:
+        """The elements of images (B, H, W, 3) under their label maps (B, H, W); see `encode`."""
+        size = self.image_size
+        if image.shape[1:] != (size, size, 3) or image.dtype != np.uint8:
+            raise ValueError(f"expected a uint8 image of ({size}, {size}, 3), not {image.dtype} of {image.shape[1:]}")
+        if label_map.shape != image.shape[:3] or label_map.dtype.kind not in "iu":
             raise ValueError(
-                f"the model takes images and label maps of {size} x {size} px, "
-                f"not {image.shape[1:3]} and {label_map.shape[1:]}"
+                f"expected a label map of whole numbers, ({size}, {size}), not {label_map.dtype} of {label_map.shape[1:]}"
             )
         batch = {"image": image / np.float32(127.5) - 1, "label_map": np.asarray(label_map, np.int32)}
-        return self._encode(self.params, batch)
-
-    def open(self, image: UInt8[np.ndarray, "H W 3"], label_map: Integer[np.ndarray, "H W"]) -> Canvas:
-        """Encode one image to be edited."""
-        return self.open_batch(image[None], label_map[None])[0]
-
-    def open_batch(self, image: UInt8[np.ndarray, "B H W 3"], label_map: Integer[np.ndarray, "B H W"]) -> list[Canvas]:
-        """Encode images to be edited, each by itself on JAX's default device."""
-        elements = jax.device_get(self.encode(image, label_map))
         labels = np.where(label_map == DROPPED, self.config.elements.num_elements, label_map).astype(np.int32)
+        return Canvas(self._encode(self.params, batch), jnp.asarray(labels))
 
-        def single(i: int) -> Canvas:
-            return Canvas(*jax.tree.map(lambda leaf: jnp.asarray(leaf[i]), (elements, labels)))
+    def decode(self, canvas: Canvas, prompt: str = "", *, seed: int = 0, **settings: Any) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture of a canvas; `settings` are those of `decode_batch`."""
+        return self.decode_batch(batched([canvas]).elements, [prompt], seeds=[seed], **settings)[0]
 
-        return [single(i) for i in range(len(labels))]
-
-    def decode(
+    def decode_batch(
         self,
         elements: ImageElements,
         prompts: Sequence[str],
@@ -165,7 +176,7 @@ class ElementsPipeline:
                 False. The pictures are the same but for rounding.
 
         A new number of images, steps or weights, or another sampler, compiles anew; prompts, seeds and values do not.
-        Raises `decoding.Cancelled` where `report` says so, and ValueError for a number of steps that the schedule does
+        Raises `Cancelled` where `report` says so, and ValueError for a number of steps that the schedule does
         not have, for eta with another sampler, and for other pictures to preserve than uint8 ones of the model's size,
         one for each prompt.
         """
@@ -199,6 +210,10 @@ class ElementsPipeline:
         if report is not None:
             return to_uint8(self._step_by_step(shared, batch, steps, sampler, report))
         return to_uint8(self._decode(shared, batch, steps=steps, sampler=sampler))
+
+    def __repr__(self) -> str:
+        parameters = sum(value.size for params in self.params.values() for value in params.values())
+        return f"ElementsPipeline({self.image_size} px, {self.grid**2} elements, {parameters / 1e6:.1f} M parameters)"
 
     def checksum(self) -> str:
         """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from PIL import Image
 
 from elements_jax.editing import edits
+from elements_jax.editing.apply import apply_script
 from elements_jax.editing.edits import Canvas
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import (
@@ -31,7 +32,6 @@ from elements_jax.editing.script import (
     Sampling,
 )
 from elements_jax.elements import ImageElements
-from elements_jax.pipeline.session import apply
 
 numbers = st.lists(st.integers(0, 300), min_size=1, max_size=4, unique=True).map(tuple)
 vectors = st.tuples(st.floats(-4, 4), st.floats(-4, 4))
@@ -226,12 +226,12 @@ def no_image(name, within):
 
 
 def test_an_empty_script_is_the_identity():
-    jax.tree.map(np.testing.assert_array_equal, apply(EditScript(), canvas(), no_image).canvas, canvas())
+    jax.tree.map(np.testing.assert_array_equal, apply_script(EditScript(), canvas(), no_image).canvas, canvas())
 
 
 def test_edits_run_in_their_order():
     script = EditScript((Delete((1,)), Move((0,), (0.25, 0.0)), Resize((0,), 0.5)))
-    after = apply(script, canvas(), no_image).canvas
+    after = apply_script(script, canvas(), no_image).canvas
     np.testing.assert_allclose(after.elements.position[0], [0.375, 0.125, 0.125, 0.125], atol=1e-6)
     assert after.elements.valid.sum() == 15
     expected = np.full((4, 4), N)
@@ -247,7 +247,7 @@ def test_compose_opens_the_image_it_names():
         opened.append(name)
         return canvas(1)
 
-    after = apply(EditScript((Compose("other.png", (5, 6), (0.25, 0.0)),)), canvas(), open_image).canvas
+    after = apply_script(EditScript((Compose("other.png", (5, 6), (0.25, 0.0)),)), canvas(), open_image).canvas
     assert opened == ["other.png"]
     assert after.elements.valid.sum() == 16  # two deleted, two inserted
     new = {tuple(row) for row in np.asarray(canvas(1).elements.content)[[5, 6]].tolist()}
@@ -276,17 +276,17 @@ def test_compose_opens_the_image_it_names():
 )
 def test_an_edit_that_cannot_be_done_is_named(script, message):
     with pytest.raises(EditError, match=message):
-        apply(script, canvas(), lambda *_: canvas(1))
+        apply_script(script, canvas(), lambda *_: canvas(1))
 
 
 def test_a_resize_is_about_the_given_anchor():
-    after = apply(EditScript((Resize((0,), 2.0, anchor=(0.0, 0.0)),)), canvas(), no_image).canvas
+    after = apply_script(EditScript((Resize((0,), 2.0, anchor=(0.0, 0.0)),)), canvas(), no_image).canvas
     np.testing.assert_allclose(after.elements.position[0], [0.25, 0.25, 0.5, 0.5], atol=1e-6)
     np.testing.assert_allclose(edits.centre(after, edits.selection(N, [0])), [0.25, 0.25], atol=1e-6)
 
 
 def test_a_duplicate_is_a_copy_in_a_free_slot():
-    after = apply(EditScript((Duplicate((0,), (0.5, 0.5), 0.5),)), canvas(), no_image).canvas
+    after = apply_script(EditScript((Duplicate((0,), (0.5, 0.5), 0.5),)), canvas(), no_image).canvas
     slot = 10  # the first that is free, since the copy came to lie on element 10
     np.testing.assert_array_equal(after.elements.content[slot], canvas().elements.content[0])
     np.testing.assert_allclose(after.elements.position[slot], [0.625, 0.625, 0.125, 0.125], atol=1e-6)
@@ -296,7 +296,7 @@ def test_a_duplicate_is_a_copy_in_a_free_slot():
 
 
 def test_the_two_axes_may_be_resized_apart():
-    after = apply(EditScript((Resize((5,), (2.0, 1.0), anchor=(0.25, 0.25)),)), canvas(), no_image).canvas
+    after = apply_script(EditScript((Resize((5,), (2.0, 1.0), anchor=(0.25, 0.25)),)), canvas(), no_image).canvas
     np.testing.assert_allclose(after.elements.position[5], [0.5, 0.375, 0.5, 0.25], atol=1e-6)
     expected = np.asarray(canvas().label_map).copy()
     expected[4:8, 4:12] = 5
@@ -307,13 +307,15 @@ def test_pixels_travel_with_their_elements():
     rng = np.random.default_rng(0)
     picture, other = (jnp.asarray(rng.integers(0, 256, (SIZE, SIZE, 3)), jnp.uint8) for _ in range(2))
     script = EditScript((Move((0,), (0.25, 0.0)), Compose("b", (15,), (-0.75, -0.75)), Duplicate((10,), (0.25, 0.0))))
-    after = apply(script, replace(canvas(), picture=picture), lambda *_: replace(canvas(1), picture=other)).canvas
+    after = apply_script(
+        script, replace(canvas(), picture=picture), lambda *_: replace(canvas(1), picture=other)
+    ).canvas
     expected = np.asarray(picture).copy()
     expected[:4, 4:8] = picture[:4, :4]
     expected[:4, :4] = other[12:, 12:]
     expected[8:12, 12:] = picture[8:12, 8:12]
     np.testing.assert_array_equal(after.picture, expected)
-    assert apply(script, canvas(), lambda *_: canvas(1)).canvas.picture is None
+    assert apply_script(script, canvas(), lambda *_: canvas(1)).canvas.picture is None
 
 
 def test_continuing_fills_the_holes_of_edits_and_leaves_all_else():
@@ -327,7 +329,7 @@ def test_continuing_fills_the_holes_of_edits_and_leaves_all_else():
         position = jnp.zeros((N, 4)).at[:2].set(0.5)
         return Canvas(ImageElements(jnp.full((N, 3), 7.0), position, jnp.arange(N) < 2), jnp.int32(label_map))
 
-    edited = apply(script, dropped, open_image)
+    edited = apply_script(script, dropped, open_image)
     holes = np.zeros((SIZE, SIZE), bool)
     holes[4:8, 4:8] = holes[8:12, 4:8] = True
     assert seen[0][0] == "round-1.png"

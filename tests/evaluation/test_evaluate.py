@@ -83,10 +83,10 @@ def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float
 
 def by_hand(pipeline: ElementsPipeline, decoder: str) -> np.ndarray:
     image, label_map = (np.stack([getattr(each, name) for each in HELD_OUT]) for name in ("image", "label_map"))
-    elements = pipeline.encode(image, label_map)
+    elements = pipeline.encode_batch(image, label_map).elements
     if decoder == "light":
         return pipeline.reconstruct(elements)
-    return pipeline.decode(elements, [each.caption for each in HELD_OUT], seeds=range(4), steps=2)
+    return pipeline.decode_batch(elements, [each.caption for each in HELD_OUT], seeds=range(4), steps=2)
 
 
 @pytest.mark.parametrize("decoder", ["light", "diffusion"])

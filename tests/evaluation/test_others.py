@@ -5,6 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
+from elements_jax.editing.apply import Edited
 from elements_jax.editing.script import Compose, Delete, EditScript, Move
 from elements_jax.evaluation.methods.external import (
     background,
@@ -15,7 +16,6 @@ from elements_jax.evaluation.methods.external import (
 )
 from elements_jax.evaluation.methods.method import Prepared
 from elements_jax.evaluation.results import Case, Task
-from elements_jax.pipeline.session import Edited
 from tests.helpers.scenes import CELL, GRID, SIZE, block, canvas, run
 
 

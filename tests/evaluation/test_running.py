@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from elements_jax.cli.main import main
+from elements_jax.editing.apply import Edited
 from elements_jax.editing.edits import batched
 from elements_jax.editing.script import Delete, EditScript, Move, Resize, Sampling
 from elements_jax.evaluation import results
@@ -18,7 +19,6 @@ from elements_jax.evaluation.methods.method import Prepared, canvas_of, make_met
 from elements_jax.evaluation.methods.pixel_editing import pixel_edit
 from elements_jax.evaluation.run import kind_of
 from elements_jax.pipeline.pipeline import ElementsPipeline
-from elements_jax.pipeline.session import Edited
 from tests.helpers.scenes import scene_record
 
 LINES = [
@@ -99,7 +99,7 @@ def test_our_picture_is_that_of_the_pipeline(scene_records, scripts, model, scen
     for case in results.read_cases(out):
         prepared = prepare(results.Task(case), lambda _: canvas_of(scene_pipeline, record))
         elements = batched([prepared.edited.canvas] * 2).elements
-        expected = scene_pipeline.decode(elements, [case.prompt] * 2, seeds=[case.script.seed] * 2)[0]
+        expected = scene_pipeline.decode_batch(elements, [case.prompt] * 2, seeds=[case.script.seed] * 2)[0]
         np.testing.assert_array_equal(results.picture(out, "ours", case), expected)
 
 

@@ -180,7 +180,7 @@ def test_diffusers_own_pipeline_paints_the_same_picture(pipeline, tmp_path):
     shape = (1, pipeline.config.elements.num_elements)
     content, position = (jnp.float32(rng.random((*shape, width))) for width in (32, 4))
     elements = ImageElements(content, position, jnp.ones(shape, bool))  # attention to them starts at zero
-    ours = pipeline.decode(elements, ["a photo of a cat"], seeds=[7], steps=3, guidance=4.0)[0]
+    ours = pipeline.decode_batch(elements, ["a photo of a cat"], seeds=[7], steps=3, guidance=4.0)[0]
     assert ours.std() > 5
     assert np.abs(ours - expected * 255).max() < 1.1  # rounding to 8 bits, and float32
 

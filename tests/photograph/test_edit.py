@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
+from elements_jax.data.photo import Photo
 from elements_jax.editing.script import (
     Compose,
     Continue,
@@ -28,7 +29,7 @@ from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.selecting import Frame, Selection
 from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Window, box_of
-from elements_jax.pipeline.session import Cancelled, Editing, Photo
+from elements_jax.pipeline.session import Cancelled, Editing
 
 QUARTERS = (np.arange(16)[:, None] // 8 * 2 + np.arange(16) // 8).astype(np.uint16)
 

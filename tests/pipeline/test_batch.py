@@ -21,12 +21,12 @@ from elements_jax.data.index import RecordIndex
 from elements_jax.data.tfrecord import shard_path, write_tfrecord
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import ddim_sample
+from elements_jax.editing.apply import apply_script
 from elements_jax.editing.edits import Canvas, batched, edited_region
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLines
 from elements_jax.pipeline.batch import Job, run
 from elements_jax.pipeline.pipeline import ElementsPipeline
-from elements_jax.pipeline.session import apply
 from tests.helpers.records import record, write_records
 
 ROOT = Path(__file__).parents[2]  # where `python -m` finds the packages
@@ -95,17 +95,19 @@ def one_by_one(pipeline: ElementsPipeline, path: Path, preserve: bool = False) -
 
     def canvas(source_id: str) -> Canvas:
         of = record(int(source_id))
-        return pipeline.open(of.image, of.label_map)
+        return pipeline.encode(of.image, of.label_map)
 
     found = {}
     for number, text in enumerate(path.read_text().splitlines(), start=1):
         fields = json.loads(text)
         name, source_id = fields.pop("name", f"{number:07d}"), fields.pop("source_id")
         script = EditScript.from_json(json.dumps(fields))
-        after = apply(script, canvas(source_id), lambda name, _: canvas(name)).canvas
+        after = apply_script(script, canvas(source_id), lambda name, _: canvas(name)).canvas
         kept = Preserve(record(int(source_id)).image[None], edited_region(canvas(source_id), after)[None])
         elements = batched([after]).elements
-        decoded = pipeline.decode(elements, [script.prompt], seeds=[script.seed], preserve=kept if preserve else None)
+        decoded = pipeline.decode_batch(
+            elements, [script.prompt], seeds=[script.seed], preserve=kept if preserve else None
+        )
         found[name] = decoded[0].astype(int)
     return found
 

@@ -25,21 +25,22 @@ from tests.helpers.records import SMALL, record
 
 def test_encode_gives_each_image_its_elements(pipeline):
     records = [record(0), record(1)]
-    elements = pipeline.encode(np.stack([r.image for r in records]), np.stack([r.label_map for r in records]))
+    images, label_maps = (np.stack([getattr(r, name) for r in records]) for name in ("image", "label_map"))
+    elements = pipeline.encode_batch(images, label_maps).elements
     assert elements.content.shape == (2, 4, SMALL.elements.content_channels)
     assert elements.valid.all()
-    alone = pipeline.open(records[1].image, records[1].label_map).elements
+    alone = pipeline.encode(records[1].image, records[1].label_map).elements
     np.testing.assert_allclose(alone.content, elements.content[1], atol=1e-5)
     share = np.bincount(records[1].label_map[records[1].label_map < 4], minlength=4)
     assert (share > 0).all()
 
 
 def test_decode_depends_on_seed_prompt_and_elements_and_on_nothing_else(pipeline):
-    canvas = pipeline.open(record(0).image, record(0).label_map)
+    canvas = pipeline.encode(record(0).image, record(0).label_map)
     deleted = edits.delete(canvas, edits.selection(4, [0]))
 
     def decode(canvas, prompt, seed):
-        return pipeline.decode(batched([canvas]).elements, [prompt], seeds=[seed])[0]
+        return pipeline.decode_batch(batched([canvas]).elements, [prompt], seeds=[seed])[0]
 
     picture = decode(canvas, "a red square", 0)
     assert picture.shape == (16, 16, 3)
@@ -50,25 +51,25 @@ def test_decode_depends_on_seed_prompt_and_elements_and_on_nothing_else(pipeline
 
 
 def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(pipeline):
-    first, second = (pipeline.open(record(i).image, record(i).label_map) for i in range(2))
-    both = pipeline.decode(batched([first, second]).elements, ["a red square", ""], seeds=[3, 4])
-    alone = pipeline.decode(batched([second]).elements, [""], seeds=[4])
+    first, second = (pipeline.encode(record(i).image, record(i).label_map) for i in range(2))
+    both = pipeline.decode_batch(batched([first, second]).elements, ["a red square", ""], seeds=[3, 4])
+    alone = pipeline.decode_batch(batched([second]).elements, [""], seeds=[4])
     assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # rounding to 8 bits
 
 
 def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
-    canvas = pipeline.open(record(0).image, record(0).label_map)
-    pipeline.decode(batched([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
+    canvas = pipeline.encode(record(0).image, record(0).label_map)
+    pipeline.decode_batch(batched([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
     compiled = pipeline._decode._cache_size()
     moved = edits.move(canvas, edits.selection(4, [1]), jnp.float32([0.1, 0.2]))
-    pipeline.decode(batched([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)
+    pipeline.decode_batch(batched([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)
     assert pipeline._decode._cache_size() == compiled
 
 
 def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     """eps(0) + 1 (eps(c) - eps(0)) = eps(c): checked against sampling without guidance's second half."""
-    canvas = batched([pipeline.open(record(0).image, record(0).label_map)])
-    ours = pipeline.decode(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
+    canvas = batched([pipeline.encode(record(0).image, record(0).label_map)])
+    ours = pipeline.decode_batch(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
     networks = Networks(SMALL)
     unet = networks.unet.module(pipeline.params["unet"])
     text = networks.text_encoder(pipeline.params["text_encoder"], jnp.asarray(pipeline.tokenizer("a red square"))[None])
@@ -80,9 +81,9 @@ def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
 
 
 def test_separate_guidance_of_equal_weights_is_joint_guidance(pipeline):
-    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+    elements = batched([pipeline.encode(record(0).image, record(0).label_map)]).elements
     joint, separate, other = (
-        pipeline.decode(elements, ["a red square"], seeds=[0], guidance=weights).astype(int)
+        pipeline.decode_batch(elements, ["a red square"], seeds=[0], guidance=weights).astype(int)
         for weights in (3.0, (3.0, 3.0), (1.0, 3.0))
     )
     assert np.abs(joint - separate).max() <= 1  # rounding to 8 bits
@@ -90,22 +91,22 @@ def test_separate_guidance_of_equal_weights_is_joint_guidance(pipeline):
 
 
 def test_fresh_noise_of_ddim_follows_the_seed_and_vanishes_with_eta(pipeline):
-    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+    elements = batched([pipeline.encode(record(0).image, record(0).label_map)]).elements
 
     def decode(eta, seed):
-        return pipeline.decode(elements, [""], seeds=[seed], eta=eta).astype(int)
+        return pipeline.decode_batch(elements, [""], seeds=[seed], eta=eta).astype(int)
 
     np.testing.assert_array_equal(decode(1.0, 0), decode(1.0, 0))
     assert (decode(1.0, 0) != decode(0.0, 0)).any()
     assert np.abs(decode(0.0, 0) - decode(None, 0)).max() <= 1  # rounding to 8 bits
     with pytest.raises(ValueError, match="eta is for DDIM"):
-        pipeline.decode(elements, [""], seeds=[0], sampler=euler_sample, eta=0.5)
+        pipeline.decode_batch(elements, [""], seeds=[0], sampler=euler_sample, eta=0.5)
 
 
 def deletions(pipeline: ElementsPipeline, *seeds: int) -> tuple[ImageElements, Preserve]:
     """Pictures of which the top left element is deleted, and what to preserve of them."""
     records = [record(seed) for seed in seeds]
-    before = [pipeline.open(r.image, r.label_map) for r in records]
+    before = [pipeline.encode(r.image, r.label_map) for r in records]
     after = [edits.delete(canvas, edits.selection(4, [0])) for canvas in before]
     regions = [edits.edited_region(*pair) for pair in zip(before, after, strict=True)]
     return batched(after).elements, Preserve(np.stack([r.image for r in records]), jnp.stack(regions))
@@ -113,8 +114,8 @@ def deletions(pipeline: ElementsPipeline, *seeds: int) -> tuple[ImageElements, P
 
 def test_preserved_pixels_are_the_inputs_and_the_edited_region_is_drawn_anew(pipeline):
     elements, preserve = deletions(pipeline, 0)
-    kept = pipeline.decode(elements, [""], seeds=[0], preserve=preserve)[0]
-    anew = pipeline.decode(elements, [""], seeds=[0])[0]
+    kept = pipeline.decode_batch(elements, [""], seeds=[0], preserve=preserve)[0]
+    anew = pipeline.decode_batch(elements, [""], seeds=[0])[0]
     image, region = preserve.image[0], np.asarray(preserve.region[0])
     ys, xs = np.nonzero(region)
     far = np.ones((16, 16), bool)
@@ -126,18 +127,18 @@ def test_preserved_pixels_are_the_inputs_and_the_edited_region_is_drawn_anew(pip
 
 
 def test_an_edit_of_nothing_preserves_every_value_of_a_pixel(pipeline):
-    canvas = pipeline.open(record(0).image, record(0).label_map)
+    canvas = pipeline.encode(record(0).image, record(0).label_map)
     image = np.arange(16 * 16 * 3).astype(np.uint8).reshape(1, 16, 16, 3)
     preserve = Preserve(image, edits.edited_region(canvas, canvas)[None])
     np.testing.assert_array_equal(
-        pipeline.decode(batched([canvas]).elements, ["a"], seeds=[5], preserve=preserve), image
+        pipeline.decode_batch(batched([canvas]).elements, ["a"], seeds=[5], preserve=preserve), image
     )
 
 
 def test_an_edit_of_everything_preserves_nothing(pipeline):
     elements, preserve = deletions(pipeline, 0)
     everything = Preserve(preserve.image, np.ones((1, 16, 16), bool))
-    kept, anew = (pipeline.decode(elements, [""], seeds=[0], preserve=p).astype(int) for p in (everything, None))
+    kept, anew = (pipeline.decode_batch(elements, [""], seeds=[0], preserve=p).astype(int) for p in (everything, None))
     assert np.abs(kept - anew).max() <= 1  # rounding to 8 bits
 
 
@@ -146,18 +147,18 @@ def test_the_preserved_latent_reaches_into_the_region(pipeline):
     elements, preserve = deletions(pipeline, 0)
     inside = np.asarray(preserve.region)[..., None]
     other = Preserve(np.where(inside, preserve.image, 255 - preserve.image), preserve.region)
-    one, two = (pipeline.decode(elements, [""], seeds=[0], preserve=p) for p in (preserve, other))
+    one, two = (pipeline.decode_batch(elements, [""], seeds=[0], preserve=p) for p in (preserve, other))
     assert (one[0, 0, 0] != two[0, 0, 0]).any()
 
 
 def test_preservation_neither_mixes_a_batch_nor_compiles_anew_for_other_values(pipeline):
     elements, preserve = deletions(pipeline, 0, 1)
-    both = pipeline.decode(elements, ["a red square", ""], seeds=[3, 4], preserve=preserve)
-    alone = pipeline.decode(*deletions(pipeline, 1)[:1], [""], seeds=[4], preserve=deletions(pipeline, 1)[1])
+    both = pipeline.decode_batch(elements, ["a red square", ""], seeds=[3, 4], preserve=preserve)
+    alone = pipeline.decode_batch(*deletions(pipeline, 1)[:1], [""], seeds=[4], preserve=deletions(pipeline, 1)[1])
     assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # rounding to 8 bits
     compiled = pipeline._decode._cache_size()
     elements, preserve = deletions(pipeline, 2)
-    pipeline.decode(elements, ["a blue square"], seeds=[0], preserve=preserve)
+    pipeline.decode_batch(elements, ["a blue square"], seeds=[0], preserve=preserve)
     assert pipeline._decode._cache_size() == compiled
 
 
@@ -172,19 +173,41 @@ def test_what_cannot_be_preserved_is_refused(pipeline):
         (wrong_type, r"preserve\.image: expected uint8 of .*, not float32 of"),
     ):
         with pytest.raises(ValueError, match=message):
-            pipeline.decode(elements, [""], seeds=[0], preserve=wrong)
+            pipeline.decode_batch(elements, [""], seeds=[0], preserve=wrong)
 
 
 def test_a_prompt_that_is_too_long_is_cut_with_a_warning(pipeline):
-    elements = batched([pipeline.open(record(0).image, record(0).label_map)]).elements
+    elements = batched([pipeline.encode(record(0).image, record(0).label_map)]).elements
     with pytest.warns(UserWarning, match=r"a prompt is cut at 6 tokens; this is not read: 'blue square'"):
-        cut = pipeline.decode(elements, ["a red square a blue square"], seeds=[0])
-    np.testing.assert_array_equal(cut, pipeline.decode(elements, ["a red square a"], seeds=[0]))
+        cut = pipeline.decode_batch(elements, ["a red square a blue square"], seeds=[0])
+    np.testing.assert_array_equal(cut, pipeline.decode_batch(elements, ["a red square a"], seeds=[0]))
 
 
-def test_another_size_is_refused(pipeline):
-    with pytest.raises(ValueError, match=r"takes images and label maps of 16 x 16 px, not \(8, 8\)"):
-        pipeline.encode(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint16))
+@pytest.mark.parametrize(
+    ("image", "label_map", "message"),
+    [
+        (
+            np.zeros((8, 8, 3), np.uint8),
+            np.zeros((8, 8), int),
+            r"uint8 image of \(16, 16, 3\), not uint8 of \(8, 8, 3\)",
+        ),
+        (np.zeros((1, 16, 16, 3), np.uint8), np.zeros((1, 16, 16), int), r"not uint8 of \(1, 16, 16, 3\)"),
+        (np.zeros((16, 16, 3)), np.zeros((16, 16), int), "not float64 of"),
+        (np.zeros((16, 16, 3), np.uint8), np.zeros((16, 8), int), r"label map .* not int64 of \(16, 8\)"),
+        (np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16)), "label map .* not float64"),
+    ],
+)
+def test_other_shapes_and_types_are_refused(pipeline, image, label_map, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.encode(image, label_map)
+
+
+def test_decode_is_a_batch_of_one(pipeline):
+    canvas = pipeline.encode(record(0).image, record(0).label_map)
+    expected = pipeline.decode_batch(batched([canvas]).elements, ["a red square"], seeds=[3], steps=1)[0]
+    np.testing.assert_array_equal(pipeline.decode(canvas, "a red square", seed=3, steps=1), expected)
+    assert repr(canvas) == "Canvas(16 x 16 px, 4 elements)"
+    assert re.fullmatch(r"ElementsPipeline\(16 px, 4 elements, 0\.\d M parameters\)", repr(pipeline))
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):

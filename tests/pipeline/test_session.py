@@ -9,9 +9,10 @@ import pytest
 from jax import monitoring
 from PIL import Image
 
+from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
 from elements_jax.editing.script import Continue, Delete, Duplicate, EditError, EditScript, Move, Sampling
-from elements_jax.pipeline.session import Cancelled, Editing, Photo
+from elements_jax.pipeline.session import Cancelled, Editing
 from tests.helpers.records import SMALL, record
 
 WHOLE = (0, 0, 16, 16)
@@ -66,7 +67,7 @@ def test_every_step_is_reported_and_a_refusal_cancels(editing, photo):
 def test_reporting_does_not_change_a_picture_but_by_rounding(editing, photo):
     script = EditScript(prompt="a red square", seed=3)
     canvas = editing.edit(photo, script, lambda name: photo).canvas
-    plain = editing.pipeline.decode(
+    plain = editing.pipeline.decode_batch(
         dataclasses.replace(
             canvas.elements,
             **{name: getattr(canvas.elements, name)[None] for name in ("content", "position", "valid")},

@@ -12,6 +12,7 @@ from jaxtyping import Bool, UInt8
 
 from elements_jax.data.record import Record
 from elements_jax.editing import edits
+from elements_jax.editing.apply import Edited, apply_script
 from elements_jax.editing.drawing import edit_dots
 from elements_jax.editing.edits import Canvas, batched
 from elements_jax.editing.script import EditScript, Sampling
@@ -19,7 +20,7 @@ from elements_jax.evaluation.methods.pixel_editing import PixelEdit, pixel_edit
 from elements_jax.evaluation.methods.stable_diffusion import StableDiffusion, skipped_steps
 from elements_jax.evaluation.results import Task
 from elements_jax.pipeline.pipeline import ElementsPipeline
-from elements_jax.pipeline.session import Edited, apply, decode_arguments
+from elements_jax.pipeline.session import decode_arguments
 
 Picture = UInt8[np.ndarray, "H W 3"]
 SDEDIT = re.compile(r"sdedit-(0\.\d+|1\.0|1)")
@@ -59,7 +60,7 @@ class Prepared:
 
 def canvas_of(pipeline: ElementsPipeline, record: Record) -> Canvas:
     """A record's elements, and its picture."""
-    return dataclasses.replace(pipeline.open(record.image, record.label_map), picture=jnp.asarray(record.image))
+    return dataclasses.replace(pipeline.encode(record.image, record.label_map), picture=jnp.asarray(record.image))
 
 
 def prepare(task: Task, open_canvas: Callable[[str], Canvas]) -> Prepared:
@@ -71,7 +72,7 @@ def prepare(task: Task, open_canvas: Callable[[str], Canvas]) -> Prepared:
         return open_canvas(name)
 
     canvas = open_canvas(task.case.source_id)
-    edited = apply(task.case.script, canvas, open_image)
+    edited = apply_script(task.case.script, canvas, open_image)
     return Prepared(task, edited, pixel_edit(task.case.script, canvas, open_image))
 
 
@@ -124,7 +125,7 @@ def make_methods(
 def _ours(pipeline: ElementsPipeline, model: str, sampling: Sampling) -> Method:
     def run(cases: Sequence[Prepared]) -> Sequence[Picture]:
         return list(
-            pipeline.decode(
+            pipeline.decode_batch(
                 batched([case.edited.canvas for case in cases]).elements,
                 [case.script.prompt for case in cases],
                 seeds=[case.script.seed for case in cases],

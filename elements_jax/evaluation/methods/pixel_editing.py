@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from elements_jax.editing import edits
+from elements_jax.editing.apply import CanvasLoader, apply_script
 from elements_jax.editing.edits import Canvas
 from elements_jax.editing.script import Delete, Edit, EditScript, Move, Resize
 from elements_jax.evaluation.methods.morphology import closing
-from elements_jax.pipeline.session import Opener, apply
 
 BLANK = 127
 """The grey of a hole: 0 where pixels are in [-1, 1], as in the masked pictures of Stable Diffusion Inpainting. The
@@ -63,7 +63,7 @@ class PixelEdit:
         return closing(self.hole, max(1, self.hole.shape[0] // 64)) & ~self.pasted
 
 
-def pixel_edit(script: EditScript, canvas: Canvas, open_image: Opener) -> PixelEdit:
+def pixel_edit(script: EditScript, canvas: Canvas, open_image: CanvasLoader) -> PixelEdit:
     """Run a script on the pixels of a canvas, which must have its `picture`, as those that `open_image` gives.
 
     Raises EditError as `editing.apply`.
@@ -76,9 +76,9 @@ def pixel_edit(script: EditScript, canvas: Canvas, open_image: Opener) -> PixelE
     return PixelEdit(steps[-1].after if steps else np.asarray(canvas.picture), hole, pasted, steps)
 
 
-def _steps(script: EditScript, canvas: Canvas, open_image: Opener) -> Iterator[Step]:
+def _steps(script: EditScript, canvas: Canvas, open_image: CanvasLoader) -> Iterator[Step]:
     for edit in script.edits:
-        before, canvas = canvas, apply(dataclasses.replace(script, edits=(edit,)), canvas, open_image).canvas
+        before, canvas = canvas, apply_script(dataclasses.replace(script, edits=(edit,)), canvas, open_image).canvas
         labels_before, labels = np.asarray(before.label_map), np.asarray(canvas.label_map)
         left_empty = labels == canvas.num_elements
         source, target = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)

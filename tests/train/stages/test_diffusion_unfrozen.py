@@ -59,7 +59,7 @@ def test_the_encoder_moves_and_the_decoder_that_read_it_goes(train, small, recor
 
     pipeline = ElementsPipeline.from_pretrained(copied)
     label_map = (2 * (np.arange(16)[:, None] > 7) + (np.arange(16) > 7)).astype(np.uint16)
-    elements = pipeline.encode(np.zeros((1, 16, 16, 3), np.uint8), label_map[None])
+    elements = pipeline.encode_batch(np.zeros((1, 16, 16, 3), np.uint8), label_map[None]).elements
     with pytest.raises(ValueError, match="no light decoder: its content encoder was trained in stage 2"):
         pipeline.reconstruct(elements)
 
