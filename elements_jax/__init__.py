@@ -1,12 +1,62 @@
 """elements-jax: Editable Image Elements for Controllable Synthesis (Mu et al., ECCV 2024) in JAX and Flax.
 
-This module imports no package, so that `elements_jax.data` (NumPy only) can be used where JAX is not installed, as in
-the `partition` package.
+The public names below are imported when they are first used, so that `import elements_jax` loads no JAX, and
+`elements_jax.data` (NumPy only) works where JAX is not installed, as in the `partition` package.
 """
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from elements_jax.data.photo import Photo as Photo
+    from elements_jax.data.record import Record as Record
+    from elements_jax.editing.apply import Edited as Edited
+    from elements_jax.editing.apply import apply_script as apply_script
+    from elements_jax.editing.edits import Canvas as Canvas
+    from elements_jax.editing.edits import Transform as Transform
+    from elements_jax.editing.edits import batched as batched
+    from elements_jax.editing.edits import compose as compose
+    from elements_jax.editing.edits import delete as delete
+    from elements_jax.editing.edits import move as move
+    from elements_jax.editing.edits import resize as resize
+    from elements_jax.editing.edits import selection as selection
+    from elements_jax.editing.edits import transform as transform
+    from elements_jax.editing.script import EditScript as EditScript
+    from elements_jax.elements import ImageElements as ImageElements
+    from elements_jax.photograph.edit import edit_photograph as edit_photograph
+    from elements_jax.photograph.file import Photograph as Photograph
+    from elements_jax.pipeline.pipeline import ElementsPipeline as ElementsPipeline
+    from elements_jax.pipeline.session import Editing as Editing
 
 __version__ = "0.1.0"
 
 TINY = Path(__file__).with_name("weights") / "tiny"
 """The model folder that comes with this package: the preset `tiny`, trained on two CPU cores; its README says how."""
+
+_HOMES = {
+    "data.photo": ["Photo"],
+    "data.record": ["Record"],
+    "editing.apply": ["Edited", "apply_script"],
+    "editing.edits": [
+        "Canvas", "Transform", "batched", "compose", "delete", "move", "resize", "selection", "transform"
+    ],
+    "editing.script": ["EditScript"],
+    "elements": ["ImageElements"],
+    "photograph.edit": ["edit_photograph"],
+    "photograph.file": ["Photograph"],
+    "pipeline.pipeline": ["ElementsPipeline"],
+    "pipeline.session": ["Editing"],
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = ["TINY", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'elements_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"elements_jax.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

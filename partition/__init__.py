@@ -1,1 +1,36 @@
 """Photographs become image elements: segmenters, Algorithm 2, and the job that writes records. PyTorch and NumPy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from elements_jax.data.photo import Photo
+
+
+def divide(
+    photograph: str | Path | bytes,
+    *,
+    size: int,
+    grid: int = 16,
+    segmenter: Literal["slic", "grid", "sam", "mobile-sam"] = "slic",
+    checkpoint: str | Path | None = None,
+    fit: Literal["crop", "pad"] = "crop",
+) -> "Photo":
+    """Divide a photograph into at most grid x grid image elements, as a model takes it.
+
+    Args:
+        photograph: an image file, or its bytes.
+        size: side of the square picture that the model takes, in pixels.
+        checkpoint: of SAM or MobileSAM, which need one.
+        fit: take the square at the centre, as in the paper, or all of the photograph between margins.
+
+    Raises ValueError for what is not an image, and for a segmenter without its checkpoint; FileNotFoundError.
+    """
+    from partition.config import PartitionConfig
+    from partition.job.worker import make_segmenter
+    from partition.photos import divide_photo
+
+    encoded = photograph if isinstance(photograph, bytes) else Path(photograph).read_bytes()
+    config = PartitionConfig(size=size, grid=grid)
+    chosen = make_segmenter(segmenter, None if checkpoint is None else Path(checkpoint), config)[1]
+    return divide_photo(encoded, chosen, config, fit)

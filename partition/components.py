@@ -43,7 +43,7 @@ class Partition:
 def partition_image(image: UInt8[np.ndarray, "H W 3"], segmenter: Segmenter, config: PartitionConfig) -> Partition:
     """Algorithm 2: divide an image into elements, each one connected region of pixels.
 
-    Lines 1 to 7 are the segmenter's (SAM's are in `algorithm.py`); here every element keeps its largest component
+    Lines 1 to 7 are the segmenter's (SAM's are in `assignment.py`); here every element keeps its largest component
     (line 8) and is measured (lines 12 to 14).
     """
     assignment = segmenter(image)

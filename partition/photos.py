@@ -10,12 +10,16 @@ import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from elements_jax.data.photo import Photo
+from elements_jax.data.record import DROPPED
+from partition.components import Segmenter, partition_image
+from partition.config import PartitionConfig
 from partition.masks import DEFAULT_FILTER, OTHER_AREA, LeftOut, MaskFilter, MaskSource
 from partition.sources.sample import Sample
 
 
 @dataclass(frozen=True, eq=False)
-class Photo:
+class SquarePhoto:
     """A photograph, cropped to the square at its centre and resized, with what lies beside it."""
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -36,7 +40,7 @@ def read_photo(
     masks: Sequence[MaskSource] = (),
     keep: MaskFilter = DEFAULT_FILTER,
     fit: Literal["crop", "pad"] = "crop",
-) -> Photo:
+) -> SquarePhoto:
     """Decode a sample, with those of its object masks that `keep` keeps.
 
     Args:
@@ -58,9 +62,21 @@ def read_photo(
     object_masks = np.array([mask for mask in cropped if keep.fits(mask)], bool).reshape(-1, size, size)
     left_out += [LeftOut(OTHER_AREA, f"a mask of the photograph: {OTHER_AREA}")] * (len(cropped) - len(object_masks))
     squared, box = _crop(picture, size) if fit == "crop" else _pad(picture, size)
-    return Photo(
+    return SquarePhoto(
         np.asarray(_to_srgb(squared, profile)), sample.caption, object_masks, width, height, box, tuple(left_out)
     )
+
+
+def divide_photo(
+    encoded: bytes, segmenter: Segmenter, config: PartitionConfig, fit: Literal["crop", "pad"] = "crop"
+) -> Photo:
+    """Decode an image file and divide it into elements; margins belong to none. Raises ValueError as `read_photo`."""
+    square = read_photo(Sample("", encoded), config.size, fit=fit)
+    label_map = np.full((config.size, config.size), DROPPED, np.uint16)
+    left, top, right, bottom = square.box
+    inside = np.s_[top:bottom, left:right]
+    label_map[inside] = partition_image(square.image, segmenter, config).label_map[inside]
+    return Photo(square.image, label_map, square.box)
 
 
 def crop_labels(labels: Shaped[np.ndarray, "h w"], size: int) -> Shaped[np.ndarray, "H W"]:

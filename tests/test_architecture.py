@@ -23,7 +23,7 @@ ALLOWED = {
     "pipeline": "checkpoints config data diffusion editing elements models parallel",
     "photograph": "data editing fill pipeline",
     "evaluation": "checkpoints config data diffusion editing elements metrics models parallel pipeline scenes",
-    "editor": "diffusion editing photograph pipeline",
+    "editor": "data diffusion editing photograph pipeline",
     "train": "checkpoints config data diffusion elements metrics models parallel progress typing",
     "configs": "config train",
     "partition": "data",

@@ -12,7 +12,6 @@ import numpy as np
 import tyro
 from jaxtyping import Bool, UInt8, UInt16
 
-from elements_jax.data.record import DROPPED
 from elements_jax.editing.script import EditError, Fit, ObjectAt
 
 if TYPE_CHECKING:
@@ -80,16 +79,9 @@ class Divider:
 
     def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
         """Raises ValueError for what is no image, or damaged."""
-        from elements_jax.data.photo import Photo
-        from partition.photos import read_photo
-        from partition.sources.sample import Sample
+        from partition.photos import divide_photo
 
-        photo = read_photo(Sample("", encoded), self.config.size, fit=fit)
-        label_map = self.label(photo.image)
-        left, top, right, bottom = photo.box
-        inside = np.zeros(label_map.shape, bool)
-        inside[top:bottom, left:right] = True
-        return Photo(photo.image, np.where(inside, label_map, DROPPED), photo.box)
+        return divide_photo(encoded, self.segmenter, self.config, fit)
 
 
 class ObjectFinder:

@@ -27,7 +27,11 @@ class Edited:
     canvas: Canvas
 
 
-def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader) -> Edited:
+def _no_image(name: str, within: object) -> Canvas:
+    raise EditError(f"the script names the picture {name!r}, but there is no way to open it")
+
+
+def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader = _no_image) -> Edited:
     """Run the edits of a script in their order.
 
     Args:

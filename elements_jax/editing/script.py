@@ -265,10 +265,10 @@ class EditScript:
     __pydantic_config__ = ConfigDict(extra="forbid", json_schema_extra={"required": ["version"]})
 
     @classmethod
-    def load(cls, path: Path) -> "EditScript":
+    def load(cls, path: str | Path) -> "EditScript":
         """Read a script, or that of a PNG that carries one. Raises EditError naming the file, the field and why."""
         try:
-            return cls.from_file(path.read_bytes())
+            return cls.from_file(Path(path).read_bytes())
         except EditError as error:
             raise EditError(f"{path}: {error}") from error
 

@@ -5,19 +5,19 @@ reads the lower bytes separately and writes 16-bit PNG and TIFF.
 """
 
 import io
-import struct
 import warnings
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
-from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
+from elements_jax.photograph.chunks import has_riff_chunk, png_chunks, text_without_gps, tiff_tags
 from elements_jax.photograph.exif import without_gps, without_thumbnail, xmp_without_gps
+from elements_jax.photograph.sixteen_bits import encode_deep_png, encode_deep_tiff, lower_bytes
 
 Pixels = UInt8[np.ndarray, "H W C"] | UInt16[np.ndarray, "H W C"]
 """C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Colours are those of the file's profile."""
@@ -30,8 +30,6 @@ SUFFIXES = {
 LOSSY_QUALITY = 95
 """For JPEG, WebP and AVIF, unless the input's own settings can be read from its file."""
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_PNG_CHUNKS = (b"cHRM", b"gAMA", b"sRGB", b"tIME", b"tEXt", b"zTXt", b"iTXt")
-_TIFF_TAGS = (270, 271, 272, 305, 306, 315, 33432)  # description, maker, model, software, date, artist, copyright
 _TIFF_COMPRESSION = ("tiff_lzw", "tiff_adobe_deflate", "packbits")
 
 
@@ -57,11 +55,24 @@ class Photograph:
         """Height and width, in pixels."""
         return self.pixels.shape[:2]
 
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"Photograph({width} x {height} px, {self.format}, {self.pixels.dtype})"
+
+    def _repr_png_(self) -> bytes:
+        """At most 1024 px wide and high, for notebooks."""
+        pixels = self.pixels if self.pixels.dtype == np.uint8 else (self.pixels >> 8).astype(np.uint8)
+        picture = Image.fromarray(pixels.squeeze())
+        picture.thumbnail((1024, 1024))
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return file.getvalue()
+
     @classmethod
-    def load(cls, path: Path) -> "Photograph":
+    def load(cls, path: str | Path) -> "Photograph":
         """Read a photograph. Raises ValueError naming the file, if it is not one, is damaged or cannot be edited."""
         try:
-            return cls.decode(path.read_bytes())
+            return cls.decode(Path(path).read_bytes())
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -93,7 +104,7 @@ class Photograph:
                 metadata[name] = clean(before)
                 encoded = encoded.replace(before, metadata[name])  # of the same length
         if "pnginfo" in metadata:
-            metadata["pnginfo"] = _png_chunks(self.encoded, clean=_text_without_gps)
+            metadata["pnginfo"] = png_chunks(self.encoded, clean=text_without_gps)
         cleaned = replace(self, metadata=metadata, encoded=encoded)
         if self.format in ("PNG", "TIFF"):  # with checksums, or metadata in other places: written again, without loss
             cleaned = replace(cleaned, encoded=cleaned.encode(self.pixels, self.format))
@@ -112,13 +123,13 @@ class Photograph:
         if format not in ("PNG", "MPO"):
             options.pop("pnginfo", None)
         if format == "TIFF":
-            options["tiffinfo"] = _tiff_tags(options.get("tiffinfo", {}))
+            options["tiffinfo"] = tiff_tags(options.get("tiffinfo", {}))
         options |= self.coding if format == self.format else _default_coding(format)
         deep = pixels.dtype == np.uint16
         if deep and format == "PNG":
-            return _encode_deep_png(stored, options)
+            return encode_deep_png(stored, options)
         if deep and format == "TIFF" and pixels.shape[2] > 1:
-            return _encode_deep_tiff(stored, options)
+            return encode_deep_tiff(stored, options)
         mode = "I;16" if deep else _MODES[pixels.shape[2]]
         image = Image.frombytes(mode, (stored.shape[1], stored.shape[0]), stored.tobytes())
         try:
@@ -197,7 +208,7 @@ def _decode(image: Image.Image, encoded: bytes) -> Photograph:
         metadata["tiffinfo"] = image.tag_v2  # type: ignore[attr-defined]
         metadata["exif"] = exif.tobytes() if exif else None
     if format == "PNG":
-        metadata["pnginfo"] = _png_chunks(encoded)
+        metadata["pnginfo"] = png_chunks(encoded)
     coding = _coding(image, format, encoded)
     # Pillow turns TIFF and pillow-heif HEIC by themselves.
     orientation = exif.get(0x0112, 1) if format in ("JPEG", "PNG", "WEBP", "AVIF") else 1
@@ -215,7 +226,7 @@ def _pixels(image: Image.Image, encoded: bytes, notes: list[str]) -> Pixels:
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("32-bit pixels cannot be edited; convert the photograph to 16 bits first")
         return values.astype(np.uint16)[..., None]
-    if (low := _lower_bytes(encoded)) is not None:
+    if (low := lower_bytes(encoded)) is not None:
         return (np.asarray(image).astype(np.uint16) << 8) | low
     if mode in ("1", "P", "PA") or (mode in ("L", "RGB") and image.has_transparency_data):
         wider = "L" if mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
@@ -241,7 +252,7 @@ def _coding(image: Image.Image, format: str, encoded: bytes) -> dict[str, Any]:
                 "optimize": True,
                 "keep_rgb": image.mode == "RGB" and image.info.get("adobe_transform") == 0,
             }
-        case "WEBP" if _has_riff_chunk(encoded, b"VP8L"):
+        case "WEBP" if has_riff_chunk(encoded, b"VP8L"):
             return {"lossless": True, "exact": True}
         case "TIFF":
             compression = image.info.get("compression")
@@ -263,112 +274,3 @@ def _default_coding(format: str) -> dict[str, Any]:
         case "TIFF":
             return {"compression": "tiff_adobe_deflate"}
     return {}
-
-
-def _png_chunks(encoded: bytes, clean: Callable[[bytes], bytes | None] = lambda text: text) -> PngImagePlugin.PngInfo:
-    """The descriptive chunks of a PNG file, as they are, or cleaned; what is None then is left out."""
-    chunks = PngImagePlugin.PngInfo()
-    for kind, content in _png_parts(encoded):
-        if kind in _PNG_CHUNKS and (kept := clean(content)) is not None:
-            chunks.add(kind, kept)
-    return chunks
-
-
-def _text_without_gps(text: bytes) -> bytes | None:
-    """A PNG's text without XMP's GPS, or None if it holds EXIF or compressed XMP, in which GPS could be hidden."""
-    if text.startswith(b"Raw profile type") or text.startswith(b"XML:com.adobe.xmp\0\1"):
-        return None
-    return xmp_without_gps(text)
-
-
-def _png_parts(encoded: bytes) -> list[tuple[bytes, bytes]]:
-    parts, at = list[tuple[bytes, bytes]](), 8
-    while at + 8 <= len(encoded):
-        length, kind = struct.unpack_from(">I4s", encoded, at)
-        parts.append((kind, encoded[at + 8 : at + 8 + length]))
-        at += 12 + length
-    return parts
-
-
-def _has_riff_chunk(encoded: bytes, kind: bytes) -> bool:
-    at = 12
-    while at + 8 <= len(encoded):
-        if encoded[at : at + 4] == kind:
-            return True
-        at += 8 + (struct.unpack_from("<I", encoded, at + 4)[0] + 1) // 2 * 2
-    return False
-
-
-def _tiff_tags(tags: Mapping[int, Any]) -> TiffImagePlugin.ImageFileDirectory_v2:
-    kept = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag in _TIFF_TAGS:
-        if tag in tags:
-            kept[tag] = tags[tag]
-    return kept
-
-
-def _lower_bytes(encoded: bytes) -> "UInt8[np.ndarray, 'H W C'] | None":
-    """The lower bytes of 16-bit colour, of which Pillow decodes the upper ones: read in the other byte order.
-
-    None for 8-bit files.
-    """
-    with Image.open(io.BytesIO(encoded)) as image:
-        tiles, depth = list(image.tile), False
-        for i, tile in enumerate(tiles):
-            arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-            rawmode = str(arguments[0]) if arguments else ""
-            if image.mode in ("RGB", "RGBA", "LA") and ";16" in rawmode:
-                if image.mode == "LA":
-                    raise ValueError("16-bit grey with transparency cannot be edited; convert it to 16-bit RGB first")
-                depth = True
-                swapped = rawmode[:-1] + ("L" if rawmode.endswith("B") else "B")
-                args = (swapped, *arguments[1:]) if isinstance(tile.args, tuple) else swapped
-                tiles[i] = tile._replace(args=args)
-        if not depth:
-            return None
-        image.tile = tiles
-        return np.array(image)
-
-
-def _encode_deep_png(pixels: UInt16[np.ndarray, "H W C"], options: Mapping[str, Any]) -> bytes:
-    """A 16-bit PNG. Pillow writes all but the pixels: every row is stored as its difference from the one above."""
-    height, width, channels = pixels.shape
-    around = io.BytesIO()
-    Image.new("L", (1, 1)).save(around, "PNG", **options)
-    rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.full((height, rows.shape[1] + 1), 2, np.uint8)  # the filter "up"
-    filtered[:, 1:] = rows
-    filtered[1:, 1:] -= rows[:-1]
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
-    replaced = {b"IHDR": header, b"IDAT": zlib.compress(filtered.tobytes(), 6)}
-    file = bytearray(b"\x89PNG\r\n\x1a\n")
-    for kind, content in _png_parts(around.getvalue()):
-        content = replaced.get(kind, content)
-        file += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-    return bytes(file)
-
-
-def _encode_deep_tiff(pixels: UInt16[np.ndarray, "H W C"], options: Mapping[str, Any]) -> bytes:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise ValueError("16-bit colour TIFF needs pip install tifffile; choose .png") from error
-    file, tags = io.BytesIO(), options["tiffinfo"]
-    text = [(tag, 2, 0, str(tags[tag]), True) for tag in _TIFF_TAGS if tag in tags and tag not in (270, 305, 306)]
-    tifffile.imwrite(
-        file,
-        pixels,
-        photometric="rgb" if pixels.shape[2] > 2 else "minisblack",
-        extrasamples=["unassalpha"] if pixels.shape[2] in (2, 4) else None,
-        compression=None if options.get("compression") == "raw" else "zlib",
-        resolution=options.get("dpi"),
-        resolutionunit="INCH" if options.get("dpi") else None,
-        iccprofile=options.get("icc_profile"),
-        description=tags.get(270),
-        software=tags.get(305, ""),
-        datetime=tags.get(306),
-        extratags=text,
-        metadata=None,
-    )
-    return file.getvalue()

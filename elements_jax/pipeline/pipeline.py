@@ -137,7 +137,7 @@ class ElementsPipeline:
             raise ValueError(f"expected a uint8 image of ({size}, {size}, 3), not {image.dtype} of {image.shape[1:]}")
         if label_map.shape != image.shape[:3] or label_map.dtype.kind not in "iu":
             raise ValueError(
-                f"expected a label map of whole numbers, ({size}, {size}), not {label_map.dtype} of {label_map.shape[1:]}"
+                f"expected an integer label map of ({size}, {size}), not {label_map.dtype} of {label_map.shape[1:]}"
             )
         batch = {"image": image / np.float32(127.5) - 1, "label_map": np.asarray(label_map, np.int32)}
         labels = np.where(label_map == DROPPED, self.config.elements.num_elements, label_map).astype(np.int32)

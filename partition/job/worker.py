@@ -22,7 +22,7 @@ from partition.job.job import HELD_OUT, Job, SegmenterName, require_checkpoint
 from partition.job.manifest import Outcome, write_manifest
 from partition.job.pool import process_pool
 from partition.masks import MaskSource
-from partition.photos import Photo, read_photo
+from partition.photos import SquarePhoto, read_photo
 from partition.segmenters.superpixels import Grid, Slic
 from partition.sources.sample import Failure, Ignored, Sample
 
@@ -35,7 +35,7 @@ class Loaded:
     """An image that is to be divided."""
 
     source_id: str
-    photo: Photo
+    photo: SquarePhoto
 
 
 @dataclass(frozen=True, eq=False)

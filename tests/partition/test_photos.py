@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from partition.masks import MaskFilter, MaskFolder
-from partition.photos import Photo, read_photo
+from partition.photos import SquarePhoto, read_photo
 from partition.sources.sample import Sample
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
@@ -27,7 +27,7 @@ def encode(image: Image.Image, kind: str = "png", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read(encoded: bytes, size: int = 1) -> Photo:
+def read(encoded: bytes, size: int = 1) -> SquarePhoto:
     return read_photo(Sample("p", encoded), size)
 
 
