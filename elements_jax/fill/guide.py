@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, UInt8
 from elements_jax.fill.smooth import distance, membrane, resize
 
 BANDS = 4  # octaves of the guide that are trusted one by one; the last has all that is coarser
+SMALLEST_PROBE = 4.0  # pixels of its radius
 NOISE = 3.0  # differences from 0 to 255 that are no evidence for or against a guide
 
 
@@ -21,21 +22,47 @@ class Guide(NamedTuple):
     step: float  # pixels of the photograph to one of the guide's
 
 
+def probes_for(hole: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """Discs in the known part, far from the hole and from the border: at most two, and none where there is no room.
+
+    A guide that does not see them either shows there what it is worth in the hole.
+    """
+    free = np.pad(~hole, 1)
+    probes = np.zeros_like(hole)
+    y, x = np.ogrid[: hole.shape[0], : hole.shape[1]]
+    thickness = distance(hole).max()
+    for _ in range(2):
+        room = distance(free)[1:-1, 1:-1]
+        at = np.unravel_index(room.argmax(), room.shape)
+        radius = min(room[at] / 2, thickness)
+        if radius < SMALLEST_PROBE:
+            break
+        disc = np.hypot(y - at[0], x - at[1]) <= radius
+        probes |= disc
+        free[1:-1, 1:-1] &= ~disc
+    return probes
+
+
 def fit_guide(
-    photograph: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"], guide: Float[np.ndarray, "h w 3"]
+    photograph: UInt8[np.ndarray, "H W 3"],
+    hole: Bool[np.ndarray, "H W"],
+    guide: Float[np.ndarray, "h w 3"],
+    probes: Bool[np.ndarray, "H W"] | None = None,
 ) -> Guide:
     """Fit a guide where it and the photograph are known, the more so the closer to the hole.
 
     It is trusted for the share of the photograph's variance that it explains there. A guide can show the surroundings
-    and yet know nothing of the hole, which it then leaves smooth: a band that has less than half of the power in the
-    hole that it has around is trusted that much less.
+    and yet know nothing of the hole. If it leaves the hole smooth, a band that has less than half of the power in the
+    hole that it has around is trusted that much less. If there are probes, which the photograph shows and the guide did
+    not see, each band is trusted at most for the share of their variance that it explains and smoothness does not.
     """
     height, width = hole.shape
     rows, columns = min(guide.shape[0], height), min(guide.shape[1], width)
     guide = resize(guide, rows, columns)
+    blind = hole if probes is None else hole | probes
     share = resize(~hole[..., None], rows, columns)
     photo = resize(np.where(hole[..., None], 0, photograph), rows, columns) / np.maximum(share, 1e-6)
-    known = share[..., 0] > 0.999
+    known = resize(~blind[..., None], rows, columns)[..., 0] > 0.999
     step = max(height / rows, width / columns)
     if not known.any():
         fitted = resize(guide, height, width)
@@ -65,7 +92,19 @@ def fit_guide(
     trust = explained(residual, of_photo) * lively[0]
     trusts = [a * b for a, b in zip(trusts, lively, strict=True)]
     joined = fitted + membrane(residual, known)
+    if probes is not None and (probed := resize(probes[..., None], rows, columns)[..., 0] > 0.999).any():
+        seen = (known | probed)[..., None]
+        left, smooth = (bands(np.where(seen, photo - fill, 0)) for fill in (joined, membrane(photo, known)))
+        worth = [_share(own[probed], alone[probed]) for own, alone in zip(left, smooth, strict=True)]
+        trusts = [min(pair) for pair in zip(trusts, worth, strict=True)]
+        trust = min(trust, _share(sum(left)[probed], sum(smooth)[probed]))
     return Guide(resize(fitted, height, width), resize(joined, height, width), trust, trusts, step)
+
+
+def _share(residual: Float[np.ndarray, "n 3"], whole: Float[np.ndarray, "n 3"]) -> float:
+    """Of the power of differences, the share that is gone in the residual."""
+    power, left = ((values**2).sum(1).mean() for values in (whole, residual))
+    return float(np.clip(1 - left / (power + NOISE**2), 0, 1))
 
 
 def bands(image: Float[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "h w 3"]]:

@@ -33,6 +33,7 @@ def fill_hole(
     photograph: UInt8[np.ndarray, "H W 3"],
     hole: Bool[np.ndarray, "H W"],
     guide: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"] | None = None,
+    probes: Bool[np.ndarray, "H W"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The photograph with its hole filled; outside of the hole it is the input, bit for bit.
 
@@ -44,6 +45,8 @@ def fill_hole(
         hole: True for pixels to fill; any number of regions.
         guide: A coarse picture of the same view, from 0 to 255, with the known surroundings: how well it shows these
             decides how far it is followed. Without one the known part alone is continued.
+        probes: True for known pixels that the guide did not see, as `fill.guide.probes_for` chooses them: how well it
+            shows these decides, too.
 
     Raises:
         ValueError: If shapes do not fit, or nothing is known and there is no guide.
@@ -57,7 +60,7 @@ def fill_hole(
         return photograph.copy()
     if hole.all() and guide is None:
         raise ValueError("the hole is the whole photograph: without a guide nothing says what belongs there")
-    fitted = None if guide is None else fit_guide(photograph, hole, np.asarray(guide, np.float32))
+    fitted = None if guide is None else fit_guide(photograph, hole, np.asarray(guide, np.float32), probes)
     length = max(int(np.ptp(np.flatnonzero(hole.any(axis)))) + 1 for axis in (0, 1))
     box = around(hole, max(MARGIN, length))
     filled = photograph.copy()
@@ -167,11 +170,11 @@ def fill_level(
         jnp.asarray(confidence, jnp.float32).ravel(),
     )
     guidance, start = None, level.image
-    if guide is None:
+    if coarse is None:
+        start = membrane(level.image, ~unknown)
+    if guide is not None:
         if coarse is None:
-            start = membrane(level.image, ~unknown)
-    else:
-        start = np.where(level.known[..., None], level.image, level.joined)
+            start = np.where(level.known[..., None], start, start + guide.trusts[-1] * (level.joined - start))
         shares = np.diff(guide.trusts, prepend=0)
         sigmas = np.maximum(BLUR * guide.step * 2.0 ** (np.arange(len(shares)) - scale), 1e-2)
         features = np.sqrt(guide.trust) * level.fitted

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from elements_jax.editing.script import Delete, Duplicate, EditError, EditScript
+from elements_jax.fill.guide import probes_for
 from elements_jax.fill.hole import fill_hole
 from elements_jax.photograph.colour import like, rgb8
 from elements_jax.photograph.file import Photograph, Pixels
@@ -128,8 +129,10 @@ class Composition:
         for window, _ in windows(boxes, self.photograph.size, guide.size):
             here = window.here
             colours = rgb8(result[here])
-            drawn = guide(window, hole)
-            filled = _fill(colours, hole[here], window.crop(drawn))
+            probes = np.zeros_like(hole)
+            probes[here] = probes_for(hole[here])
+            drawn = guide(window, hole | probes)
+            filled = _fill(colours, hole[here], window.crop(drawn), probes[here])
             if script.prompt and (varied := _nearby(self.deleted[here], reach) & seen[here]).any():
                 filled = np.where(varied[..., None], _toned(window.enlarge(drawn), colours, hole[here]), filled)
             new = like(filled, result)
@@ -137,7 +140,7 @@ class Composition:
             part[..., : new.shape[2]][seen[here]] = new[seen[here]]
             if new.shape[2] < part.shape[2]:
                 alpha = np.repeat(rgb8(part[..., -1:])[..., :1], 3, axis=2)
-                alpha = _fill(alpha, hole[here], None)[..., :1]
+                alpha = _fill(alpha, hole[here])[..., :1]
                 part[..., -1:][seen[here]] = (alpha if part.dtype == np.uint8 else alpha.astype(np.uint16) * 257)[
                     seen[here]
                 ]
@@ -160,16 +163,24 @@ def _nearby(mask: Bool[np.ndarray, "H W"], reach: int) -> Bool[np.ndarray, "H W"
 
 
 def _fill(
-    colours: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"], guide: UInt8[np.ndarray, "h w 3"] | None
+    colours: UInt8[np.ndarray, "H W 3"],
+    hole: Bool[np.ndarray, "H W"],
+    guide: UInt8[np.ndarray, "h w 3"] | None = None,
+    probes: Bool[np.ndarray, "H W"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Fill a hole, at a lower resolution if the crop is too large for it."""
     height, width = hole.shape
     if max(height, width) <= FILL_SIDE:
-        return fill_hole(colours, hole, guide)
+        return fill_hole(colours, hole, guide, probes)
     factor = FILL_SIDE / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    small_hole = np.asarray(Image.fromarray(hole.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
-    small = fill_hole(np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BOX)), small_hole, guide)
+
+    def reduced(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "h w"]:
+        return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
+
+    reduced_probes = None if probes is None else reduced(probes)
+    reduced_colours = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BOX))
+    small = fill_hole(reduced_colours, reduced(hole), guide, reduced_probes)
     filled = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.LANCZOS))
     return np.where(hole[..., None], filled, colours)
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from scipy import ndimage
 
-from elements_jax.fill.guide import bands, fit_guide
+from elements_jax.fill.guide import bands, fit_guide, probes_for
 from elements_jax.fill.hole import fill_hole, fill_level, padded, pyramid
 from elements_jax.fill.patches import Hole, propose, refine, search, vote
-from elements_jax.fill.smooth import membrane, resize
+from elements_jax.fill.smooth import distance, membrane, resize
 
 few = settings(max_examples=10, deadline=None)
 H, W = 20, 24
@@ -285,6 +285,30 @@ def test_a_guide_that_is_right_around_the_hole_but_smooth_within_is_trusted_less
     assert right.trust > 0.9
     assert smooth.trust < 0.5 * right.trust
     assert smooth.trusts[0] < 0.5 * right.trusts[0]
+
+
+def test_a_guide_that_is_wrong_where_it_does_not_see_is_not_followed():
+    """It shows the surroundings as they are, and something lively but wrong in the hole and in the probes."""
+    truth, hole = noisy(np.random.default_rng(3), 96, 96), disc(96, 96, 40, 44, 12)
+    probes = probes_for(hole)
+    wrong = truth.copy()
+    wrong[hole | probes] = noisy(np.random.default_rng(4), 96, 96)[hole | probes]
+    fitted = fit_guide(truth, hole, resize(wrong, 48, 48), probes)
+    assert max(fitted.trust, *fitted.trusts) < 0.2
+    right = fit_guide(truth, hole, resize(truth, 48, 48), probes)
+    assert min(right.trust, *right.trusts) > 0.7
+    alone, followed = fill_hole(truth, hole), fill_hole(truth, hole, resize(wrong, 48, 48), probes)
+    assert error(followed, truth, hole) < 1.1 * error(alone, truth, hole)
+
+
+@given(st.integers(0, 99), st.integers(20, 80), st.integers(20, 80), st.floats(0, 0.9))
+def test_probes_are_known_and_keep_off_hole_and_border(seed, height, width, share):
+    rng = np.random.default_rng(seed)
+    hole = ndimage.zoom(rng.random((5, 5)), (height / 5, width / 5), order=0) < share
+    probes = probes_for(hole)
+    assert not (probes & hole).any()
+    if probes.any():
+        assert distance(np.pad(~hole, 1))[1:-1, 1:-1][probes].min() >= 4
 
 
 def test_of_a_blurred_guide_only_the_coarse_bands_are_trusted():
