@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
 
 from elements_jax.fill.smooth import distance, membrane, resize
 
@@ -54,7 +55,8 @@ def fit_guide(
     It is trusted for the share of the photograph's variance that it explains there. A guide can show the surroundings
     and yet know nothing of the hole. If it leaves the hole smooth, a band that has less than half of the power in the
     hole that it has around is trusted that much less. If there are probes, which the photograph shows and the guide did
-    not see, each band is trusted at most for the share of their variance that it explains and smoothness does not.
+    not see, each band is trusted at most for the share of the variance that it explains and smoothness does not, in
+    that probe where this is least.
     """
     height, width = hole.shape
     rows, columns = min(guide.shape[0], height), min(guide.shape[1], width)
@@ -95,16 +97,18 @@ def fit_guide(
     if probes is not None and (probed := resize(probes[..., None], rows, columns)[..., 0] > 0.999).any():
         seen = (known | probed)[..., None]
         left, smooth = (bands(np.where(seen, photo - fill, 0)) for fill in (joined, membrane(photo, known)))
-        worth = [_share(own[probed], alone[probed]) for own, alone in zip(left, smooth, strict=True)]
-        trusts = [min(pair) for pair in zip(trusts, worth, strict=True)]
-        trust = min(trust, _share(sum(left)[probed], sum(smooth)[probed]))
+        numbers, count = ndimage.label(probed)
+        for probe in (numbers == n for n in range(1, count + 1)):
+            worth = [_worth(own[probe], alone[probe]) for own, alone in zip(left, smooth, strict=True)]
+            trusts = [min(pair) for pair in zip(trusts, worth, strict=True)]
+            trust = min(trust, _worth(sum(left)[probe], sum(smooth)[probe]))
     return Guide(resize(fitted, height, width), resize(joined, height, width), trust, trusts, step)
 
 
-def _share(residual: Float[np.ndarray, "n 3"], whole: Float[np.ndarray, "n 3"]) -> float:
-    """Of the power of differences, the share that is gone in the residual."""
-    power, left = ((values**2).sum(1).mean() for values in (whole, residual))
-    return float(np.clip(1 - left / (power + NOISE**2), 0, 1))
+def _worth(residual: Float[np.ndarray, "n 3"], smooth: Float[np.ndarray, "n 3"]) -> float:
+    """Of the power of differences that smoothness leaves, the share that a guide explains; small ones do not count."""
+    left, power = ((values**2).sum(1).mean() for values in (residual, smooth))
+    return float(np.clip(1 - max(0, left - (2 * NOISE) ** 2) / (power + NOISE**2), 0, 1))
 
 
 def bands(image: Float[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "h w 3"]]:

@@ -15,6 +15,7 @@ from elements_jax.photograph.colour import like, rgb8
 from elements_jax.photograph.file import Photograph, Pixels
 from elements_jax.photograph.layers import Layer, Rendered
 from elements_jax.photograph.selecting import Selection
+from elements_jax.photograph.shadow import cast_shadow
 from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Window, box_of, grown, windows
 
@@ -121,6 +122,7 @@ class Composition:
         hole = np.zeros_like(self.lifted)
         near = ndimage.distance_transform_edt(~self.lifted[top:bottom, left:right]) <= reach
         hole[top:bottom, left:right] = near
+        hole |= cast_shadow(rgb8(self.photograph.pixels), hole)
         seen = hole.copy()
         for _, alpha, (left, top, right, bottom) in rendered:
             seen[top:bottom, left:right] &= alpha < 1

@@ -6,44 +6,63 @@ from PIL import Image
 from scipy import ndimage
 
 from elements_jax.fill.smooth import distance, membrane
-from elements_jax.photograph.window import box_of, grown
+from elements_jax.photograph.window import grown
 
 REACH = 0.2  # how far a shadow reaches from its object, in units of the object's longer side
 CELLS = 12  # cells that the reach is divided into: finer detail is no shadow
-DARK, SOFT = (0.4, 0.95), 0.8  # light that a shadow leaves; at its border it has faded to more than SOFT
+DARK = 0.25, 0.96  # the light that a shadow leaves
+SOFT, MOST = 0.85, 0.85  # its border has faded to more than SOFT of the light, for MOST of its length
 HUE = 0.06  # how differently it may darken the channels
-DEVIATIONS = 2.5  # a shadow is darker than the surroundings vary
+DEVIATIONS = 2.0  # a shadow is darker than the surroundings vary
 
 
 def cast_shadow(colours: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Pixels next to an object that are darker than their surroundings, of the same hue, and fade to them.
+    """Pixels next to objects that are darker than their surroundings, of the same hue, and fade to them.
 
     Things with a border of their own, such as another object that touches this one, are left alone.
     """
-    shadow, box = np.zeros_like(mask), box_of(mask)
-    if box is None:
-        return shadow
-    reach = REACH * max(box[2] - box[0], box[3] - box[1])
-    left, top, right, bottom = grown(box, round(2 * reach), mask.shape)
-    size = tuple(max(4, round(side * CELLS / reach)) for side in (right - left, bottom - top))
-    here = np.s_[top:bottom, left:right]
-    small = np.asarray(Image.fromarray(colours[here]).resize(size, Image.Resampling.BOX), np.float32)
-    own = np.asarray(Image.fromarray(mask[here].astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
-    away = distance(~own)
+    shadow = np.zeros_like(mask)
+    pieces, _ = ndimage.label(mask)
+    for n, found in enumerate(ndimage.find_objects(pieces), start=1):
+        rows, columns = found
+        longer = max(rows.stop - rows.start, columns.stop - columns.start)
+        box = columns.start, rows.start, columns.stop, rows.stop
+        left, top, right, bottom = grown(box, round(2 * REACH * longer), mask.shape)
+        here = np.s_[top:bottom, left:right]
+        shadow[here] |= _shadow_of(colours[here], pieces[here] == n, mask[here], REACH * longer)
+    return shadow & ~mask
+
+
+def _shadow_of(
+    colours: UInt8[np.ndarray, "H W 3"],
+    piece: Bool[np.ndarray, "H W"],
+    objects: Bool[np.ndarray, "H W"],
+    reach: float,
+) -> Bool[np.ndarray, "H W"]:
+    height, width = piece.shape
+    size = tuple(max(4, round(side * CELLS / reach)) for side in (width, height))
+
+    def cells_of(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "h w"]:
+        return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
+
+    small = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BOX), np.float32)
+    own, away = cells_of(piece), distance(~cells_of(objects))
     near, beyond = (away > 0) & (away <= CELLS), away > CELLS
-    if not near.any() or not beyond.any():
-        return shadow
+    if reach < CELLS / 2 or not near.any() or not beyond.any():
+        return np.zeros_like(piece)
     light = (small + 8) / (membrane(small, beyond) + 8)  # 8 of 255: the noise of dark pixels is no shadow
     level, hue = light.mean(2), np.ptp(light, axis=2)
-    varies = np.std(small[beyond].mean(1) / ndimage.gaussian_filter(small.mean(2), 3)[beyond])
+    around = (small.mean(2) / (ndimage.gaussian_filter(small.mean(2), 3) + 1))[beyond]
+    varies = 1.48 * np.median(np.abs(around - np.median(around)))  # of a normal distribution its deviation
     dark = near & (level > DARK[0]) & (level < min(DARK[1], 1 - DEVIATIONS * varies)) & (hue < HUE)
-    found, count = ndimage.label(dark)
+    shadow = np.zeros_like(own)
     outside = near & ~dark | beyond
-    for n in range(1, count + 1):
-        part = found == n
-        grown_by_one = ndimage.binary_dilation(part)
+    brightness = small.mean(2) + 8
+    step = brightness / ndimage.maximum_filter(np.where(outside, brightness, 0), 3).clip(1)  # to what lies outside
+    found, count = ndimage.label(dark)
+    for part in (found == n for n in range(1, count + 1)):
         border = part & ndimage.binary_dilation(outside)
-        if (grown_by_one & own).any() and border.any() and np.median(level[border]) > SOFT:
-            cells = Image.fromarray(grown_by_one.astype(np.uint8) * 255)
-            shadow[here] |= np.asarray(cells.resize((right - left, bottom - top), Image.Resampling.NEAREST)) > 0
-    return shadow & ~mask
+        if (ndimage.binary_dilation(part) & own).any() and border.any() and np.mean(step[border] > SOFT) > MOST:
+            shadow |= ndimage.binary_dilation(part, iterations=2)
+    cells = Image.fromarray(shadow.astype(np.uint8) * 255)
+    return np.asarray(cells.resize((width, height), Image.Resampling.NEAREST)) > 0
