@@ -23,7 +23,7 @@ def _quick_fill(monkeypatch):
     monkeypatch.setattr(
         composition,
         "fill_hole",
-        lambda colours, hole, guide=None: np.where(hole[..., None], 99, colours).astype(np.uint8),
+        lambda colours, hole, guide=None, probes=None: np.where(hole[..., None], 99, colours).astype(np.uint8),
     )
 
 

@@ -54,7 +54,7 @@ class Grey:
         return np.full((16, 16, 3), 127, np.uint8)
 
 
-def flat_fill(colours, hole, guide=None):
+def flat_fill(colours, hole, guide=None, probes=None):
     return np.where(hole[..., None], np.uint8(99), colours)
 
 
