@@ -9,7 +9,10 @@ import tyro
 from partition.inspection import command
 from partition.job.engines import run_locally, run_on_beam
 from partition.job.job import Job, begin, check, finish
+from partition.ray_engine import run_on_ray
+from partition.spark_engine import run_on_spark
 
+_ENGINES = {"local": run_locally, "ray": run_on_ray, "spark": run_on_spark, "beam": run_on_beam}
 SHOWN = 10
 """Failures named on the terminal; the summary has more, the manifest all."""
 
@@ -26,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if numbers := job.unfinished():
             if len(numbers) < len(job.shards):
                 print(f"{len(job.shards) - len(numbers)} of {len(job.shards)} shards are there already")
-            (run_on_beam if job.engine == "beam" else run_locally)(job, numbers)
+            _ENGINES[job.engine](job, numbers)
         summary = finish(job)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """The job: images in, sharded records out. It may be killed at any time and started again with the same command."""
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -62,8 +61,14 @@ class Job:
     """Begin anew where another job, or this one with other settings or images, has written the split."""
     retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Do the shards again in which images failed."""
-    engine: Literal["local", "beam"] = "local"
-    """This machine, or Apache Beam."""
+    engine: Literal["local", "ray", "spark", "beam"] = "local"
+    """This machine, a Ray cluster, a Spark cluster, or Apache Beam."""
+    address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Of the Ray cluster, HOST:6379 or ray://HOST:10001; by default the one that this machine belongs to."""
+    actors: int | None = None
+    """Ray's workers; by default as many as the cluster has room for. A number makes a cluster that can grow do so."""
+    master: str | None = None
+    """Of the Spark cluster: spark://HOST:7077, yarn, k8s://...; by default the one of spark-submit, else local[*]."""
     runner: str = "DirectRunner"
     """Beam's runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner ..."""
     runner_options: str = ""
@@ -74,8 +79,9 @@ class Job:
     """Of SAM's matrix products; by default float32 on a CPU and bfloat16 on a GPU."""
     batch: int | None = None
     """Images that SAM encodes at once; by default 1 on a CPU and 8 on a GPU."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Processes that decode and encode images, for each device."""
+    workers: int | None = None
+    """Processes that decode and encode images, for each device; by default as many as the machine has cores, on Ray a
+    GPU's share of its node's cores, and on Spark 1."""
     filters: Filters = field(default_factory=Filters)
     mask_filter: MaskFilter = field(default_factory=MaskFilter)
     config: Annotated[PartitionConfig, tyro.conf.arg(name="")] = field(default_factory=PartitionConfig)
@@ -132,6 +138,7 @@ class Job:
 _NOT_IN_RECORDS = {
     *("source", "shard_size"),  # the shards themselves are compared
     *("out", "overwrite", "retry_failed", "engine", "runner", "runner_options", "devices", "workers"),
+    *("address", "actors", "master"),
 }
 """Settings that may differ when a job goes on."""
 
@@ -140,7 +147,7 @@ def check(job: Job) -> None:
     """Raises ValueError naming the option of a job that cannot be done."""
     if not re.fullmatch(r"\w+", job.split):
         raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
-    for name in ("workers", "shard_size", "batch"):
+    for name in ("workers", "shard_size", "batch", "actors"):
         if getattr(job, name) is not None and getattr(job, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(job, name)}")
     if not 0 <= job.held_out < 1:

@@ -1,6 +1,7 @@
 """The work on one shard: images are read and decoded, divided on a device, encoded and written."""
 
 import itertools
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -61,15 +62,20 @@ class ShardWorker:
     The same shard gives the same bytes, whatever else the worker does. Use it in a `with` statement.
     """
 
-    def __init__(self, job: Job, device: str):
-        """Raises ValueError where SAM has a wrong checkpoint, there is no such device, or masks cannot be found."""
+    def __init__(self, job: Job, device: str, processes: int | None = None):
+        """Raises ValueError where SAM has a wrong checkpoint, there is no such device, or masks cannot be found.
+
+        Args:
+            processes: that decode and encode images; by default `job.workers`, or one for each core of the machine.
+        """
         self.job = job
+        self._processes = processes or job.workers or os.cpu_count() or 1
         kind, self._segmenter = make_segmenter(job.segmenter, job.checkpoint, job.config, device, job.precision)
         self._batch = job.batch or (1 if device == "cpu" else 8)
         settings_only = replace(job)  # the list of all shards does not go to the processes with every image
         self._load = partial(load, job=settings_only, masks=job.mask_sources())
         self._finish = partial(finish, job=settings_only, settings=record_settings(job.config, kind))
-        self._pool: Executor = ThreadPoolExecutor(1) if job.workers == 1 else process_pool(job.workers)
+        self._pool: Executor = ThreadPoolExecutor(1) if self._processes == 1 else process_pool(self._processes)
 
     def __enter__(self) -> "ShardWorker":
         return self
@@ -99,7 +105,7 @@ class ShardWorker:
 
     def _divide(self, samples: Iterable[Sample | Failure | Ignored]) -> Iterator[Done]:
         """What becomes of each sample, in order. While the device works, the processes are ahead and behind."""
-        ahead = 2 * (self.job.workers + self._batch)
+        ahead = 2 * (self._processes + self._batch)
         if self.job.uses_sam:
             loaded = _map(self._pool, self._load, samples, ahead)
             return _map(self._pool, self._finish, self._segment(loaded), ahead)

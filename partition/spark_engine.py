@@ -1,0 +1,89 @@
+"""Shards on a Spark cluster: `mapPartitions` over their numbers.
+
+A task does one shard. Python processes, which Spark uses for one task after the other, keep their segmenter. Every
+executor must see the source, the checkpoint and OUT under the same name.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from partition.job.job import Job
+from partition.job.worker import ShardWorker
+
+_kept: dict[str, ShardWorker] = {}
+"""The worker of this process, under the name of the Spark application and its job."""
+
+
+def run_on_spark(job: Job, numbers: Sequence[int]) -> None:
+    """Do shards on the Spark cluster at `job.master`. Spark tries again what fails or is lost.
+
+    Finished shards stay, whatever this raises.
+
+    Raises:
+        ValueError: if Spark is not installed or no cluster answers, or what a worker raised of that kind.
+        ChildProcessError: if Spark gave up a shard.
+    """
+    try:
+        from py4j.protocol import Py4JError
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise ValueError("--engine spark needs Spark: pip install 'elements-jax[spark]', and Java 17") from error
+    if (job.master or "local").startswith("local"):
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # not the system's python3
+    builder = SparkSession.builder.appName("elements partition")
+    builder = builder.config("spark.ui.showConsoleProgress", "true")
+    try:
+        context = (builder.master(job.master) if job.master else builder).getOrCreate().sparkContext
+    except (Py4JError, PySparkException, OSError) as error:
+        raise ValueError(f"--master {job.master}: Spark does not start: {_last_line(error)}") from error
+    shared = context.broadcast((f"{context.applicationId} {job.out}", job, Path.cwd()))
+    try:
+        # A task for each shard: what is lost with an executor is the shard that it was doing.
+        tasks = context.parallelize(numbers, len(numbers)).mapPartitions(lambda some: _run(*shared.value, some))
+        errors = tasks.collect()
+    except (Py4JError, PySparkException) as error:
+        raise ChildProcessError(f"Spark gave up a shard: {_last_line(error)}") from error
+    finally:
+        context.setLogLevel("OFF")  # executors that end are errors in Spark's log
+        context.stop()
+    if errors:
+        raise errors[0]
+
+
+def _run(name: str, job: Job, folder: Path, numbers: Iterable[int]) -> Iterator[ValueError]:
+    """Do shards in a Python process of an executor. Errors that would come again are returned, so none is retried."""
+    with suppress(FileNotFoundError):
+        os.chdir(folder)  # the driver's, from which relative paths start
+    try:
+        if name not in _kept:
+            _kept[name] = ShardWorker(job, _device(job), job.workers or 1)
+        for number in numbers:
+            _kept[name].run(number)
+    except ValueError as error:
+        yield error
+
+
+def _device(job: Job) -> str:
+    if job.devices or not job.uses_sam:
+        return (job.devices or ("cpu",))[0]
+    import torch
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    assigned = task.resources().get("gpu") if task else None
+    if assigned:
+        return f"cuda:{assigned.addresses[0]}"
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _last_line(error: Any) -> str:
+    """What a Python worker raised, out of Java's long message; or else its first line."""
+    text = str(error)
+    raised = re.findall(r"^\s*(?:[\w.]+\.)?(\w+(?:Error|Exception): .+)$", text, re.MULTILINE)
+    return raised[0] if raised else text.strip().partition("\n")[0]
