@@ -5,6 +5,7 @@ the actor runs, so every node must see the source, the checkpoint and OUT under 
 """
 
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ def run_on_ray(job: Job, numbers: Sequence[int]) -> None:
         import ray
     except ImportError as error:
         raise ValueError("--engine ray needs Ray: pip install 'elements-jax[ray]'") from error
+    _require_listener(job.address)
     try:
         ray.init(address=job.address, logging_level="warning", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -93,6 +95,16 @@ def run_on_ray(job: Job, numbers: Sequence[int]) -> None:
             _run(ray, job, numbers, bar)
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str | None) -> None:
+    """Raises ValueError where nothing listens at HOST:PORT. Ray itself would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ValueError(f"--address {address}: no Ray cluster answers there: {error}") from error
 
 
 def _run(ray: Any, job: Job, numbers: Sequence[int], bar: tqdm) -> None:

@@ -8,17 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-UNFINISHED = ".unfinished"
-"""How the names of files and folders end that are being written, or were when their process died."""
+from elements_jax.object_store import UNFINISHED, AnyPath, is_url, new_object
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: AnyPath) -> Iterator[BinaryIO]:
     """A file to write, which is put in the place of `path` once it is whole and on the disk, or else removed.
 
     Its own name is unlike any other's, so that several processes may write the same file, on several machines too.
     Raises OSError naming `path`.
     """
+    if is_url(path):
+        with new_object(path) as file:
+            yield file
+        return
     unfinished = _unfinished(path)
     try:
         with unfinished.open("wb") as file:

@@ -6,11 +6,11 @@ Two files: `features.json`, how TensorFlow Datasets decodes each field of `eleme
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from elements_jax.data.atomic import new_file
 from elements_jax.data.tfrecord import DATASET, TFRecordSource, find_shards
+from elements_jax.object_store import AnyPath
 
 VERSION = "1.0.0"
 """Of the fields' meaning: the first number grows when old readers would misread new records."""
@@ -19,11 +19,16 @@ _FEATURES = "tensorflow_datasets.core.features"
 _DESCRIPTION = "Images divided into elements (label maps), with captions and object masks, for Editable Image Elements."
 
 
-def write_metadata(directory: Path, cached: Mapping[str, tuple[int, ...]] | None = None) -> None:
+def write_metadata(
+    directory: AnyPath,
+    cached: Mapping[str, tuple[int, ...]] | None = None,
+    lengths: Mapping[str, Mapping[int, int]] | None = None,
+) -> None:
     """Write `features.json` and `dataset_info.json` for the shards in `directory`, of all splits.
 
     Args:
         cached: shapes of what `elements cache` added, by name.
+        lengths: the number of records in each shard of each split; by default they are counted in the files.
 
     Raises ValueError where there are none, one is missing, or one is damaged.
     """
@@ -35,7 +40,7 @@ def write_metadata(directory: Path, cached: Mapping[str, tuple[int, ...]] | None
         "version": VERSION,
         "description": _DESCRIPTION,
         "fileFormat": "tfrecord",
-        "splits": [_split(name, shards) for name, shards in splits.items()],
+        "splits": [_split(name, shards, (lengths or {}).get(name)) for name, shards in splits.items()],
     }
     features = {
         "image": _image(channels=3, dtype="uint8"),
@@ -59,11 +64,15 @@ def write_metadata(directory: Path, cached: Mapping[str, tuple[int, ...]] | None
 # 64-bit integers are strings in protobuf's JSON; a length of -1 is unknown.
 
 
-def _split(name: str, shards: list[Path]) -> dict[str, Any]:
+def _split(name: str, shards: list[AnyPath], lengths: Mapping[int, int] | None) -> dict[str, Any]:
+    if lengths is None:
+        counted = [len(TFRecordSource([shard])) for shard in shards]
+    else:
+        counted = [lengths.get(number, 0) for number in range(len(shards))]
     return {
         "name": name,
         "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        "shardLengths": [str(len(TFRecordSource([shard]))) for shard in shards],
+        "shardLengths": list(map(str, counted)),
         "numBytes": str(sum(shard.stat().st_size for shard in shards)),
     }
 

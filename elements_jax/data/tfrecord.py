@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 
 from elements_jax.data.atomic import new_file
+from elements_jax.object_store import AnyPath
 
 DATASET = "elements"
 """The name of the data set, and so of its files: `elements-train.tfrecord-00000-of-00004`."""
@@ -23,19 +24,19 @@ _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 
 
-def shard_path(directory: Path, split: str, shard: int, shards: int) -> Path:
+def shard_path(directory: AnyPath, split: str, shard: int, shards: int) -> AnyPath:
     """Where shard number `shard` of `shards` of a split lies."""
     return directory / f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
 
 
-def find_shards(directory: Path) -> dict[str, list[Path]]:
+def find_shards(directory: AnyPath) -> dict[str, list[AnyPath]]:
     """The shards below each split's name, in order.
 
     Raises ValueError where a split lacks a shard, or has shards of two runs with different numbers of shards.
     """
     pattern = re.compile(rf"{DATASET}-(\w+)\.tfrecord-\d{{5}}-of-(\d{{5}})")
-    splits: dict[str, list[Path]] = {}
-    for path in sorted(directory.iterdir()):
+    splits: dict[str, list[AnyPath]] = {}
+    for path in sorted(directory.iterdir(), key=str):
         if match := pattern.fullmatch(path.name):
             splits.setdefault(match[1], []).append(path)
     for split, found in splits.items():
@@ -47,7 +48,7 @@ def find_shards(directory: Path) -> dict[str, list[Path]]:
 
 
 @contextmanager
-def new_tfrecord(path: Path) -> Iterator[Callable[[bytes], None]]:
+def new_tfrecord(path: AnyPath) -> Iterator[Callable[[bytes], None]]:
     """Write a TFRecord file: gives the function that appends a record. Under `path` there is a whole file or none."""
     with new_file(path) as file:
 

@@ -13,9 +13,18 @@ import tyro
 from elements_jax.data.atomic import UNFINISHED, new_file
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, shard_path
+from elements_jax.object_store import (
+    AnyPath,
+    PathOrURL,
+    abort_uploads,
+    as_path,
+    is_url,
+    local_copy,
+    require_writable,
+)
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import Filters
-from partition.job.manifest import manifest_path, read_manifest, summarise
+from partition.job.manifest import lengths, manifest_path, read_manifest, summarise
 from partition.masks import UNLISTED, MaskFilter, MaskSource, mask_source
 from partition.sources.plan import ignored_files, plan
 from partition.sources.sample import Shard
@@ -38,12 +47,13 @@ class Job:
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """A folder of photographs or of .tar, .tar.gz or .tgz files (WebDataset, img2dataset); one of these; a list of
-    paths (.txt, .lst); or tfds:NAME[:SPLIT]. An image's caption is the .txt beside it, its metadata the .json."""
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Folder for the records."""
+    paths (.txt, .lst); or tfds:NAME[:SPLIT]. An image's caption is the .txt beside it, its metadata the .json. All may
+    be URLs: s3://BUCKET/FOLDER."""
+    out: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder for the records, or its URL."""
     segmenter: SegmenterName = "sam"
     """SAM (`sam` finds out which the checkpoint is; the next four name it), SLIC superpixels, or a regular grid."""
-    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    checkpoint: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")] = None
     """Official checkpoint of SAM or MobileSAM."""
     masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|none")] = ()
     """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps, 0 is no object), STEM/*.png
@@ -111,11 +121,11 @@ class Job:
     @property
     def skipped(self) -> list[Path]:
         """Folders in which no photographs are looked for."""
-        return [self.out, *(Path(masks) for masks in self.mask_names if masks != "auto")]
+        return [self.out, *(as_path(masks) for masks in self.mask_names if masks != "auto")]
 
     def mask_sources(self) -> list[MaskSource]:
         """Where object masks are read. Raises ValueError where there are none."""
-        return [mask_source(Path(masks)) for masks in self.mask_names if masks != "auto"]
+        return [mask_source(local_copy(as_path(masks))) for masks in self.mask_names if masks != "auto"]
 
     def records_path(self, number: int, split: str) -> Path:
         """Where the records of a shard lie."""
@@ -128,9 +138,11 @@ class Job:
     def unfinished(self) -> list[int]:
         """Numbers of the shards that are still to be done: a file is missing."""
 
+        there = {path.name for folder in (self.out, self.out / "manifest") for path in _listed(folder)}
+
         def finished(number: int) -> bool:
             records = (self.records_path(number, split) for split in self.splits)
-            return all(path.is_file() for path in (self.manifest_path(number), *records))
+            return all(path.name in there for path in (self.manifest_path(number), *records))
 
         return [number for number in range(len(self.shards)) if not finished(number)]
 
@@ -161,13 +173,18 @@ def check(job: Job) -> None:
     job.mask_sources()
 
 
-def require_checkpoint(segmenter: SegmenterName, checkpoint: Path | None) -> Path:
-    """The checkpoint of a segmenter that is SAM. Raises ValueError where none is given, or there is no such file."""
+def _listed(folder: AnyPath) -> list[AnyPath]:
+    """What is in a folder; nothing if there is no folder. One listing, where a store takes long for each question."""
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def require_checkpoint(segmenter: SegmenterName, checkpoint: AnyPath | None) -> Path:
+    """The checkpoint of a segmenter that is SAM; of a URL its copy. Raises ValueError where there is none."""
     if checkpoint is None:
         raise ValueError(f"--segmenter {segmenter} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
     if not checkpoint.is_file():
         raise ValueError(f"--checkpoint: no such file: {checkpoint}")
-    return checkpoint
+    return local_copy(checkpoint)
 
 
 def begin(job: Job) -> None:
@@ -175,6 +192,7 @@ def begin(job: Job) -> None:
 
     Raises ValueError where another job has written one of its splits, or the source has other images now.
     """
+    require_writable(job.out)
     settings = {name: value for name, value in asdict(job).items() if name not in _NOT_IN_RECORDS}
     settings["masks"] = job.mask_names
     if job.checkpoint is not None:  # it may be moved
@@ -189,7 +207,8 @@ def begin(job: Job) -> None:
             raise ValueError(f"{there[0]} is there already, {difference}; --overwrite begins anew")
         for old in there if difference or before is None else list(_stale(job, before, state)):
             old.unlink()
-    (job.out / "manifest").mkdir(parents=True, exist_ok=True)
+    if not is_url(job.out):
+        (job.out / "manifest").mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         file.write(json.dumps(state, indent=1, ensure_ascii=False).encode())
 
@@ -210,20 +229,24 @@ def finish(job: Job) -> dict[str, Any]:
     with new_file(job.out / f"partition-{job.split}.json") as file:
         file.write(json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n")
     # What killed processes were writing when all shards are done will never be finished.
-    for split in job.splits:
+    abort_uploads(job.out)
+    for split in [] if is_url(job.out) else job.splits:
         for path in job.out.glob(f".{DATASET}-{split}.*{UNFINISHED}"):
             path.unlink()
-    for path in (job.out / "manifest").glob(f".{job.split}-*{UNFINISHED}"):
+    for path in [] if is_url(job.out) else (job.out / "manifest").glob(f".{job.split}-*{UNFINISHED}"):
         path.unlink()
     if summary["written"]:
-        write_metadata(job.out)
+        write_metadata(job.out, lengths=lengths(_listed(job.out / "manifest")) if is_url(job.out) else None)
     return summary
 
 
-def _files(job: Job) -> list[Path]:
+def _files(job: Job) -> list[AnyPath]:
     """What is there of the job's splits; the manifests, which say that shards are finished, come first."""
-    records = [path for split in job.splits for path in job.out.glob(f"{DATASET}-{split}.tfrecord-*")]
-    return sorted((job.out / "manifest").glob(f"{job.split}-*-of-*.jsonl")) + sorted(records)
+    of_splits = "|".join(job.splits)
+    records = [path for path in _listed(job.out) if re.fullmatch(rf"{DATASET}-({of_splits})\.tfrecord-.*", path.name)]
+    listed = _listed(job.out / "manifest")
+    manifests = [path for path in listed if re.fullmatch(rf"{job.split}-.*-of-.*\.jsonl", path.name)]
+    return sorted(manifests, key=str) + sorted(records, key=str)
 
 
 def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """What became of every image of a job: a line of JSON each, in one file a shard, and their summary."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from elements_jax.data.atomic import new_file
+from elements_jax.object_store import AnyPath, local_file
 
 SHOWN = 100
 """Failures that the summary lists; the manifest has them all."""
@@ -33,12 +33,12 @@ class Outcome:
     """The first of them: its file, its number in there, and what is wrong with it."""
 
 
-def manifest_path(out: Path, split: str, number: int, shards: int) -> Path:
+def manifest_path(out: AnyPath, split: str, number: int, shards: int) -> AnyPath:
     """Where the manifest of a shard lies. It is written last: where it is, the shard is finished."""
     return out / "manifest" / f"{split}-{number:05d}-of-{shards:05d}.jsonl"
 
 
-def write_manifest(path: Path, outcomes: Iterable[Outcome]) -> None:
+def write_manifest(path: AnyPath, outcomes: Iterable[Outcome]) -> None:
     """Write the manifest of a shard, whole or not at all."""
     with new_file(path) as file:
         for outcome in outcomes:
@@ -46,9 +46,9 @@ def write_manifest(path: Path, outcomes: Iterable[Outcome]) -> None:
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
-def read_manifest(path: Path) -> Iterator[Outcome]:
+def read_manifest(path: AnyPath) -> Iterator[Outcome]:
     """The outcomes in a manifest. Raises ValueError naming the file and the line that is none."""
-    with path.open(encoding="utf-8") as file:
+    with local_file(path) as local, local.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield Outcome(**json.loads(line))
@@ -57,7 +57,18 @@ def read_manifest(path: Path) -> Iterator[Outcome]:
                 raise ValueError(f"{path} line {number}: expected an object of {names}: {error}") from error
 
 
-def summarise(manifests: Sequence[Path]) -> dict[str, Any]:
+def lengths(manifests: Iterable[AnyPath]) -> dict[str, Counter[int]]:
+    """The number of records in each shard of each split, from the manifests of all."""
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for path in manifests:
+        shard = int(path.name.rsplit("-", 3)[1])
+        for outcome in read_manifest(path):
+            if outcome.split is not None:
+                counts[outcome.split][shard] += 1
+    return counts
+
+
+def summarise(manifests: Sequence[AnyPath]) -> dict[str, Any]:
     """Counts of a job, from the manifests of its shards: how many images were written, filtered and failed, and why."""
     written, reasons, left_out, ignored = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     failures: dict[str, str | None] = {}

@@ -8,7 +8,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Int
 
 from elements_jax.data.record import Record
 from elements_jax.data.tfrecord import new_tfrecord
+from elements_jax.object_store import AnyPath
 from partition.components import Segmenter, partition_image
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import is_held_out
@@ -127,7 +127,7 @@ class ShardWorker:
 
 def make_segmenter(
     name: SegmenterName,
-    checkpoint: Path | None,
+    checkpoint: AnyPath | None,
     config: PartitionConfig,
     device: str = "cpu",
     precision: Precision | None = None,

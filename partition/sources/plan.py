@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from elements_jax.object_store import AnyPath, as_path, is_url, objects_below
 from partition.sources.sample import SUFFIXES, Failure, Sample, Shard, as_source_id, cut, read_sample
 from partition.sources.tar import TARS, TarShard, is_tar
 from partition.sources.tfds import tfds_shards
 
 
-def plan(source: str, shard_size: int, skip: Iterable[Path] = ()) -> list[Shard]:
+def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = ()) -> list[Shard]:
     """The shards of a source, in order. The same source gives the same shards.
 
     Args:
@@ -34,9 +35,11 @@ def plan(source: str, shard_size: int, skip: Iterable[Path] = ()) -> list[Shard]
     """
     if shard_size < 1:
         raise ValueError(f"a shard must have at least 1 image, got {shard_size}")
-    path = Path(source)
     if source.startswith("tfds:"):
         return tfds_shards(source, shard_size)
+    if is_url(source) and not source.lower().endswith((*TARS, ".txt", ".lst")):
+        return _folder_shards(as_path(source), shard_size, skip)
+    path = as_path(source)
     if path.is_dir():
         return _folder_shards(path, shard_size, skip)
     if path.is_file() and is_tar(path.name):
@@ -54,7 +57,7 @@ class PhotoShard:
     """Photographs, each a file."""
 
     name: str
-    folder: Path
+    folder: AnyPath
     photos: tuple[str, ...]
     """Paths below the folder, or absolute."""
     bytes: None = None
@@ -69,10 +72,12 @@ class PhotoShard:
             try:
                 yield read_sample(self.folder / photo, source_id)
             except (OSError, ValueError) as error:
+                if is_url(self.folder) and not isinstance(error, FileNotFoundError | ValueError):
+                    raise  # the store's failure says nothing of the photograph
                 yield Failure(source_id, str(error))
 
 
-def _photo_shards(folder: Path, photos: Sequence[str], shard_size: int) -> list[Shard]:
+def _photo_shards(folder: AnyPath, photos: Sequence[str], shard_size: int) -> list[Shard]:
     shards: list[Shard] = []
     for first, last in cut(len(photos), shard_size):
         part = tuple(photos[first:last])
@@ -82,17 +87,19 @@ def _photo_shards(folder: Path, photos: Sequence[str], shard_size: int) -> list[
     return shards
 
 
-def _tar_shards(folder: Path, names: Iterable[str]) -> list[Shard]:
-    return [TarShard(folder / name, as_source_id(name), (folder / name).stat().st_size) for name in names]
+def _tar_shards(folder: AnyPath, names: Iterable[str]) -> list[Shard]:
+    sizes = {name: info["size"] for name, info in objects_below(folder).items()} if is_url(folder) else {}
+    return [
+        TarShard(folder / name, as_source_id(name), sizes.get(name) or (folder / name).stat().st_size) for name in names
+    ]
 
 
 def _raise(error: OSError) -> None:
     raise error  # a folder that may not be read would be passed over
 
 
-def _folder_shards(folder: Path, shard_size: int, skip: Iterable[Path]) -> list[Shard]:
-    skipped = {path.resolve() for path in skip}
-    found = [name for name in _files_below(folder, skipped) if name.lower().endswith((*SUFFIXES, *TARS))]
+def _folder_shards(folder: AnyPath, shard_size: int, skip: Iterable[AnyPath]) -> list[Shard]:
+    found = [name for name in _files_below(folder, skip) if name.lower().endswith((*SUFFIXES, *TARS))]
     found.sort(key=lambda name: name.split("/"))
     tars = [name for name in found if is_tar(name)]
     if not found:
@@ -110,8 +117,17 @@ def _folder_shards(folder: Path, shard_size: int, skip: Iterable[Path]) -> list[
     return _tar_shards(folder, tars)
 
 
-def _files_below(folder: Path, skipped: set[Path]) -> Iterator[str]:
-    """Files in a folder and below, as paths from there; hidden ones, and those in `skipped` and `masks`, are not."""
+def _files_below(folder: AnyPath, skip: Iterable[AnyPath]) -> Iterator[str]:
+    """Files in a folder and below, as paths from there; hidden ones, and those in `skip` and `masks`, are not."""
+    if is_url(folder):
+        skipped_urls = tuple(f"{str(path).rstrip('/')}/" for path in skip)
+        for name in objects_below(folder):
+            *folders, last = name.split("/")
+            hidden = "masks" in folders or any(part.startswith(".") for part in (*folders, last))
+            if last and not hidden and not str(folder / name).startswith(skipped_urls):
+                yield name
+        return
+    skipped = {path.resolve() for path in skip if not is_url(path)}
     for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [
             name
@@ -122,17 +138,16 @@ def _files_below(folder: Path, skipped: set[Path]) -> Iterator[str]:
         yield from ((below / name).as_posix() for name in names if not name.startswith("."))
 
 
-def ignored_files(source: str, skip: Iterable[Path] = ()) -> dict[str, int]:
+def ignored_files(source: str, skip: Iterable[AnyPath] = ()) -> dict[str, int]:
     """The files in a source that is a folder which are neither taken nor read beside a photograph, by suffix."""
-    folder = Path(source)
-    if not folder.is_dir():
+    if source.startswith("tfds:") or not (folder := as_path(source)).is_dir():
         return {}
-    names = _files_below(folder, {path.resolve() for path in skip})
+    names = _files_below(folder, skip)
     suffixes = (Path(name).suffix.lower() or "no suffix" for name in names if not is_tar(name))
     return dict(Counter(suffix for suffix in suffixes if suffix not in (*SUFFIXES, ".txt", ".json")).most_common())
 
 
-def _list_shards(path: Path, shard_size: int) -> list[Shard]:
+def _list_shards(path: AnyPath, shard_size: int) -> list[Shard]:
     folder = path.parent.absolute()
     lines: dict[str, int] = {}
     problems = []

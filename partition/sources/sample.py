@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol
+
+from elements_jax.object_store import AnyPath
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 """Of the files that are images. A caption ends in .txt, metadata in .json."""
@@ -60,7 +61,7 @@ class Shard(Protocol):
         """Yield the images in order, each with its caption and metadata, and the files that are ignored."""
 
 
-def read_sample(path: Path, source_id: str) -> Sample:
+def read_sample(path: AnyPath, source_id: str) -> Sample:
     """The photograph at `path` with the caption (STEM.txt) and the metadata (STEM.json) beside it, if any.
 
     Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object.

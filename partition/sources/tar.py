@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from elements_jax.object_store import AnyPath, local_file
 from partition.sources.sample import SUFFIXES, Failure, Ignored, Sample, as_source_id, assemble
 
 TARS = (".tar", ".tar.gz", ".tgz")
@@ -25,21 +26,28 @@ class TarShard:
     has no places to jump to, so it is always read from its start.
     """
 
-    path: Path
+    path: AnyPath
     name: str
     """Its path below the source's folder, which makes the source ids: NAME without its suffix, a slash, and the key."""
     bytes: int
     count: None = None
 
     def samples(self) -> Iterator[Sample | Failure | Ignored]:
-        """Of an archive that is cut or damaged, the samples before that, and then what is known of it as a Failure."""
+        """Of an archive that is cut or damaged, the samples before that, and then what is known of it as a Failure.
+
+        Raises OSError where an object store does not give it: nothing is known then of what is in it.
+        """
+        with local_file(self.path) as path:
+            yield from self._samples(path)
+
+    def _samples(self, path: Path) -> Iterator[Sample | Failure | Ignored]:
         prefix = as_source_id(without_suffix(self.name))
         done: set[str] = set()
         ignored: list[Ignored] = []
         key = ""  # of the sample that is being read
         try:
             with (
-                _open(self.path) as file,
+                _open(path) as file,
                 tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar,
             ):
                 members = _members(tar, prefix, ignored)

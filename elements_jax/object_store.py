@@ -1,0 +1,213 @@
+"""Paths that are URLs: s3://, gs:// and other object stores that fsspec opens.
+
+A local path is a `pathlib.Path`. A URL is a `UPath` of universal-pathlib, which has the same methods. An object appears
+under its name only when all of it is uploaded, so it is whole or not there, like the files of `elements_jax.data.atomic`.
+What needs a real file (memory maps, reads at any offset) works on a copy in the cache, see `local_copy`.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
+
+import tyro
+
+if TYPE_CHECKING:
+    AnyPath = Path
+else:
+    AnyPath = object  # a Path, or a UPath, which need not be installed
+
+UNFINISHED = ".unfinished"
+"""How the names of files and folders end that are being written, or were when their process died."""
+ATTEMPTS = 5
+"""How often a request is made before its error counts, beyond what the store's own library tries."""
+_EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}
+"""The extra of this package that installs the library of a scheme."""
+T = TypeVar("T")
+
+
+def is_url(path: object) -> bool:
+    """Whether a path, or a text, is a URL."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", str(path)) is not None
+
+
+def as_path(text: str | Path) -> AnyPath:
+    """The path that a text names. Raises ValueError where the library that opens such URLs is not installed."""
+    if not is_url(text):
+        return Path(text)
+    scheme = str(text).partition("://")[0]
+    try:
+        import fsspec
+        from upath import UPath
+
+        # Other processes write too, so a listing must not come from memory.
+        fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
+        path = UPath(text)
+        path.fs  # noqa: B018  imports the library
+    except ImportError as error:
+        what = f"'elements-jax[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else "universal-pathlib, and fsspec's library"
+        raise ValueError(f"{text}: {scheme}:// needs more packages: pip install {what} ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{text}: nothing opens {scheme}:// ({error})") from error
+    return path
+
+
+PathOrURL = Annotated[
+    AnyPath,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|URL",
+        instance_from_str=lambda arguments: as_path(arguments[0]),
+        is_instance=lambda value: isinstance(value, Path) or is_url(value),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""An argument of the command line."""
+
+
+def require_writable(folder: AnyPath) -> None:
+    """Raises OSError that says why nothing can be written below a URL: credentials, permission, no such bucket."""
+    if not is_url(folder):
+        return
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    retried(folder, lambda: probe.write_bytes(b""))
+    retried(folder, probe.unlink)
+
+
+@contextmanager
+def new_object(path: AnyPath) -> Iterator[BinaryIO]:
+    """A file to write, which is uploaded to a URL once it is whole. Raises OSError naming the URL."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder, "object")
+        with local.open("wb") as file:
+            yield file
+        upload(local, path)
+
+
+def upload(local: Path, path: AnyPath) -> None:
+    """Upload a file. Under the URL there is then all of it, or what was there before. Raises OSError naming it."""
+    fs, key = path.fs, path.path  # type: ignore[attr-defined]
+    retried(path, lambda: fs.put_file(str(local), key))
+
+
+def abort_uploads(folder: AnyPath) -> None:
+    """Remove the parts of unfinished uploads below a URL, which S3 keeps and charges for. Others' would be lost too."""
+    fs = getattr(folder, "fs", None)
+    if not hasattr(fs, "list_multipart_uploads"):
+        return
+    bucket, _, prefix = folder.path.partition("/")  # type: ignore[attr-defined]
+    for upload in retried(folder, lambda: fs.list_multipart_uploads(bucket)):
+        if upload["Key"].startswith(f"{prefix.rstrip('/')}/"):
+            retried(folder, lambda upload=upload: fs.abort_mpu(bucket, upload["Key"], upload["UploadId"]))
+
+
+@contextmanager
+def local_file(path: AnyPath) -> Iterator[Path]:
+    """The file itself, or a copy of the object for as long as it is needed. Raises OSError naming the URL."""
+    if not is_url(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield _download(path, Path(folder, path.name))
+
+
+def local_copy(path: AnyPath) -> Path:
+    """The path itself, or the copy of an object or a folder of objects in the cache.
+
+    The cache is $ELEMENTS_CACHE, or ~/.cache/elements-jax. Objects are downloaded where the copy lacks them or has
+    another version. Raises OSError naming the URL, or the disk that has no room.
+    """
+    if not is_url(path):
+        return path
+    folder = Path(os.environ.get("ELEMENTS_CACHE", Path.home() / ".cache" / "elements-jax"))
+    copy = folder / re.sub(r"://", "/", str(path).rstrip("/"))
+    found = objects_below(path)
+    versions = {name: _version(info) for name, info in found.items()}
+    stale = {name for name, version in versions.items() if _kept_version(copy / name) != version}
+    size, free = sum(found[name]["size"] for name in stale), shutil.disk_usage(_existing(copy)).free
+    if size > free:
+        raise OSError(f"{path}: its {size / 1e9:.1f} GB do not fit into the {free / 1e9:.1f} GB free at {folder}")
+    for name in stale:
+        _download(path / name if name else path, copy / name)
+        _version_file(copy / name).write_text(versions[name])
+    if copy.is_dir():
+        for file in [file for file in copy.rglob("*") if file.is_file() and not file.name.startswith(".")]:
+            if file.relative_to(copy).as_posix() not in found:
+                file.unlink()  # it is not in the store any more
+    return copy
+
+
+def objects_below(path: AnyPath) -> dict[str, dict[str, Any]]:
+    """What fsspec knows of each object below a URL, by the path from there; of an object itself, by the empty path.
+
+    Raises OSError naming the URL where nothing is there.
+    """
+    fs, key = path.fs, path.path.rstrip("/")  # type: ignore[attr-defined]
+    found = retried(path, lambda: fs.find(key, detail=True))
+    found = {name.removeprefix(key).lstrip("/"): info for name, info in found.items() if info["type"] == "file"}
+    found = {name: info for name, info in sorted(found.items()) if not (name == "" and len(found) > 1)}
+    if not found:
+        raise FileNotFoundError(f"{path}: nothing is there")
+    return found
+
+
+def retried(path: AnyPath, request: Callable[[], T]) -> T:
+    """What a request gives. Raises OSError naming the URL where it fails `ATTEMPTS` times, or would fail again."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return request()
+        except Exception as error:  # each library has its own
+            last = attempt == ATTEMPTS - 1 or isinstance(error, FileNotFoundError | PermissionError)
+            if last:
+                raise _named(path, error) from error
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError("not reached")
+
+
+def _named(path: AnyPath, error: Exception) -> OSError:
+    kinds = (FileNotFoundError, PermissionError)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
+    reason = str(error) or type(error).__name__
+    return kind(reason if str(path) in reason else f"{path}: {reason}")
+
+
+def _download(path: AnyPath, local: Path) -> Path:
+    """A copy of an object, whole or not there."""
+    fs, key = path.fs, path.path  # type: ignore[attr-defined]
+    local.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = local.with_name(f".{local.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    try:
+        retried(path, lambda: fs.get_file(key, str(unfinished)))
+        if (size := unfinished.stat().st_size) != (expected := retried(path, lambda: fs.info(key))["size"]):
+            raise OSError(f"{path}: got {size} of {expected} bytes")
+        unfinished.replace(local)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return local
+
+
+def _version(info: dict[str, Any]) -> str:
+    """Tells one version of an object from another."""
+    names = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
+    known = next((info[name] for name in names if info.get(name)), "")
+    return f"{info['size']} {known}"
+
+
+def _version_file(copy: Path) -> Path:
+    return copy.with_name(f".{copy.name}.version")
+
+
+def _kept_version(copy: Path) -> str:
+    """The version of a copy in the cache, empty if there is none."""
+    return _version_file(copy).read_text() if copy.is_file() and _version_file(copy).is_file() else ""
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that is there."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
