@@ -5,13 +5,14 @@ under its name only when all of it is uploaded, so it is whole or not there, lik
 What needs a real file (memory maps, reads at any offset) works on a copy in the cache, see `local_copy`.
 """
 
+import dataclasses
 import os
 import re
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
@@ -29,6 +30,8 @@ ATTEMPTS = 5
 """How often a request is made before its error counts, beyond what the store's own library tries."""
 _EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}
 """The extra of this package that installs the library of a scheme."""
+_WRITTEN = ("out", "drawing", "pictures")
+"""Fields of commands that are files or folders to write."""
 T = TypeVar("T")
 
 
@@ -96,6 +99,21 @@ def upload(local: Path, path: AnyPath) -> None:
     retried(path, lambda: fs.put_file(str(local), key))
 
 
+def download(path: AnyPath, local: Path) -> Path:
+    """Copy an object to a local file, which is then whole or not there. Raises OSError naming the URL."""
+    fs, key = path.fs, path.path  # type: ignore[attr-defined]
+    local.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = local.with_name(f".{local.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    try:
+        retried(path, lambda: fs.get_file(key, str(unfinished)))
+        if (size := unfinished.stat().st_size) != (expected := retried(path, lambda: fs.info(key))["size"]):
+            raise OSError(f"{path}: got {size} of {expected} bytes")
+        unfinished.replace(local)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return local
+
+
 def abort_uploads(folder: AnyPath) -> None:
     """Remove the parts of unfinished uploads below a URL, which S3 keeps and charges for. Others' would be lost too."""
     fs = getattr(folder, "fs", None)
@@ -108,39 +126,95 @@ def abort_uploads(folder: AnyPath) -> None:
 
 
 @contextmanager
+def new_objects(folder: AnyPath, last: str) -> Iterator[Path]:
+    """A local folder to write files into, which are uploaded below a URL at the end, the one named `last` after all.
+
+    So where `last` is there, all are. Raises OSError naming the URL.
+    """
+    with tempfile.TemporaryDirectory() as local:
+        yield Path(local)
+        files = sorted(path for path in Path(local).rglob("*") if path.is_file())
+        for file in sorted(files, key=lambda file: file.name == last):
+            upload(file, folder / file.relative_to(local).as_posix())
+
+
+@contextmanager
+def with_local_paths(command: T, keep: Collection[str] = ()) -> Iterator[T]:
+    """A command's settings with copies in place of URLs, and afterwards an upload of what it wrote.
+
+    Args:
+        command: a dataclass, and the dataclasses in it.
+        keep: names of the fields whose URLs the command itself takes care of.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        uploads: dict[Path, AnyPath] = {}
+
+        def localised(settings: Any) -> Any:
+            changed = {}
+            for field in dataclasses.fields(settings):
+                value = getattr(settings, field.name)
+                if dataclasses.is_dataclass(value):
+                    changed[field.name] = localised(value)
+                elif is_url(value) and not isinstance(value, str) and field.name not in keep:
+                    if field.name in _WRITTEN:
+                        require_writable(value.parent)
+                        changed[field.name] = Path(folder, field.name, value.name)
+                        changed[field.name].parent.mkdir()
+                        uploads[changed[field.name]] = value
+                    else:
+                        changed[field.name] = local_copy(value)
+            return dataclasses.replace(settings, **changed)
+
+        yield localised(command)
+        for local, url in uploads.items():
+            files = [local] if local.is_file() else sorted(path for path in local.rglob("*") if path.is_file())
+            for file in files:
+                upload(file, url if file == local else url / file.relative_to(local).as_posix())
+            print(f"uploaded to {url}")
+
+
+@contextmanager
 def local_file(path: AnyPath) -> Iterator[Path]:
     """The file itself, or a copy of the object for as long as it is needed. Raises OSError naming the URL."""
     if not is_url(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield _download(path, Path(folder, path.name))
+        yield download(path, Path(folder, path.name))
 
 
-def local_copy(path: AnyPath) -> Path:
+def local_copy(path: AnyPath, leave_out: str = "") -> Path:
     """The path itself, or the copy of an object or a folder of objects in the cache.
 
-    The cache is $ELEMENTS_CACHE, or ~/.cache/elements-jax. Objects are downloaded where the copy lacks them or has
-    another version. Raises OSError naming the URL, or the disk that has no room.
+    Objects are downloaded where the copy lacks them or has another version, but those in the subfolder `leave_out`.
+    Raises OSError naming the URL, or the disk that has no room.
     """
     if not is_url(path):
         return path
-    folder = Path(os.environ.get("ELEMENTS_CACHE", Path.home() / ".cache" / "elements-jax"))
+    folder = cache_folder()
     copy = folder / re.sub(r"://", "/", str(path).rstrip("/"))
     found = objects_below(path)
+    found = {name: info for name, info in found.items() if not leave_out or not name.startswith(f"{leave_out}/")}
     versions = {name: _version(info) for name, info in found.items()}
     stale = {name for name, version in versions.items() if _kept_version(copy / name) != version}
     size, free = sum(found[name]["size"] for name in stale), shutil.disk_usage(_existing(copy)).free
     if size > free:
         raise OSError(f"{path}: its {size / 1e9:.1f} GB do not fit into the {free / 1e9:.1f} GB free at {folder}")
     for name in stale:
-        _download(path / name if name else path, copy / name)
+        download(path / name if name else path, copy / name)
         _version_file(copy / name).write_text(versions[name])
     if copy.is_dir():
         for file in [file for file in copy.rglob("*") if file.is_file() and not file.name.startswith(".")]:
             if file.relative_to(copy).as_posix() not in found:
                 file.unlink()  # it is not in the store any more
     return copy
+
+
+def cache_folder() -> Path:
+    """Where copies of objects are kept: $ELEMENTS_CACHE, or ~/.cache/elements-jax."""
+    folder = Path(os.environ.get("ELEMENTS_CACHE", Path.home() / ".cache" / "elements-jax"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def objects_below(path: AnyPath) -> dict[str, dict[str, Any]]:
@@ -175,21 +249,6 @@ def _named(path: AnyPath, error: Exception) -> OSError:
     kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
     reason = str(error) or type(error).__name__
     return kind(reason if str(path) in reason else f"{path}: {reason}")
-
-
-def _download(path: AnyPath, local: Path) -> Path:
-    """A copy of an object, whole or not there."""
-    fs, key = path.fs, path.path  # type: ignore[attr-defined]
-    local.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = local.with_name(f".{local.name}.{uuid.uuid4().hex}{UNFINISHED}")
-    try:
-        retried(path, lambda: fs.get_file(key, str(unfinished)))
-        if (size := unfinished.stat().st_size) != (expected := retried(path, lambda: fs.info(key))["size"]):
-            raise OSError(f"{path}: got {size} of {expected} bytes")
-        unfinished.replace(local)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return local
 
 
 def _version(info: dict[str, Any]) -> str:

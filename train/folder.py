@@ -8,6 +8,7 @@ from elements_jax.checkpoints.model_folder import (
     CONFIG,
     has_network,
     load_present,
+    local_model,
     read_config,
     read_model,
     save_network,
@@ -49,7 +50,7 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
     names = ("encoder", "decoder", "vae", "text_encoder", "unet")
     if all(has_network(folder, name) for name in names):
         return
-    path, tokenizer = Path(source), None
+    path, tokenizer = local_model(source), None
     if (path / CONFIG).is_file():
         config = read_config(path)
         params = load_present(path, Networks(config), *names)

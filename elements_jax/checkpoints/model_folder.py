@@ -39,6 +39,7 @@ from elements_jax.checkpoints.torch_names import Table
 from elements_jax.config import ModelConfig, UNetConfig
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
+from elements_jax.object_store import as_path, local_copy
 
 CONFIG = Path("elements", "config.json")
 ATTENTION = Path("elements", "attention.safetensors")
@@ -198,7 +199,7 @@ def read_model(
 
     Raises as `read_config` and `load_networks`.
     """
-    path = Path(source)
+    path = local_model(source)
     if path.is_file():
         config = ModelConfig(unet=UNetConfig(zero_init_elements=True))
         return config, load_original(path, Networks(config)), PromptTokenizer(_clip_vocabulary(tokenizer), config.text)
@@ -215,6 +216,11 @@ def read_model(
     if not ours and not words.is_dir():
         words = _clip_vocabulary(tokenizer)
     return config, params, PromptTokenizer(words, config.text)
+
+
+def local_model(source: str | Path) -> Path:
+    """Where a model is, which for a URL is a copy in the cache, without the runs that trained it."""
+    return local_copy(as_path(source), leave_out="runs")
 
 
 def _clip_vocabulary(source: str | Path) -> Path:

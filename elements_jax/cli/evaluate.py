@@ -16,7 +16,7 @@ import jax
 import tyro
 
 from elements_jax import TINY
-from elements_jax.cli.command import exit_code
+from elements_jax.cli.command import exit_code, run_with_local_paths
 from elements_jax.editing.script import MODELS_OWN, Sampling
 from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
@@ -24,6 +24,7 @@ from elements_jax.evaluation.reconstruction import Decoder, of_records, open_rec
 from elements_jax.evaluation.report import FEW, Number, numbers, save_json, save_pictures, table
 from elements_jax.metrics.fid import Statistics, extractor
 from elements_jax.metrics.lpips import has_weights
+from elements_jax.object_store import PathOrURL
 from elements_jax.parallel.sharding import make_mesh
 
 USAGE = """\
@@ -39,7 +40,7 @@ usage: elements evaluate WHAT ...
 WHOLE: tuple[Name, ...] = ("mse", "psnr", "ssim")
 OF_EDITS: tuple[Name, ...] = ("edited-psnr", "untouched-psnr", "target", "source")
 
-File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+File = Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Common:
     out: File = None
     """JSON to write: the numbers, each with its N, and with them the settings, the version and commit of this code, and
     the model's checksum."""
-    pictures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    pictures: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Write here a PNG of each method's worst, median and best pictures, by the first metric that it has."""
 
     def judge(
@@ -120,7 +121,7 @@ class Common:
 class Records:
     """Reconstruct held-out records with a model, and compare with the records' own pictures."""
 
-    records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
+    records: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
     """Folder of records, as `elements partition` writes it."""
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """Model folder or, with the diffusion decoder, a name on the Hugging Face hub; by default the tiny one of this
@@ -153,9 +154,9 @@ class Records:
 class Folders:
     """Compare pictures with those of the same names, but for the suffix, in another folder."""
 
-    pictures: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
+    pictures: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
     """Folder of pictures to judge."""
-    truths: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTHS")]
+    truths: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTHS")]
     """Folder of what they should be."""
     common: Annotated[Common, tyro.conf.arg(name="")] = Common()
 
@@ -169,9 +170,9 @@ class Folders:
 class Results:
     """Compare what methods made of the same edits: with the truth, where it is known, the input and the object."""
 
-    results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
+    results: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
     """Results folder (`elements_jax/evaluation/results.py` says how it is laid out)."""
-    records: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    records: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The records that were edited, for the metrics target and source."""
     methods: tuple[str, ...] = ()
     """By default all that the folder has."""
@@ -190,11 +191,11 @@ class Results:
 class FIDStatistics:
     """Compute once what FID keeps of a folder of pictures."""
 
-    pictures: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
+    pictures: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
     """Folder of pictures of one size."""
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    out: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write, NAME.npz."""
-    inception: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    inception: Annotated[PathOrURL, tyro.conf.arg(metavar="FILE")]
     """As in the other commands."""
     batch_size: int = 8
     """Pictures that each device takes at once."""
@@ -218,7 +219,8 @@ def main(argv: Sequence[str]) -> int:
         asked_for_help = name in ("-h", "--help")
         print(USAGE, end="", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
-    return exit_code(lambda: tyro.cli(commands[name], args=rest, prog=f"elements evaluate {name}").run())
+    chosen = commands[name]
+    return exit_code(lambda: run_with_local_paths(tyro.cli(chosen, args=rest, prog=f"elements evaluate {name}")))
 
 
 def _count(asked: int | None, samples: Samples) -> int:

@@ -19,10 +19,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from elements_jax import TINY
-from elements_jax.cli.command import exit_code
+from elements_jax.cli.command import exit_code, run_with_local_paths
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, notices, open_photo
 from elements_jax.data.atomic import new_file
 from elements_jax.editing.script import MODELS_OWN, Detail, EditScript, Fit, Sampling
+from elements_jax.object_store import PathOrURL
 from elements_jax.progress import sampling
 
 if TYPE_CHECKING:
@@ -66,13 +67,13 @@ SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
 
 
-Photograph = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
-Records = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
-Scripts = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")]
-Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+Photograph = Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
+Records = Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
+Scripts = Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")]
+Out = Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 ModelOrTiny = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
-File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+File = Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")]
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Edit:
 
     photo: Photograph
     """A photograph, or a file that `elements encode` wrote."""
-    script: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    script: Annotated[PathOrURL, tyro.conf.arg(metavar="FILE")]
     """The edit script: JSON (`elements_jax/editing/script.py` describes it), or a result's PNG, which carries its
     script. Other pictures that it names are found relative to it."""
     model: ModelOrTiny = None
@@ -396,11 +397,11 @@ class Cache:
     shards that are not there yet.
     """
 
-    records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
+    records: Records
     """Folder of records, as `elements partition` writes it."""
     out: Out
     """Folder for the records with their features."""
-    model: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    model: Annotated[PathOrURL, tyro.conf.arg(metavar="FOLDER")]
     """Model folder, or a Stable Diffusion in diffusers' layout, of the same VAE and text encoder as is trained with."""
     batch_size: int = 4
     """Images that each device takes at once."""
@@ -431,7 +432,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked_for_help = name in ("-h", "--help")
         print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
-    return exit_code(lambda: tyro.cli(commands[name], args=rest, prog=f"elements {name}").run())
+    keep = ["out"] if name == "batch" else []  # it uploads shard by shard
+    return exit_code(lambda: run_with_local_paths(tyro.cli(commands[name], args=rest, prog=f"elements {name}"), keep))
 
 
 def _pipeline(model: str | None) -> "ElementsPipeline":

@@ -7,14 +7,14 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from configs import PRESETS
 from elements_jax.config import ModelConfig
+from elements_jax.object_store import PathOrURL, local_copy
 from elements_jax.parallel.program_cache import keep_programs
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
@@ -38,10 +38,10 @@ STAGES = {
 class Job:
     """What to train, on what, and how."""
 
-    data: tuple[Path, ...]
+    data: tuple[PathOrURL, ...]
     """Folders of records, as `elements partition` writes them, read as one set: of photographs that several segmenters
     have divided, say. The same images may be in all of them."""
-    model: Path
+    model: PathOrURL
     """Model folder: earlier stages' networks are read from it and this stage's are written to it; the run itself
     (checkpoints, TensorBoard events, samples) lies in its `runs/STAGE`, from where it is resumed."""
     train: TrainConfig
@@ -50,7 +50,7 @@ class Job:
     """A model to start from, of which the model folder receives what it lacks: Stable Diffusion 1.5 (a folder in
     diffusers' layout, the original single file, or a repository on the Hugging Face hub), or another model folder, be
     it of stage 1 alone."""
-    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    resume: Annotated[PathOrURL | None, tyro.conf.arg(metavar="RUN")] = None
     """Another run of this stage, to go on from its state and its place in the data: its folder (`MODEL/runs/STAGE`),
     whose newest checkpoint counts, the folder of one checkpoint in it (`checkpoints/STEP`), or the file that
     --train.travel writes. The run that goes on writes its own."""
@@ -84,12 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     prefer_own_convolutions()
     keep_programs()
     from elements_jax.parallel import hosts
+    from train.mirror import mirrored
     from train.preemption import Preemption
 
     try:
         hosts.join()
         with contextlib.redirect_stdout(sys.stdout if hosts.first() else None):
-            step = run(chosen.stage, job, began)
+            with mirrored(job.model) as model:
+                resumed = None if job.resume is None else local_copy(job.resume)
+                job = replace(job, data=tuple(map(local_copy, job.data)), model=model, resume=resumed)
+                step = run(chosen.stage, job, began)
             if Preemption.ended:
                 print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
     except (OSError, ValueError, FloatingPointError) as error:

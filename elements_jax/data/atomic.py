@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from elements_jax.object_store import UNFINISHED, AnyPath, is_url, new_object
+from elements_jax.object_store import UNFINISHED, AnyPath, is_url, new_object, new_objects
 
 
 @contextmanager
@@ -37,11 +37,16 @@ def new_file(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: AnyPath, last: str = "") -> Iterator[Path]:
     """A folder to write files into, which gets the name `path` once they are whole and on the disk, or else is removed.
 
-    Raises OSError naming `path`, also where it is there already.
+    Of a URL the file `last` is uploaded after all others: where it is there, so are they. Raises OSError naming `path`,
+    also where it is there already.
     """
+    if is_url(path):
+        with new_objects(path, last) as folder:
+            yield folder
+        return
     unfinished = _unfinished(path)
     try:
         unfinished.mkdir()
@@ -57,8 +62,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def remove_folder(path: Path) -> None:
-    """Remove a folder, which loses its name before anything in it is lost."""
+def remove_folder(path: AnyPath, last: str = "") -> None:
+    """Remove a folder, which loses its name before anything in it is lost, or the file `last` if it is a URL."""
+    if is_url(path):
+        (path / last).unlink(missing_ok=True)
+        path.fs.rm(path.path, recursive=True)  # type: ignore[attr-defined]
+        return
     unfinished = path.rename(_unfinished(path))
     shutil.rmtree(unfinished)
 

@@ -45,7 +45,7 @@ def open_reconstructor(model: str, decoder: Decoder, sampling: Sampling, mesh: M
     """Read of a model what a decoder needs. Raises as `ElementsPipeline.from_pretrained`."""
     if decoder == "diffusion":
         return _by_diffusion(ElementsPipeline.from_pretrained(model, mesh=mesh), sampling)
-    folder = Path(model)
+    folder = local_model(model)
     config = read_config(folder)
     networks = Networks(config)
     if decoder == "light":

@@ -39,6 +39,7 @@ from elements_jax.editing.edits import Canvas, batched, edited_region, unbatched
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLine, ScriptLines
+from elements_jax.object_store import AnyPath, is_url, require_writable
 from elements_jax.parallel.sharding import filled
 from elements_jax.pipeline.pipeline import ElementsPipeline
 
@@ -54,7 +55,7 @@ class Job:
 
     scripts: ScriptLines
     records: RecordIndex
-    out: Path
+    out: AnyPath
     pipeline: ElementsPipeline
     sampling: Mapping[str, Any]
     """Arguments of `ElementsPipeline.decode_batch`."""
@@ -76,7 +77,7 @@ class Job:
         """Those of this host."""
         return range(jax.process_index(), self.shards, jax.process_count())
 
-    def shard_path(self, number: int) -> Path:
+    def shard_path(self, number: int) -> AnyPath:
         """The folder of a shard."""
         return self.out / f"shard-{number:05d}-of-{self.shards:05d}"
 
@@ -109,11 +110,11 @@ def run(job: Job, overwrite: bool) -> Counter[str]:
     """
     require_fit(next(iter(job.records.values())), job.pipeline.config.elements)
     begin(job, overwrite)
-    missing = [number for number in job.own_shards if not job.shard_path(number).is_dir()]
+    missing = [number for number in job.own_shards if not (job.shard_path(number) / MANIFEST).is_file()]
     total, left = (sum(len(job.places(number)) for number in numbers) for numbers in (job.own_shards, missing))
     with tqdm(desc="batch", total=total, initial=total - left, unit="script", smoothing=0.05) as bar:
         for number, batches in itertools.groupby(_prepared(job, missing), key=lambda batch: batch.shard):
-            with new_folder(job.shard_path(number)) as folder:
+            with new_folder(job.shard_path(number), MANIFEST) as folder:
                 _write(job, batches, folder, bar)
     own = {job.shard_path(number).name for number in job.own_shards}
     for abandoned in _unfinished(job):
@@ -124,6 +125,7 @@ def run(job: Job, overwrite: bool) -> Counter[str]:
 
 def begin(job: Job, overwrite: bool) -> None:
     """Prepare OUT for a job, or for going on with it. Raises ValueError where another job has written shards."""
+    require_writable(job.out)
     state = {
         **job.settings,
         "code": __version__,
@@ -134,7 +136,7 @@ def begin(job: Job, overwrite: bool) -> None:
     state = json.loads(json.dumps(state))
     path = job.out / "job.json"
     before = json.loads(path.read_text()) if path.is_file() else {}
-    there = sorted(job.out.glob("shard-*-of-*"))
+    there = sorted(job.out.glob("shard-*-of-*"), key=str)
     if there and before != state:
         if not overwrite:
             names = sorted(name for name in before | state if before.get(name) != state.get(name))
@@ -144,8 +146,9 @@ def begin(job: Job, overwrite: bool) -> None:
         if jax.process_count() > 1:
             raise ValueError(f"--overwrite is for one host: others may be writing already; remove {job.out} yourself")
         for old in [*there, *_unfinished(job)]:
-            remove_folder(old)
-    job.out.mkdir(parents=True, exist_ok=True)
+            remove_folder(old, MANIFEST)
+    if not is_url(job.out):
+        job.out.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         file.write(json.dumps(state, indent=1, ensure_ascii=False).encode() + b"\n")
 
@@ -157,7 +160,7 @@ def outcomes(job: Job) -> Iterator[Outcome]:
             yield from (Outcome(**json.loads(line)) for line in file)
 
 
-def _unfinished(job: Job) -> list[Path]:
+def _unfinished(job: Job) -> list[AnyPath]:
     """Folders of shards that are being written, or were when their process was killed."""
     return list(job.out.glob(f".shard-*{UNFINISHED}"))
 

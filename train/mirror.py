@@ -1,0 +1,149 @@
+"""A model folder in an object store: a local copy that a run works in, and a thread that uploads what it writes.
+
+A checkpoint's step is uploaded when orbax has committed it, the file that says so last, and is removed in the same
+order, so that a step in the store is whole or does not count, as on a disk. The store is what counts: a run starts
+from what is there, on whatever machine.
+"""
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import jax
+
+from elements_jax.object_store import (
+    AnyPath,
+    cache_folder,
+    download,
+    is_url,
+    objects_below,
+    require_writable,
+    retried,
+    upload,
+)
+from train.checkpoint import FOLDER
+
+COMMITTED = "commit_success.txt"
+"""The file that ends a step."""
+_SECONDS = 5.0
+"""Between two looks at what the run has written."""
+
+
+@contextmanager
+def mirrored(model: AnyPath) -> Iterator[Path]:
+    """The local folder to work in: the model folder itself, or a copy of its URL that is uploaded as it changes.
+
+    On leaving, all is uploaded, also where the run failed. Raises OSError naming the URL.
+    """
+    if not is_url(model):
+        yield model
+        return
+    if jax.process_count() > 1:
+        raise ValueError(f"--model {model}: several hosts need a folder that all of them mount, not a URL")
+    require_writable(model)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        mirror = Mirror(model, Path(folder, model.name))
+        mirror.pull()
+        mirror.start()
+        try:
+            yield mirror.local
+        finally:
+            mirror.close()
+
+
+class Mirror:
+    """Keeps the objects below a URL like the files of a local folder."""
+
+    def __init__(self, url: AnyPath, local: Path):
+        self.url, self.local = url, local
+        self._known: dict[str, tuple[int, int]] = {}
+        """Size and time of each file when it was down- or uploaded."""
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def pull(self) -> None:
+        """Download what the store has, of each run's checkpoints the newest whole one."""
+        self.local.mkdir(parents=True, exist_ok=True)
+        try:
+            names = list(objects_below(self.url))
+        except FileNotFoundError:
+            return  # a new model
+        whole = sorted(step for name in names if name.endswith(f"/{COMMITTED}") and (step := _step(name)))
+        newest = dict(whole)  # of each run
+        for name in names:
+            run, number = step = _step(name) or ("", 0)
+            if step not in [("", 0), *whole]:
+                self._remove(name)  # of a step whose upload was cut off
+            elif step == ("", 0) or newest[run] == number:
+                download(self.url / name, self.local / name)
+                self._known[name] = _state(self.local / name)
+
+    def start(self) -> None:
+        """Upload from now on what changes."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Upload the rest. Raises OSError where this, or an upload before, failed."""
+        self._ends.set()
+        self._thread.join()
+        self.push()
+
+    def push(self) -> None:
+        """Upload what is new, and remove what is gone, now."""
+        there = {name: path for name, path in self._files() if not _hidden(name)}
+        whole = {_step(name) for name in there if name.endswith(f"/{COMMITTED}")}
+        for name in sorted(there, key=lambda name: (name.endswith(f"/{COMMITTED}"), name)):
+            if (step := _step(name)) is not None and step not in whole:
+                continue  # orbax is writing it
+            try:
+                state = _state(there[name])
+                if self._known.get(name) != state:
+                    upload(there[name], self.url / name)
+                    self._known[name] = state
+            except FileNotFoundError:
+                if there[name].exists():
+                    raise  # it is the store that is not there
+        gone = self._known.keys() - there.keys()
+        for name in sorted(gone, key=lambda name: (not name.endswith(f"/{COMMITTED}"), name)):
+            self._remove(name)
+            del self._known[name]
+
+    def _remove(self, name: str) -> None:
+        path = self.url / name
+        retried(path, lambda: path.fs.rm_file(path.path))
+
+    def _follow(self) -> None:
+        while not self._ends.wait(_SECONDS):
+            try:
+                self.push()
+            except OSError as error:
+                print(f"warning: {error}; it is tried again", flush=True)
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        for folder, _, names in os.walk(self.local):
+            for name in names:
+                path = Path(folder, name)
+                yield path.relative_to(self.local).as_posix(), path
+
+
+def _step(name: str) -> tuple[str, int] | None:
+    """The run and the number of the step that a file belongs to; None if it is not of a checkpoint."""
+    parts = PurePosixPath(name).parts
+    if FOLDER not in parts[:-1]:
+        return None
+    place = parts.index(FOLDER)
+    number = parts[place + 1]
+    return ("/".join(parts[:place]), int(number) if number.isdigit() else -1)
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file is still being written."""
+    return any(part.startswith(".") or ".orbax-checkpoint-tmp" in part for part in PurePosixPath(name).parts)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
