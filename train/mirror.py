@@ -28,7 +28,7 @@ from train.checkpoint import FOLDER
 
 COMMITTED = "commit_success.txt"
 """The file that ends a step."""
-_SECONDS = 5.0
+_SECONDS = 2.0
 """Between two looks at what the run has written."""
 
 

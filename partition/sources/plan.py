@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elements_jax.object_store import AnyPath, as_path, is_url, objects_below
+from partition.parquet_shards import PARQUET, ParquetShard, require_pyarrow
 from partition.sources.sample import SUFFIXES, Failure, Sample, Shard, as_source_id, cut, read_sample
-from partition.sources.tar import TARS, TarShard, is_tar
+from partition.sources.tar import TARS, TarShard
 from partition.sources.tfds import tfds_shards
+
+_FILES = (*TARS, PARQUET)
+"""Files that are shards."""
 
 
 def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = ()) -> list[Shard]:
@@ -22,9 +26,10 @@ def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = ()) -> list[Sha
 
     Args:
       source: one of
-        a folder: the photographs in it and below, or else the .tar files, each a shard;
+        a folder: the photographs in it and below, or else the .tar and .parquet files, each a shard;
         a .tar, .tar.gz or .tgz file (WebDataset's layout, which img2dataset writes);
-        a .txt or .lst file: photographs or .tar files, a path a line, relative ones from the list's folder;
+        a .parquet file with images in it (`parquet_shards`);
+        a .txt or .lst file: photographs or .tar or .parquet files, a path a line, relative ones from the list's folder;
         tfds:NAME[/CONFIG][:SPLIT] or tfds:FOLDER[:SPLIT]: a data set that TensorFlow Datasets has prepared, split
         `train` by default.
       shard_size: at most so many images make a shard, where the source itself has none.
@@ -37,13 +42,13 @@ def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = ()) -> list[Sha
         raise ValueError(f"a shard must have at least 1 image, got {shard_size}")
     if source.startswith("tfds:"):
         return tfds_shards(source, shard_size)
-    if is_url(source) and not source.lower().endswith((*TARS, ".txt", ".lst")):
+    if is_url(source) and not source.lower().endswith((*TARS, PARQUET, ".txt", ".lst")):
         return _folder_shards(as_path(source), shard_size, skip)
     path = as_path(source)
     if path.is_dir():
         return _folder_shards(path, shard_size, skip)
-    if path.is_file() and is_tar(path.name):
-        return [TarShard(path, path.name, path.stat().st_size)]
+    if path.is_file() and path.name.lower().endswith(_FILES):
+        return _file_shards(path.parent, [path.name])
     if path.is_file() and path.suffix.lower() in (".txt", ".lst"):
         return _list_shards(path, shard_size)
     raise ValueError(
@@ -87,11 +92,18 @@ def _photo_shards(folder: AnyPath, photos: Sequence[str], shard_size: int) -> li
     return shards
 
 
-def _tar_shards(folder: AnyPath, names: Iterable[str]) -> list[Shard]:
-    sizes = {name: info["size"] for name, info in objects_below(folder).items()} if is_url(folder) else {}
-    return [
-        TarShard(folder / name, as_source_id(name), sizes.get(name) or (folder / name).stat().st_size) for name in names
-    ]
+def _file_shards(folder: AnyPath, names: Sequence[str]) -> list[Shard]:
+    """A shard for each .tar or .parquet file."""
+    sizes: dict[str, int] = {}
+    if is_url(folder) and len(names) > 1:  # one request instead of one for each
+        sizes = {name: info["size"] for name, info in objects_below(folder).items()}
+    shards: list[Shard] = []
+    for name in names:
+        kind = ParquetShard if name.lower().endswith(PARQUET) else TarShard
+        if kind is ParquetShard:
+            require_pyarrow(name)
+        shards.append(kind(folder / name, as_source_id(name), sizes.get(name) or (folder / name).stat().st_size))
+    return shards
 
 
 def _raise(error: OSError) -> None:
@@ -99,9 +111,9 @@ def _raise(error: OSError) -> None:
 
 
 def _folder_shards(folder: AnyPath, shard_size: int, skip: Iterable[AnyPath]) -> list[Shard]:
-    found = [name for name in _files_below(folder, skip) if name.lower().endswith((*SUFFIXES, *TARS))]
+    found = [name for name in _files_below(folder, skip) if name.lower().endswith((*SUFFIXES, *_FILES))]
     found.sort(key=lambda name: name.split("/"))
-    tars = [name for name in found if is_tar(name)]
+    tars = [name for name in found if name.lower().endswith(_FILES)]
     if not found:
         raise ValueError(
             f"{folder}: no photographs there, nor .tar files (looked for {' '.join(SUFFIXES)}, also below)"
@@ -109,12 +121,12 @@ def _folder_shards(folder: AnyPath, shard_size: int, skip: Iterable[AnyPath]) ->
     if not tars:
         return _photo_shards(folder, found, shard_size)
     if len(tars) < len(found):
-        photo = next(name for name in found if not is_tar(name))
+        photo = next(name for name in found if not name.lower().endswith(_FILES))
         raise ValueError(
             f"{folder}: both .tar files, such as {tars[0]}, and {len(found) - len(tars)} photographs, such as {photo}: "
             "take one folder for each kind, or a list of paths"
         )
-    return _tar_shards(folder, tars)
+    return _file_shards(folder, tars)
 
 
 def _files_below(folder: AnyPath, skip: Iterable[AnyPath]) -> Iterator[str]:
@@ -143,7 +155,7 @@ def ignored_files(source: str, skip: Iterable[AnyPath] = ()) -> dict[str, int]:
     if source.startswith("tfds:") or not (folder := as_path(source)).is_dir():
         return {}
     names = _files_below(folder, skip)
-    suffixes = (Path(name).suffix.lower() or "no suffix" for name in names if not is_tar(name))
+    suffixes = (Path(name).suffix.lower() or "no suffix" for name in names if not name.lower().endswith(_FILES))
     return dict(Counter(suffix for suffix in suffixes if suffix not in (*SUFFIXES, ".txt", ".json")).most_common())
 
 
@@ -158,18 +170,18 @@ def _list_shards(path: AnyPath, shard_size: int) -> list[Shard]:
         name = whole.removeprefix(f"{folder}/")
         if name in lines:
             problems.append(f"line {number}: {line} is line {lines[name]} already")
-        elif not name.lower().endswith((*SUFFIXES, *TARS)):
+        elif not name.lower().endswith((*SUFFIXES, *_FILES)):
             problems.append(f"line {number}: {line} is neither a photograph ({' '.join(SUFFIXES)}) nor a .tar file")
-        elif is_tar(name) and not Path(whole).is_file():
+        elif name.lower().endswith(_FILES) and not Path(whole).is_file():
             problems.append(f"line {number}: no such file: {line}")
         lines.setdefault(name, number)
-    tars = [name for name in lines if is_tar(name)]
+    tars = [name for name in lines if name.lower().endswith(_FILES)]
     if not lines:
         problems.append("no line")
     if tars and len(tars) < len(lines):
-        photo = next(name for name in lines if not is_tar(name))
+        photo = next(name for name in lines if not name.lower().endswith(_FILES))
         problems.append(f"lines {lines[tars[0]]} and {lines[photo]}: .tar files and photographs need a list each")
     if problems:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise ValueError(f"{path}: not a list of paths:" + "".join(f"\n  {line}" for line in problems[:10] + more))
-    return _tar_shards(folder, tars) if tars else _photo_shards(folder, list(lines), shard_size)
+    return _file_shards(folder, tars) if tars else _photo_shards(folder, list(lines), shard_size)

@@ -62,6 +62,11 @@ class Store:
         assert process.returncode == code, printed
         return printed
 
+    def remove(self, url: str) -> None:
+        """Remove an object."""
+        program = "import sys, fsspec; fs, key = fsspec.url_to_fs(sys.argv[1]); fs.rm(key)"
+        subprocess.run([sys.executable, "-c", program, url], env={**os.environ, **self.environment}, check=True)
+
     def copy(self, source: str, target: str, *flags: str) -> None:
         """Copy a folder, from or to the store, by fsspec alone."""
         program = (

@@ -111,7 +111,7 @@ def test_ray_loses_nothing_with_a_node_or_the_driver(
     job = start(photos, out, *address)
     wait_for(lambda: finished(out) >= 3, job)
     job.kill()
-    job.wait()
+    job.communicate()
     assert finished(out) < SHARDS
     printed = succeed(start(photos, out, *address))
     assert f"of {SHARDS} shards are there already" in printed

@@ -1,0 +1,91 @@
+"""Shards that are Parquet files with images in them, as img2dataset and Hugging Face's `datasets` write them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from elements_jax.object_store import AnyPath, local_file
+from partition.sources.sample import Failure, Sample, as_source_id
+
+PARQUET = ".parquet"
+_IMAGES = ("image", "jpg", "jpeg", "png", "webp", "img")
+"""Columns that may hold the image: its bytes, or a struct that has `bytes`."""
+_CAPTIONS = ("caption", "text", "TEXT")
+_AT_ONCE = 16
+"""Rows that are read at a time."""
+
+
+@dataclass(frozen=True)
+class ParquetShard:
+    """A Parquet file with an image in each row.
+
+    The image is a column `image`, `jpg`, `jpeg`, `png`, `webp` or `img`: the bytes of an image file, or a struct with
+    the field `bytes` (Hugging Face). The caption is `caption`, `text` or `TEXT`. Numbers and texts of the other columns
+    are metadata, such as `url`, `similarity` or `aesthetic`. A `key` names the image; without one its row does.
+    """
+
+    path: AnyPath
+    name: str
+    """Its path below the source's folder, which makes the source ids: NAME without its suffix, a slash, and the key."""
+    bytes: int
+    count: None = None
+
+    def samples(self) -> Iterator[Sample | Failure]:
+        """Yield the images in order. Raises OSError where an object store does not give the file."""
+        prefix = as_source_id(self.name[: -len(PARQUET)])
+        with local_file(self.path) as path:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            row = 0
+            try:
+                with pq.ParquetFile(path) as file:
+                    images, metadata = _columns(file.schema_arrow)
+                    done: set[str] = set()
+                    for batch in file.iter_batches(_AT_ONCE, columns=[images, *metadata]):
+                        for values in batch.to_pylist():
+                            key = str(values["key"]) if values.get("key") is not None else f"{row:07d}"
+                            yield _sample(f"{prefix}/{key}", values, images, repeated=key in done)
+                            done.add(key)
+                            row += 1
+            except (OSError, ValueError, pa.ArrowException) as error:  # what a damaged file may raise
+                yield Failure(self.name, f"cut short or damaged after {row} rows were read: {error}")
+
+
+def require_pyarrow(name: str) -> None:
+    """Raises ValueError where there is nothing to read Parquet files with."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"{name} needs pyarrow: pip install 'elements-jax[parquet]'") from error
+
+
+def _columns(schema: Any) -> tuple[str, list[str]]:
+    """The column of the images, and those that are read beside it. Raises ValueError where there is no image."""
+    import pyarrow.types as kinds
+
+    def holds_bytes(kind: Any) -> bool:
+        if kinds.is_struct(kind):
+            return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
+        return kinds.is_binary(kind) or kinds.is_large_binary(kind)
+
+    def is_plain(kind: Any) -> bool:
+        tests = (kinds.is_string, kinds.is_large_string, kinds.is_integer, kinds.is_floating, kinds.is_boolean)
+        return any(test(kind) for test in tests)
+
+    images = [name for name in _IMAGES if name in schema.names and holds_bytes(schema.field(name).type)]
+    if not images:
+        urls = " (img2dataset downloads the images that URLs name)" if {"url", "URL"} & set(schema.names) else ""
+        raise ValueError(f"no column of images, {' or '.join(_IMAGES)}, but {', '.join(schema.names)}{urls}")
+    return images[0], [field.name for field in schema if is_plain(field.type)]
+
+
+def _sample(source_id: str, values: dict[str, Any], images: str, repeated: bool) -> Sample | Failure:
+    image = values.pop(images)
+    encoded = image.get("bytes") if isinstance(image, dict) else image
+    if repeated:
+        return Failure(source_id, "its key came before")
+    if not encoded:
+        return Failure(source_id, str(values.get("error_message") or "its row holds no image"))
+    caption = next((values[name] for name in _CAPTIONS if values.get(name)), "")
+    return Sample(source_id, encoded, str(caption).strip(), values)

@@ -1,0 +1,114 @@
+"""Training, batch inference and evaluation with URLs alone."""
+
+import json
+import pickle
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from elements_jax import TINY
+from elements_jax.cli.main import main
+from tests.helpers.jobs import contents
+from tests.helpers.records import write_records
+from tests.helpers.regression import TRAIN
+from tests.multihost.test_survival import TOLERANCE
+from tests.object_stores.conftest import Store
+from tests.object_stores.test_partition import s3_keys
+
+ON_CPU = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PJRT_NPROC": "16"}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_records(tmp_path_factory.mktemp("records"))
+
+
+def steps(store: Store) -> set[int]:
+    """The checkpoints in the store that count."""
+    keys = s3_keys(store, "model/runs/autoencoder/checkpoints/")
+    return {int(key.split("/")[-2]) for key in keys if key.endswith("/commit_success.txt")}
+
+
+@pytest.mark.slow
+def test_a_run_in_a_store_goes_on_after_a_kill_on_another_machine_and_mesh(
+    s3: Store, records: Path, tmp_path: Path
+) -> None:
+    local = tmp_path / "local"
+    settings = ["tests.multihost.host", "--data", str(records), "--model", str(local)]
+    s3.run(*settings, STATE=str(tmp_path / "expected"), JAX_NUM_CPU_DEVICES="1", **ON_CPU)
+
+    s3.copy(str(records), f"{s3.root}/records")
+    command = ["tests.multihost.host", "--data", f"{s3.root}/records", "--model", f"{s3.root}/model"]
+    # Signal 0 does nothing, but steps take longer after it.
+    run = s3.start(*command, SIGNAL="0 0 3", JAX_NUM_CPU_DEVICES="1", **ON_CPU)
+    deadline = time.monotonic() + 200
+    while not steps(s3):
+        assert run.poll() is None, run.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    run.kill()
+    run.communicate()
+    assert max(steps(s3)) < TRAIN.steps
+    assert not [key for key in s3_keys(s3, "model/") if key.endswith("exported.npz.unfinished")]
+
+    another = {"ELEMENTS_CACHE": str(tmp_path / "another"), "JAX_NUM_CPU_DEVICES": "2"}
+    mesh = ["--train.data-parallel", "1", "--train.fsdp", "2"]
+    printed = s3.run(*command, *mesh, STATE=str(tmp_path / "state"), **another, **ON_CPU)
+    assert f"step {TRAIN.steps}/{TRAIN.steps}" in printed
+    state, expected = (pickle.loads((tmp_path / name).read_bytes()) for name in ("state", "expected"))
+    jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, **TOLERANCE), state, expected)
+    assert TRAIN.steps in steps(s3)
+    s3.copy(f"{s3.root}/model", str(tmp_path / "model"))
+    # What the last step exported is there, and nothing of what orbax or the export was writing.
+    with np.load(tmp_path / "model" / "exported.npz") as exported:
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            {name: array for name, array in exported.items() if name != "index"},
+            state["ema"],
+        )
+    assert not [key for key in s3_keys(s3, "model/") if "tmp" in key or "unfinished" in key]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["s3", "gcs"])
+def test_batch_and_evaluate_by_url_alone(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    store: Store = request.getfixturevalue(name)
+    photos = tmp_path / "photos"
+    assert main(["scenes", str(photos), "--count", "6"]) == 0
+    divide = ["--size", "64", "--grid", "8", "--segmenter", "slic", "--workers", "1", "--held-out", "0.5"]
+    store.copy(str(photos), f"{store.root}/photos")
+    store.run("elements_jax.cli", "partition", f"{store.root}/photos", f"{store.root}/records", *divide)
+    store.copy(str(TINY), f"{store.root}/model")
+    lines = [
+        {"source_id": f"scene-000000{i}.png", "version": 1, "edits": [{"edit": "delete", "elements": [9]}]}
+        for i in range(5)
+    ]
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "scripts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    store.copy(str(scripts), f"{store.root}/scripts")
+
+    inputs = [f"{store.root}/records", f"{store.root}/scripts/scripts.jsonl"]
+    model = ["--model", f"{store.root}/model"]
+    settings = ["--steps", "2", "--shard-size", "2"]
+    batch = ["elements_jax.cli", "batch", *inputs, f"{store.root}/pictures", *model, *settings]
+    assert "5 pictures written" in store.run(*batch, **ON_CPU)
+    store.copy(f"{store.root}/pictures", str(tmp_path / "pictures"))
+    found = sorted((tmp_path / "pictures").glob("shard-*/*.png"))
+    assert len(found) == 5
+    # A shard without its manifest does not count; it comes out with the same bytes.
+    before = contents(tmp_path / "pictures")
+    store.remove(f"{store.root}/pictures/shard-00001-of-00003/manifest.jsonl")
+    store.run(*batch, **ON_CPU)
+    store.copy(f"{store.root}/pictures", str(tmp_path / "again"))
+    assert contents(tmp_path / "again") == before
+
+    evaluate = ["evaluate", "records", f"{store.root}/records", *model, "--decoder", "light"]
+    store.run("elements_jax.cli", *evaluate, "--metrics", "psnr", "--out", f"{store.root}/figures/light.json", **ON_CPU)
+    store.copy(f"{store.root}/figures", str(tmp_path / "figures"))
+    (number,) = json.loads((tmp_path / "figures" / "light.json").read_text())["numbers"]
+    assert number["metric"] == "psnr"
+    assert 10 < number["value"] < 60
