@@ -30,7 +30,8 @@ class Source:
     segmenter: Segmenter | None = None
     """As in `elements partition`; by default sam with a checkpoint, and slic, which needs none, without."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Official checkpoint of SAM or MobileSAM."""
+    """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
+    or vit_h, which are downloaded from the Hugging Face hub."""
 
     @property
     def chosen(self) -> Segmenter:

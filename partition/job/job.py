@@ -22,6 +22,7 @@ from elements_jax.object_store import (
     local_copy,
     require_writable,
 )
+from partition.checkpoints import find_checkpoint
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import Filters
 from partition.job.manifest import lengths, manifest_path, read_manifest, summarise
@@ -54,7 +55,8 @@ class Job:
     segmenter: SegmenterName = "sam"
     """SAM (`sam` finds out which the checkpoint is; the next four name it), SLIC superpixels, or a regular grid."""
     checkpoint: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")] = None
-    """Official checkpoint of SAM or MobileSAM."""
+    """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
+    or vit_h, which are downloaded from the Hugging Face hub."""
     masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|none")] = ()
     """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps, 0 is no object), STEM/*.png
     (one object each), STEM.json (COCO's run lengths); several are taken together. The default is `auto` where SAM
@@ -182,9 +184,7 @@ def require_checkpoint(segmenter: SegmenterName, checkpoint: AnyPath | None) -> 
     """The checkpoint of a segmenter that is SAM; of a URL its copy. Raises ValueError where there is none."""
     if checkpoint is None:
         raise ValueError(f"--segmenter {segmenter} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
-    if not checkpoint.is_file():
-        raise ValueError(f"--checkpoint: no such file: {checkpoint}")
-    return local_copy(checkpoint)
+    return find_checkpoint(checkpoint)
 
 
 def begin(job: Job) -> None:
@@ -196,7 +196,8 @@ def begin(job: Job) -> None:
     settings = {name: value for name, value in asdict(job).items() if name not in _NOT_IN_RECORDS}
     settings["masks"] = job.mask_names
     if job.checkpoint is not None:  # it may be moved
-        settings["checkpoint"] = f"{job.checkpoint.name}, {job.checkpoint.stat().st_size} bytes"
+        file = find_checkpoint(job.checkpoint)
+        settings["checkpoint"] = f"{file.name}, {file.stat().st_size} bytes"
     state = {"settings": settings, "shards": {shard.name: shard.bytes for shard in job.shards}}
     state = json.loads(json.dumps(state, default=str))
     path = job.out / f"job-{job.split}.json"

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8, UInt16
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
@@ -21,6 +23,7 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from partition.assignment import assign_elements
+from partition.checkpoints import from_transformers
 from partition.config import MaskChoice, PartitionConfig, Precision
 from partition.masks import MaskFilter
 from partition.segmenters.mobile_sam import TinyViT
@@ -155,16 +158,22 @@ def use_device(name: str) -> torch.device:
 
 
 def load_sam(checkpoint: Path, kind: Kind | None = None) -> tuple[Sam, Kind]:
-    """Read an official checkpoint of SAM or MobileSAM; its kind is told from its tensors unless given.
+    """Read a checkpoint of SAM or MobileSAM, in the official layout or transformers'; its kind is told from its tensors
+    unless given.
 
     Raises ValueError naming the file if it is none, or if tensors are missing, unexpected or misshapen: all are listed.
     """
     try:
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        if checkpoint.suffix == ".safetensors":
+            weights = load_file(checkpoint)
+        else:
+            weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(f"{checkpoint}: not a PyTorch checkpoint, or damaged: {error}") from error
     if not (isinstance(weights, Mapping) and all(isinstance(value, Tensor) for value in weights.values())):
         raise ValueError(f"{checkpoint}: expected a mapping from names to tensors, as in SAM's official checkpoints")
+    if any(name.startswith("vision_encoder.") for name in weights):
+        weights = from_transformers(weights)
     kind = kind or detect_kind(weights, str(checkpoint))
     model = build_mobile_sam() if kind == "mobile-sam" else sam_model_registry[kind]()
     if kind == "mobile-sam":
