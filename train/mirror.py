@@ -71,7 +71,7 @@ class Mirror:
             names = list(objects_below(self.url))
         except FileNotFoundError:
             return  # a new model
-        whole = sorted(step for name in names if name.endswith(f"/{COMMITTED}") and (step := _step(name)))
+        whole = sorted(step for name in names if _ends_step(name) and (step := _step(name)))
         newest = dict(whole)  # of each run
         for name in names:
             run, number = step = _step(name) or ("", 0)
@@ -94,8 +94,8 @@ class Mirror:
     def push(self) -> None:
         """Upload what is new, and remove what is gone, now."""
         there = {name: path for name, path in self._files() if not _hidden(name)}
-        whole = {_step(name) for name in there if name.endswith(f"/{COMMITTED}")}
-        for name in sorted(there, key=lambda name: (name.endswith(f"/{COMMITTED}"), name)):
+        whole = {_step(name) for name in there if _ends_step(name)}
+        for name in sorted(there, key=lambda name: (_ends_step(name), name)):
             if (step := _step(name)) is not None and step not in whole:
                 continue  # orbax is writing it
             try:
@@ -107,7 +107,7 @@ class Mirror:
                 if there[name].exists():
                     raise  # it is the store that is not there
         gone = self._known.keys() - there.keys()
-        for name in sorted(gone, key=lambda name: (not name.endswith(f"/{COMMITTED}"), name)):
+        for name in sorted(gone, key=lambda name: (not _ends_step(name), name)):
             self._remove(name)
             del self._known[name]
 
@@ -137,6 +137,11 @@ def _step(name: str) -> tuple[str, int] | None:
     place = parts.index(FOLDER)
     number = parts[place + 1]
     return ("/".join(parts[:place]), int(number) if number.isdigit() else -1)
+
+
+def _ends_step(name: str) -> bool:
+    """Whether this file says that its step is whole; orbax writes others of the same name for the parts of a step."""
+    return len(parts := PurePosixPath(name).parts) > 2 and parts[-1] == COMMITTED and parts[-3] == FOLDER
 
 
 def _hidden(name: str) -> bool:

@@ -13,6 +13,7 @@ import tyro
 from jaxtyping import Bool, UInt8, UInt16
 
 from elements_jax.editing.script import EditError, Fit, ObjectAt
+from elements_jax.object_store import PathOrURL
 
 if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig
@@ -29,7 +30,7 @@ class Source:
 
     segmenter: Segmenter | None = None
     """As in `elements partition`; by default sam with a checkpoint, and slic, which needs none, without."""
-    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    checkpoint: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")] = None
     """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
     or vit_h, which are downloaded from the Hugging Face hub."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from elements_jax.checkpoints.model_folder import load_networks, read_config
+from elements_jax.checkpoints.model_folder import load_networks, local_model, read_config
 from elements_jax.config import ModelConfig
 from elements_jax.data.index import require_fit
 from elements_jax.data.record import Record

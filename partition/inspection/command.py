@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from elements_jax.data.record import DROPPED, Record
 from elements_jax.data.tfrecord import find_shards, scan_tfrecord, shard_path
+from elements_jax.object_store import PathOrURL, is_url, with_local_paths
 from partition.components import Partition, measure_elements
 from partition.inspection.boundary_scores import read_truths, score_partition
 from partition.inspection.drawing import draw_objects, draw_partition
@@ -39,13 +40,13 @@ class Inspect:
     The statistics are printed and written to OUT/inspect.json. The exit code is 1 if a record is damaged.
     """
 
-    records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
+    records: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
     """Folder of records, or one file of them."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None
+    out: Annotated[PathOrURL | None, tyro.conf.arg(metavar="OUT")] = None
     """Folder for the pictures and `inspect.json`; by default `inspect` beside the records."""
     pictures: int = 4
     """Records of each split to draw, taken evenly."""
-    truth: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    truth: Annotated[PathOrURL | None, tyro.conf.arg(metavar="DIR")] = None
     """What people drew of the photos, to score the partitions: for A/B.jpg, DIR/A/B.png (label map) or B.mat (BSDS)."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that read files."""
@@ -144,7 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, inspect, and print. Returns the exit code: 1 if a record is damaged."""
     job = tyro.cli(Inspect, args=argv, prog="elements partition inspect")
     try:
-        summaries = run(job)
+        if is_url(job.records) and job.out is None:
+            raise ValueError(f"{job.records}: --out must say where the pictures go")
+        with with_local_paths(job) as local:
+            summaries = run(local)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -29,7 +29,8 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def steps(store: Store) -> set[int]:
     """The checkpoints in the store that count."""
     keys = s3_keys(store, "model/runs/autoencoder/checkpoints/")
-    return {int(key.split("/")[-2]) for key in keys if key.endswith("/commit_success.txt")}
+    ends = (key.split("/") for key in keys if key.endswith("/commit_success.txt"))
+    return {int(parts[-2]) for parts in ends if parts[-3] == "checkpoints"}
 
 
 @pytest.mark.slow
