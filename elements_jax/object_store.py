@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
 
@@ -116,13 +117,14 @@ def download(path: AnyPath, local: Path) -> Path:
 
 def abort_uploads(folder: AnyPath) -> None:
     """Remove the parts of unfinished uploads below a URL, which S3 keeps and charges for. Others' would be lost too."""
-    fs = getattr(folder, "fs", None)
+    fs: Any = getattr(folder, "fs", None)
     if not hasattr(fs, "list_multipart_uploads"):
         return
     bucket, _, prefix = folder.path.partition("/")  # type: ignore[attr-defined]
-    for upload in retried(folder, lambda: fs.list_multipart_uploads(bucket)):
-        if upload["Key"].startswith(f"{prefix.rstrip('/')}/"):
-            retried(folder, lambda upload=upload: fs.abort_mpu(bucket, upload["Key"], upload["UploadId"]))
+    for unfinished in retried(folder, lambda: fs.list_multipart_uploads(bucket)):
+        key, upload_id = unfinished["Key"], unfinished["UploadId"]
+        if key.startswith(f"{prefix.rstrip('/')}/"):
+            retried(folder, partial(fs.abort_mpu, bucket, key, upload_id))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def run_on_spark(job: Job, numbers: Sequence[int]) -> None:
     shared = context.broadcast((f"{context.applicationId} {job.out}", job, Path.cwd()))
     try:
         # A task for each shard: what is lost with an executor is the shard that it was doing.
-        tasks = context.parallelize(numbers, len(numbers)).mapPartitions(lambda some: _run(*shared.value, some))
+        tasks = context.parallelize(numbers, len(numbers)).mapPartitions(partial(_run, shared))
         errors = tasks.collect()
     except (Py4JError, PySparkException) as error:
         raise ChildProcessError(f"Spark gave up a shard: {_last_line(error)}") from error
@@ -56,8 +57,9 @@ def run_on_spark(job: Job, numbers: Sequence[int]) -> None:
         raise errors[0]
 
 
-def _run(name: str, job: Job, folder: Path, numbers: Iterable[int]) -> Iterator[ValueError]:
+def _run(shared: Any, numbers: Iterable[int]) -> Iterator[ValueError]:
     """Do shards in a Python process of an executor. Errors that would come again are returned, so none is retried."""
+    name, job, folder = shared.value
     with suppress(FileNotFoundError):
         os.chdir(folder)  # the driver's, from which relative paths start
     try:

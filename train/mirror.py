@@ -112,8 +112,7 @@ class Mirror:
             del self._known[name]
 
     def _remove(self, name: str) -> None:
-        path = self.url / name
-        retried(path, lambda: path.fs.rm_file(path.path))
+        retried(self.url / name, (self.url / name).unlink)
 
     def _follow(self) -> None:
         while not self._ends.wait(_SECONDS):

@@ -196,8 +196,8 @@ def begin(job: Job) -> None:
     settings = {name: value for name, value in asdict(job).items() if name not in _NOT_IN_RECORDS}
     settings["masks"] = job.mask_names
     if job.checkpoint is not None:  # it may be moved
-        file = find_checkpoint(job.checkpoint)
-        settings["checkpoint"] = f"{file.name}, {file.stat().st_size} bytes"
+        weights = find_checkpoint(job.checkpoint)
+        settings["checkpoint"] = f"{weights.name}, {weights.stat().st_size} bytes"
     state = {"settings": settings, "shards": {shard.name: shard.bytes for shard in job.shards}}
     state = json.loads(json.dumps(state, default=str))
     path = job.out / f"job-{job.split}.json"

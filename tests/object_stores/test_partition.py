@@ -4,13 +4,14 @@ import shutil
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from elements_jax.scenes.drawn import write_folder
 from partition.__main__ import main
 from tests.helpers.jobs import SMALL, contents
-from tests.object_stores.conftest import Store
+from tests.object_stores.conftest import BUCKET, Store
 
 ARGUMENTS = [*SMALL, "--segmenter", "slic", "--held-out", "0.3"]
 
@@ -73,10 +74,24 @@ def test_photographs_in_a_store_killed_in_the_middle(
     s3.copy(f"{s3.root}/records", str(tmp_path / "records"))
     assert contents(tmp_path / "records") == contents(tmp_path / "local")
 
+    # Parts of uploads that were cut off cost money; those of others are not ours to remove.
+    ours, others = ("records/elements-train.tfrecord-00000-of-00011", "elsewhere/file")
+    client = s3_client(s3)
+    for key in (ours, others):
+        client.create_multipart_upload(Bucket=BUCKET, Key=key)
     # Failures are tried again, and records that are gone are written again.
     shutil.copy(photos / "scene-0000000.png", photos / "broken.jpg")
     s3.copy(str(photos), f"{s3.root}/photos")
     assert "41 images written" in s3.run(*command, "--retry-failed")
+    unfinished = client.list_multipart_uploads(Bucket=BUCKET)["Uploads"]
+    assert [upload["Key"] for upload in unfinished] == [others]
+
+
+def s3_client(store: Store) -> Any:
+    import boto3
+
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=store.environment["AWS_ENDPOINT_URL"], **keys)
 
 
 def s3_keys(store: Store, prefix: str) -> list[str]:
