@@ -6,6 +6,7 @@ from what is there, on whatever machine.
 """
 
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ _SECONDS = 2.0
 def mirrored(model: AnyPath) -> Iterator[Path]:
     """The local folder to work in: the model folder itself, or a copy of its URL that is uploaded as it changes.
 
-    On leaving, all is uploaded, also where the run failed. Raises OSError naming the URL.
+    On leaving, all is uploaded, also where the run failed. Raises OSError naming the URL, and, where the last upload
+    failed, the local folder, which is kept then.
     """
     if not is_url(model):
         yield model
@@ -44,14 +46,18 @@ def mirrored(model: AnyPath) -> Iterator[Path]:
     if jax.process_count() > 1:
         raise ValueError(f"--model {model}: several hosts need a folder that all of them mount, not a URL")
     require_writable(model)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-        mirror = Mirror(model, Path(folder, model.name))
-        mirror.pull()
-        mirror.start()
+    folder = Path(tempfile.mkdtemp(dir=cache_folder()))
+    mirror = Mirror(model, folder / model.name)
+    mirror.pull()
+    mirror.start()
+    try:
+        yield mirror.local
+    finally:
         try:
-            yield mirror.local
-        finally:
             mirror.close()
+        except OSError as error:
+            raise OSError(f"{error}; what the run wrote is kept in {mirror.local}") from error
+        shutil.rmtree(folder)
 
 
 class Mirror:
@@ -86,7 +92,7 @@ class Mirror:
         self._thread.start()
 
     def close(self) -> None:
-        """Upload the rest. Raises OSError where this, or an upload before, failed."""
+        """Upload the rest. Raises OSError naming the URL."""
         self._ends.set()
         self._thread.join()
         self.push()

@@ -29,9 +29,10 @@ def times(photos: Path, out: Path, arguments: list[str]) -> list[float]:
     """Seconds from the start of a job to each of its shards, and to its end."""
     settings = ["--size", "64", "--grid", "8", "--segmenter", "slic", *arguments]
     begun = time.time()
-    subprocess.run(
-        [sys.executable, "-m", "partition", str(photos), str(out), *settings], check=True, capture_output=True
-    )
+    command = [sys.executable, "-m", "partition", str(photos), str(out), *settings]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(run.stderr)
     ended = time.time()
     shards = sorted(path.stat().st_mtime - begun for path in (out / "manifest").iterdir())
     return [*shards, ended - begun]
