@@ -16,9 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
-
-import tyro
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 if TYPE_CHECKING:
     AnyPath = Path
@@ -60,19 +58,6 @@ def as_path(text: str | Path) -> AnyPath:
     except ValueError as error:
         raise ValueError(f"{text}: nothing opens {scheme}:// ({error})") from error
     return path
-
-
-PathOrURL = Annotated[
-    AnyPath,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="PATH|URL",
-        instance_from_str=lambda arguments: as_path(arguments[0]),
-        is_instance=lambda value: isinstance(value, Path) or is_url(value),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
-"""An argument of the command line."""
 
 
 def require_writable(folder: AnyPath) -> None:

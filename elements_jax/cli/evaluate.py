@@ -16,6 +16,7 @@ import jax
 import tyro
 
 from elements_jax import TINY
+from elements_jax.arguments import PathOrURL
 from elements_jax.cli.command import exit_code, run_with_local_paths
 from elements_jax.editing.script import MODELS_OWN, Sampling
 from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
@@ -24,7 +25,6 @@ from elements_jax.evaluation.reconstruction import Decoder, of_records, open_rec
 from elements_jax.evaluation.report import FEW, Number, numbers, save_json, save_pictures, table
 from elements_jax.metrics.fid import Statistics, extractor
 from elements_jax.metrics.lpips import has_weights
-from elements_jax.object_store import PathOrURL
 from elements_jax.parallel.sharding import make_mesh
 
 USAGE = """\

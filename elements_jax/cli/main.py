@@ -19,11 +19,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from elements_jax import TINY
+from elements_jax.arguments import PathOrURL
 from elements_jax.cli.command import exit_code, run_with_local_paths
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, notices, open_photo
 from elements_jax.data.atomic import new_file
 from elements_jax.editing.script import MODELS_OWN, Detail, EditScript, Fit, Sampling
-from elements_jax.object_store import PathOrURL
 from elements_jax.progress import sampling
 
 if TYPE_CHECKING:

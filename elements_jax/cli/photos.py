@@ -12,8 +12,8 @@ import numpy as np
 import tyro
 from jaxtyping import Bool, UInt8, UInt16
 
+from elements_jax.arguments import PathOrURL
 from elements_jax.editing.script import EditError, Fit, ObjectAt
-from elements_jax.object_store import PathOrURL
 
 if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig

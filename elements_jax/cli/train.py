@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from configs import PRESETS
+from elements_jax.arguments import PathOrURL
 from elements_jax.config import ModelConfig
-from elements_jax.object_store import PathOrURL, local_copy
+from elements_jax.object_store import local_copy
 from elements_jax.parallel.program_cache import keep_programs
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from elements_jax.arguments import PathOrURL
 from elements_jax.data.atomic import UNFINISHED, new_file
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, shard_path
 from elements_jax.object_store import (
     AnyPath,
-    PathOrURL,
     abort_uploads,
     as_path,
     is_url,

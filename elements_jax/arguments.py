@@ -1,0 +1,20 @@
+"""Types of arguments on the command line. Apart from `object_store`, since worker processes need no `tyro`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from elements_jax.object_store import AnyPath, as_path, is_url
+
+PathOrURL = Annotated[
+    AnyPath,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|URL",
+        instance_from_str=lambda arguments: as_path(arguments[0]),
+        is_instance=lambda value: isinstance(value, Path) or is_url(value),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""An argument of the command line."""
