@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from elements_jax.data.atomic import new_file
+
 DType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "elementwise", "blocks"]
 """What the gradient computes again instead of keeping it from the way forward (`jax.checkpoint`): nothing; what lies
@@ -128,7 +130,8 @@ class ModelConfig:
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        with new_file(path) as file:
+            file.write(json.dumps(dataclasses.asdict(self), indent=2).encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> "ModelConfig":

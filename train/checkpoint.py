@@ -4,11 +4,15 @@ A step's folder is whole when the file that ends it is there, which is written l
 nothing, on any file system. Neither state nor place depends on the mesh, the number of hosts, or that of the workers.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jaxtyping import Array, Shaped, UInt32
 
 from elements_jax.typing import Tree
 from train.state import State
@@ -47,7 +51,9 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, state: State, place: Place) -> None:
-        """Save the state and the place behind exactly the examples which led to it."""
+        """Save the state and the place behind exactly the examples which led to it, with checksums of both."""
+        place = place | {"checksums": jax.tree.map(int, jax.device_get(_checksums(named(state))))}
+        place["checksum"] = _checksum(place)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), place=ocp.args.JsonSave(place))
         self._manager.save(int(state["step"]), args=arguments)
 
@@ -72,6 +78,8 @@ class Checkpoints:
         try:
             place = self._manager.restore(step, args=ocp.args.Composite(place=ocp.args.JsonRestore()))["place"]
             place["examples"]  # without it the file is not whole
+            if place.pop("checksum", None) not in (None, _checksum(place)):  # older checkpoints have none
+                raise ValueError("the place in the data is not as it was saved")
             if (metadata := self._manager.item_metadata(step)["state"]) is None:
                 raise FileNotFoundError("it does not say what the state holds")
             shapes = _shapes(metadata)
@@ -80,15 +88,22 @@ class Checkpoints:
         require_same(f"{self.directory}: step {step}", _shapes(like), shapes, stream, place)
         try:
             arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-            return self._manager.restore(step, args=arguments)["state"], place
+            state = self._manager.restore(step, args=arguments)["state"]
+            expected = place.pop("checksums", {})
+            found = jax.device_get(_checksums({name: leaf for name, leaf in named(state).items() if name in expected}))
+            if odd := [name for name, value in expected.items() if int(found[name]) != value]:
+                raise ValueError(f"{len(odd)} arrays are not as they were saved, such as {odd[0]}")
+            return state, place
         except Exception as error:
             raise self._damaged(step, error) from error
 
     def _damaged(self, step: int, error: Exception) -> ValueError:
         why = str(error).partition("\n")[0]
-        return ValueError(
-            f"{self.directory}: step {step} is damaged; without its folder a run goes on from the one before: {why}"
+        before = [each for each in self._manager.all_steps() if each < step]
+        then = (
+            f"the run resumes from step {max(before)}" if before else "there is no step before it, so the run restarts"
         )
+        return ValueError(f"{self.directory}: step {step} is damaged: {why}. Remove the folder {step}, and {then}")
 
 
 def resume(source: Path, like: State, stream: Place) -> tuple[State, Place]:
@@ -122,6 +137,30 @@ def require_same(
     else:
         return
     raise ValueError("\n  ".join([f"{where} is of another {what}:", *(data or arrays)[:DIFFERENCES_SHOWN]]))
+
+
+@jax.jit
+def _checksums(arrays: dict[str, Array]) -> dict[str, UInt32[Array, ""]]:
+    """A checksum of each array's bits, computed where the array is, that does not depend on the mesh."""
+    return jax.tree.map(_bit_checksum, arrays)
+
+
+def _bit_checksum(array: Shaped[Array, "..."]) -> UInt32[Array, ""]:
+    """The sum of the array's words, each times an odd number of its own, modulo 2**32.
+
+    A difference in one word always changes it, since odd numbers have inverses.
+    """
+    bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * array.dtype.itemsize}")).astype(jnp.uint32)
+    place, stride = jnp.zeros(array.shape, jnp.uint32), 1
+    for axis in reversed(range(array.ndim)):
+        place += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= array.shape[axis]
+    return jnp.sum(bits * (place * jnp.uint32(0x9E3779B1) | jnp.uint32(1)), dtype=jnp.uint32)
+
+
+def _checksum(place: Place) -> str:
+    """Of the place, whatever the order of its fields."""
+    return google_crc32c.Checksum(json.dumps(place, sort_keys=True).encode()).digest().hex()
 
 
 def named(tree: Tree) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def fit(
     def export(state: State) -> None:
         params, batch, keys = hosts.whole((state["ema"], held_out, jax.random.key_data(held_out_keys)))
         if hosts.first():
-            stage.export(params, stage.frozen, batch, jax.random.wrap_key_data(keys))
+            made_by = f"runs/{run.name}, step {int(state['step'])}"
+            stage.export(params, stage.frozen, batch, jax.random.wrap_key_data(keys), made_by)
 
     def elapsed() -> tuple[Array, ...]:
         """The step's argument that says what time it is, where the clock counts."""
@@ -163,11 +164,12 @@ def fit(
                     with log.timed("checkpoint"):
                         log.settle(now)
                         checkpoints.save(state, stream | {"examples": examples})
+                        # A run that finds its own export and no checkpoint would take it for pretrained parameters.
+                        checkpoints.wait()
                         export(state)
                         if travelling is not None:
                             travelling.write(state, stream | {"examples": examples})
                 if clock is not None and samples and saves:
-                    checkpoints.wait()
                     clock.took(time.monotonic() - due)
                 if ends:
                     break

@@ -74,8 +74,11 @@ class Stage(Protocol):
     ) -> dict[str, Float[Array, "B H W 3"]]:
         """The rows of a sample grid of a paired batch, in [-1, 1]."""
 
-    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
-        """Write the parameters to the model folder; `batch` is the held-out one, and all are whole on this host."""
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], made_by: str) -> None:
+        """Write the parameters to the model folder; `batch` is the held-out one, and all are whole on this host.
+
+        `made_by` names the run and the step, for the folder's manifests.
+        """
 
 
 def example_keys(key: Key[Array, ""], step: Int[Array, ""] | int, index: Int[Array, " B"]) -> Key[Array, " B"]:

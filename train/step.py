@@ -29,7 +29,7 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
 
     Where `train.minutes` is set it has a fifth argument, `clock.Clock.elapsed` of all devices.
 
-    Where the loss or the gradient is not finite, the state stays but for its step, and the metric `skipped` is 1.
+    Where the loss, the gradient or the update is not finite, the state stays but for its step, and the metric `skipped` is 1.
     """
     timed = train.minutes is not None
     rate: Callable[..., Any] = learning_rate_by_clock(train) if timed else learning_rate(train)
@@ -47,7 +47,7 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
         decay = jnp.minimum(train.ema_decay, (1 + state["step"]) / (10 + state["step"]))
         ema = optax.incremental_update(params, state["ema"], 1 - decay)
         after = State(params=params, opt_state=opt_state, ema=ema, step=state["step"])
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
         after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         metrics |= {"gradient_norm": norm, "learning_rate": rate(state["step"], **clock), "skipped": 1.0 - finite}
         metrics |= clock

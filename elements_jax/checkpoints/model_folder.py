@@ -11,6 +11,7 @@
                                                      B.element_attention.to_out.0.{weight,bias}, in PyTorch's layouts:
                                                      a LayerNorm and diffusers' `Attention` over the element tokens
     elements/encoder.safetensors, decoder.safetensors   stage 1: our names, PyTorch's layouts
+    elements/NETWORK.manifest.json                   checksums of a network's files (`elements_jax.model_manifest`)
 
 Training fills it part by part. A folder without `elements/` is Stable Diffusion itself, and so is the original single
 file; both can be read, and become the paper's model by training.
@@ -37,6 +38,8 @@ from elements_jax.checkpoints.tensor_files import (
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.checkpoints.torch_names import Table
 from elements_jax.config import ModelConfig, UNetConfig
+from elements_jax.data.atomic import checksum, new_file
+from elements_jax.model_manifest import check_manifest, manifest_path, write_manifest
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
 from elements_jax.object_store import as_path, local_copy
@@ -109,7 +112,8 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     }
     for path, content in {"model_index.json": index, **to_diffusers(config)}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(json.dumps(content, indent=2) + "\n")
+        with new_file(folder / path) as file:
+            file.write(json.dumps(content, indent=2).encode() + b"\n")
     (folder / CONFIG).parent.mkdir(exist_ok=True)
     config.save(folder / CONFIG)
 
@@ -125,6 +129,7 @@ def remove_network(folder: Path, name: str) -> None:
     where, stem = _FILES[name]
     for path in (folder / where).glob(f"{stem}*.safetensors*"):
         path.unlink()
+    manifest_path(folder, name).unlink(missing_ok=True)
 
 
 def load_present(folder: Path, networks: Networks, *names: str) -> dict[str, Params]:
@@ -159,6 +164,8 @@ def load_networks(
         if read_metadata(folder / ATTENTION, "unet") != _fingerprint(TensorFiles(*found["unet"])):
             raise ValueError(f"{folder}: unet/ and {ATTENTION} are not of the same save: write the model again")
         found["unet"].append(folder / ATTENTION)
+    for name in found:
+        check_manifest(folder, name, networks.config.vae.scaling_factor)
     return _read({name: (_TABLES[name], TensorFiles(*paths)) for name, paths in found.items()}, networks, str(folder))
 
 
@@ -174,14 +181,45 @@ def load_original(path: Path, networks: Networks) -> dict[str, Params]:
 
 
 def save_network(folder: Path, name: str, params: Mapping[str, jax.Array | np.ndarray]) -> None:
-    """Write the parameters of one network, so that there is then a whole file or the one before."""
+    """Write the parameters of one network. Raises as `save_networks`."""
+    save_networks(folder, {name: params})
+
+
+def save_networks(
+    folder: Path,
+    networks: Mapping[str, Mapping[str, jax.Array | np.ndarray]],
+    made_by: str = "",
+    scaling_factor: float | None = None,
+) -> None:
+    """Write the parameters of networks that belong together.
+
+    Each path then has a complete file or the one before, and `load_networks` refuses a mixture of both.
+
+    Args:
+        made_by, scaling_factor: as in `model_manifest.write_manifest`.
+
+    Raises ValueError naming a parameter that is not finite, before anything is written; OSError naming a file.
+    """
+    for name, params in networks.items():
+        if odd := [each for each, value in params.items() if not np.isfinite(np.asarray(value)).all()]:
+            raise ValueError(f"{folder}: not saved: {len(odd)} parameters of {name} are not finite, such as {odd[0]}")
+    parts = {name: _files(folder, name, params) for name, params in networks.items()}
+    checksums = save_tensors({path: content for files in parts.values() for path, content in files.items()})
+    for name, files in parts.items():
+        words = (folder / "tokenizer").glob("*") if name == "text_encoder" else ()
+        of_network = {path: checksums[path] for path in files} | {path: checksum(path) for path in sorted(words)}
+        write_manifest(folder, name, of_network, made_by, scaling_factor if name == "vae" else None)
+
+
+def _files(
+    folder: Path, name: str, params: Mapping[str, jax.Array | np.ndarray]
+) -> dict[Path, tuple[dict[str, np.ndarray], tuple[str, str]]]:
+    """Tensors and metadata of a network's files. The last is the one that `has_network` looks for."""
     where, stem = _FILES[name]
     tensors = torch_names.to_torch(_TABLES[name], params)
     added = {theirs: tensors.pop(theirs) for theirs in list(tensors) if re.search(_TABLES[name].ours_alone, theirs)}
-    files = {folder / where / f"{stem}.safetensors": (tensors, ("format", "pt"))}  # without it transformers refuses
-    if added:
-        files[folder / ATTENTION] = added, ("unet", _fingerprint(tensors))
-    save_tensors(files)
+    files = {folder / ATTENTION: (added, ("unet", _fingerprint(tensors)))} if added else {}
+    return files | {folder / where / f"{stem}.safetensors": (tensors, ("format", "pt"))}  # transformers requires it
 
 
 def read_model(

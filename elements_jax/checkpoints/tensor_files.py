@@ -1,15 +1,15 @@
 """Safetensors files: read tensor by tensor, written whole or not at all."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from elements_jax.data.atomic import UNFINISHED
+from elements_jax.data.atomic import checksum, new_path
 
 
 class TensorFiles(Mapping[str, np.ndarray]):
@@ -72,22 +72,26 @@ def find_tensors(folder: Path, stem: str) -> list[Path]:
     raise FileNotFoundError(f"{folder} holds no {stem}.safetensors")
 
 
-def save_tensors(files: Mapping[Path, tuple[Mapping[str, np.ndarray], tuple[str, str]]]) -> None:
-    """Write files, each of tensors and one pair of metadata.
+def save_tensors(files: Mapping[Path, tuple[Mapping[str, np.ndarray], tuple[str, str]]]) -> dict[Path, str]:
+    """Write files, each of tensors and one pair of metadata, and return their checksums.
 
-    Under each path there is then a whole file or the one before. Equal tensors give equal files; with more than one
-    pair they would not, as the order of pairs is left to chance.
+    Each path then has a complete file or the one before; the files get their names in this order. Equal tensors give
+    equal files; with more than one pair they would not, because safetensors does not keep the order of pairs.
+
+    Raises OSError naming the path.
     """
-    unfinished = {path: path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}") for path in files}
-    try:
+    checksums = {}
+    with ExitStack() as written:
+        # All are complete before the first gets its name; callbacks run in the opposite order.
+        paths = {path: written.enter_context(new_path(path)) for path in reversed(list(files))}
         for path, (tensors, (key, value)) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(dict(tensors), unfinished[path], metadata={key: value})
-        for path in files:
-            unfinished[path].replace(path)
-    finally:
-        for path in unfinished.values():
-            path.unlink(missing_ok=True)
+            try:
+                save_file(dict(tensors), paths[path], metadata={key: value})
+            except SafetensorError as error:  # what it makes of a full disk
+                raise OSError(f"{path}: {error}") from error
+            checksums[path] = checksum(paths[path])
+    return checksums
 
 
 def read_metadata(path: Path, key: str) -> str | None:

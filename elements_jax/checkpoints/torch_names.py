@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from elements_jax.models.functional import Params
@@ -161,7 +162,8 @@ def from_torch(
     Where the checkpoint has none of the attention to elements, as Stable Diffusion's, neither has the result:
     `unet.complete(from_torch(UNET, tensors, unet.shapes()), key)` starts it afresh.
 
-    Raises one ValueError that lists every tensor that is missing, unknown, given twice or of another shape.
+    Raises one ValueError that lists every tensor that is missing, unknown, given twice, of another shape or kind, or not
+    finite.
     """
     problems: list[str] = []
     found: dict[str, str] = {}  # PyTorch's present name of a tensor -> the checkpoint's name
@@ -182,7 +184,11 @@ def from_torch(
             tensor = tensors[found[theirs]]
             if tensor.shape == (*expected[theirs], 1, 1):  # older checkpoints attend by convolutions of 1 x 1
                 tensor = tensor[..., 0, 0]
-            if tensor.shape == expected[theirs]:
+            if not jnp.issubdtype(tensor.dtype, jnp.floating):
+                problems.append(f"expected real numbers, found {tensor.dtype}: {found[theirs]}")
+            elif not np.isfinite(tensor).all():
+                problems.append(f"not finite: {found[theirs]}")
+            elif tensor.shape == expected[theirs]:
                 axes = np.argsort(_torch_axes(ours, tensor.ndim))
                 params[ours] = jax.device_put(tensor.astype(np.float32, copy=False).transpose(axes))
             else:

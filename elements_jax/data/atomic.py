@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import google_crc32c
+
 from elements_jax.object_store import UNFINISHED, AnyPath, is_url, new_object, new_objects
+
+_AT_ONCE = 1 << 24  # bytes of a file that are read at a time
 
 
 @contextmanager
@@ -22,11 +26,20 @@ def new_file(path: AnyPath) -> Iterator[BinaryIO]:
         with new_object(path) as file:
             yield file
         return
+    with new_path(path) as unfinished, unfinished.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """A path for another library to write a file to, which replaces `path` once it is on the disk, or is removed.
+
+    Raises OSError naming `path`.
+    """
     unfinished = _unfinished(path)
     try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
+        yield unfinished
+        with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
@@ -34,6 +47,15 @@ def new_file(path: AnyPath) -> Iterator[BinaryIO]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def checksum(path: Path) -> str:
+    """CRC-32C of a file's bytes, as eight hexadecimal digits."""
+    crc = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while part := file.read(_AT_ONCE):
+            crc.update(part)
+    return crc.digest().hex()
 
 
 @contextmanager

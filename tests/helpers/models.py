@@ -13,8 +13,8 @@ from train.text import write_tokenizer
 def write_random_model(folder: Path, config: ModelConfig) -> Path:
     """A model folder with random parameters."""
     write_config(folder, config)
+    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], config.text)
     networks = Networks(config)
     for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
         save_network(folder, name, getattr(networks, name).init(jax.random.key(i)))
-    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], config.text)
     return folder

@@ -79,5 +79,5 @@ class Regression:
         image = self.predicted(params, frozen, pooled(batch["image"])).reshape(-1, 4, 4, 3)
         return {"input": pooled(batch["image"]).reshape(-1, 4, 4, 3), "reconstruction": image}
 
-    def export(self, params, frozen, batch, keys):
+    def export(self, params, frozen, batch, keys, made_by):
         np.savez(self.folder / "exported.npz", **params, index=batch["index"])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from elements_jax.checkpoints.model_folder import load_present, save_network
+from elements_jax.checkpoints.model_folder import load_present, save_networks
 from elements_jax.config import ModelConfig
 from elements_jax.elements import ImageElements
 from elements_jax.models.method import encode_image
@@ -106,6 +106,5 @@ class AutoencoderStage:
             pictures["filled in"] = self.networks.decoder(params["decoder"], left)
         return pictures
 
-    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
-        for name in ("encoder", "decoder"):
-            save_network(self.folder, name, params[name])
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], made_by: str) -> None:
+        save_networks(self.folder, params, made_by)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from elements_jax.checkpoints.model_folder import load_networks, load_present, save_network
+from elements_jax.checkpoints.model_folder import load_networks, load_present, save_networks
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion.schedule import add_noise, make_schedule, velocity
@@ -143,8 +143,8 @@ class DiffusionStage:
             "filled in": filled_in,
         }
 
-    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
-        save_network(self.folder, "unet", params)
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], made_by: str) -> None:
+        save_networks(self.folder, {"unet": params}, made_by)
 
 
 def by_timestep(error: Float[Array, " B"], timestep: Int[Array, " B"], timesteps: int) -> Metrics:

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 from jaxtyping import Array, Float, Int, Key
 
-from elements_jax.checkpoints.model_folder import load_networks, load_present, remove_network, save_network
+from elements_jax.checkpoints.model_folder import load_networks, load_present, remove_network, save_networks
 from elements_jax.config import ModelConfig
 from elements_jax.typing import Tree
 from train.config import DiffusionTrainConfig
@@ -60,7 +60,6 @@ class UnfrozenStage(DiffusionStage):
     ) -> dict[str, Float[Array, "B H W 3"]]:
         return super().pictures(params["unet"], frozen | {"encoder": params["encoder"]}, batch, keys)
 
-    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
-        super().export(params["unet"], frozen, batch, keys)
-        save_network(self.folder, "encoder", params["encoder"])
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], made_by: str) -> None:
         remove_network(self.folder, "decoder")
+        save_networks(self.folder, params, made_by)

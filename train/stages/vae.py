@@ -4,6 +4,7 @@ Latent Diffusion Models sum their losses over an image; here all are divided by 
 does not depend on the image's. `train.stages.vae_adversarial` adds the discriminator.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from elements_jax.checkpoints.model_folder import load_present, save_network, write_config
+from elements_jax.checkpoints.model_folder import load_present, save_networks, write_config
 from elements_jax.config import ModelConfig
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
@@ -106,7 +107,7 @@ class VAEStage:
         mean, _ = network.encode(image)
         return {"input": image, "reconstruction": network.decode(mean)}
 
-    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], made_by: str) -> None:
         """Also measures the factor that gives the latents unit variance (Rombach et al. 2022, appendix G)."""
 
         @jax.jit
@@ -118,8 +119,10 @@ class VAEStage:
             # One by one: all devices' share of the batch is on one of them here.
             return jnp.std(jax.lax.map(latent, (batch["image"], keys)))
 
-        save_network(self.folder, "vae", params)
-        factor = 1 / float(spread(params, batch, keys))
+        if not 0 < (deviation := float(spread(params, batch, keys))) < math.inf:
+            raise ValueError(f"{self.folder}: the latents' standard deviation is {deviation}: the VAE is not saved")
+        factor = 1 / deviation
+        save_networks(self.folder, {"vae": params}, made_by, factor)
         write_config(self.folder, with_scaling_factor(self.model, factor))
 
 

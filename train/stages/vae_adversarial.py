@@ -77,8 +77,8 @@ class AdversarialVAEStage(VAEStage):
     ) -> dict[str, Float[Array, "B H W 3"]]:
         return super().pictures(params["vae"], frozen, batch, keys)
 
-    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> None:
-        super().export(params["vae"], frozen, batch, keys)
+    def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], made_by: str) -> None:
+        super().export(params["vae"], frozen, batch, keys, made_by)
 
 
 def adaptive_weight(

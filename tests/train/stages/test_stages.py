@@ -98,7 +98,7 @@ def test_vae_loss_is_reconstruction_and_divergence(small, batch, tmp_path):
 def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
     stage = VAEStage(small, VAETrainConfig(**SHARED), tmp_path)
     params = stage.init(jax.random.key(0), {})
-    stage.export(params, {}, batch, keys(batch))
+    stage.export(params, {}, batch, keys(batch), "runs/vae, step 2")
     config = ModelConfig.load(tmp_path / "elements" / "config.json")
     encode = jax.jit(lambda params, image: stage.networks.vae.module(params).encode(image))
     latent = sample_posterior(*encode(params, to_float(batch["image"])), keys(batch)) * config.vae.scaling_factor
