@@ -6,6 +6,7 @@ from typing import Any
 
 import tyro
 
+from elements_jax.lock import locked
 from partition.inspection import command
 from partition.job.engines import run_locally, run_on_beam
 from partition.job.job import Job, begin, check, finish
@@ -25,12 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = tyro.cli(Job, args=argv, prog="elements partition")
         check(job)
-        begin(job)
-        if numbers := job.unfinished():
-            if len(numbers) < len(job.shards):
-                print(f"{len(job.shards) - len(numbers)} of {len(job.shards)} shards are there already")
-            _ENGINES[job.engine](job, numbers)
-        summary = finish(job)
+        with locked(job.out, f"elements partition --split {job.split}"):
+            begin(job)
+            if numbers := job.unfinished():
+                if len(numbers) < len(job.shards):
+                    print(f"{len(job.shards) - len(numbers)} of {len(job.shards)} shards are there already")
+                _ENGINES[job.engine](job, numbers)
+            summary = finish(job)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -19,6 +19,7 @@ from elements_jax.cli.command import exit_code
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_photo
 from elements_jax.data.atomic import new_file
 from elements_jax.editing.script import MODELS_OWN, EditScript, Sampling
+from elements_jax.lock import locked
 
 if TYPE_CHECKING:
     from elements_jax.data.photo import Photo
@@ -110,7 +111,12 @@ def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
         raise ValueError(f"--batch-size must be at least 1, got {options.batch_size}")
     pipeline = ElementsPipeline.from_pretrained(options.model)
     editing = Editing(pipeline, Divider(pipeline.config.elements, options.source), options.source.chosen)
-    keep_settings(out, options, pipeline.checksum())
+    with locked(out, "elements benchmark"):
+        keep_settings(out, options, pipeline.checksum())
+        _run(tasks, out, options, editing)
+
+
+def _run(tasks: Sequence["Task"], out: Path, options: Options, editing: "Editing") -> None:
     print(f"photographs are divided by {options.source.chosen}")
     failed: list[str] = []
     missing = [task for task in tasks[: options.limit] if not (out / task.result).is_file()]

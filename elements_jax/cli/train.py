@@ -15,6 +15,7 @@ import tyro
 from configs import PRESETS
 from elements_jax.arguments import PathOrURL
 from elements_jax.config import ModelConfig
+from elements_jax.lock import locked
 from elements_jax.object_store import local_copy
 from elements_jax.parallel.program_cache import keep_programs
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
@@ -114,9 +115,21 @@ def run(stage: str, job: Job, began: float | None = None) -> int:
     """
     began = time.monotonic() if began is None else began
     from elements_jax.parallel import hosts
+    from train.input.stored import require_fit, require_masks
+
+    require_fit(job.data, "train", job.config.elements)
+    if isinstance(job.train, AutoencoderTrainConfig | DiffusionTrainConfig) and job.train.element_dropout:
+        require_masks(job.data, "train", job.train.element_dropout)
+    own = job.model / "runs" / stage
+    with locked(own, f"elements train {stage}") if hosts.first() else contextlib.nullcontext():
+        return _run(stage, job, began, own)
+
+
+def _run(stage: str, job: Job, began: float, own: Path) -> int:
+    """Run the stage in its own folder."""
+    from elements_jax.parallel import hosts
     from train.folder import open_folder, start_from
     from train.input.cache import require_cached
-    from train.input.stored import require_fit, require_masks
     from train.loop import fit
     from train.stages.autoencoder import AutoencoderStage
     from train.stages.diffusion import DiffusionStage
@@ -125,9 +138,6 @@ def run(stage: str, job: Job, began: float | None = None) -> int:
     from train.stages.vae_adversarial import AdversarialVAEStage
     from train.text import start_text
 
-    require_fit(job.data, "train", job.config.elements)
-    if isinstance(job.train, AutoencoderTrainConfig | DiffusionTrainConfig) and job.train.element_dropout:
-        require_masks(job.data, "train", job.train.element_dropout)
     if hosts.first():
         if job.init is not None:
             start_from(job.init, job.model, job.config)
@@ -150,5 +160,5 @@ def run(stage: str, job: Job, began: float | None = None) -> int:
                     require_cached(records, job.model)
         case _:
             raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
-    state = fit(made, job.train, job.data, job.model / "runs" / stage, job.resume, began)
+    state = fit(made, job.train, job.data, own, job.resume, began)
     return int(state["step"])

@@ -27,6 +27,7 @@ from elements_jax.editing.script_list import ScriptLine
 from elements_jax.evaluation.methods.external import needs_of, write_needs
 from elements_jax.evaluation.methods.method import Method, Prepared, canvas_of, prepare
 from elements_jax.evaluation.results import CASES, Case, Task, path_of, save, write_cases
+from elements_jax.lock import locked
 from elements_jax.parallel.sharding import filled
 from elements_jax.pipeline.pipeline import ElementsPipeline
 
@@ -61,7 +62,21 @@ def run(
     Raises ValueError where the folder holds other edits, or a method's pictures by other settings, or records do not
     fit the model; and as methods do.
     """
-    _begin(out, tasks, methods, identity)
+    with locked(out, "elements compare"):
+        _begin(out, tasks, methods, identity)
+        return _run(out, tasks, methods, pipeline, records, batch_size, others)
+
+
+def _run(
+    out: Path,
+    tasks: Sequence[Task],
+    methods: Mapping[str, Method],
+    pipeline: ElementsPipeline,
+    records: Mapping[str, Record],
+    batch_size: int,
+    others: bool,
+) -> list[Failure]:
+    """Write what is missing."""
 
     @functools.lru_cache(OPEN)
     def open_canvas(source_id: str) -> Canvas:

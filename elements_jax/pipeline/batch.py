@@ -17,6 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from elements_jax.editing.edits import Canvas, batched, edited_region, unbatched
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLine, ScriptLines
+from elements_jax.lock import locked
 from elements_jax.object_store import AnyPath, is_url, require_writable
 from elements_jax.parallel.sharding import filled
 from elements_jax.pipeline.pipeline import ElementsPipeline
@@ -109,6 +111,12 @@ def run(job: Job, overwrite: bool) -> Counter[str]:
     where the records are not of the model's size.
     """
     require_fit(next(iter(job.records.values())), job.pipeline.config.elements)
+    # The other hosts of a job write the same folder.
+    with locked(job.out, "elements batch") if jax.process_index() == 0 else nullcontext():
+        return _run(job, overwrite)
+
+
+def _run(job: Job, overwrite: bool) -> Counter[str]:
     begin(job, overwrite)
     missing = [number for number in job.own_shards if not (job.shard_path(number) / MANIFEST).is_file()]
     total, left = (sum(len(job.places(number)) for number in numbers) for numbers in (job.own_shards, missing))

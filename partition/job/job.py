@@ -173,6 +173,7 @@ def check(job: Job) -> None:
     if "auto" in job.mask_names and not job.uses_sam:
         raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
     job.mask_sources()
+    _ = job.shards  # raises ValueError where there is no such source
 
 
 def _listed(folder: AnyPath) -> list[AnyPath]:

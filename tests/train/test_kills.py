@@ -13,6 +13,7 @@ import pytest
 
 from elements_jax.checkpoints.model_folder import save_network, write_config
 from elements_jax.cli import train as cli
+from elements_jax.lock import locked
 from elements_jax.models.networks import Networks
 from train.checkpoint import Checkpoints
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, VAETrainConfig
@@ -107,3 +108,12 @@ def test_a_kill_at_any_boundary_changes_nothing(name, small, records, tmp_path, 
         train(name, copy, records, small)
         assert contents(copy) == expected, moment
     assert len(copies) == 4
+
+
+def test_a_second_training_of_the_same_run_is_refused(small, records, tmp_path):
+    with (
+        locked(tmp_path / "runs" / "vae", "elements train vae"),
+        pytest.raises(ValueError, match=r"runs/vae is in use by `elements train vae`, process \d+ on "),
+    ):
+        train("vae", tmp_path, records, small)
+    assert not (tmp_path / "elements").exists()

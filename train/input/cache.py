@@ -21,10 +21,12 @@ from tqdm import tqdm
 
 from elements_jax.checkpoints.model_folder import load_networks, read_config
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
+from elements_jax.config import ModelConfig
 from elements_jax.data.atomic import UNFINISHED, new_file
 from elements_jax.data.record import Example, Record, with_cached
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, TFRecordSource, find_shards, new_tfrecord
+from elements_jax.lock import locked
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
 from elements_jax.parallel import sharding
@@ -54,8 +56,23 @@ def cache(records: Path, out: Path, folder: Path, batch_size: int) -> None:
     networks, tokenize = Networks(config), PromptTokenizer(folder / "tokenizer", config.text)
     params = load_networks(folder, networks, ["vae", "text_encoder"])
     files = {path.name: path.stat().st_size for shards in find_shards(records).values() for path in shards}
-    _begin(out, {"networks": fingerprints(folder, params), "records": files})
+    made_of = {"networks": fingerprints(folder, params), "records": files}
+    with locked(out, "elements cache"):
+        _write(records, out, config, networks, params, tokenize, made_of, batch_size)
 
+
+def _write(
+    records: Path,
+    out: Path,
+    config: ModelConfig,
+    networks: Networks,
+    params: dict[str, Params],
+    tokenize: PromptTokenizer,
+    made_of: dict[str, Any],
+    batch_size: int,
+) -> None:
+    """Write the shards that are missing."""
+    _begin(out, made_of)
     mesh = sharding.make_mesh(-1, 1)
     params = jax.device_put(params, sharding.replicated(mesh))
     program = jax.jit(sharding.split_batch(partial(features, networks), mesh))
@@ -68,7 +85,7 @@ def cache(records: Path, out: Path, folder: Path, batch_size: int) -> None:
         )
         return program(params, jax.device_put(padded, over_batch))
 
-    sources = {name: TFRecordSource([records / name]) for name in files if not (out / name).is_file()}
+    sources = {name: TFRecordSource([records / name]) for name in made_of["records"] if not (out / name).is_file()}
     total = sum(map(len, sources.values()))
     with ThreadPoolExecutor() as threads, tqdm(total=total, desc="cache", unit="image", smoothing=0.05) as bar:
         for name, source in sources.items():

@@ -24,7 +24,7 @@ class UnfrozenStage(DiffusionStage):
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         """Raises ValueError in the folder where stage 1 was trained, whose encoder would be written over."""
-        if (folder / "runs" / "autoencoder").exists():
+        if (folder / "runs" / "autoencoder" / "checkpoints").exists():
             raise ValueError(
                 f"{folder} is where stage 1 was trained, and encoder={train.encoder!r} would write over its encoder: "
                 f"choose another --model, and --init {folder}"

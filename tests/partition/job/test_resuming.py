@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from elements_jax.data.tfrecord import write_tfrecord
+from elements_jax.lock import locked
 from elements_jax.scenes.drawn import write_folder
 from partition.__main__ import main
 from partition.job import worker
@@ -197,3 +198,15 @@ def test_a_process_that_is_killed_is_one_clear_error(
 
 def killed(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_folder_that_another_job_is_writing_is_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with locked(out, "elements partition --split train"):
+        assert main([str(photos), str(out), *SMALL, "--segmenter", "grid"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {out} is in use by `elements partition --split train`, process {os.getpid()} on ")
+    assert not list(out.glob("*.json"))
+    assert main([str(photos), str(out), *SMALL, "--segmenter", "grid"]) == 0
