@@ -38,7 +38,7 @@ from elements_jax.checkpoints.tensor_files import (
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.checkpoints.torch_names import Table
 from elements_jax.config import ModelConfig, UNetConfig
-from elements_jax.data.atomic import checksum, new_file
+from elements_jax.data.atomic import UNFINISHED, checksum, new_file
 from elements_jax.model_manifest import check_manifest, manifest_path, write_manifest
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
@@ -209,6 +209,9 @@ def save_networks(
         words = (folder / "tokenizer").glob("*") if name == "text_encoder" else ()
         of_network = {path: checksums[path] for path in files} | {path: checksum(path) for path in sorted(words)}
         write_manifest(folder, name, of_network, made_by, scaling_factor if name == "vae" else None)
+        for path in files:  # a killed process may have left as much as the parameters take
+            for left_over in path.parent.glob(f".{path.name}.*{UNFINISHED}"):
+                left_over.unlink(missing_ok=True)
 
 
 def _files(

@@ -162,8 +162,8 @@ def from_torch(
     Where the checkpoint has none of the attention to elements, as Stable Diffusion's, neither has the result:
     `unet.complete(from_torch(UNET, tensors, unet.shapes()), key)` starts it afresh.
 
-    Raises one ValueError that lists every tensor that is missing, unknown, given twice, of another shape or kind, or not
-    finite.
+    Raises one ValueError that lists every tensor that is missing, unknown, given twice, of another shape or kind,
+    or not finite.
     """
     problems: list[str] = []
     found: dict[str, str] = {}  # PyTorch's present name of a tensor -> the checkpoint's name

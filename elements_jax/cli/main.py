@@ -8,10 +8,10 @@ import importlib
 import itertools
 import sys
 import webbrowser
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
@@ -24,6 +24,7 @@ from elements_jax.cli.command import exit_code, run_with_local_paths
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, notices, open_photo
 from elements_jax.data.atomic import new_file
 from elements_jax.editing.script import MODELS_OWN, Detail, EditScript, Fit, Sampling
+from elements_jax.encoded import is_encoded, read_encoded, write_encoded
 from elements_jax.progress import sampling
 
 if TYPE_CHECKING:
@@ -101,17 +102,11 @@ class Encode:
         editing = _editing(self.model, self.source)
         photo = open_photo(editing, self.photo, self.fit)
         elements = editing.canvas(photo).elements
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        with self.out.open("wb") as file:  # savez given a name would append a suffix to another one than .npz
-            np.savez_compressed(
-                file,
-                image=photo.image,
-                label_map=photo.label_map,
-                box=photo.box,
-                content=np.asarray(elements.content),
-                position=np.asarray(elements.position),
-                valid=np.asarray(elements.valid),
-            )
+        arrays = {name: np.asarray(getattr(elements, name)) for name in ("content", "position", "valid")}
+        arrays |= {"image": photo.image, "label_map": photo.label_map, "box": np.asarray(photo.box)}
+        divider = Divider(editing.pipeline.config.elements, self.source)
+        settings = {"segmenter": self.source.chosen, "fit": self.fit, "partition": asdict(divider.config)}
+        write_encoded(self.out, arrays, settings)
         count = editing.pipeline.config.elements.num_elements
         drawing = self.out.with_name(f"{self.out.stem}-numbers.png")
         _save(drawing, boundaries(photo.image, photo.label_map, num_elements=count, numbers=True))
@@ -161,7 +156,7 @@ class Edit:
             sampling=script.sampling.overridden(self.sampling),
             detail=self.detail or script.detail,
         ).checked()
-        if self.photo.suffix.lower() == ".npz":
+        if is_encoded(self.photo):
             self._edit_encoded(script)
         else:
             from elements_jax.cli import whole
@@ -174,7 +169,9 @@ class Edit:
         out = self.out or self.photo.with_name(f"{self.photo.stem}-edited.png")
         if out.suffix.lower() != ".png":
             raise ValueError(f"{out}: the result of an encoded file is a PNG; choose the suffix .png")
-        editing = _editing(self.model, self.source)
+        settings = read_encoded(self.photo).settings
+        script = replace(script, fit=settings.get("fit", script.fit)).checked()
+        editing = _editing(self.model, self.source.of_encoded(settings), settings)
 
         def open_named(name: str) -> "Photo":
             return open_photo(editing, self.script.parent / name, script.fit)
@@ -338,7 +335,9 @@ class Reconstruct:
     def run(self) -> None:
         """Decode and write."""
         script = EditScript(prompt=self.prompt, seed=self.seed, fit=self.fit, sampling=self.sampling).checked()
-        editing = _editing(self.model, self.source)
+        settings = read_encoded(self.photo).settings if is_encoded(self.photo) else {}
+        script = replace(script, fit=settings.get("fit", script.fit)).checked()
+        editing = _editing(self.model, self.source.of_encoded(settings), settings)
         photo = open_photo(editing, self.photo, self.fit)
         edited = editing.edit(photo, script, lambda name: photo)
         _write(self.out, editing, editing.decode(photo, edited, script), script)
@@ -442,14 +441,18 @@ def _pipeline(model: str | None) -> "ElementsPipeline":
     return ElementsPipeline.from_pretrained(model or TINY)
 
 
-def _editing(model: str | None, source: Source) -> "Editing":
-    """The model, with photographs divided as `source` says."""
+def _editing(model: str | None, source: Source, settings: Mapping[str, Any] | None = None) -> "Editing":
+    """The model, with photographs divided as `source` says. `settings` are those of an encoded file, if one is edited:
+    its results say how it was divided."""
     from elements_jax.pipeline.session import Editing
 
     for notice in notices(model, source):
         print(notice, file=sys.stderr)
     pipeline = _pipeline(model)
-    return Editing(pipeline, Divider(pipeline.config.elements, source), source.chosen)
+    divider = Divider(pipeline.config.elements, source)
+    settings = settings or {}
+    editing = Editing(pipeline, divider, settings.get("segmenter", source.chosen))
+    return editing if "partition" not in settings else editing.stating({"partition": settings["partition"]})
 
 
 def _write(path: Path, editing: "Editing", picture: UInt8[np.ndarray, "H W 3"], script: EditScript) -> None:
@@ -461,7 +464,12 @@ def _write(path: Path, editing: "Editing", picture: UInt8[np.ndarray, "H W 3"], 
 
 def _save(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    try:
+        format = Image.registered_extensions()[path.suffix.lower()]
+    except KeyError:
+        raise ValueError(f"{path}: expected a picture's suffix, such as .png") from None
+    with new_file(path) as file:
+        Image.fromarray(picture).save(file, format)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Beside `cli` the one module here that reaches for `partition`, and only when a photograph is to be divided.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +14,9 @@ import tyro
 from jaxtyping import Bool, UInt8, UInt16
 
 from elements_jax.arguments import PathOrURL
+from elements_jax.data.atomic import read_file
 from elements_jax.editing.script import EditError, Fit, ObjectAt
+from elements_jax.encoded import is_encoded, read_encoded
 
 if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig
@@ -38,6 +41,13 @@ class Source:
     def chosen(self) -> Segmenter:
         """The segmenter."""
         return self.segmenter or ("sam" if self.checkpoint else "slic")
+
+    def of_encoded(self, settings: Mapping[str, Any]) -> "Source":
+        """This choice, or, where there is none, that of an encoded file, if it needs no checkpoint."""
+        divided = settings.get("segmenter")
+        if self.segmenter is None and self.checkpoint is None and divided in ("slic", "grid"):
+            return replace(self, segmenter=divided)
+        return self
 
 
 DEFAULT_SOURCE = Source()
@@ -123,15 +133,19 @@ class ObjectFinder:
 
 def open_photo(editing: "Editing", path: Path, fit: Fit) -> "Photo":
     """The photograph of a file, or what `elements encode` made of it. Raises ValueError naming the file."""
-    if path.suffix != ".npz":
+    content = read_file(path)
+    if not is_encoded(path):
         try:
-            return editing.open(path.read_bytes(), fit)
+            return editing.open(content, fit)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     from elements_jax.data.photo import Photo
 
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return Photo(archive["image"], archive["label_map"], tuple(archive["box"].tolist()))
-    except (KeyError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a file that `elements encode` wrote: {error}") from error
+    encoded, elements = read_encoded(path), editing.pipeline.config.elements
+    have, want = (len(encoded.image), encoded.num_elements), (elements.image_size, elements.num_elements)
+    if have != want:
+        raise ValueError(
+            f"{path}: encoded for a model of {have[0]} px and {have[1]} elements, and this one has {want[0]} px and "
+            f"{want[1]}; encode again with this model"
+        )
+    return Photo(encoded.image, encoded.label_map, encoded.box)

@@ -8,6 +8,7 @@ from elements_jax import TINY
 from elements_jax.cli.photos import Divider, ObjectFinder, notices
 from elements_jax.data.atomic import new_file
 from elements_jax.editing.script import EditScript
+from elements_jax.encoded import is_encoded
 from elements_jax.photograph.file import Photograph, check_format, format_of
 from elements_jax.progress import sampling
 
@@ -75,6 +76,6 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
 
 
 def _open_named(path: Path) -> Photograph:
-    if path.suffix.lower() == ".npz":
+    if is_encoded(path):
         raise ValueError(f"{path}: an edit of a photograph takes objects of photographs, not of encoded files")
     return Photograph.load(path)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ import google_crc32c
 
 from elements_jax.object_store import UNFINISHED, AnyPath, is_url, new_object, new_objects
 
+LARGEST_FILE = 512 << 20
+"""Bytes of a photograph or script that are read, if nothing else is said."""
 _AT_ONCE = 1 << 24  # bytes of a file that are read at a time
 
 
@@ -47,6 +50,21 @@ def new_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes:
+    """The bytes of a file that a person named or that lies in a folder of theirs.
+
+    Raises ValueError naming it, if it is not a regular file, as a pipe or a device, or larger than `limit`; OSError.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError(f"{path}: a folder; expected a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path}: not a regular file, but a pipe, a device or a socket")
+    if status.st_size > limit:
+        raise ValueError(f"{path}: {status.st_size / 2**20:.0f} MiB, and at most {limit / 2**20:.0f} MiB are read")
+    return path.read_bytes()
 
 
 def checksum(path: Path) -> str:

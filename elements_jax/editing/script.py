@@ -35,6 +35,7 @@ from PIL import Image
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from elements_jax.config import DiffusionConfig
+from elements_jax.data.atomic import read_file
 
 LONGEST_PROMPT = 10_000
 MOST_EDITS = 10_000
@@ -267,8 +268,9 @@ class EditScript:
     @classmethod
     def load(cls, path: str | Path) -> "EditScript":
         """Read a script, or that of a PNG that carries one. Raises EditError naming the file, the field and why."""
+        content = read_file(path)
         try:
-            return cls.from_file(Path(path).read_bytes())
+            return cls.from_file(content)
         except EditError as error:
             raise EditError(f"{path}: {error}") from error
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
+from elements_jax.data.atomic import read_file
 from elements_jax.photograph.chunks import has_riff_chunk, png_chunks, text_without_gps, tiff_tags
 from elements_jax.photograph.exif import without_gps, without_thumbnail, xmp_without_gps
 from elements_jax.photograph.sixteen_bits import encode_deep_png, encode_deep_tiff, lower_bytes
@@ -71,8 +72,9 @@ class Photograph:
     @classmethod
     def load(cls, path: str | Path) -> "Photograph":
         """Read a photograph. Raises ValueError naming the file, if it is not one, is damaged or cannot be edited."""
+        content = read_file(path)
         try:
-            return cls.decode(Path(path).read_bytes())
+            return cls.decode(content)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 

@@ -1,7 +1,7 @@
 """Runs of every stage that are killed at any boundary of checkpoint and export end like a run that was never killed.
 
 A kill leaves what is on the disk at that moment. So one run copies its folder at every boundary of its first
-checkpoint, and each copy is then trained to the end.
+checkpoint, and one of them, made in the middle of the export, is trained to the end.
 """
 
 import shutil
@@ -13,10 +13,12 @@ import pytest
 
 from elements_jax.checkpoints.model_folder import save_network, write_config
 from elements_jax.cli import train as cli
+from elements_jax.config import ModelConfig
 from elements_jax.lock import locked
 from elements_jax.models.networks import Networks
 from train.checkpoint import Checkpoints
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, VAETrainConfig
+from train.text import start_text
 
 SETTINGS = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "checkpoint_every": 2, "sample_count": 2}
 STAGES = {
@@ -43,12 +45,14 @@ def compiled_once(tmp_path):
     jax.experimental.compilation_cache.compilation_cache.reset_cache()
 
 
-def start(name: str, folder: Path, small) -> None:
+def start(name: str, folder: Path, small: ModelConfig, records: Path) -> None:
     """The model folder before the stage, with the networks that it takes and some of its own to start from."""
     write_config(folder, small)
     own = {"vae": ["vae"], "autoencoder": ["encoder", "decoder"], "diffusion": ["vae", "encoder", "decoder", "unet"]}
     for each in own[COMMAND.get(name, name)]:
         save_network(folder, each, getattr(Networks(small), each).init(jax.random.key(1)))
+    if COMMAND.get(name, name) == "diffusion":
+        start_text(small, 0, folder, records)
 
 
 def train(name: str, folder: Path, records: Path, small) -> None:
@@ -64,10 +68,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COMMAND)) for name in STAGES])
 def test_a_kill_at_any_boundary_changes_nothing(name, small, records, tmp_path, monkeypatch, compiled_once):
     folder, copies = tmp_path / "model", []
-    start(name, folder, small)
+    start(name, folder, small, records)
     (save, wait), replaced = (Checkpoints.save, Checkpoints.wait), Path.replace
-    waiting: list = []
-    saves = 0
+    before, waiting, saves = contents(folder), [], 0
 
     def snapshot(moment: str) -> None:
         if saves == 1 and moment not in dict(copies):
@@ -103,11 +106,12 @@ def test_a_kill_at_any_boundary_changes_nothing(name, small, records, tmp_path, 
         patched.setattr(Checkpoints, "__exit__", leave)
         patched.setattr(Path, "replace", replace_and_copy)
         train(name, folder, records, small)
-    expected = contents(folder)
-    for moment, copy in copies:
-        train(name, copy, records, small)
-        assert contents(copy) == expected, moment
     assert len(copies) == 4
+    for moment, copy in copies:  # nothing is exported of a step that a run could not resume from
+        assert list(copy.glob("runs/*/checkpoints/2/commit_success.txt")) or contents(copy) == before, moment
+    killed = dict(copies)["after a file is exported"]
+    train(name, killed, records, small)
+    assert contents(killed) == contents(folder)
 
 
 def test_a_second_training_of_the_same_run_is_refused(small, records, tmp_path):
