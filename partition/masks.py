@@ -4,6 +4,7 @@ Section 3.3 drops the elements under a random object mask in training. The paper
 """
 
 import functools
+import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from PIL import Image
 
+from elements_jax.data.atomic import read_file
 from partition.sources.sample import SUFFIXES
 
 
@@ -48,6 +50,8 @@ class MaskFilter:
 
 
 DEFAULT_FILTER = MaskFilter()
+LARGEST_JSON = 8 << 30
+"""Bytes of a COCO file: those of large data sets take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ NO_SEGMENTATION = "no segmentation"
 FEW_POINTS = "a polygon of fewer than three points"
 OTHER_SIZE = "of another size than the photograph"
 NOT_READABLE = "not readable"
+NOT_PNG = "a picture that is not a PNG"
 NOT_TRUSTED = "scores below --mask-filter"
 OTHER_AREA = "area outside --mask-filter"
 UNLISTED = "of an image that the file does not list"
@@ -115,8 +120,10 @@ class MaskFolder:
         self, source_id: str, shape: tuple[int, int], keep: MaskFilter
     ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
         base = self.folder / _stem(source_id)
-        label_map, annotations = (base.with_name(base.name + suffix) for suffix in (".png", ".json"))
-        if label_map.is_file():
+        annotations = base.with_name(base.name + ".json")
+        for label_map in (base.with_name(base.name + suffix) for suffix in (".png", ".PNG")):
+            if not label_map.is_file():
+                continue
             try:
                 values = _read_png(label_map, shape)
                 if values.ndim != 2:
@@ -124,7 +131,10 @@ class MaskFolder:
                 yield from (np.equal(values, value) for value in np.unique(values) if value)
             except _Misfit as error:
                 yield LeftOut(error.reason, str(error))
-        for path in sorted(base.glob("*.png")):
+        for path in sorted(path for path in base.glob("[!.]*") if path.suffix.lower() in SUFFIXES):
+            if path.suffix.lower() != ".png":
+                yield LeftOut(NOT_PNG, f"{path}: expected a PNG, which keeps masks exactly")
+                continue
             try:
                 values = _read_png(path, shape)
             except _Misfit as error:
@@ -207,14 +217,14 @@ def _stem(source_id: str) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path, LARGEST_JSON))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
 
 
 def _read_png(path: Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *channels"]:
     try:
-        with Image.open(path) as file:
+        with Image.open(io.BytesIO(read_file(path))) as file:
             values = np.asarray(file)  # of a palette image, the indices
     except Exception as error:  # decoders raise all sorts on damaged files
         raise _Misfit(NOT_READABLE, f"{path}: {error}") from error

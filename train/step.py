@@ -29,7 +29,7 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
 
     Where `train.minutes` is set it has a fifth argument, `clock.Clock.elapsed` of all devices.
 
-    Where the loss, the gradient or the update is not finite, the state stays but for its step, and the metric `skipped` is 1.
+    Where loss, gradient or update is not finite, the state stays but for its step, and the metric `skipped` is 1.
     """
     timed = train.minutes is not None
     rate: Callable[..., Any] = learning_rate_by_clock(train) if timed else learning_rate(train)

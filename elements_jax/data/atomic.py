@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from elements_jax.object_store import UNFINISHED, AnyPath, is_url, new_object, new_objects
+from elements_jax.object_store import UNFINISHED, AnyPath, as_path, is_url, new_object, new_objects
 
 LARGEST_FILE = 512 << 20
 """Bytes of a photograph or script that are read, if nothing else is said."""
@@ -52,11 +52,14 @@ def new_path(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes:
+def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
     """The bytes of a file that a person named or that lies in a folder of theirs.
 
     Raises ValueError naming it, if it is not a regular file, as a pipe or a device, or larger than `limit`; OSError.
     """
+    path = as_path(path)
+    if is_url(path):
+        return path.read_bytes()
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise ValueError(f"{path}: a folder; expected a file")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from elements_jax.arguments import PathOrURL
-from elements_jax.data.atomic import UNFINISHED, new_file
+from elements_jax.data.atomic import LARGEST_FILE, UNFINISHED, new_file
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, shard_path
 from elements_jax.object_store import (
@@ -94,6 +94,8 @@ class Job:
     workers: int | None = None
     """Processes that decode and encode images, for each device; by default as many as the machine has cores, on Ray a
     GPU's share of its node's cores, and on Spark 1."""
+    largest_file: int = LARGEST_FILE >> 20
+    """MiB of the largest file, or member of a tar file, that is read; a larger one is counted as failed."""
     filters: Filters = field(default_factory=Filters)
     mask_filter: MaskFilter = field(default_factory=MaskFilter)
     config: Annotated[PartitionConfig, tyro.conf.arg(name="")] = field(default_factory=PartitionConfig)
@@ -118,7 +120,7 @@ class Job:
     @cached_property
     def shards(self) -> Sequence[Shard]:
         """The shards of the source."""
-        return plan(self.source, self.shard_size, self.skipped)
+        return plan(self.source, self.shard_size, self.skipped, self.largest_file << 20)
 
     @property
     def skipped(self) -> list[Path]:
@@ -153,6 +155,7 @@ _NOT_IN_RECORDS = {
     *("source", "shard_size"),  # the shards themselves are compared
     *("out", "overwrite", "retry_failed", "engine", "runner", "runner_options", "devices", "workers"),
     *("address", "actors", "master"),
+    "largest_file",
 }
 """Settings that may differ when a job goes on."""
 
@@ -161,7 +164,7 @@ def check(job: Job) -> None:
     """Raises ValueError naming the option of a job that cannot be done."""
     if not re.fullmatch(r"\w+", job.split):
         raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
-    for name in ("workers", "shard_size", "batch", "actors"):
+    for name in ("workers", "shard_size", "batch", "actors", "largest_file"):
         if getattr(job, name) is not None and getattr(job, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(job, name)}")
     if not 0 <= job.held_out < 1:

@@ -8,9 +8,11 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from elements_jax.data.atomic import LARGEST_FILE
 from elements_jax.object_store import AnyPath, as_path, is_url, objects_below
 from partition.parquet_shards import PARQUET, ParquetShard, require_pyarrow
 from partition.sources.sample import SUFFIXES, Failure, Sample, Shard, as_source_id, cut, read_sample
@@ -21,7 +23,9 @@ _FILES = (*TARS, PARQUET)
 """Files that are shards."""
 
 
-def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = ()) -> list[Shard]:
+def plan(
+    source: str, shard_size: int, skip: Iterable[AnyPath] = (), largest_file: int = LARGEST_FILE
+) -> list[Shard]:
     """The shards of a source, in order. The same source gives the same shards.
 
     Args:
@@ -34,6 +38,7 @@ def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = ()) -> list[Sha
         `train` by default.
       shard_size: at most so many images make a shard, where the source itself has none.
       skip: folders to pass over; hidden ones and those named `masks` are too.
+      largest_file: bytes of the largest file that is read; larger ones are a `Failure`.
 
     Raises:
       ValueError: if there is no such source, or no image in it, or a list has lines that cannot be meant.
@@ -42,15 +47,21 @@ def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = ()) -> list[Sha
         raise ValueError(f"a shard must have at least 1 image, got {shard_size}")
     if source.startswith("tfds:"):
         return tfds_shards(source, shard_size)
-    if is_url(source) and not source.lower().endswith((*TARS, PARQUET, ".txt", ".lst")):
-        return _folder_shards(as_path(source), shard_size, skip)
+    shards: list[Shard] = []
     path = as_path(source)
-    if path.is_dir():
-        return _folder_shards(path, shard_size, skip)
-    if path.is_file() and path.name.lower().endswith(_FILES):
-        return _file_shards(path.parent, [path.name])
-    if path.is_file() and path.suffix.lower() in (".txt", ".lst"):
-        return _list_shards(path, shard_size)
+    if is_url(source) and not source.lower().endswith((*TARS, PARQUET, ".txt", ".lst")):
+        shards = _folder_shards(path, shard_size, skip)
+    elif path.is_dir():
+        shards = _folder_shards(path, shard_size, skip)
+    elif path.is_file() and path.name.lower().endswith(_FILES):
+        shards = _file_shards(path.parent, [path.name])
+    elif path.is_file() and path.suffix.lower() in (".txt", ".lst"):
+        shards = _list_shards(path, shard_size)
+    if shards:
+        return [
+            replace(shard, largest_file=largest_file) if isinstance(shard, PhotoShard | TarShard) else shard
+            for shard in shards
+        ]
     raise ValueError(
         f"{source}: no such folder, .tar file, or list of paths (.txt or .lst); a data set of TensorFlow Datasets is "
         "written tfds:NAME"
@@ -66,6 +77,8 @@ class PhotoShard:
     photos: tuple[str, ...]
     """Paths below the folder, or absolute."""
     bytes: None = None
+    largest_file: int = LARGEST_FILE
+    """Bytes of the largest file that is read."""
 
     @property
     def count(self) -> int:
@@ -75,7 +88,7 @@ class PhotoShard:
         for photo in self.photos:
             source_id = as_source_id(photo)
             try:
-                yield read_sample(self.folder / photo, source_id)
+                yield read_sample(self.folder / photo, source_id, self.largest_file)
             except (OSError, ValueError) as error:
                 if is_url(self.folder) and not isinstance(error, FileNotFoundError | ValueError):
                     raise  # the store's failure says nothing of the photograph

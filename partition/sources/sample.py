@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
+from elements_jax.data.atomic import LARGEST_FILE, read_file
 from elements_jax.object_store import AnyPath
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
@@ -61,13 +62,14 @@ class Shard(Protocol):
         """Yield the images in order, each with its caption and metadata, and the files that are ignored."""
 
 
-def read_sample(path: AnyPath, source_id: str) -> Sample:
+def read_sample(path: AnyPath, source_id: str, largest_file: int = LARGEST_FILE) -> Sample:
     """The photograph at `path` with the caption (STEM.txt) and the metadata (STEM.json) beside it, if any.
 
-    Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object.
+    Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object, is not a regular file, or
+    has more bytes than `largest_file`.
     """
     beside = [file for file in (path.with_suffix(".txt"), path.with_suffix(".json")) if file.is_file()]
-    return assemble(source_id, [(file.name, file.read_bytes()) for file in (path, *beside)])
+    return assemble(source_id, [(file.name, read_file(file, largest_file)) for file in (path, *beside)])
 
 
 def assemble(source_id: str, files: Sequence[tuple[str, bytes]]) -> Sample:

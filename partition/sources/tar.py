@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from elements_jax.data.atomic import LARGEST_FILE
 from elements_jax.object_store import AnyPath, local_file
 from partition.sources.sample import SUFFIXES, Failure, Ignored, Sample, as_source_id, assemble
 
@@ -31,6 +32,8 @@ class TarShard:
     """Its path below the source's folder, which makes the source ids: NAME without its suffix, a slash, and the key."""
     bytes: int
     count: None = None
+    largest_file: int = LARGEST_FILE
+    """Bytes of the largest member that is read."""
 
     def samples(self) -> Iterator[Sample | Failure | Ignored]:
         """Of an archive that is cut or damaged, the samples before that, and then what is known of it as a Failure.
@@ -52,10 +55,21 @@ class TarShard:
             ):
                 members = _members(tar, prefix, ignored)
                 for key, group in groupby(members, key=lambda member: _key_and_extension(member.name)[0]):
-                    files = [(member.name.rsplit("/")[-1], _read(tar, member)) for member in group]
+                    files, too_large = [], ""
+                    for member in group:
+                        name = member.name.rsplit("/")[-1]
+                        if member.size > self.largest_file:
+                            megabytes = (
+                                f"{member.size / 2**20:.0f} MiB, and at most {self.largest_file / 2**20:.0f} MiB"
+                            )
+                            too_large = f"{name}: {megabytes} are read (--largest-file)"
+                        else:
+                            files.append((name, _read(tar, member)))
                     # By now the next sample's first header was read, or the end of the archive: this sample is whole.
                     source_id = f"{prefix}/{key}"
                     try:
+                        if too_large:
+                            raise ValueError(too_large)
                         if key in done:
                             names = ", ".join(name for name, _ in files)
                             raise ValueError(
@@ -87,8 +101,30 @@ def without_suffix(name: str) -> str:
     return name[: -len(suffix)]
 
 
-def _open(path: Path) -> BinaryIO:
-    return path.open("rb") if path.suffix.lower() == ".tar" else gzip.open(path)  # type: ignore[return-value]
+def _open(path: Path) -> "_Bounded":
+    if not path.is_file():
+        raise OSError(f"{path}: not a regular file")
+    return _Bounded(path.open("rb") if path.suffix.lower() == ".tar" else gzip.open(path))  # type: ignore[arg-type]
+
+
+class _Bounded:
+    """A file of which a header cannot make `tarfile` read any number of bytes at a time."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def __enter__(self) -> "_Bounded":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        """At most `_AT_ONCE` bytes. Raises tarfile.ReadError for more."""
+        if not 0 <= size <= _AT_ONCE:
+            raise tarfile.ReadError(f"at byte {self.tell()} a header claims {size} bytes")
+        return self._file.read(size)
 
 
 def _key_and_extension(name: str) -> tuple[str, str]:
