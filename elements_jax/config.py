@@ -11,12 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from elements_jax.bounds import require_above_zero, require_within
 from elements_jax.data.atomic import new_file
 
 DType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "elementwise", "blocks"]
 """What the gradient computes again instead of keeping it from the way forward (`jax.checkpoint`): nothing; what lies
 between convolutions and products, which is cheap; or all that is inside of a block."""
+
+
+WIDTH = (1, 1 << 17)
+DEPTH = (1, 1000)
+"""Bounds of the channels and layers of networks: far above any in use, and below what a damaged file may claim."""
+
+
+def _require_levels(config: Any, name: str) -> None:
+    if not 1 <= len(getattr(config, name)) <= 10:
+        raise ValueError(f"{name} must have 1 to 10 levels, got {len(getattr(config, name))}")
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,10 @@ class ElementsConfig:
     patch_size: int = 32  # P: every element's patch is resized to P x P (Appendix C.1)
     content_channels: int = 32  # D: numbers in an appearance code (Appendix C.1)
     frequencies: int = 10  # octaves of the positional embedding [settled]
+
+    def __post_init__(self) -> None:
+        require_within(self, image_size=(1, 16384), patch_size=(1, 1024), content_channels=WIDTH, frequencies=(0, 64))
+        require_within(self, grid=(1, min(self.image_size, 255)))  # a label is below 65535
 
     @property
     def num_elements(self) -> int:
@@ -47,6 +64,10 @@ class EncoderConfig:
     multipliers: tuple[int, ...] = (1, 2, 4, 4)  # channels of a level over base; one stride-2 convolution a level
     norm_groups: int = 32  # as SD's VAE
 
+    def __post_init__(self) -> None:
+        require_within(self, base_channels=WIDTH, multipliers=(1, 1024), norm_groups=WIDTH)
+        _require_levels(self, "multipliers")
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -58,6 +79,10 @@ class DecoderConfig:
     cross_heads: int = 1  # Appendix C.1
     mlp_ratio: int = 4  # as MAE's decoder [settled]
     query_grid: int = 32  # queries a side (Appendix C.1)
+
+    def __post_init__(self) -> None:
+        require_within(self, blocks=DEPTH, channels=WIDTH, mlp_ratio=(1, 1024), query_grid=(1, 4096))
+        require_within(self, self_heads=(1, self.channels), cross_heads=(1, self.channels))
 
 
 @dataclass(frozen=True)
@@ -71,6 +96,11 @@ class VAEConfig:
     scaling_factor: float = 0.18215  # latents are multiplied by it before diffusion
     middle_attention: bool = True  # without it the network is convolutional: its cost grows with the image's area
 
+    def __post_init__(self) -> None:
+        require_within(self, block_out_channels=WIDTH, layers_per_block=DEPTH, latent_channels=WIDTH, norm_groups=WIDTH)
+        require_above_zero(self, "scaling_factor")
+        _require_levels(self, "block_out_channels")
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -82,6 +112,10 @@ class TextConfig:
     intermediate_size: int = 3072
     layers: int = 12
     heads: int = 12
+
+    def __post_init__(self) -> None:
+        require_within(self, vocab_size=(1, 1 << 24), max_length=(1, 1 << 16), hidden_size=WIDTH, layers=DEPTH)
+        require_within(self, intermediate_size=WIDTH, heads=(1, self.hidden_size))
 
 
 @dataclass(frozen=True)
@@ -97,6 +131,15 @@ class UNetConfig:
     zero_init_elements: bool = False  # start element attention's output projection at zero: then step 0 is stock SD
     beside_latent: int = 0  # channels that are read beside the latent: SD Inpainting has 5, a mask and a masked picture
 
+    def __post_init__(self) -> None:
+        require_within(self, block_out_channels=WIDTH, layers_per_block=DEPTH, heads=WIDTH, norm_groups=WIDTH)
+        require_within(self, position_frequencies=(0, 64), beside_latent=(0, 1024))
+        _require_levels(self, "block_out_channels")
+        if len(self.attention_levels) != len(self.block_out_channels):
+            raise ValueError(
+                f"attention_levels must have a value for each of block_out_channels, got {self.attention_levels}"
+            )
+
 
 @dataclass(frozen=True)
 class DiffusionConfig:
@@ -108,6 +151,11 @@ class DiffusionConfig:
     prediction: Literal["epsilon", "v"] = "epsilon"  # what the UNet predicts (Equation 4); v: Salimans & Ho 2022
     guidance: float = 3.0  # w (Section 4.1)
     sample_steps: int = 50  # DDIM (Section 4.1)
+
+    def __post_init__(self) -> None:
+        require_within(self, train_timesteps=(1, 1_000_000), guidance=(-100, 100))
+        require_within(self, sample_steps=(1, min(self.train_timesteps, 1000)), beta_start=(0, 1))
+        require_within(self, beta_end=(self.beta_start, 1))
 
 
 @dataclass(frozen=True)
@@ -133,12 +181,16 @@ class ModelConfig:
         with new_file(path) as file:
             file.write(json.dumps(dataclasses.asdict(self), indent=2).encode() + b"\n")
 
+    def checked(self) -> "ModelConfig":
+        """This configuration, if a file of it could be read. Raises ValueError naming the field."""
+        return _from_json(ModelConfig, dataclasses.asdict(self), where="")
+
     @classmethod
     def load(cls, path: Path) -> "ModelConfig":
         """Read what `save` wrote. Raises ValueError naming the file and the field that does not fit."""
         try:
             return _from_json(cls, json.loads(path.read_text()), where="")
-        except (json.JSONDecodeError, TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a model configuration: {error}") from error
 
 
@@ -149,11 +201,20 @@ ADDED_LATER: dict[str, dict[str, Any]] = {"unet": {"beside_latent": 0}, "vae": {
 def _from_json(kind: Any, value: Any, where: str) -> Any:
     """Rebuild the dataclass `kind` from plain JSON values, strictly: no field may be missing or unknown."""
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        return tuple(value) if isinstance(value, list) else value
+        value = tuple(value) if isinstance(value, list) else value
+        try:
+            return TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError as error:
+            [first, *_] = error.errors(include_url=False)
+            raise ValueError(f"{where}: {first['msg']}, got {first['input']!r}") from error
     hints = typing.get_type_hints(kind)
     if isinstance(value, dict):
         value = ADDED_LATER.get(where, {}) | value
     if not isinstance(value, dict) or set(value) != set(hints):
         odd = sorted(set(value) ^ set(hints)) if isinstance(value, dict) else value
         raise ValueError(f"{where or 'top level'} must have the fields {sorted(hints)}; differing: {odd}")
-    return kind(**{name: _from_json(hint, value[name], f"{where}.{name}".lstrip(".")) for name, hint in hints.items()})
+    fields = {name: _from_json(hint, value[name], f"{where}.{name}".lstrip(".")) for name, hint in hints.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from error

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from elements_jax.bounds import ANY_SIZE, SEED, require_above_zero, require_within
 from elements_jax.config import ModelConfig, Remat
 
 
@@ -86,8 +87,25 @@ class TrainConfig:
     """Devices over which parameters and optimiser state are split as well as the batch; -1 takes the rest."""
 
     def __post_init__(self) -> None:
-        if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise ValueError(f"minutes must be positive, got {self.minutes}")
+        counts = ("steps", "batch_size", "accumulate", "log_every", "sample_every", "sample_count", "checkpoint_every")
+        require_within(self, **dict.fromkeys((*counts, "keep", "keep_every", "perceptual_crop"), (1, ANY_SIZE)))
+        require_within(self, **dict.fromkeys(("warmup", "skips_in_a_row", "adversarial_start"), (0, ANY_SIZE)))
+        require_within(self, **dict.fromkeys(("learning_rate", "weight_decay", "kl_weight"), (0, math.inf)))
+        require_within(self, **dict.fromkeys(("perceptual_weight", "adversarial_weight"), (0, math.inf)))
+        require_within(self, **dict.fromkeys(("final_fraction", "element_dropout", "own_object"), (0, 1)))
+        require_within(self, **dict.fromkeys(("drop_text", "drop_elements", "drop_both"), (0, 1)))
+        require_within(
+            self, seed=SEED, workers=(0, 4096), discriminator_channels=(1, 4096), discriminator_levels=(1, 8)
+        )
+        require_above_zero(self, "minutes", "clip_norm", "travel")
+        for name in ("data_parallel", "fsdp"):
+            if not (getattr(self, name) == -1 or 1 <= getattr(self, name) <= ANY_SIZE):
+                raise ValueError(f"{name} must be -1, for all other devices, or at least 1, got {getattr(self, name)}")
+        for decay in (*self.betas, self.ema_decay):
+            if not 0 <= decay < 1:
+                raise ValueError(f"betas and ema_decay must be at least 0 and below 1, got {decay}")
+        if self.profile is not None and not 1 <= self.profile[0] < self.profile[1]:
+            raise ValueError(f"profile must be a first step of at least 1 and a later last one, got {self.profile}")
         if not 0 < self.decay_fraction <= 1:
             raise ValueError(f"decay_fraction must be above 0 and at most 1, got {self.decay_fraction}")
         if not 0 < self.crop <= 1:

@@ -136,39 +136,43 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
     latent_channels = read(vae, "latent_channels", int)
     inpainting = 1 + latent_channels  # a mask, and the latent of the picture without what is masked
     beside_latent = inpainting if files[unet].get("in_channels") == latent_channels + inpainting else 0
-    config = ModelConfig(
-        unet=UNetConfig(
-            block_out_channels=read(unet, "block_out_channels", list),
-            attention_levels=tuple(kind == "CrossAttnDownBlock2D" for kind in read(unet, "down_block_types", list)),
-            layers_per_block=read(unet, "layers_per_block", int),
-            heads=read(unet, "attention_head_dim", int),
-            norm_groups=read(unet, "norm_num_groups", int, 32),
-            zero_init_elements=True,
-            beside_latent=beside_latent,
-        ),
-        vae=VAEConfig(
-            block_out_channels=read(vae, "block_out_channels", list),
-            layers_per_block=read(vae, "layers_per_block", int),
-            latent_channels=latent_channels,
-            norm_groups=read(vae, "norm_num_groups", int, 32),
-            middle_attention=files[vae].get("mid_block_add_attention", True) is not False,
-            scaling_factor=read(vae, "scaling_factor", float, 0.18215),  # SD 1.5's own file is older than the field
-        ),
-        text=TextConfig(
-            vocab_size=read(text, "vocab_size", int),
-            max_length=read(text, "max_position_embeddings", int),
-            hidden_size=read(text, "hidden_size", int),
-            intermediate_size=read(text, "intermediate_size", int),
-            layers=read(text, "num_hidden_layers", int),
-            heads=read(text, "num_attention_heads", int),
-        ),
-        diffusion=DiffusionConfig(
-            train_timesteps=read(scheduler, "num_train_timesteps", int),
-            beta_start=read(scheduler, "beta_start", float),
-            beta_end=read(scheduler, "beta_end", float),
-            prediction="v" if files[scheduler].get("prediction_type") == "v_prediction" else "epsilon",
-        ),
-    )
+    try:
+        config = ModelConfig(
+            unet=UNetConfig(
+                block_out_channels=read(unet, "block_out_channels", list),
+                attention_levels=tuple(kind == "CrossAttnDownBlock2D" for kind in read(unet, "down_block_types", list)),
+                layers_per_block=read(unet, "layers_per_block", int),
+                heads=read(unet, "attention_head_dim", int),
+                norm_groups=read(unet, "norm_num_groups", int, 32),
+                zero_init_elements=True,
+                beside_latent=beside_latent,
+            ),
+            vae=VAEConfig(
+                block_out_channels=read(vae, "block_out_channels", list),
+                layers_per_block=read(vae, "layers_per_block", int),
+                latent_channels=latent_channels,
+                norm_groups=read(vae, "norm_num_groups", int, 32),
+                middle_attention=files[vae].get("mid_block_add_attention", True) is not False,
+                scaling_factor=read(vae, "scaling_factor", float, 0.18215),  # SD 1.5's own file is older than the field
+            ),
+            text=TextConfig(
+                vocab_size=read(text, "vocab_size", int),
+                max_length=read(text, "max_position_embeddings", int),
+                hidden_size=read(text, "hidden_size", int),
+                intermediate_size=read(text, "intermediate_size", int),
+                layers=read(text, "num_hidden_layers", int),
+                heads=read(text, "num_attention_heads", int),
+            ),
+            diffusion=DiffusionConfig(
+                train_timesteps=read(scheduler, "num_train_timesteps", int),
+                beta_start=read(scheduler, "beta_start", float),
+                beta_end=read(scheduler, "beta_end", float),
+                prediction="v" if files[scheduler].get("prediction_type") == "v_prediction" else "epsilon",
+            ),
+        )
+    except ValueError as error:  # a field is out of its bounds
+        problems = problems or [str(error)]
+        raise ValueError("this is not a Stable Diffusion 1:\n  " + "\n  ".join(problems)) from error
     problems = problems or [
         f"expected {wanted!r} as {name} of {path}, found {files[path][name]!r}"
         for path, ours in to_diffusers(config).items()

@@ -88,12 +88,14 @@ def read_config(folder: Path) -> ModelConfig:
     for path in paths:
         try:
             files[path] = json.loads((folder / path).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{folder / path} is not JSON: {error}") from error
     try:
-        return from_diffusers(files)
+        return from_diffusers(files).checked()
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+    except (LookupError, TypeError, AttributeError) as error:  # of a value of another kind
+        raise ValueError(f"{folder}: not the configuration of a Stable Diffusion: {error!r}") from error
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:

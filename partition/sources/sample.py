@@ -65,8 +65,8 @@ class Shard(Protocol):
 def read_sample(path: AnyPath, source_id: str, largest_file: int = LARGEST_FILE) -> Sample:
     """The photograph at `path` with the caption (STEM.txt) and the metadata (STEM.json) beside it, if any.
 
-    Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object, is not a regular file, or
-    has more bytes than `largest_file`.
+    Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object, or that `read_file`
+    refuses.
     """
     beside = [file for file in (path.with_suffix(".txt"), path.with_suffix(".json")) if file.is_file()]
     return assemble(source_id, [(file.name, read_file(file, largest_file)) for file in (path, *beside)])

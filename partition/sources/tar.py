@@ -1,6 +1,7 @@
 """Shards that are tar files in WebDataset's layout, which img2dataset writes."""
 
 import gzip
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -59,10 +60,8 @@ class TarShard:
                     for member in group:
                         name = member.name.rsplit("/")[-1]
                         if member.size > self.largest_file:
-                            megabytes = (
-                                f"{member.size / 2**20:.0f} MiB, and at most {self.largest_file / 2**20:.0f} MiB"
-                            )
-                            too_large = f"{name}: {megabytes} are read (--largest-file)"
+                            have, limit = member.size / 2**20, self.largest_file / 2**20
+                            too_large = f"{name}: {have:.0f} MiB, and at most {limit:.0f} MiB are read (--largest-file)"
                         else:
                             files.append((name, _read(tar, member)))
                     # By now the next sample's first header was read, or the end of the archive: this sample is whole.
@@ -102,7 +101,7 @@ def without_suffix(name: str) -> str:
 
 
 def _open(path: Path) -> "_Bounded":
-    if not path.is_file():
+    if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(f"{path}: not a regular file")
     return _Bounded(path.open("rb") if path.suffix.lower() == ".tar" else gzip.open(path))  # type: ignore[arg-type]
 

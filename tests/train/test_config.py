@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -154,3 +155,41 @@ def test_an_error_of_the_users_making_is_one_line(tmp_path, capsys):
     code = cli.main(["vae", "tiny", "--data", str(tmp_path / "records"), "--model", str(tmp_path / "model")])
     assert code == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'records'}: no records of split 'train'")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 0) for name in ("steps", "batch_size", "accumulate", "log_every", "sample_every", "sample_count")),
+        *((name, 0) for name in ("checkpoint_every", "keep", "keep_every", "fsdp", "data_parallel")),
+        *((name, -1) for name in ("workers", "warmup", "skips_in_a_row", "seed", "weight_decay", "travel")),
+        *(
+            (name, math.nan)
+            for name in ("learning_rate", "weight_decay", "clip_norm", "ema_decay", "minutes", "travel")
+        ),
+        ("learning_rate", math.inf),
+        ("learning_rate", -1e-3),
+        ("ema_decay", 1.5),
+        ("ema_decay", 1.0),
+        ("betas", (0.9, 1.0)),
+        ("betas", (math.nan, 0.9)),
+        ("final_fraction", 2.0),
+        ("seed", 2**32),
+        ("profile", (5, 3)),
+        ("drop_text", -0.1),
+        ("element_dropout", 1.5),
+        ("own_object", math.nan),
+    ],
+)
+def test_every_setting_has_its_bounds(name, value):
+    with pytest.raises(ValueError, match=rf"{name}.* must (be|sum)"):
+        dataclasses.replace(tiny.DIFFUSION, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("kl_weight", -1.0), ("perceptual_crop", 0), ("adversarial_weight", math.inf), ("discriminator_levels", 0)],
+)
+def test_settings_of_one_stage_have_their_bounds(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be"):
+        dataclasses.replace(tiny.VAE, **{name: value})
