@@ -10,7 +10,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from elements_jax.data.atomic import new_file
 from elements_jax.object_store import AnyPath, is_url
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -39,14 +38,9 @@ def locked(folder: AnyPath, what: str) -> Iterator[None]:
     except Timeout:
         raise ValueError(f"{folder} is in use by {_owner(folder)}; wait for it, or choose another folder") from None
     try:
-        with new_file(folder / OWNER) as file:
-            owner = {
-                "what": what,
-                "host": socket.gethostname(),
-                "process": os.getpid(),
-                "start": datetime.now().astimezone().isoformat(timespec="seconds"),
-            }
-            file.write(json.dumps(owner).encode())
+        start = datetime.now().astimezone().isoformat(timespec="seconds")
+        owner = {"what": what, "host": socket.gethostname(), "process": os.getpid(), "start": start}
+        (folder / OWNER).write_text(json.dumps(owner))
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import tyro
 
+from elements_jax.cli.command import orderly_termination, run_to_end
 from elements_jax.lock import locked
 from partition.inspection import command
 from partition.job.engines import run_locally, run_on_beam
@@ -19,23 +20,24 @@ SHOWN = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and do the job. Returns the exit code: 1 if the job failed or wrote no image."""
+    """Parse the command line and do the job. Returns the exit code: 1 if the job failed or wrote no image, and as
+    `command.run_to_end`."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "inspect":
         return command.main(argv[1:])
-    try:
-        job = tyro.cli(Job, args=argv, prog="elements partition")
-        check(job)
-        with locked(job.out, f"elements partition --split {job.split}"):
-            begin(job)
-            if numbers := job.unfinished():
-                if len(numbers) < len(job.shards):
-                    print(f"{len(job.shards) - len(numbers)} of {len(job.shards)} shards are there already")
-                _ENGINES[job.engine](job, numbers)
-            summary = finish(job)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_to_end(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    job = tyro.cli(Job, args=argv, prog="elements partition")
+    check(job)
+    with orderly_termination(), locked(job.out, f"elements partition --split {job.split}"):
+        begin(job)
+        if numbers := job.unfinished():
+            if len(numbers) < len(job.shards):
+                print(f"{len(job.shards) - len(numbers)} of {len(job.shards)} shards are there already")
+            _ENGINES[job.engine](job, numbers)
+        summary = finish(job)
     _print(job, summary)
     return 0 if summary["written"] else 1
 

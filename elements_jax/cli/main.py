@@ -20,7 +20,7 @@ from PIL import Image
 
 from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
-from elements_jax.cli.command import exit_code, run_with_local_paths
+from elements_jax.cli.command import exit_code, run_to_end, run_with_local_paths
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, notices, open_photo
 from elements_jax.data.atomic import new_file
 from elements_jax.editing.script import MODELS_OWN, Detail, EditScript, Fit, Sampling
@@ -203,10 +203,9 @@ class Editor:
 
     def run(self) -> None:
         """Serve until interrupted."""
-        try:
-            from elements_jax.editor.server import make_app, serve
-        except ImportError as error:
-            raise ValueError(f"the editor needs more packages: pip install 'elements-jax[editor]' ({error})") from error
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"--port must be from 0 to 65535, got {self.port}")
+        from elements_jax.editor.server import make_app, serve
         from elements_jax.pipeline.session import Editing
 
         pipeline = _pipeline(self.model)
@@ -416,7 +415,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ELSEWHERE:
-        return importlib.import_module(ELSEWHERE[name]).main(rest)
+        return run_to_end(lambda: importlib.import_module(ELSEWHERE[name]).main(rest))
     commands = {
         "cache": Cache,
         "encode": Encode,

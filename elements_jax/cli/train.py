@@ -97,15 +97,20 @@ def main(argv: Sequence[str] | None = None) -> int:
                 job = replace(job, data=tuple(map(local_copy, job.data)), model=model, resume=resumed)
                 step = run(chosen.stage, job, began)
             if Preemption.ended:
-                print(f"ended by SIGTERM after step {step}, which is saved; the same command goes on from there")
+                name = signal.Signals(Preemption.ended).name
+                print(f"ended by {name} after step {step}, which is saved; the same command resumes from there")
     except (OSError, ValueError, FloatingPointError) as error:
         hosts.abandon(f"error: {error}")
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the first step
+        hosts.abandon("interrupted")
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BaseException:
         hosts.abandon(traceback.format_exc())
         raise
-    return 128 + signal.SIGTERM if Preemption.ended else 0
+    return 128 + Preemption.ended if Preemption.ended else 0
 
 
 def run(stage: str, job: Job, began: float | None = None) -> int:

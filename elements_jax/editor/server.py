@@ -432,4 +432,4 @@ def serve(app: FastAPI, port: int, ready: Callable[[str], object]) -> None:
 class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End at once: there is nothing to save, and a compilation, which may take minutes, cannot be interrupted."""
-        os._exit(0)
+        os._exit(128 + sig)

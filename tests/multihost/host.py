@@ -4,6 +4,7 @@ What it takes from its environment besides what the command does:
 
     SIGNAL   "number host step": the signal that this host sends itself at this step; SIGUSR1 is an error
     STATE    file that receives the state at the end, pickled
+    GROUP    set if the signal goes to the whole process group, as a terminal sends it
     STAGE    "real" for the autoencoder itself, of a few thousand parameters
 """
 
@@ -45,7 +46,7 @@ def step(log, number, figures):
     took_in(log, number, figures)
     what, host, at = map(int, os.environ.get("SIGNAL", f"0 0 {TRAIN.steps}").split())
     if number == at and jax.process_index() == host:
-        os.kill(os.getpid(), what)
+        (os.killpg if "GROUP" in os.environ else os.kill)(os.getpid(), what)
     if number > at:
         time.sleep(0.3)  # JAX looks once a second whether a signal came; the run is not to be over by then
 
@@ -56,5 +57,7 @@ def fail(number, frame):
 
 signal.signal(signal.SIGUSR1, fail)
 loop.fit, metrics.Log.step = fit_and_keep, step
+if "GROUP" in os.environ and __name__ == "__main__":
+    os.setpgrp()
 if __name__ == "__main__":  # Grain's workers import this file too
     sys.exit(cli.main(["autoencoder", "tiny", *sys.argv[1:]]))

@@ -198,6 +198,16 @@ def test_an_error_on_one_host_ends_the_run(data, tmp_path):
     assert first not in (0, TOLD_TO_END)
 
 
+def test_an_interrupted_run_saves_its_step_and_says_one_line(data, tmp_path):
+    """As Ctrl-C does, readers of records get the signal too."""
+    process = train(data, tmp_path, "--train.workers", 1, SIGNAL=f"{int(signal.SIGINT)} 0 3", GROUP=1)
+    code, printed, errors = ended(process)
+    assert code == 128 + signal.SIGINT, errors
+    assert "ended by SIGINT after step 3, which is saved" in printed
+    assert committed(tmp_path) == [3]
+    assert "Traceback" not in errors
+
+
 ALONE = """
 import jax
 from train import hosts

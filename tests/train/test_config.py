@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def jobs(monkeypatch):
 
 def test_a_run_that_was_told_to_end_says_so(monkeypatch, capsys):
     monkeypatch.setattr(cli, "run", lambda stage, job, began: 7)
-    monkeypatch.setattr(Preemption, "ended", True)
+    monkeypatch.setattr(Preemption, "ended", signal.SIGTERM)
     assert cli.main(["vae", "tiny", "--data", "records", "--model", "model"]) == 143  # as of a process ended by SIGTERM
     assert "after step 7, which is saved" in capsys.readouterr().out
 

@@ -6,6 +6,7 @@ that must be saved to resume.
 """
 
 import functools
+import signal
 import sys
 
 import grain
@@ -89,8 +90,14 @@ def dataset(
     if workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, and absl.app does not run here
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        batches = batches.mp_prefetch(options, worker_init_fn=_ignore_interrupts)
     return iter(batches)
+
+
+def _ignore_interrupts(worker: int, workers: int) -> None:
+    """A terminal sends Ctrl-C to all processes; the one that trains says what to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _place(number: int, *, start: int, batch_size: int, rows: Int[np.ndarray, " b"]) -> int:

@@ -210,3 +210,25 @@ def test_a_folder_that_another_job_is_writing_is_refused(
     assert line.startswith(f"error: {out} is in use by `elements partition --split train`, process {os.getpid()} on ")
     assert not list(out.glob("*.json"))
     assert main([str(photos), str(out), *SMALL, "--segmenter", "grid"]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_is_told_to_end_says_one_line(tmp_path: Path, number: int) -> None:
+    """SIGINT goes to all of its processes, as a terminal sends it; SIGTERM to the first."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    write_folder(photos, range(200), 64)
+    arguments = [str(photos), str(out), *SMALL[:-2], "--workers", "2", "--segmenter", "slic", "--shard-size", "2"]
+    command = [sys.executable, "-m", "partition", *arguments]
+    job = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not list(out.glob("manifest/*.jsonl")):
+        assert job.poll() is None
+        time.sleep(0.05)
+    (os.killpg if number == signal.SIGINT else os.kill)(job.pid, number)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert "leaked" not in errors
+    assert errors.splitlines()[-1] == ("interrupted" if number == signal.SIGINT else "ended by SIGTERM")
+    assert not list(out.rglob("*.unfinished"))

@@ -1,0 +1,97 @@
+"""How commands end: one line and an exit code, whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from elements_jax.cli.command import Terminated, orderly_termination, run_to_end
+
+BASE_ALONE = """
+import importlib.abc, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "segment_anything", "pycocotools", "fastapi", "uvicorn"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from elements_jax.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def raising(error: BaseException):
+    def run() -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("x must be 1"), 1, "error: x must be 1"),
+        (FileNotFoundError(2, "No such file", "a.png"), 1, "error: [Errno 2] No such file: 'a.png'"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Terminated(), 143, "ended by SIGTERM"),
+        (
+            ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"),
+            1,
+            "error: this needs the package torch, which is not installed: pip install 'elements-jax[partition]'",
+        ),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(error, code, line, capsys):
+    assert run_to_end(raising(error)) == code
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_an_error_of_ours_is_not_hidden():
+    for error in (KeyError("x"), ModuleNotFoundError("No module named 'trian'", name="trian")):
+        with pytest.raises(type(error)):
+            run_to_end(raising(error))
+
+
+def test_what_a_command_returns_is_its_code():
+    assert [run_to_end(lambda code=code: code) for code in (None, 0, 3)] == [0, 0, 3]
+
+
+def test_sigterm_lets_a_command_put_things_in_order(tmp_path):
+    before, ordered = signal.getsignal(signal.SIGTERM), []
+
+    def run() -> None:
+        with orderly_termination():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            finally:
+                ordered.append(True)
+
+    assert run_to_end(run) == 128 + signal.SIGTERM
+    assert ordered
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["partition", "--help"], None),
+        (["partition", "photos", "out", "--checkpoint", "sam.pt"], "partition"),
+        (["editor", "--no-open"], "editor"),
+    ],
+)
+def test_a_base_install_names_the_extra(arguments, extra, tmp_path: Path):
+    (tmp_path / "sam.pt").write_bytes(b"x")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"x")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", BASE_ALONE, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    if extra is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1
+        [line] = [line for line in done.stderr.splitlines() if "partition:" not in line]  # of the progress bar
+        assert line.endswith(f"which is not installed: pip install 'elements-jax[{extra}]'")
