@@ -5,6 +5,7 @@ from typing import Any
 
 ANY_SIZE = 1 << 31
 """Bound of numbers that have no natural one."""
+COUNT = (1, ANY_SIZE)
 SEED = (0, 2**32 - 1)
 """Of every random draw: other seeds would be these under another name."""
 
@@ -23,6 +24,15 @@ def require_within(config: Any, **bounds: Any) -> None:
             # Not a number compares false.
             if not (least <= number <= most and math.isfinite(number)):
                 raise ValueError(f"{name} must be {_described(least, most)}, got {value}")
+
+
+def require_options(command: Any, **bounds: Any) -> None:
+    """The same of a command, whose fields are options. Raises ValueError naming the option."""
+    try:
+        require_within(command, **bounds)
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        raise ValueError(f"--{name.replace('_', '-')} {rest}") from None
 
 
 def require_above_zero(config: Any, *names: str) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from elements_jax.bounds import require_above_zero, require_within
+
 MaskChoice = Literal["mean", "best", "smallest", "single"]
 """SAM gives a point three candidate masks, what it takes for a whole, a part and a smaller part, and one mask more for
 prompts that leave no doubt. Taken is the mean of the candidates' affinities, the candidate that SAM trusts most, the
@@ -38,15 +40,12 @@ class PartitionConfig:
     """SLIC's weight of the distance against the colour: 10 to 20 suits photographs, 40 the 64 px scenes."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "iterations", "compactness"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        require_above_zero(self, "size", "iterations", "compactness")
+        require_within(self, size=(1, 16384), iterations=(1, 1000), beta=(0, 1e9), compactness=(0, 1e9))
         if not 1 <= self.grid <= min(self.size, 255):  # a label is below 65535
             raise ValueError(f"grid must be at least 1, at most 255 and at most size = {self.size}, got {self.grid}")
         if not 0 <= self.centroid_ratio <= 1:
             raise ValueError(f"centroid_ratio must be in [0, 1], got {self.centroid_ratio}")
-        if not self.beta >= 0:
-            raise ValueError(f"beta must not be negative, got {self.beta}")
 
     @property
     def num_elements(self) -> int:

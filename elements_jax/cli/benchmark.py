@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
+from elements_jax.bounds import COUNT, require_options
 from elements_jax.cli.command import exit_code
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_photo
 from elements_jax.data.atomic import new_file
@@ -54,6 +55,11 @@ class Options:
     source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
+    def check(self) -> None:
+        """Raises ValueError naming an option that is out of its bounds."""
+        EditScript(seed=self.seed, sampling=self.sampling).checked()
+        require_options(self, batch_size=COUNT, limit=COUNT)
+
 
 @dataclass(frozen=True)
 class ObjmoveA:
@@ -71,6 +77,7 @@ class ObjmoveA:
 
     def run(self) -> None:
         """Do all tasks."""
+        self.options.check()
         from elements_jax.evaluation.public.datasets import objmove_a
 
         run(objmove_a(self.folder), self.out, self.options)
@@ -93,6 +100,7 @@ class Geobench2d:
 
     def run(self) -> None:
         """Do all moves and resizes."""
+        self.options.check()
         from elements_jax.evaluation.public.datasets import geobench_2d, write_geobench_report
 
         tasks, others = geobench_2d(self.folder)
@@ -106,9 +114,7 @@ def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
     from elements_jax.pipeline.pipeline import ElementsPipeline
     from elements_jax.pipeline.session import Editing
 
-    EditScript(seed=options.seed, sampling=options.sampling).checked()
-    if options.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {options.batch_size}")
+    options.check()
     pipeline = ElementsPipeline.from_pretrained(options.model)
     editing = Editing(pipeline, Divider(pipeline.config.elements, options.source), options.source.chosen)
     with locked(out, "elements benchmark"):

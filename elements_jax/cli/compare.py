@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from elements_jax.bounds import COUNT, require_options
 from elements_jax.cli.command import exit_code
 from elements_jax.editing.script import MODELS_OWN, Sampling
 
@@ -40,6 +41,11 @@ class With:
     """Pictures decoded at once."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
+    def check(self) -> None:
+        """Raises ValueError naming an option that is out of its bounds."""
+        self.sampling.checked()
+        require_options(self, batch_size=COUNT)
+
     def run(self, out: Path, tasks: "Sequence[Task]", records: "Mapping[str, Record]", identity: str) -> None:
         """Write a results folder.
 
@@ -49,9 +55,7 @@ class With:
         from elements_jax.evaluation.run import run
         from elements_jax.pipeline.pipeline import ElementsPipeline
 
-        self.sampling.checked()
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+        self.check()
         pipeline = ElementsPipeline.from_pretrained(self.model)
         methods = make_methods(self.methods, pipeline, self.model, self.sampling, self.sd, self.inpaint)
         failures = run(out, tasks, methods, pipeline, records, identity, self.batch_size, self.others)
@@ -83,6 +87,7 @@ class Compare:
 
     def run(self) -> None:
         """Check the scripts, then run what is missing."""
+        self.how.check()
         from elements_jax.data.index import RecordIndex
         from elements_jax.editing.script_list import ScriptLines
         from elements_jax.evaluation.run import task_of

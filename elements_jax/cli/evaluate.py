@@ -17,6 +17,7 @@ import tyro
 
 from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
+from elements_jax.bounds import COUNT, require_options
 from elements_jax.cli.command import exit_code, run_with_local_paths
 from elements_jax.editing.script import MODELS_OWN, Sampling
 from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
@@ -75,8 +76,6 @@ class Common:
         mesh = make_mesh(-1, 1, jax.local_devices())
         lpips: tuple[Name, ...] = ("lpips-alex",) if has_weights() else ()
         chosen = self.metrics or WHOLE + lpips + OF_EDITS * of_edits
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.reference is not None and self.inception is None:
             raise ValueError("--reference is for FID, which needs --inception")
         judge = Judge(
@@ -111,6 +110,10 @@ class Common:
             save_json(self.out, found, settings, notes)
             print(f"{self.out}: {len(found)} numbers")
 
+    def check(self) -> None:
+        """Raises ValueError naming an option that is out of its bounds."""
+        require_options(self, batch_size=COUNT, count=COUNT)
+
     def settings(self) -> dict[str, Any]:
         """As JSON has them."""
         named = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
@@ -135,8 +138,9 @@ class Records:
 
     def run(self) -> None:
         """Reconstruct and judge."""
-        mesh = make_mesh(-1, 1, jax.local_devices())
+        self.common.check()
         sampling = self.sampling.checked()
+        mesh = make_mesh(-1, 1, jax.local_devices())
         reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, sampling, mesh)
         samples = of_records(self.records, self.split, reconstructor, self.decoder, self.decoder != "vae")
         settings = {
@@ -162,6 +166,7 @@ class Folders:
 
     def run(self) -> None:
         """Judge."""
+        self.common.check()
         settings = {"folder": str(self.pictures), "truths": str(self.truths), **self.common.settings()}
         self.common.judge([folder_pair(self.pictures, self.truths)], "fid", settings)
 
@@ -180,6 +185,7 @@ class Results:
 
     def run(self) -> None:
         """Judge."""
+        self.common.check()
         settings = {"results": str(self.results), **self.common.settings()}
         if self.records is not None:
             settings["records"] = str(self.records)
@@ -202,6 +208,7 @@ class FIDStatistics:
 
     def run(self) -> None:
         """Compute and write."""
+        require_options(self, batch_size=COUNT)
         mesh = make_mesh(-1, 1, jax.local_devices())
         samples = of_files(self.pictures.name, {"picture": find_pictures(self.pictures)}, reference="picture")
         judge = Judge({}, mesh, self.batch_size * mesh.size, extractor(self.inception))

@@ -20,6 +20,7 @@ from PIL import Image
 
 from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
+from elements_jax.bounds import COUNT, SEED, require_options
 from elements_jax.cli.command import exit_code, run_to_end, run_with_local_paths
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, notices, open_photo
 from elements_jax.data.atomic import new_file
@@ -149,6 +150,7 @@ class Edit:
 
     def run(self) -> None:
         """Edit and write."""
+        self.sampling.checked()
         script = EditScript.load(self.script)
         script = replace(
             script,
@@ -203,8 +205,7 @@ class Editor:
 
     def run(self) -> None:
         """Serve until interrupted."""
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"--port must be from 0 to 65535, got {self.port}")
+        require_options(self, port=(0, 65535))
         from elements_jax.editor.server import make_app, serve
         from elements_jax.pipeline.session import Editing
 
@@ -263,6 +264,8 @@ class Batch:
 
     def run(self) -> None:
         """Check the scripts, then decode what is missing."""
+        self.sampling.checked()
+        require_options(self, batch_size=COUNT, shard_size=COUNT)
         from elements_jax.parallel import hosts
 
         hosts.join()
@@ -275,10 +278,6 @@ class Batch:
         from elements_jax.pipeline.pipeline import ElementsPipeline
         from elements_jax.pipeline.session import decode_arguments
 
-        self.sampling.checked()
-        for name, value in (("batch-size", self.batch_size), ("shard-size", self.shard_size)):
-            if value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}")
         records = RecordIndex(self.records)
         scripts = ScriptLines(self.scripts, records)
         mesh = make_mesh(-1, 1, jax.local_devices())
@@ -357,6 +356,7 @@ class Scenes:
 
     def run(self) -> None:
         """Render and write."""
+        require_options(self, count=(1, SEED[1]), size=(8, 8192), first=(0, SEED[1] - self.count))
         from elements_jax.scenes.drawn import write_folder
 
         write_folder(self.out, range(self.first, self.first + self.count), self.size)
@@ -380,6 +380,7 @@ class PhotoScenes:
 
     def run(self) -> None:
         """Render and write."""
+        require_options(self, count=(1, SEED[1]), first=(0, SEED[1] - self.count))
         from elements_jax.data.index import read_split
         from elements_jax.scenes.photographic import write_folder
 
@@ -406,6 +407,7 @@ class Cache:
 
     def run(self) -> None:
         """Compute and write."""
+        require_options(self, batch_size=COUNT)
         from train.input.cache import cache
 
         cache(self.records, self.out, self.model, self.batch_size)

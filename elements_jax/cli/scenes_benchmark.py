@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from elements_jax.bounds import COUNT, require_options
 from elements_jax.cli.command import exit_code
 from elements_jax.cli.compare import With
 
@@ -38,6 +39,8 @@ class ScenesBenchmark:
 
     def run(self) -> None:
         """Run what is missing, then score all methods of the folder."""
+        self.how.check()
+        require_options(self, scenes=COUNT)
         from elements_jax.data.index import read_split
         from elements_jax.evaluation.scenes import scores as scene_scores
         from elements_jax.evaluation.scenes.drawn_cases import identity, scene_cases

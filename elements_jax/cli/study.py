@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from elements_jax.bounds import SEED, require_options
 from elements_jax.cli.command import exit_code
 from elements_jax.data.atomic import new_file
 from elements_jax.evaluation.study.answers import read_answers, read_key
@@ -46,10 +47,9 @@ class Make:
 
     def run(self) -> None:
         """Write and say what was written."""
+        require_options(self, length=(1, 10_000), checks=(0, 1000), seed=SEED)
         from elements_jax.evaluation.study.make import make
 
-        if self.length < 1:
-            raise ValueError(f"--length must be at least 1, got {self.length}")
         settings = {name: getattr(self, name) for name in ("ours", "baselines", "length", "checks", "seed", "finish")}
         key = make(self.results, self.out, **settings)
         lengths = sorted({len(form) for form in key.forms})
@@ -78,6 +78,7 @@ class Analyse:
 
     def run(self) -> None:
         """Print the table and write it as JSON."""
+        require_options(self, failures=(0, 1000), seed=SEED)
         from elements_jax.evaluation.study.analysis import analyse, table
 
         key = read_key(self.key)
@@ -105,6 +106,7 @@ class Grid:
 
     def run(self) -> None:
         """Draw and say where."""
+        require_options(self, rows=(1, 1000), cell=(16, 4096))
         from elements_jax.evaluation.grids import write_grids
 
         print(write_grids(self.results, self.out, methods=self.methods, rows=self.rows, cell=self.cell))

@@ -250,10 +250,15 @@ def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:
 
 
 def to_uint8(image: Float[Array, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
-    """Pixels in [-1, 1] as they are stored, 0 to 255."""
-    return np.asarray(_to_uint8(image))
+    """Pixels in [-1, 1] as they are stored, 0 to 255. Raises ValueError for values that are not finite."""
+    pixels, finite = jax.device_get(_to_uint8(image))
+    if not finite:
+        raise ValueError(
+            "a decoded picture has values that are not finite: the guidance is too large, or the parameters are damaged"
+        )
+    return pixels
 
 
 @jax.jit  # operation by operation it would be five programs
 def _to_uint8(image):
-    return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8)
+    return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8), jnp.isfinite(image).all()

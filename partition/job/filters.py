@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from elements_jax.bounds import require_within
+
 AESTHETIC = ("aesthetic_score", "aesthetic", "aesthetic_score_laion_v2")
 """What data sets call LAION's aesthetic score, in small letters: LAION-Aesthetics, img2dataset's examples, COYO."""
 ALIGNMENT = ("similarity", "clip_similarity_vitl14", "clip_similarity_vitb32")
@@ -22,6 +24,9 @@ class Filters:
     """Take images whose text-image alignment is above this (paper: 0.25, Section 4)."""
     min_side: int | None = None
     """Take images whose shorter side has at least so many pixels; by default a quarter of the partition's size."""
+
+    def __post_init__(self) -> None:
+        require_within(self, aesthetic=(-1000, 1000), alignment=(-1000, 1000), min_side=(0, 1_000_000))
 
     def objection_to_metadata(self, metadata: Mapping[str, Any]) -> str:
         """Why the scores in an image's metadata rule it out, or nothing."""

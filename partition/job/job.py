@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from elements_jax.arguments import PathOrURL
+from elements_jax.bounds import COUNT, require_options
 from elements_jax.data.atomic import LARGEST_FILE, UNFINISHED, new_file
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, shard_path
@@ -164,9 +165,7 @@ def check(job: Job) -> None:
     """Raises ValueError naming the option of a job that cannot be done."""
     if not re.fullmatch(r"\w+", job.split):
         raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
-    for name in ("workers", "shard_size", "batch", "actors", "largest_file"):
-        if getattr(job, name) is not None and getattr(job, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(job, name)}")
+    require_options(job, workers=(1, 4096), shard_size=COUNT, batch=COUNT, largest_file=COUNT, actors=COUNT)
     if not 0 <= job.held_out < 1:
         raise ValueError(f"--held-out must be at least 0 and below 1, got {job.held_out}")
     if job.held_out and job.split == HELD_OUT:
