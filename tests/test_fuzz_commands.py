@@ -16,7 +16,11 @@ import tempfile
 import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from configs import PRESETS
 from elements_jax.checkpoints.model_folder import read_model

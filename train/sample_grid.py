@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw
 
+from elements_jax.data.atomic import new_file
+
 TILE = 128
 """Images are enlarged, by whole numbers of times, to about this side in pixels."""
 
@@ -46,4 +48,5 @@ def grid(rows: dict[str, Float[np.ndarray, "B H W 3"]]) -> UInt8[np.ndarray, "he
 def save_png(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> None:
     """Write a picture, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    with new_file(path) as file:
+        Image.fromarray(picture).save(file, "PNG")

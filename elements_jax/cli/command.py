@@ -1,5 +1,7 @@
 """How a command ends."""
 
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -37,7 +39,14 @@ def exit_code(run: Callable[[], object]) -> int:
 def run_to_end(run: Callable[[], object]) -> int:
     """The same, without settings of JAX. A number that `run` returns is the exit code; 143 after `Terminated`."""
     try:
-        code = run()
+        try:
+            code = run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
@@ -45,6 +54,10 @@ def run_to_end(run: Callable[[], object]) -> int:
             raise
         install = f"pip install 'elements-jax[{EXTRAS[module]}]'"
         print(f"error: this needs the package {module}, which is not installed: {install}", file=sys.stderr)
+    except (RuntimeError, AssertionError) as error:
+        if not (platforms := os.environ.get("JAX_PLATFORMS")) or _jax_starts():
+            raise
+        print(f"error: JAX finds no devices for JAX_PLATFORMS={platforms}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -54,6 +67,15 @@ def run_to_end(run: Callable[[], object]) -> int:
     else:
         return code if isinstance(code, int) else 0
     return 1
+
+
+def _jax_starts() -> bool:
+    import jax
+
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):
+        return False
 
 
 @contextmanager

@@ -299,9 +299,13 @@ class Batch:
             shard_size=self.shard_size,
             batch_size=self.batch_size * mesh.size,
         )
+        # With --overwrite those of another job may be there.
+        there = [number for number in job.own_shards if job.shard_path(number).is_dir() and not self.overwrite]
         count = batch.run(job, self.overwrite)
         hosts.wait("all shards are written")  # a host that ends early would end the others
         print(f"{count['written']} pictures written to {self.out}")
+        if there:
+            print(f"{sum(len(job.places(number)) for number in there)} scripts of them were run before")
         if count["failed"]:
             print(f"{count['failed']} scripts failed; {batch.MANIFEST} of their shard says why")
             failed = (outcome.reason for outcome in batch.outcomes(job) if outcome.status == "failed")
@@ -430,8 +434,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if name not in commands:
         asked_for_help = name in ("-h", "--help")
-        print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=sys.stdout if asked_for_help else sys.stderr)
-        return 0 if asked_for_help else 2
+        stream = sys.stdout if asked_for_help else sys.stderr
+        code = run_to_end(lambda: print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=stream))
+        return code if asked_for_help else 2
     keep = ["out"] if name == "batch" else []  # it uploads shard by shard
     return exit_code(lambda: run_with_local_paths(tyro.cli(commands[name], args=rest, prog=f"elements {name}"), keep))
 

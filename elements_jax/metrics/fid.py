@@ -119,4 +119,5 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
     products = np.linalg.eigvalsh(root @ other.covariance @ root)
     shared = np.sum(np.sqrt(np.maximum(products, 0)))
     apart = np.sum((one.mean - other.mean) ** 2)
-    return float(apart + np.trace(one.covariance) + np.trace(other.covariance) - 2 * shared)
+    distance = float(apart + np.trace(one.covariance) + np.trace(other.covariance) - 2 * shared)
+    return max(0.0, distance)  # rounding makes that of equal distributions negative

@@ -95,3 +95,20 @@ def test_a_base_install_names_the_extra(arguments, extra, tmp_path: Path):
         assert done.returncode == 1
         [line] = [line for line in done.stderr.splitlines() if "partition:" not in line]  # of the progress bar
         assert line.endswith(f"which is not installed: pip install 'elements-jax[{extra}]'")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "scenes --help"])
+def test_a_reader_that_has_seen_enough_is_no_error(arguments):
+    command = f"{sys.executable} -m elements_jax.cli {arguments} | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stderr == ""
+
+
+def test_a_platform_that_is_not_there_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("elements_jax.cli.command._jax_starts", lambda: False)
+    assert run_to_end(raising(AssertionError())) == 1
+    assert capsys.readouterr().err.startswith("error: JAX finds no devices for JAX_PLATFORMS=cuda")
+    monkeypatch.setattr("elements_jax.cli.command._jax_starts", lambda: True)
+    with pytest.raises(AssertionError):
+        run_to_end(raising(AssertionError()))

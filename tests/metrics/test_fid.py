@@ -214,3 +214,12 @@ def test_statistics_are_saved_and_read_as_other_programs_do(tmp_path):
             Statistics.load(path)
     with pytest.raises(ValueError, match="at least 2 pictures"):
         Moments().statistics()
+
+
+def test_equal_pictures_have_no_distance_and_never_a_negative_one():
+    features = np.random.default_rng(0).standard_normal((40, 64))
+    moments = Moments()
+    moments.add(features)
+    distance = frechet_distance(moments.statistics(), moments.statistics())
+    assert 0 <= distance < 1e-6
+    assert f"{distance:.2f}" == "0.00"
