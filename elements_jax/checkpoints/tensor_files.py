@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -29,7 +30,7 @@ class TensorFiles(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         # Opened anew for each tensor: a file that stays mapped keeps all that was read from it in memory.
-        with safe_open(self._path_of[name], framework="numpy") as file:
+        with _opened(self._path_of[name]) as file:
             return file.get_tensor(self._prefix + name)
 
     def __iter__(self) -> Iterator[str]:
@@ -95,14 +96,20 @@ def save_tensors(files: Mapping[Path, tuple[Mapping[str, np.ndarray], tuple[str,
 
 
 def read_metadata(path: Path, key: str) -> str | None:
-    """A file's metadata under this key, None where it has none."""
-    with safe_open(path, framework="numpy") as file:
+    """A file's metadata under this key, None where it has none. Raises ValueError for a damaged file."""
+    with _opened(path) as file:
         return (file.metadata() or {}).get(key)
 
 
 def _names(path: Path) -> list[str]:
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return list(file.keys())
+            yield file
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from error

@@ -456,9 +456,7 @@ def _editing(model: str | None, source: Source, settings: Mapping[str, Any] | No
         print(notice, file=sys.stderr)
     pipeline = _pipeline(model)
     divider = Divider(pipeline.config.elements, source)
-    settings = settings or {}
-    editing = Editing(pipeline, divider, settings.get("segmenter", source.chosen))
-    return editing if "partition" not in settings else editing.stating({"partition": settings["partition"]})
+    return Editing(pipeline, divider, (settings or {}).get("segmenter", source.chosen))
 
 
 def _write(path: Path, editing: "Editing", picture: UInt8[np.ndarray, "H W 3"], script: EditScript) -> None:

@@ -3,10 +3,9 @@
 The command line and the editor both run scripts by an `Editing`, so that the same script gives the same bytes.
 """
 
-import copy
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,12 +37,6 @@ class Editing:
         self.open = divide
         self._made_by = {"weights": pipeline.checksum(), "segmenter": segmenter}
         self._one_at_a_time = threading.Lock()
-
-    def stating(self, settings: Mapping[str, Any]) -> "Editing":
-        """The same, whose results state these settings too."""
-        other = copy.copy(self)
-        other._made_by = self._made_by | dict(settings)
-        return other
 
     def canvas(self, photo: Photo, within: Bool[np.ndarray, "S S"] | None = None) -> Canvas:
         """Encode a photo; or of it the elements of the pixels under a mask alone, the largest first.

@@ -100,7 +100,7 @@ def without_suffix(name: str) -> str:
     return name[: -len(suffix)]
 
 
-def _open(path: Path) -> "_Bounded":
+def _open(path: Path) -> Any:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(f"{path}: not a regular file")
     return _Bounded(path.open("rb") if path.suffix.lower() == ".tar" else gzip.open(path))  # type: ignore[arg-type]
