@@ -16,7 +16,7 @@ from elements_jax.data.atomic import LARGEST_FILE
 from elements_jax.object_store import AnyPath, as_path, is_url, objects_below
 from partition.parquet_shards import PARQUET, ParquetShard, require_pyarrow
 from partition.sources.sample import SUFFIXES, Failure, Sample, Shard, as_source_id, cut, read_sample
-from partition.sources.tar import TARS, TarShard
+from partition.sources.tar import TARS, TarShard, is_tar
 from partition.sources.tfds import tfds_shards
 
 _FILES = (*TARS, PARQUET)
@@ -30,7 +30,7 @@ def plan(
 
     Args:
       source: one of
-        a folder: the photographs in it and below, or else the .tar and .parquet files, each a shard;
+        a folder: the photographs in it and below, or else the .tar files, each a shard, or else the .parquet files;
         a .tar, .tar.gz or .tgz file (WebDataset's layout, which img2dataset writes);
         a .parquet file with images in it (`parquet_shards`);
         a .txt or .lst file: photographs or .tar or .parquet files, a path a line, relative ones from the list's folder;
@@ -124,17 +124,20 @@ def _raise(error: OSError) -> None:
 
 
 def _folder_shards(folder: AnyPath, shard_size: int, skip: Iterable[AnyPath]) -> list[Shard]:
-    found = [name for name in _files_below(folder, skip) if name.lower().endswith((*SUFFIXES, *_FILES))]
-    found.sort(key=lambda name: name.split("/"))
-    tars = [name for name in found if name.lower().endswith(_FILES)]
+    names = sorted(_files_below(folder, skip), key=lambda name: name.split("/"))
+    found = [name for name in names if name.lower().endswith((*SUFFIXES, *TARS))]
+    tars = [name for name in found if is_tar(name)]
+    if not found and (tables := [name for name in names if name.lower().endswith(PARQUET)]):
+        return _file_shards(folder, tables)  # beside images, img2dataset's Parquet files hold only metadata
     if not found:
         raise ValueError(
-            f"{folder}: no photographs there, nor .tar files (looked for {' '.join(SUFFIXES)}, also below)"
+            f"{folder}: no photographs there, nor .tar files (looked for {' '.join(SUFFIXES)}, also below), nor "
+            ".parquet files"
         )
     if not tars:
         return _photo_shards(folder, found, shard_size)
     if len(tars) < len(found):
-        photo = next(name for name in found if not name.lower().endswith(_FILES))
+        photo = next(name for name in found if not is_tar(name))
         raise ValueError(
             f"{folder}: both .tar files, such as {tars[0]}, and {len(found) - len(tars)} photographs, such as {photo}: "
             "take one folder for each kind, or a list of paths"
@@ -167,9 +170,11 @@ def ignored_files(source: str, skip: Iterable[AnyPath] = ()) -> dict[str, int]:
     """The files in a source that is a folder which are neither taken nor read beside a photograph, by suffix."""
     if source.startswith("tfds:") or not (folder := as_path(source)).is_dir():
         return {}
-    names = _files_below(folder, skip)
-    suffixes = (Path(name).suffix.lower() or "no suffix" for name in names if not name.lower().endswith(_FILES))
-    return dict(Counter(suffix for suffix in suffixes if suffix not in (*SUFFIXES, ".txt", ".json")).most_common())
+    names = list(_files_below(folder, skip))
+    images = (*SUFFIXES, *TARS)
+    taken = images if any(name.lower().endswith(images) for name in names) else (PARQUET,)
+    ignored = (Path(name) for name in names if not name.lower().endswith((*taken, ".txt", ".json")))
+    return dict(Counter(path.suffix.lower() or "no suffix" for path in ignored).most_common())
 
 
 def _list_shards(path: AnyPath, shard_size: int) -> list[Shard]:

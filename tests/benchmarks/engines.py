@@ -1,9 +1,12 @@
 """What an engine costs: small photographs by SLIC on this machine, locally, on Ray and on Spark.
 
+    ray start --head --num-cpus 1
     python -m tests.benchmarks.engines --images 10000
+    ray stop
 
 Each engine has one worker, so that what differs is the engine. The runs take turns, and the first shards of each are
-left out: starting is told apart from working. `start` is from the command to the first shard.
+left out: starting is told apart from working. `start` is from the command to the first shard. Ray's cluster runs
+already, as it would elsewhere; without one, Ray starts one for each run, whose own processes then start beside the job.
 """
 
 import json
@@ -38,22 +41,25 @@ def times(photos: Path, out: Path, arguments: list[str]) -> list[float]:
     return [*shards, ended - begun]
 
 
-def main(images: int = 10_000, shard_size: int = 100, rounds: int = 2) -> None:
+def main(
+    images: int = 10_000, shard_size: int = 100, rounds: int = 2, engines: tuple[str, ...] = tuple(ENGINES)
+) -> None:
     """Print a table.
 
     Args:
         images: Small photographs (scenes of 64 px).
         shard_size: Of them in a shard.
         rounds: Runs of each engine, in turns.
+        engines: Of local, ray and spark; local is what the others are compared with.
     """
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder, "photos")
         write_folder(photos, range(images), 64)
-        measured: dict[str, list[list[float]]] = {name: [] for name in ENGINES}
+        measured: dict[str, list[list[float]]] = {name: [] for name in engines}
         for number in range(rounds):
-            for name, arguments in ENGINES.items():
+            for name in engines:
                 out = Path(folder, f"{name}-{number}")
-                measured[name].append(times(photos, out, [*arguments, "--shard-size", str(shard_size)]))
+                measured[name].append(times(photos, out, [*ENGINES[name], "--shard-size", str(shard_size)]))
                 print(
                     json.dumps({name: [round(value, 2) for value in measured[name][-1][:1] + measured[name][-1][-2:]]})
                 )
@@ -64,7 +70,7 @@ def main(images: int = 10_000, shard_size: int = 100, rounds: int = 2) -> None:
         }
         print("| engine | start, s | a shard, ms | against local |")
         print("|---|---|---|---|")
-        for name in ENGINES:
+        for name in engines:
             print(f"| {name} | {start[name]:.1f} | {1000 * shard[name]:.0f} | {shard[name] / shard['local']:.2f}x |")
 
 

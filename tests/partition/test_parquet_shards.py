@@ -108,6 +108,8 @@ def test_a_folder_of_parquet_files_becomes_records(tmp_path: Path, capsys: pytes
         *("1/0000001", "1/0000002"),
     ]
     assert manifest(tmp_path / "out")["0/0000000"]["status"] == "filtered"
+    # Beside images they are img2dataset's metadata.
     (folder / "photo.png").write_bytes(png(0))
-    assert main([str(folder), str(tmp_path / "mixed"), *SMALL, *filters]) == 1
-    assert "both .tar" in capsys.readouterr().err
+    assert main([str(folder), str(tmp_path / "photos"), *SMALL, "--segmenter", "grid"]) == 0
+    assert [record.source_id for record in read(tmp_path / "photos")] == ["photo.png"]
+    assert "ignored files, by suffix: 2 .parquet" in capsys.readouterr().out
