@@ -3,13 +3,29 @@
 PYTHON ?= python3
 NEWEST ?= python3.13
 BIN := .venv/bin
-.PHONY: demo test test-newest lint bench
+.PHONY: demo test test-fast test-newest lint docs bench
+# JAX=oldest tests with the oldest release that pyproject.toml allows.
+JAX ?= newest
+JAX_oldest := "jax==0.10.0" "jaxlib==0.10.0"
+
 demo: .venv/ready
 	$(BIN)/python -m elements_jax.cli.demo out/demo $(FLAGS)
 
 # A file of tests stays in one process, which makes its networks once; each process may take 8 GB.
 test: .venv/ready .venv/libtpu
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What needs no training, no PyTorch reference and no browser: pure functions, files, formats, commands' arguments, documents.
+FAST := test_architecture.py test_documents.py test_elements.py test_progress.py test_public.py checkpoints data \
+  diffusion/test_schedule.py editing evaluation/test_results.py evaluation/test_study.py metrics/test_image_quality.py \
+  models/test_functional.py partition/test_assignment.py partition/test_components.py partition/test_masks.py \
+  partition/test_photos.py photograph/test_colour.py photograph/test_file.py photograph/test_window.py train/test_config.py
+
+test-fast: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix tests/,$(FAST))
+
+docs: .venv/ready
+	$(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml --site-dir out/docs
 
 # The same code with a newer Python, NEWEST, which gets the newest JAX. There is no PyTorch: tests against it skip.
 test-newest: .venv-newest/ready
@@ -35,7 +51,7 @@ bench: .venv/ready .venv/diffusers-0.39
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --editable ".[dev]" $(JAX_$(JAX))
 	touch $@
 
 .venv-newest/ready: pyproject.toml

@@ -1,4 +1,4 @@
-"""Presets by name: a model, and how its stages are trained. Every number stands in one module with its source."""
+"""Presets by name: a model, and how its stages are trained. Each module gives the source of its numbers."""
 
 from configs import ablations, photo, sd15, tiny, vae_baselines
 from train.config import Preset

@@ -1,7 +1,7 @@
-"""Table 1: stage 2 with one of the paper's choices changed, in one line each (Section 4.4).
+"""Table 1: stage 2 with one of the paper's choices changed (Section 4.4).
 
-Each is trained in a folder of its own from the same start as the paper's model: `--init` names a folder that stage 1
-was trained in, beside Stable Diffusion's networks or `tiny`'s VAE. Of it `joint` takes no encoder: it draws a new one.
+Train each in its own folder, from the same initial networks as the paper's model: `--init` names a folder with a
+trained stage 1, and Stable Diffusion's networks or `tiny`'s VAE. `joint` ignores that encoder and starts a new one.
 """
 
 from dataclasses import replace

@@ -1,10 +1,10 @@
-"""A model of photographs with 256 elements that two CPU cores can train: 256 px, everything from random weights.
+"""A model of photographs that two CPU cores can train from scratch: 256 px, 256 elements.
 
 The networks are convolutions and tokens, so 128 px (`photo_128`) and 256 px share every parameter: a model trained at
-128 px is the start of one at 256 px (`--init`). Its numbers are this project's own.
+128 px can initialise one at 256 px (`--init`). The numbers are this project's own.
 
-The budget at 128 px, for two CPU cores at about 200 GFLOP/s, 0.72 PFLOP an hour. Arithmetic of an image is three times
-that of the networks that learn, by `train.cost.flops.training_cost`, and once that of the others:
+The budget at 128 px, for two CPU cores at about 200 GFLOP/s, 0.72 PFLOP an hour. An image costs three times the
+arithmetic of the trained networks (`train.cost.flops.training_cost`), and once that of the others:
 
     stage         GFLOP an image                                    images     PFLOP    hours
     vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px     50,000       1.4        2
@@ -82,7 +82,7 @@ VAE = VAETrainConfig(
     warmup=200,
     ema_decay=0.999,
     perceptual_weight=0.2,
-    perceptual_crop=64,  # VGG-16 on whole pictures would take three quarters of the time
+    perceptual_crop=64,  # VGG-16 on complete images would take three quarters of the time
     sample_every=1000,
     checkpoint_every=1000,
 )

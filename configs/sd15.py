@@ -1,11 +1,17 @@
-"""The paper's model: Stable Diffusion 1.5 at 512 px with 256 elements."""
+"""The paper's model: Stable Diffusion 1.5 at 512 px with 256 elements.
+
+    elements train autoencoder sd15 --data records --model mine
+    elements train diffusion sd15 --data records --model mine --init stable-diffusion-v1-5/stable-diffusion-v1-5
+
+It has not been trained here. The paper reports 23.0 dB PSNR and 0.338 LPIPS for reconstruction (Table 1).
+"""
 
 from elements_jax.config import ModelConfig
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, Preset, VAETrainConfig
 
 MODEL = ModelConfig()
 
-VAE = VAETrainConfig(  # Stable Diffusion's own is used as it is; this is for those who want another
+VAE = VAETrainConfig(  # only for a new VAE: stage 2 uses Stable Diffusion's unchanged
     steps=246_803,  # of the original kl-f8, as its authors' table says
     batch_size=96,  # 12 on each of 8 devices
     learning_rate=4.5e-6 * 96,  # LDM: base rate 4.5e-6 for each image of the batch

@@ -1,8 +1,8 @@
-"""Table 2: convolutional autoencoders, whose bottleneck has as many numbers as the elements' codes (Appendix B).
+"""Table 2: convolutional autoencoders with as many latent numbers as the elements' codes (Appendix B).
 
-A baseline is a model folder with a VAE alone. Of them the paper gives the losses, 32-fold downsampling and 32 channels;
-the rest is of Latent Diffusion Models' own autoencoder of that downsampling, kl-f32 (`autoencoder_kl_8x8x64.yaml`). As
-in Stable Diffusion's, and unlike in kl-f32, there is attention in the middle alone.
+A baseline is a model folder with only a VAE. The paper gives the losses, 32-fold downsampling and 32 channels. The rest
+follows kl-f32, the autoencoder of Latent Diffusion Models with that downsampling (`autoencoder_kl_8x8x64.yaml`). As in
+Stable Diffusion, and unlike in kl-f32, only the middle block has attention.
 """
 
 from dataclasses import replace
@@ -36,7 +36,7 @@ TINY = replace(
 )
 TINY_VAE = replace(
     tiny.VAE,
-    adversarial_start=1000,  # pictures have colours and rough shapes by then
+    adversarial_start=1000,  # images have colours and rough shapes by then
     discriminator_channels=32,  # as the VAE's own
     discriminator_levels=2,  # patches of 34 x 34 px
 )

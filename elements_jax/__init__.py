@@ -5,6 +5,7 @@ The public names below are imported when they are first used, so that `import el
 """
 
 import importlib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from elements_jax.pipeline.pipeline import ElementsPipeline as ElementsPipeline
     from elements_jax.pipeline.session import Editing as Editing
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("elements-jax")  # setuptools-scm took it from the git tag
+except PackageNotFoundError:  # a clone on the path that was not installed
+    __version__ = "0.1.0"
 
 TINY = Path(__file__).with_name("weights") / "tiny"
 """The model folder that comes with this package: the preset `tiny`, trained on two CPU cores; its README says how."""

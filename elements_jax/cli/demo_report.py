@@ -33,10 +33,12 @@ BATCH = 16  # pictures decoded at once
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1500px; padding: 0 1rem; color: #222 }
-figure { display: inline-block; margin: 0 6px 12px 0; vertical-align: top } figure img { width: 190px; display: block }
-figcaption { font-size: 12px; color: #555; max-width: 190px } table { border-collapse: collapse; margin: 1rem 0 }
+.row { display: flex; gap: 6px; border-top: 1px solid #ddd; padding: 8px 0 12px }
+figure { flex: 0 1 190px; min-width: 0; margin: 0 }
+figure img { width: 100%; display: block; image-rendering: pixelated }
+figcaption { font-size: 12px; color: #555; overflow-wrap: anywhere } table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: 2px 14px 2px 0; text-align: right } td:first-child, th:first-child { text-align: left }
-.row { border-top: 1px solid #ddd; padding-top: 8px } pre { background: #f4f4f4; padding: 8px; overflow-x: auto }
+pre { background: #f4f4f4; padding: 8px; overflow-x: auto }
 """
 
 
@@ -56,7 +58,7 @@ class Report:
         self._parts.append(f"<{tag}>{html.escape(words)}</{tag}>")
 
     def row(self, pictures: dict[str, Picture]) -> None:
-        """Pictures side by side, each under its caption, each also a PNG of its own."""
+        """Add pictures in one row, however many, each with its caption; write each as a PNG too."""
         figures = []
         for caption, picture in pictures.items():
             name = f"{self._pictures:03}-{caption.split(',')[0].replace(' ', '-')}.png"
@@ -80,11 +82,11 @@ class Report:
 
 
 def write_report(folder: Path, model: Path, scene_records: Path, photo_records: Path) -> Path:
-    """Edit held-out scenes and photographs with a model, and show what came of it. Returns the page."""
+    """Edit photographs and held-out scenes with a model and show the results. Return the path of the page."""
     pipeline = ElementsPipeline.from_pretrained(model)
     report = Report(folder, "Editable image elements: tiny")
-    report_scenes(report, pipeline, list(read_split(scene_records, "val").values()))
     report_photographs(report, pipeline, list(read_split(photo_records, "train").values()))
+    report_scenes(report, pipeline, list(read_split(scene_records, "val").values()))
     return report.save()
 
 
@@ -102,10 +104,10 @@ def report_scenes(report: Report, pipeline: ElementsPipeline, records: Sequence[
     scores = score(folder, LPIPS("alex") if has_weights() else None)
     report.text(
         "p",
-        "Edits against the true edited scene, in the edited region and in the whole picture. Won is the share of the "
-        "edits that come nearer to it, in the edited region, than both the unedited picture and pixel editing do. Both "
-        "leave the object where it was: what a share is worth shows the flat picture in the input's mean colour. Of a "
-        "variation the prompt allows many pictures, of which the truth is one.",
+        "Edits compared with the true edited scene, in the edited region and in the complete picture. Won is the share "
+        "of edits that come closer to the truth, in the edited region, than the unedited picture and pixel editing do. "
+        "Both leave the object where it was, so also compare with the flat picture in the input's mean colour. "
+        "The prompt of a variation allows many pictures; the truth is one of them.",
     )
     report.table(*rows(scores))
     print(as_text(scores))
@@ -154,7 +156,7 @@ def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: S
 def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
     """The five edits on photographs, by edit script: what carries over from those that a model has seen."""
     report.text("h2", "Photographs")
-    report.text("p", "Tiny models know scenes, and hardly photographs. What this one makes of them is shown as it is.")
+    report.text("p", "A tiny model knows scenes and has seen few photographs. Its results are shown as they are.")
     count, size = pipeline.config.elements.num_elements, pipeline.config.elements.image_size
     yy, xx = (np.mgrid[:size, :size] + 0.5) / size
     middle = (abs(xx - 0.5) < 0.2) & (abs(yy - 0.5) < 0.2)
