@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from elements_jax.object_store import AnyPath, as_path, is_url
+from elements_jax.data.object_store import AnyPath, as_path, is_url
 
 PathOrURL = Annotated[
     AnyPath,

@@ -7,12 +7,12 @@ from typing import Any
 import tyro
 
 from elements_jax.cli.command import orderly_termination, run_to_end
-from elements_jax.lock import locked
+from elements_jax.data.lock import locked
 from partition.inspection import command
 from partition.job.engines import run_locally, run_on_beam
 from partition.job.job import Job, begin, check, finish
-from partition.ray_engine import run_on_ray
-from partition.spark_engine import run_on_spark
+from partition.job.ray_engine import run_on_ray
+from partition.job.spark_engine import run_on_spark
 
 _ENGINES = {"local": run_locally, "ray": run_on_ray, "spark": run_on_spark, "beam": run_on_beam}
 SHOWN = 10

@@ -22,7 +22,7 @@ from elements_jax.scenes import drawn
 from partition.components import partition_image
 from partition.config import PartitionConfig
 from partition.segmenters.superpixels import Slic
-from train.folder import with_scaling_factor
+from train.start import with_scaling_factor
 
 SEEDS = range(1_000_000, 1_000_016)
 HELD_OUT = [drawn.scene(seed) for seed in SEEDS]

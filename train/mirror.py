@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import jax
 
-from elements_jax.object_store import (
+from elements_jax.data.object_store import (
     AnyPath,
     cache_folder,
     download,

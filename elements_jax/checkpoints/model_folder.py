@@ -39,10 +39,10 @@ from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.checkpoints.torch_names import Table
 from elements_jax.config import ModelConfig, UNetConfig
 from elements_jax.data.atomic import UNFINISHED, checksum, new_file
+from elements_jax.data.object_store import as_path, local_copy
 from elements_jax.model_manifest import check_manifest, manifest_path, write_manifest
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
-from elements_jax.object_store import as_path, local_copy
 
 CONFIG = Path("elements", "config.json")
 ATTENTION = Path("elements", "attention.safetensors")

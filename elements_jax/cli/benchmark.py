@@ -19,8 +19,8 @@ from elements_jax.bounds import COUNT, require_options
 from elements_jax.cli.command import exit_code
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_photo
 from elements_jax.data.atomic import new_file
+from elements_jax.data.lock import locked
 from elements_jax.editing.script import MODELS_OWN, EditScript, Sampling
-from elements_jax.lock import locked
 
 if TYPE_CHECKING:
     from elements_jax.data.photo import Photo

@@ -22,10 +22,10 @@ from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
 from elements_jax.bounds import COUNT, SEED, require_options
 from elements_jax.cli.command import exit_code, run_to_end, run_with_local_paths
-from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, notices, open_photo
+from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, ObjectFinder, Source, notices, open_photo
 from elements_jax.data.atomic import new_file
+from elements_jax.data.encoded import is_encoded, read_encoded, write_encoded
 from elements_jax.editing.script import MODELS_OWN, Detail, EditScript, Fit, Sampling
-from elements_jax.encoded import is_encoded, read_encoded, write_encoded
 from elements_jax.progress import sampling
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ commands:
 ELSEWHERE = {
     "partition": "partition.__main__",
     "train": "elements_jax.cli.train",
-    "compile": "elements_jax.cli.compile",
+    "compile": "elements_jax.cli.main.compile",
     "study": "elements_jax.cli.study",
     "benchmark": "elements_jax.cli.benchmark",
     "evaluate": "elements_jax.cli.evaluate",
@@ -189,7 +189,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Editor:
-    """Edit photographs in the browser, on a page that this machine alone can open.
+    """Edit photographs in the browser, on a page that only this machine can open, unless --host says otherwise.
 
     Programs can use the same server: its /docs describes the HTTP API. Nothing is written to the disk. Ctrl-C ends it.
     """
@@ -200,15 +200,24 @@ class Editor:
     """With SAM, objects are found from points, too."""
     port: int = 8000
     """Of the page's address; with 0 one that is free."""
+    host: str = "127.0.0.1"
+    """Address of this machine to listen at; with 0.0.0.0 every machine that reaches this one can edit, without a
+    password."""
+    name: tuple[str, ...] = ()
+    """Host names that the page is reached by, besides localhost: this machine's in its network, or a proxy's."""
+    root_path: str = ""
+    """Path below which a proxy serves the page, such as /editor, and which it takes off; the page is at /editor/."""
     open: bool = True
     """Open the page in the browser."""
 
     def run(self) -> None:
         """Serve until interrupted."""
         require_options(self, port=(0, 65535))
-        from elements_jax.editor.server import make_app, serve
+        from elements_jax.editor.server import is_loopback, make_app, serve
         from elements_jax.pipeline.session import Editing
 
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise ValueError(f"--root-path {self.root_path}: expected a path such as /editor")
         pipeline = _pipeline(self.model)
         divider = Divider(pipeline.config.elements, self.source)
         select_object = None
@@ -223,6 +232,10 @@ class Editor:
             segmenter=self.source.chosen,
             notice=" ".join(said) or None,
             select_object=select_object,
+            find_object=ObjectFinder(divider, self.source),
+            label=divider.label,
+            names=self.name,
+            remote=not is_loopback(self.host),
         )
 
         def ready(address: str) -> None:
@@ -230,7 +243,7 @@ class Editor:
             if self.open:
                 webbrowser.open(address)
 
-        serve(app, self.port, ready)
+        serve(app, self.host, self.port, self.root_path, ready)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from jaxtyping import Bool, UInt8, UInt16
 
 from elements_jax.arguments import PathOrURL
 from elements_jax.data.atomic import read_file
+from elements_jax.data.encoded import is_encoded, read_encoded
 from elements_jax.editing.script import EditError, Fit, ObjectAt
-from elements_jax.encoded import is_encoded, read_encoded
 
 if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig
@@ -51,7 +51,7 @@ class Source:
 
 
 DEFAULT_SOURCE = Source()
-TINY_NOTICE = "This is the tiny model of the package: it knows scenes, and blurs photographs."
+TINY_NOTICE = "Demo model: 64 px, drawn scenes only; photos come out blurred."
 
 
 def notices(model: str | None, source: Source) -> list[str]:

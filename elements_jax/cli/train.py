@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -15,8 +16,8 @@ import tyro
 from configs import PRESETS
 from elements_jax.arguments import PathOrURL
 from elements_jax.config import ModelConfig
-from elements_jax.lock import locked
-from elements_jax.object_store import local_copy
+from elements_jax.data.lock import locked
+from elements_jax.data.object_store import local_copy
 from elements_jax.parallel.program_cache import keep_programs
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
@@ -133,7 +134,6 @@ def run(stage: str, job: Job, began: float | None = None) -> int:
 def _run(stage: str, job: Job, began: float, own: Path) -> int:
     """Run the stage in its own folder."""
     from elements_jax.parallel import hosts
-    from train.folder import open_folder, start_from
     from train.input.cache import require_cached
     from train.loop import fit
     from train.stages.autoencoder import AutoencoderStage
@@ -141,7 +141,7 @@ def _run(stage: str, job: Job, began: float, own: Path) -> int:
     from train.stages.diffusion_unfrozen import UnfrozenStage
     from train.stages.vae import VAEStage
     from train.stages.vae_adversarial import AdversarialVAEStage
-    from train.text import start_text
+    from train.start import open_folder, start_from, start_text
 
     if hosts.first():
         if job.init is not None:

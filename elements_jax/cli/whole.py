@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from elements_jax import TINY
 from elements_jax.cli.photos import Divider, ObjectFinder, notices
 from elements_jax.data.atomic import new_file
+from elements_jax.data.encoded import is_encoded
 from elements_jax.editing.script import EditScript
-from elements_jax.encoded import is_encoded
 from elements_jax.photograph.file import Photograph, check_format, format_of
 from elements_jax.progress import sampling
 

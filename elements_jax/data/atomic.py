@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from elements_jax.object_store import UNFINISHED, AnyPath, as_path, is_url, new_object, new_objects
+from elements_jax.data.object_store import UNFINISHED, AnyPath, as_path, is_url, new_object, new_objects
 
 LARGEST_FILE = 512 << 20
 """Bytes of a photograph or script that are read, if nothing else is said."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from elements_jax.data.atomic import new_file
+from elements_jax.data.object_store import AnyPath
 from elements_jax.data.tfrecord import DATASET, TFRecordSource, find_shards
-from elements_jax.object_store import AnyPath
 
 VERSION = "1.0.0"
 """Of the fields' meaning: the first number grows when old readers would misread new records."""

@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 
 from elements_jax.data.atomic import new_file
-from elements_jax.object_store import AnyPath
+from elements_jax.data.object_store import AnyPath
 
 DATASET = "elements"
 """The name of the data set, and so of its files: `elements-train.tfrecord-00000-of-00004`."""

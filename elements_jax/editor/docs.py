@@ -21,7 +21,7 @@ def page(openapi: dict[str, Any]) -> str:
         (
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1>",
             f"<p>{escape(openapi['info']['description'])}</p>",
-            "<p>For programs: <a href=/openapi.json>openapi.json</a></p>",
+            "<p>For programs: <a href=openapi.json>openapi.json</a></p>",
             *operations,
             "<h2>Schemas</h2>",
             *schemas,

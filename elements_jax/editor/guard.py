@@ -1,19 +1,20 @@
 """What is refused before a request is taken in: other hosts' pages and names, and bodies that are too large.
 
-It also tells browsers what the page may load. The server listens on this machine alone, but any page that its user
-visits can send requests there: under the server's own address (refused by `Origin`), or under a name that the page's
-owner lets point here (DNS rebinding, refused by `Host`).
+It also tells browsers what the page may load. Even if the server listens on this machine only, any page that its user
+visits can send requests to it: under the server's own address (refused by `Origin`), or under a name that the page's
+owner points here (DNS rebinding, refused by `Host`).
 """
 
-import re
+import ipaddress
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
@@ -29,8 +30,16 @@ HEADERS = {
 class Guard:
     """ASGI middleware: the checks of host, origin and size, and the headers of every response."""
 
-    def __init__(self, app: ASGIApp, body_bytes: int, of_path: Mapping[str, int]):
-        """`body_bytes` is the most of a request's body, but for those paths that have a limit of their own."""
+    def __init__(self, app: ASGIApp, body_bytes: int, of_path: Mapping[str, int], names: frozenset[str], remote: bool):
+        """Set the limits.
+
+        Args:
+            body_bytes: the most of a request's body, except for the paths of `of_path`, which have their own limit.
+            names: host names that the server is reached by, besides localhost.
+            remote: whether other machines may reach it by this machine's address. An address cannot be rebound.
+        """
+        self.names = LOCAL | {name.lower() for name in names}
+        self.remote = remote
         self.app = app
         self.body_bytes = body_bytes
         self.of_path = of_path
@@ -40,7 +49,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.of_path.get(scope["path"], self.body_bytes)
+        limit = self.of_path.get(scope["path"].removeprefix(scope.get("root_path", "")), self.body_bytes)
         too_large = f"the body has more than {limit} bytes"
         received = 0
 
@@ -61,18 +70,47 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        refusal = _refusal(scope["method"], headers)
+        refusal = self._refusal(scope["method"], headers)
         length = headers.get("content-length", "0")
         if refusal is None and length.isdecimal() and int(length) > limit:
             refusal = JSONResponse({"error": too_large}, 413)
         await (refusal or self.app)(scope, receive_at_most, send_with_headers)
 
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self._is_ours(host):
+            expected = ", ".join(sorted(self.names))
+            return JSONResponse({"error": f"the host must be one of {expected}, not {host[:100]!r}"}, 400)
+        # Programs send no Origin; browsers do with all that is not GET or HEAD.
+        if method in ("GET", "HEAD") or origin in (None, f"http://{host}"):
+            return None
+        # A proxy that the page is reached through may end TLS, and may pass on another host.
+        if _name_of(origin or "") in self.names - LOCAL:
+            return None
+        return JSONResponse({"error": f"pages of other origins may not send requests: {(origin or '')[:100]!r}"}, 403)
 
-def _refusal(method: str, headers: Headers) -> JSONResponse | None:
-    host, origin = headers.get("host", ""), headers.get("origin")
-    if not HOST.fullmatch(host):
-        return JSONResponse({"error": f"the host must be localhost or its address, not {host[:100]!r}"}, 400)
-    # Programs send no Origin; browsers do with all that is not GET or HEAD.
-    if method not in ("GET", "HEAD") and origin not in (None, f"http://{host}"):
-        return JSONResponse({"error": f"requests of pages of other origins are refused: {origin[:100]!r}"}, 403)
-    return None
+    def _is_ours(self, host: str) -> bool:
+        try:
+            parts = urlsplit(f"//{host}")
+            name, port = parts.hostname, parts.port  # a port that is no number raises ValueError
+        except ValueError:
+            return False
+        plain = f"[{name}]" if name and ":" in name else name
+        if name is None or host.lower() not in (plain, f"{plain}:{port}"):
+            return False
+        return name in self.names or (self.remote and _is_address(name))
+
+
+def _name_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).hostname
+    except ValueError:
+        return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -33,6 +33,8 @@ class Upload:
     photo: Photo
     canvas: Canvas
     """Its elements, encoded."""
+    encoded: bytes
+    """Its file."""
     png: bytes
     width: int
     """Of the whole photograph, in pixels, as it is seen."""
@@ -44,7 +46,12 @@ class Upload:
     @property
     def bytes(self) -> int:
         """About what it takes of memory."""
-        return len(self.png) + self.photo.label_map.nbytes + sum(leaf.nbytes for leaf in jax.tree.leaves(self.canvas))
+        return (
+            len(self.encoded)
+            + len(self.png)
+            + self.photo.label_map.nbytes
+            + sum(leaf.nbytes for leaf in jax.tree.leaves(self.canvas))
+        )
 
 
 def open_upload(encoded: bytes, fit: Fit, editing: Editing, pixels: int) -> Upload:
@@ -56,7 +63,7 @@ def open_upload(encoded: bytes, fit: Fit, editing: Editing, pixels: int) -> Uplo
     photo = editing.open(encoded, fit)
     id = hashlib.sha256(fit.encode() + b" " + encoded).hexdigest()[:32]
     said = describe(width, height, fit, len(photo.image))
-    return Upload(id, photo, editing.canvas(photo), png(photo.image), width, height, fit, said)
+    return Upload(id, photo, editing.canvas(photo), encoded, png(photo.image), width, height, fit, said)
 
 
 def read_size(encoded: bytes, pixels: int) -> tuple[int, int]:
@@ -69,25 +76,28 @@ def read_size(encoded: bytes, pixels: int) -> tuple[int, int]:
                 # Pillow would decode a PNG to look for the orientation behind its pixels.
                 turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5 if "exif" in file.info else False
     except Image.DecompressionBombError as error:
-        raise TooManyPixels(f"the picture has more than {pixels} pixels") from error
+        raise TooManyPixels(f"the photo is too large; the limit is {_megapixels(pixels)}") from error
     except UnidentifiedImageError as error:  # its message is an address in memory
-        raise ValueError(f"not an image, or not one of {', '.join(FORMATS)}, or damaged at its start") from error
+        raise ValueError(f"this file can't be read. Supported: {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise all sorts on damaged files
         raise ValueError(f"damaged image: {error}") from error
     if size[0] * size[1] > pixels:
-        raise TooManyPixels(f"the picture has {size[0]} x {size[1]} pixels, more than {pixels}")
+        raise TooManyPixels(f"{_megapixels(size[0] * size[1])}; the limit is {_megapixels(pixels)}")
     return size[::-1] if turned else size
 
 
 def describe(width: int, height: int, fit: Fit, side: int) -> str:
     """One sentence on what becomes of a photograph in a square of `side` pixels."""
-    whole = f"The photograph of {width} x {height} px"
     if width == height:
-        return f"{whole} is shown whole, at {side} x {side} px."
+        return f"{width} x {height} px, shown at {side} x {side} px."
     if fit == "crop":
         share = min(width, height) / max(width, height)
-        return f"{whole} is cropped to its central square, {share:.0%} of it, at {side} x {side} px."
-    return f"{whole} is shown whole, within margins that make it a square of {side} x {side} px."
+        return f"Cropped to the centre square ({share * 100:.0f} % of your photo) and reduced to {side} x {side} px."
+    return f"All of your photo, with margins, at {side} x {side} px."
+
+
+def _megapixels(pixels: int) -> str:
+    return f"{pixels / 1e6:.3g} megapixels"
 
 
 def png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:

@@ -15,11 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from elements_jax.data.photo import Photo
-from elements_jax.editing.apply import Edited
 from elements_jax.editing.script import EditScript
 from elements_jax.editor.wire import JobState, Status
-from elements_jax.pipeline.session import Cancelled, Editing
+from elements_jax.pipeline.session import Cancelled
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +27,8 @@ KEPT_BYTES = 256 * 2**20
 LONGEST_ERROR = 1000
 
 
-Work = tuple[Photo, Edited]
-"""What is decoded."""
+Work = Callable[[EditScript, Callable[[], bool]], bytes]
+"""Makes the file of a result, given the script with its seed and what is called before each step."""
 
 
 class Full(Exception):
@@ -49,10 +47,11 @@ class Job:
     script: EditScript
     variants: int
     steps: int
+    suffix: str = "png"  # of the results' format
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     status: Status = "queued"
     step: int = 0  # that is computed, from 1; 0 before, while the sampler is compiled
-    results: list[bytes] = field(default_factory=list)  # PNG
+    results: list[bytes] = field(default_factory=list)
     error: str | None = None
     listeners: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # another one after each change
@@ -76,8 +75,7 @@ class Job:
 class Jobs:
     """The queue, the thread that decodes, and the results."""
 
-    def __init__(self, editing: Editing, most_queued: int):
-        self._editing = editing
+    def __init__(self, most_queued: int):
         self._most_queued = most_queued
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: list[Job] = []
@@ -100,7 +98,7 @@ class Jobs:
             variants=job.variants,
             step=job.step,
             steps=job.steps,
-            results=[f"/api/jobs/{job.id}/{k}.png" for k in range(len(job.results))],
+            results=[f"/api/jobs/{job.id}/{k}.{job.suffix}" for k in range(len(job.results))],
             error=job.error,
         )
 
@@ -198,10 +196,10 @@ class Jobs:
                 self._loop.call_soon_threadsafe(self._step, job)
             return not job.ended
 
-        return self._editing.png(self._editing.decode(*work, script, report), script)
+        return work(script, report)
 
     def _step(self, job: Job) -> None:
-        job.step += 1
+        job.step = job.step % job.steps + 1  # each window of a photograph is sampled
         job.tell()
 
     def _end(self, job: Job, status: Status, error: str | None = None) -> None:

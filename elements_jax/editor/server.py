@@ -5,40 +5,33 @@ The event loop only receives and answers. Photographs are opened and edited on a
 """
 
 import asyncio
-import base64
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, TypeVar
 
-import jax.numpy as jnp
-import numpy as np
 import uvicorn
-from anyio import CapacityLimiter, fail_after, to_thread
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from anyio import CapacityLimiter
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
-from fastapi.sse import EventSourceResponse
 from fastapi.staticfiles import StaticFiles
-from jaxtyping import Bool, Float, UInt8
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import ClientDisconnect
 
 import elements_jax
-from elements_jax.data.photo import Photo
 from elements_jax.diffusion.samplers import SAMPLERS
-from elements_jax.editing.apply import Edited, apply_script
-from elements_jax.editing.edits import Canvas, covered_by
-from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript, Fit, Move, explain
+from elements_jax.editing.script import EditError, explain
 from elements_jax.editor import docs, wire
 from elements_jax.editor.guard import Guard
-from elements_jax.editor.images import Images, TooManyPixels, Upload, open_upload, png
-from elements_jax.editor.jobs import Full, Job, Jobs
+from elements_jax.editor.images import Images
+from elements_jax.editor.jobs import Full, Jobs
+from elements_jax.editor.routes import api
+from elements_jax.editor.state import Editor, SelectObject
+from elements_jax.photograph.repaint import Label
+from elements_jax.photograph.selecting import FindObject
 from elements_jax.pipeline.session import Editing
 
 STATIC = Path(__file__).with_name("static")
@@ -46,7 +39,6 @@ THREADS = 2
 """That open and edit photographs at once."""
 UPLOADS = 4
 """Files that are received at once; others wait, and are not in memory yet."""
-UPLOAD_SECONDS = 60
 IMAGES, IMAGE_BYTES = 100, 256 * 2**20
 """Photographs that are kept."""
 JSON_BYTES = 2 * 2**20
@@ -58,264 +50,6 @@ DESCRIPTION = (
     "the same bytes. A photograph is uploaded, a job edits and decodes it, and its results are PNG files that carry "
     "their script. Uploads and jobs are in memory alone, and the oldest are forgotten."
 )
-FILE = {"schema": {"type": "string", "format": "binary"}}
-ERRORS = {
-    400: "Another host than this machine, or a body that cannot be read.",
-    403: "From a page of another origin.",
-    404: "An id that is unknown, or was forgotten.",
-    408: "The file did not arrive in time.",
-    409: "The server has no SAM.",
-    413: "Too many bytes, or pixels.",
-    415: "No image, or a damaged one.",
-    422: "A field that does not fit.",
-    429: "The queue is full.",
-}
-
-T = TypeVar("T")
-SelectObject = Callable[
-    [UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 2"], Float[np.ndarray, "Q 2"]], Bool[np.ndarray, "H W"]
-]
-"""The mask of the object that positive points (x, y) lie on and negative ones do not, in units of the sides."""
-
-
-@dataclass(frozen=True, eq=False)
-class Editor:
-    """What the endpoints share."""
-
-    editing: Editing
-    model: wire.Model
-    select_object: SelectObject | None
-    images: Images
-    jobs: Jobs
-    threads: CapacityLimiter
-    uploads: CapacityLimiter
-
-    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Call a function on one of the threads, when one is free."""
-        return await to_thread.run_sync(function, *args, limiter=self.threads)
-
-    def upload(self, id: str) -> Upload:
-        """Raises HTTPException for an image that is not here."""
-        try:
-            return self.images[id]
-        except KeyError:
-            raise HTTPException(404, f"there is no image {id!r}, or it was forgotten: upload it again") from None
-
-    async def edit(self, request: wire.Edits) -> tuple[Photo, Edited]:
-        """The photograph of a request and what its script makes of it. Raises HTTPException or EditError."""
-        upload, *rest = (self.upload(id) for id in (request.image, *request.images.values()))
-        for each in (upload, *rest):
-            if each.fit != request.script.fit:  # the command line would open it otherwise, and give another picture
-                raise EditError(
-                    f"fit: image {each.id!r} was uploaded with {each.fit}, but the script says {request.script.fit}"
-                )
-        others = dict(zip(request.images, rest, strict=True))
-
-        def open_image(name: str, within: Bool[np.ndarray, "H W"] | None) -> Canvas:
-            if name not in others:
-                raise EditError(f"the script names {name!r}, which is not in images")
-            return others[name].canvas if within is None else self.editing.canvas(others[name].photo, within)
-
-        return upload.photo, await self.in_thread(apply, request.script, upload.canvas, open_image)
-
-    def warm_up(self) -> None:
-        """Compile what every edit needs, by editing and decoding a picture of nothing."""
-        config = self.editing.pipeline.config.elements
-        side, cells = config.image_size, np.arange(config.image_size) * config.grid // config.image_size
-        blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))
-        canvas = self.editing.canvas(blank)
-        script = EditScript((Move((0,), (0.0, 0.0)), Delete((1,)), Compose("", (0,)), Continue("")))
-        self.editing.decode(blank, apply_script(script, canvas, lambda *_: canvas), script)
-
-
-async def _editor(request: Request) -> Editor:
-    return request.app.state.editor
-
-
-SharedEditor = Annotated[Editor, Depends(_editor)]
-
-
-async def _job(id: str, editor: SharedEditor) -> Job:
-    try:
-        return editor.jobs[id]
-    except KeyError:
-        raise HTTPException(404, f"there is no job {id!r}, or it was forgotten") from None
-
-
-FoundJob = Annotated[Job, Depends(_job)]
-
-
-async def _heard(job: FoundJob, editor: SharedEditor) -> AsyncIterator[Job]:
-    """The job while somebody listens to it."""
-    with editor.jobs.listening(job):
-        yield job
-
-
-def refuses(*statuses: int, events: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The errors of an endpoint, as its OpenAPI declares them; of one of events FastAPI would declare them as such."""
-    reference = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    body = {"content": reference} if events else {"model": wire.Error}
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"description": ERRORS[status], **body} for status in (400, *statuses)
-    }
-    if 429 in errors:
-        seconds = {"description": "Seconds to wait.", "schema": {"type": "integer"}, "required": True}
-        errors[429]["headers"] = {"Retry-After": seconds}
-    return errors
-
-
-def gives_png() -> dict[str, Any]:
-    """The declarations of an endpoint whose response is a PNG."""
-    found = {200: {"content": {"image/png": FILE}, "description": "The picture."}}
-    return {"response_class": Response, "responses": refuses(404, 422) | found}
-
-
-api = APIRouter(prefix="/api")
-
-
-@api.get("/model", responses=refuses())
-async def get_model(editor: SharedEditor) -> wire.Model:
-    """The model, and what the server takes."""
-    return editor.model
-
-
-@api.post(
-    "/images",
-    status_code=201,
-    responses=refuses(403, 408, 413, 415, 422),
-    openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": FILE}}},
-)
-async def post_image(request: Request, editor: SharedEditor, fit: Fit = "crop") -> wire.Image:
-    """Upload a photograph: the bytes of its file. The same photograph has the same id again."""
-    async with editor.uploads:
-        encoded = await _file(request)
-        try:
-            limit = editor.model.limits.pixels
-            upload = await editor.in_thread(open_upload, encoded, fit, editor.editing, limit)
-        except TooManyPixels as error:
-            raise HTTPException(413, str(error)) from error
-        except ValueError as error:
-            raise HTTPException(415, str(error)) from error
-    editor.images.keep(upload)
-    return wire.Image(id=upload.id, width=upload.width, height=upload.height, box=upload.photo.box, said=upload.said)
-
-
-@api.get("/images/{id}.png", **gives_png())
-async def get_image(id: str, editor: SharedEditor) -> Response:
-    """The square picture."""
-    return Response(editor.upload(id).png, media_type="image/png")
-
-
-@api.post("/canvas", responses=refuses(403, 404, 413, 422))
-async def post_canvas(request: wire.Edits, editor: SharedEditor) -> wire.Canvas:
-    """The elements after the edits of a script, and a preview."""
-    _, edited = await editor.edit(request)
-    return await editor.in_thread(_describe, edited.canvas)
-
-
-@api.post("/objects", responses=refuses(403, 404, 409, 413, 422))
-async def post_objects(request: wire.ObjectPoints, editor: SharedEditor) -> wire.Selection:
-    """The elements of which more than half belongs to an object, found by SAM after the edits of a script."""
-    select = editor.select_object
-    if select is None:
-        raise HTTPException(409, "this server has no SAM, that finds objects: start it with --checkpoint")
-    _, edited = await editor.edit(request)
-
-    def covered() -> list[int]:
-        points = (np.array(points, np.float32).reshape(-1, 2) for points in (request.positive, request.negative))
-        canvas = edited.canvas
-        mask = jnp.asarray(select(np.asarray(canvas.picture), *points))
-        return np.flatnonzero(covered_by(canvas.label_map, mask, canvas.num_elements) > 0.5).tolist()
-
-    return wire.Selection(elements=await editor.in_thread(covered))
-
-
-@api.post(
-    "/scripts",
-    responses=refuses(403, 408, 413, 422),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/EditScript"}},
-                "image/png": FILE,
-            },
-        }
-    },
-)
-async def post_script(request: Request, editor: SharedEditor) -> wire.Script:
-    """Read an edit script: the bytes of a JSON file, or of a result's PNG, which carries its script."""
-    async with editor.uploads:
-        script = await editor.in_thread(EditScript.from_file, await _file(request))
-    return wire.Script(script=script)
-
-
-@api.post("/jobs", status_code=202, responses=refuses(403, 404, 413, 422, 429))
-async def post_job(request: wire.JobRequest, editor: SharedEditor) -> wire.JobState:
-    """Queue edits to be decoded: as many variants, with the script's seed and those that follow it."""
-    script = request.script
-    if script.seed + request.variants > 2**32:
-        raise HTTPException(422, f"{request.variants} variants from seed {script.seed} would pass the largest seed")
-    editor.jobs.require_room()  # before the work
-    steps = script.sampling.steps or editor.model.steps
-    job = Job(await editor.edit(request), script, request.variants, steps)
-    editor.jobs.submit(job)
-    return editor.jobs.state(job)
-
-
-@api.get("/jobs/{id}", responses=refuses(404, 422))
-async def get_job(job: FoundJob, editor: SharedEditor) -> wire.JobState:
-    """A job as it is now."""
-    return editor.jobs.state(job)
-
-
-@api.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refuses(404, 422, events=True))
-async def get_events(job: Annotated[Job, Depends(_heard)], editor: SharedEditor) -> AsyncIterator[wire.JobState]:
-    """A job now and at each change, until it ends. It is cancelled when the last who listens here leaves."""
-    async for state in editor.jobs.states(job):
-        yield state
-
-
-@api.delete("/jobs/{id}", responses=refuses(403, 404, 422))
-async def delete_job(job: FoundJob, editor: SharedEditor) -> wire.JobState:
-    """Cancel a job. What it has done until then stays."""
-    editor.jobs.cancel(job)
-    return editor.jobs.state(job)
-
-
-@api.get("/jobs/{id}/{k}.png", **gives_png())
-async def get_result(job: FoundJob, k: int) -> Response:
-    """The k-th result, counted from 0: a PNG that carries its script and settings."""
-    if not 0 <= k < len(job.results):
-        raise HTTPException(404, f"job {job.id!r} has no result {k} (yet)")
-    return Response(job.results[k], media_type="image/png")
-
-
-async def _file(request: Request) -> bytes:
-    """The whole body of a request. Raises HTTPException where it does not come, or breaks off."""
-    try:
-        with fail_after(UPLOAD_SECONDS):
-            return await request.body()
-    except TimeoutError:
-        raise HTTPException(408, f"the file was not received within {UPLOAD_SECONDS} seconds") from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the file broke off") from None
-
-
-def _describe(canvas: Canvas) -> wire.Canvas:
-    position, valid = np.asarray(canvas.elements.position), np.asarray(canvas.elements.valid)
-    elements = [
-        wire.Element(number=n, x=x, y=y, width=width, height=height)
-        for n, (x, y, width, height) in enumerate(position.tolist())
-        if valid[n]
-    ]
-    return wire.Canvas(
-        size=canvas.label_map.shape[0],
-        elements=elements,
-        label_map=base64.b64encode(np.asarray(canvas.label_map).astype("<u2").tobytes()).decode(),
-        preview="data:image/png;base64," + base64.b64encode(png(np.asarray(canvas.picture))).decode(),
-        free=int((~valid).sum()),
-    )
 
 
 def make_app(
@@ -325,7 +59,11 @@ def make_app(
     segmenter: str,
     notice: str | None = None,
     select_object: SelectObject | None = None,
+    find_object: FindObject | None = None,
+    label: Label | None = None,
     limits: wire.Limits = DEFAULT_LIMITS,
+    names: Sequence[str] = (),
+    remote: bool = False,
 ) -> FastAPI:
     """The application.
 
@@ -334,6 +72,10 @@ def make_app(
         segmenter: that `editing` divides photographs by, in words.
         notice: what people should know of the model.
         select_object: finds objects from points, where there is a SAM.
+        find_object: finds objects of photographs, as scripts name them.
+        label: divides windows of photographs; without it results are square pictures only.
+        names: host names that the page is reached by, besides localhost.
+        remote: whether other machines may reach the server by this machine's address.
     """
     config = editing.pipeline.config
     model = wire.Model(
@@ -352,8 +94,10 @@ def make_app(
         editing,
         model,
         select_object,
+        find_object,
+        label,
         Images(IMAGES, IMAGE_BYTES),
-        Jobs(editing, limits.queue),
+        Jobs(limits.queue),
         CapacityLimiter(THREADS),
         CapacityLimiter(UPLOADS),
     )
@@ -388,7 +132,7 @@ def make_app(
         app.add_exception_handler(kind, refuse)
     app.add_middleware(GZipMiddleware)
     files = dict.fromkeys(("/api/images", "/api/scripts"), limits.upload_bytes)
-    app.add_middleware(Guard, body_bytes=JSON_BYTES, of_path=files)
+    app.add_middleware(Guard, body_bytes=JSON_BYTES, of_path=files, names=frozenset(names), remote=remote)
     return app
 
 
@@ -419,14 +163,23 @@ def _first(error: RequestValidationError) -> str:
     return f"{'.'.join(map(str, path or [where]))}: {first['msg']}"
 
 
-def serve(app: FastAPI, port: int, ready: Callable[[str], object]) -> None:
-    """Serve on this machine alone, until interrupted; `ready` is given the page's address as soon as it is reachable.
+def serve(app: FastAPI, host: str, port: int, root_path: str, ready: Callable[[str], object]) -> None:
+    """Serve at an address of this machine until interrupted; `ready` is given the page's URL once it can be reached.
 
-    Raises OSError where the port is taken.
+    `root_path` is what a proxy serves the page below; the proxy takes it off the paths that it passes on.
+
+    Raises OSError if the address is not this machine's, or the port is taken.
     """
-    with socket.create_server(("127.0.0.1", port)) as listening:
-        ready(f"http://localhost:{listening.getsockname()[1]}")
-        _Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        shown = "localhost" if is_loopback(host) or host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        ready(f"http://{shown}:{listening.getsockname()[1]}")
+        _Server(uvicorn.Config(app, log_level="warning", root_path=root_path)).run(sockets=[listening])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class _Server(uvicorn.Server):

@@ -129,6 +129,11 @@ class JobRequest(Edits):
     """Edits to decode, with as many seeds, from the script's on."""
 
     variants: int = Field(default=1, ge=1, le=MOST_VARIANTS)
+    result: Literal["square", "photograph"] = Field(
+        default="square",
+        description="The model's square picture as a PNG, or the uploaded photograph in its own size and format, as "
+        "`elements edit` writes it.",
+    )
 
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from elements_jax import __version__
 from elements_jax.data.atomic import new_file
 from elements_jax.data.index import require_fit
+from elements_jax.data.lock import locked
 from elements_jax.data.record import Record
 from elements_jax.editing.edits import Canvas
 from elements_jax.editing.png import encode_png
@@ -27,7 +28,6 @@ from elements_jax.editing.script_list import ScriptLine
 from elements_jax.evaluation.methods.external import needs_of, write_needs
 from elements_jax.evaluation.methods.method import Method, Prepared, canvas_of, prepare
 from elements_jax.evaluation.results import CASES, Case, Task, path_of, save, write_cases
-from elements_jax.lock import locked
 from elements_jax.parallel.sharding import filled
 from elements_jax.pipeline.pipeline import ElementsPipeline
 

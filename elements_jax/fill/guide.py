@@ -101,7 +101,7 @@ def fit_guide(
         for probe in (numbers == n for n in range(1, count + 1)):
             worth = [_worth(own[probe], alone[probe]) for own, alone in zip(left, smooth, strict=True)]
             trusts = [min(pair) for pair in zip(trusts, worth, strict=True)]
-            trust = min(trust, _worth(sum(left)[probe], sum(smooth)[probe]))
+            trust = min(trust, _worth(np.sum(left, 0)[probe], np.sum(smooth, 0)[probe]))
     return Guide(resize(fitted, height, width), resize(joined, height, width), trust, trusts, step)
 
 

@@ -33,6 +33,8 @@ from tqdm import tqdm
 from elements_jax import __version__
 from elements_jax.data.atomic import UNFINISHED, new_file, new_folder, remove_folder
 from elements_jax.data.index import RecordIndex, require_fit
+from elements_jax.data.lock import locked
+from elements_jax.data.object_store import AnyPath, is_url, require_writable
 from elements_jax.data.record import Record
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.editing.apply import apply_script
@@ -40,8 +42,6 @@ from elements_jax.editing.edits import Canvas, batched, edited_region, unbatched
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLine, ScriptLines
-from elements_jax.lock import locked
-from elements_jax.object_store import AnyPath, is_url, require_writable
 from elements_jax.parallel.sharding import filled
 from elements_jax.pipeline.pipeline import ElementsPipeline
 

@@ -21,9 +21,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from elements_jax.arguments import PathOrURL
+from elements_jax.data.object_store import is_url, with_local_paths
 from elements_jax.data.record import DROPPED, Record
 from elements_jax.data.tfrecord import find_shards, scan_tfrecord, shard_path
-from elements_jax.object_store import is_url, with_local_paths
 from partition.components import Partition, measure_elements
 from partition.inspection.boundary_scores import read_truths, score_partition
 from partition.inspection.drawing import draw_objects, draw_partition

@@ -13,21 +13,14 @@ import tyro
 from elements_jax.arguments import PathOrURL
 from elements_jax.bounds import COUNT, require_options
 from elements_jax.data.atomic import LARGEST_FILE, UNFINISHED, new_file
+from elements_jax.data.object_store import AnyPath, abort_uploads, as_path, is_url, local_copy, require_writable
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, shard_path
-from elements_jax.object_store import (
-    AnyPath,
-    abort_uploads,
-    as_path,
-    is_url,
-    local_copy,
-    require_writable,
-)
-from partition.checkpoints import find_checkpoint
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import Filters
 from partition.job.manifest import lengths, manifest_path, read_manifest, summarise
 from partition.masks import UNLISTED, MaskFilter, MaskSource, mask_source
+from partition.segmenters.checkpoints import find_checkpoint
 from partition.sources.plan import ignored_files, plan
 from partition.sources.sample import Shard
 

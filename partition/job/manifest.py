@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from elements_jax.data.atomic import new_file
-from elements_jax.object_store import AnyPath, local_file
+from elements_jax.data.object_store import AnyPath, local_file
 
 SHOWN = 100
 """Failures that the summary lists; the manifest has them all."""

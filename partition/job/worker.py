@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int
 
+from elements_jax.data.object_store import AnyPath
 from elements_jax.data.record import Record
 from elements_jax.data.tfrecord import new_tfrecord
-from elements_jax.object_store import AnyPath
 from partition.components import Segmenter, partition_image
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import is_held_out

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from partition.assignment import assign_elements
-from partition.checkpoints import from_transformers
 from partition.config import MaskChoice, PartitionConfig, Precision
 from partition.masks import MaskFilter
+from partition.segmenters.checkpoints import from_transformers
 from partition.segmenters.mobile_sam import TinyViT
 from partition.segmenters.sam_points import decode_points
 

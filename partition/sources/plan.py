@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from elements_jax.data.atomic import LARGEST_FILE
-from elements_jax.object_store import AnyPath, as_path, is_url, objects_below
-from partition.parquet_shards import PARQUET, ParquetShard, require_pyarrow
+from elements_jax.data.object_store import AnyPath, as_path, is_url, objects_below
+from partition.sources.parquet import PARQUET, ParquetShard, require_pyarrow
 from partition.sources.sample import SUFFIXES, Failure, Sample, Shard, as_source_id, cut, read_sample
 from partition.sources.tar import TARS, TarShard, is_tar
 from partition.sources.tfds import tfds_shards
@@ -23,9 +22,7 @@ _FILES = (*TARS, PARQUET)
 """Files that are shards."""
 
 
-def plan(
-    source: str, shard_size: int, skip: Iterable[AnyPath] = (), largest_file: int = LARGEST_FILE
-) -> list[Shard]:
+def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = (), largest_file: int = LARGEST_FILE) -> list[Shard]:
     """The shards of a source, in order. The same source gives the same shards.
 
     Args:
@@ -49,9 +46,7 @@ def plan(
         return tfds_shards(source, shard_size)
     shards: list[Shard] = []
     path = as_path(source)
-    if is_url(source) and not source.lower().endswith((*TARS, PARQUET, ".txt", ".lst")):
-        shards = _folder_shards(path, shard_size, skip)
-    elif path.is_dir():
+    if (is_url(source) and not source.lower().endswith((*TARS, PARQUET, ".txt", ".lst"))) or path.is_dir():
         shards = _folder_shards(path, shard_size, skip)
     elif path.is_file() and path.name.lower().endswith(_FILES):
         shards = _file_shards(path.parent, [path.name])

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from elements_jax.data.atomic import LARGEST_FILE, read_file
-from elements_jax.object_store import AnyPath
+from elements_jax.data.object_store import AnyPath
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 """Of the files that are images. A caption ends in .txt, metadata in .json."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from elements_jax.data.atomic import LARGEST_FILE
-from elements_jax.object_store import AnyPath, local_file
+from elements_jax.data.object_store import AnyPath, local_file
 from partition.sources.sample import SUFFIXES, Failure, Ignored, Sample, as_source_id, assemble
 
 TARS = (".tar", ".tar.gz", ".tgz")

@@ -22,7 +22,7 @@ def write_model(folder: Path) -> None:
     from elements_jax.checkpoints.model_folder import save_network, write_config
     from elements_jax.config import ModelConfig
     from elements_jax.models.networks import Networks
-    from train.text import write_tokenizer
+    from train.start import write_tokenizer
 
     config, rng = ModelConfig(), np.random.default_rng(0)
     write_config(folder, config)

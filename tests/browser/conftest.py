@@ -20,7 +20,7 @@ from elements_jax.pipeline.session import Editing
 from tests.browser.driver import Driver
 from tests.editor.conftest import StepByStep, served
 from tests.helpers.records import SMALL
-from train.text import write_tokenizer
+from train.start import write_tokenizer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser's tests need playwright")
 playwright.expect.set_options(timeout=15_000)

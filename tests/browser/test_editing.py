@@ -31,7 +31,7 @@ def hatched(editor: Driver) -> set[int]:
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.3])
 def test_a_drag_hatches_exactly_what_the_server_then_deletes(square, tolerance):
-    slider = square.page.get_by_label("Tolerance")
+    slider = square.page.get_by_label("Keep covered pieces")
     slider.fill(str(tolerance))
     square.settled()
     before = square.live
@@ -50,7 +50,7 @@ def test_a_drag_hatches_exactly_what_the_server_then_deletes(square, tolerance):
     assert before - square.live == doomed
     assert len(doomed) == (4 if tolerance else 6), "of the lowest row only a quarter is covered"
     assert square.selected() == set(SQUARE)
-    expect(square.status).to_contain_text(f"Deleted {len(doomed)}")
+    expect(square.status).to_contain_text(f"{len(doomed)} pieces beneath them will be filled in")
 
 
 def test_the_hatch_is_red_and_gone_when_the_drag_is_cancelled(square):

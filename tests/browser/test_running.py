@@ -23,7 +23,7 @@ def fill_in(editor: Driver) -> None:
     page.get_by_label("Seed", exact=True).fill("7")
     page.get_by_label("Lock seed").check()
     page.get_by_label("Variants").fill("2")
-    page.get_by_label("Separate for elements").check()
+    page.get_by_label("Separate guidance for pieces").check()
     page.locator("[name=guidance]").fill("2.5")
     page.locator("[name=element_guidance]").fill("4")
     page.get_by_label("Preserve").check()
@@ -152,7 +152,7 @@ def test_continue_uploads_the_result_and_goes_on(opened, tmp_path):
     opened.settled()
     run(opened)
     opened.page.get_by_role("button", name="Continue from this").click()
-    expect(opened.status).to_contain_text("Going on from result 1")
+    expect(opened.status).to_contain_text("Continuing from result 1")
     assert opened.edits == [{"edit": "delete", "elements": [18]}, {"edit": "continue", "image": "round-1.png"}]
     images = opened.sent("/api/canvas")[-1]["images"]
     assert list(images) == ["round-1.png"]
@@ -162,7 +162,7 @@ def test_continue_uploads_the_result_and_goes_on(opened, tmp_path):
     opened.settled()
     run(opened)
     opened.page.get_by_role("button", name="Continue from this").click()
-    expect(opened.status).to_contain_text("Going on from result 2")
+    expect(opened.status).to_contain_text("Continuing from result 2")
     assert [each.get("image") for each in opened.edits] == [None, "round-1.png", None, "round-2.png"]
     with opened.page.expect_download(lambda download: download.suggested_filename == "round-2.png"):
         opened.page.get_by_role("button", name="Save script").click()
@@ -170,7 +170,7 @@ def test_continue_uploads_the_result_and_goes_on(opened, tmp_path):
 
 def test_a_saved_script_is_loaded_again(opened, page, address, browser, tmp_path):
     fill_in(opened)
-    opened.page.get_by_label("Tolerance").fill("0.25")
+    opened.page.get_by_label("Keep covered pieces").fill("0.25")
     opened.second(photograph(colour=(40, 60, 230)))
     opened.click(4, 4, stage=opened.tray)
     opened.page.get_by_role("button", name="Insert", exact=True).click()
@@ -271,7 +271,7 @@ def test_without_sam_the_object_tool_says_why_it_is_off(slow):
     tool = slow.page.get_by_role("button", name="Object", exact=True)
     expect(tool).to_have_attribute("aria-disabled", "true")
     tool.click(force=True)
-    expect(slow.status).to_contain_text("SAM")
+    expect(slow.status).to_contain_text("--checkpoint")
     slow.click(20, 20)
     assert slow.selected() == {18}
 

@@ -16,7 +16,7 @@ SQUARE = {18, 19, 26, 27}
 def test_upload_shows_the_photograph_and_says_what_was_done(editor):
     wide = np.concatenate([photograph()] * 2, axis=1)
     editor.upload(wide)
-    assert "cropped to its central square, 50% of it" in editor.page.locator("#said").inner_text()
+    assert "Cropped to the centre square (50 % of your photo)" in editor.page.locator("#said").inner_text()
     assert next(r.url for r in editor.requests if "/api/images" in r.url).endswith("?fit=crop")
     assert "Picture of 64 elements, none selected" in editor.stage.get_attribute("aria-label")
     assert (editor.picture()[..., 3] == 255).all()
@@ -65,7 +65,7 @@ def test_what_is_no_picture_is_refused_in_the_servers_words_and_nothing_is_lost(
     opened.page.locator("#photo-file").set_input_files(
         {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
     )
-    expect(opened.status).to_contain_text("not an image")
+    expect(opened.status).to_contain_text("can't be read")
     assert opened.selected() == {18}
     opened.refused()
 

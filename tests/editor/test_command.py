@@ -1,5 +1,6 @@
 """`elements editor`: what it needs, where it listens, how it ends; and that `elements edit` gives the same bytes."""
 
+import io
 import json
 import os
 import re
@@ -13,11 +14,14 @@ from pathlib import Path
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from elements_jax.cli import main as cli
 from elements_jax.cli.main import Edit, Encode, main
-from elements_jax.cli.photos import Source
-from tests.editor.conftest import encode, noise, script, upload, wait_until
+from elements_jax.cli.photos import Divider, ObjectFinder, Source
+from elements_jax.editor.server import make_app
+from elements_jax.pipeline.session import Editing
+from tests.editor.conftest import LOCAL, encode, noise, script, upload, wait_until
 
 FEATURES = {
     "moved": ([{"edit": "move", "elements": [1], "by": [0.25, 0.125]}], {"prompt": "a red square", "seed": 3}),
@@ -53,6 +57,33 @@ def test_page_and_command_give_the_same_bytes(
     id = client.post("/api/jobs", json=body).json()["id"]
     wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] == "done")
     assert client.get(f"/api/jobs/{id}/0.png").content == out.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+@pytest.mark.parametrize("detail", ["pixels", "decoder"])
+def test_http_and_command_give_the_same_photograph(
+    editing: Editing, model_folder: Path, tmp_path: Path, kind: str, detail: str
+) -> None:
+    content = encode(noise(30, 50), kind, dpi=(300, 300))
+    (tmp_path / f"photo.{kind}").write_bytes(content)
+    fields = script({"edit": "delete", "object": {"box": [0.2, 0.2, 0.5, 0.6]}}, detail=detail)
+    (tmp_path / "script.json").write_text(json.dumps(fields))
+    out = tmp_path / f"out.{kind}"
+    Edit(tmp_path / f"photo.{kind}", tmp_path / "script.json", str(model_folder), out, source=Source("grid")).run()
+
+    divider = Divider(editing.pipeline.config.elements, Source("grid"))
+    finder = ObjectFinder(divider, Source("grid"))
+    app = make_app(editing, name="small", segmenter="grid", label=divider.label, find_object=finder)
+    with TestClient(app, base_url=LOCAL) as client:
+        image = client.post("/api/images", content=content).json()["id"]
+        job = client.post("/api/jobs", json={"image": image, "script": fields, "result": "photograph"}).json()
+        wait_until(lambda: client.get(f"/api/jobs/{job['id']}").json()["status"] in ("done", "failed"), 60)
+        (result,) = client.get(f"/api/jobs/{job['id']}").json()["results"]
+        response = client.get(result)
+    assert response.headers["content-type"] == f"image/{kind}"
+    assert response.content == out.read_bytes() != content
+    with Image.open(io.BytesIO(response.content)) as picture:
+        assert (picture.size, picture.format) == ((50, 30), kind.upper())
 
 
 def test_sam_needs_a_checkpoint_at_once(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import select
 import socket
 import struct
@@ -12,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from elements_jax.editor import server
+from elements_jax.editor import routes
 from elements_jax.editor.images import Images
 from elements_jax.editor.server import make_app
 from elements_jax.pipeline.session import Editing
@@ -54,6 +55,31 @@ def test_the_own_origin_and_none_are_taken(client: TestClient) -> None:
         assert client.post("/api/images", content=content, headers=headers).status_code == 201
 
 
+def test_a_proxy_serves_the_page_below_a_path(editing: Editing) -> None:
+    app = make_app(editing, name="small", segmenter="grid", names=["Photos.example"])
+    with TestClient(app, base_url="http://photos.example", root_path="/editor") as behind:
+        for path in re.findall(r'(?:src|href)="([^"#]+)"', behind.get("/editor/").text):
+            assert behind.get(f"/editor/{path}").status_code == 200, path
+        content = encode(noise(300, 300)).ljust(3 * 2**20, b"\0")  # more than JSON may have
+        for origin in ("https://photos.example", "http://photos.example:8080"):
+            headers = {"Origin": origin}
+            assert behind.post("/editor/api/images", content=content, headers=headers).status_code == 201
+        refusal(
+            behind.post("/editor/api/images", content=content, headers={"Origin": "https://photos.example.evil"}), 403
+        )
+        refusal(behind.post("/editor/api/images", content=content, headers={"Origin": "http://["}), 403)
+        assert "photos.example" in refusal(behind.get("/editor/", headers={"Host": "other.example"}), 400)
+
+
+def test_other_machines_come_by_address_if_they_may(editing: Editing, client: TestClient) -> None:
+    with TestClient(make_app(editing, name="small", segmenter="grid", remote=True), base_url=LOCAL) as remote:
+        for host in ("192.168.1.7:8000", "[fe80::1]:8000", "localhost"):
+            assert remote.get("/api/model", headers={"Host": host}).status_code == 200
+        for host in ("evil.example", "192.168.1.7.evil.example", "192.168.1.7:port"):
+            refusal(remote.get("/api/model", headers={"Host": host}), 400)
+    refusal(client.get("/api/model", headers={"Host": "192.168.1.7:8000"}), 400)
+
+
 def test_every_response_tells_the_browser_what_it_may_do(client: TestClient) -> None:
     for response in (
         client.get("/docs"),
@@ -88,7 +114,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(("width", "height"), [(501, 500), (20_000, 20_000), (2**31 - 1, 2**31 - 1), (250_001, 1)])
 def test_a_bomb_is_refused_by_its_header(client: TestClient, width: int, height: int) -> None:
-    assert "pixels" in refusal(client.post("/api/images", content=png_of_size(width, height)), 413)
+    assert "megapixels" in refusal(client.post("/api/images", content=png_of_size(width, height)), 413)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +167,7 @@ def test_a_body_without_end_is_not_read_to_its_end(editing: Editing) -> None:
 
 
 def test_a_body_that_does_not_come_ends(editing: Editing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "UPLOAD_SECONDS", 0.2)
+    monkeypatch.setattr(routes, "UPLOAD_SECONDS", 0.2)
     with served(make_app(editing, name="small", segmenter="grid")) as address:
         host, port = address.removeprefix("http://").split(":")
         for path in ("images", "scripts"):

@@ -28,9 +28,9 @@ def test_the_model_is_described(client: TestClient, editing: Editing) -> None:
 @pytest.mark.parametrize(
     ("height", "width", "fit", "box", "said"),
     [
-        (20, 20, "crop", [0, 0, 16, 16], "The photograph of 20 x 20 px is shown whole, at 16 x 16 px."),
-        (20, 40, "crop", [0, 0, 16, 16], "The photograph of 40 x 20 px is cropped to its central square, 50% of it"),
-        (20, 40, "pad", [0, 4, 16, 12], "The photograph of 40 x 20 px is shown whole, within margins"),
+        (20, 20, "crop", [0, 0, 16, 16], "20 x 20 px, shown at 16 x 16 px."),
+        (20, 40, "crop", [0, 0, 16, 16], "Cropped to the centre square (50 % of your photo)"),
+        (20, 40, "pad", [0, 4, 16, 12], "All of your photo, with margins"),
     ],
 )
 def test_upload_says_what_was_cropped_or_padded(

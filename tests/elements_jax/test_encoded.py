@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from elements_jax.cli.main import main
-from elements_jax.encoded import read_encoded, write_encoded
+from elements_jax.data.encoded import read_encoded, write_encoded
 from elements_jax.pipeline.pipeline import ElementsPipeline
 
 ARRAYS = {

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from elements_jax.lock import OWNER, locked
+from elements_jax.data.lock import OWNER, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from elements_jax.lock import locked
+from elements_jax.data.lock import locked
 with locked(Path(sys.argv[1]), "elements partition --split train"):
     print("held", flush=True)
     time.sleep(600)

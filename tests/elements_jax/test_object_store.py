@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from elements_jax import object_store
+from elements_jax.data import object_store
 from elements_jax.data.atomic import new_file, new_folder
-from elements_jax.object_store import (
+from elements_jax.data.object_store import (
     AnyPath,
     as_path,
     is_url,

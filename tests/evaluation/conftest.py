@@ -11,7 +11,7 @@ from elements_jax.data.tfrecord import shard_path, write_tfrecord
 from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline
 from tests.helpers.scenes import SCENES, scene_record
-from train.text import write_tokenizer
+from train.start import write_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import jax
 from elements_jax.checkpoints.model_folder import save_network, write_config
 from elements_jax.config import ModelConfig
 from elements_jax.models.networks import Networks
-from train.text import write_tokenizer
+from train.start import write_tokenizer
 
 
 def write_random_model(folder: Path, config: ModelConfig) -> Path:

@@ -21,8 +21,8 @@ from elements_jax.pipeline.pipeline import ElementsPipeline
 from tests.helpers.records import SMALL, write_records
 from tests.helpers.stable_diffusion import stable_diffusion, write_stable_diffusion
 from train.config import DiffusionTrainConfig
-from train.folder import start_from
 from train.stages.diffusion import DiffusionStage
+from train.start import start_from
 from train.state import init_state, make_optimizer
 
 NETWORKS = ("vae", "text_encoder", "unet", "encoder", "decoder")

@@ -10,8 +10,8 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import nn
 from transformers import SamConfig, SamModel
 
-from partition import checkpoints
-from partition.checkpoints import Published, find_checkpoint, from_transformers
+from partition.segmenters import checkpoints
+from partition.segmenters.checkpoints import Published, find_checkpoint, from_transformers
 
 
 def small_sam() -> Sam:

@@ -14,11 +14,11 @@ import pytest
 from elements_jax.checkpoints.model_folder import save_network, write_config
 from elements_jax.cli import train as cli
 from elements_jax.config import ModelConfig
-from elements_jax.lock import locked
+from elements_jax.data.lock import locked
 from elements_jax.models.networks import Networks
 from train.checkpoint import Checkpoints
 from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, VAETrainConfig
-from train.text import start_text
+from train.start import start_text
 
 SETTINGS = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "checkpoint_every": 2, "sample_count": 2}
 STAGES = {

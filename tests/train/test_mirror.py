@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from elements_jax import object_store
-from elements_jax.object_store import AnyPath, as_path, objects_below
+from elements_jax.data import object_store
+from elements_jax.data.object_store import AnyPath, as_path, objects_below
 from train import mirror
 from train.mirror import Mirror, mirrored
 

@@ -14,11 +14,11 @@ from elements_jax.models.method import encode_image
 from elements_jax.models.networks import Networks
 from elements_jax.typing import Tree
 from train.config import AutoencoderTrainConfig
-from train.folder import open_folder
 from train.sample_grid import mean_colours
 from train.stage import Batch, Metrics, psnr, to_float
 from train.stages.conditioning import dropped_elements, touched_elements
 from train.stages.perceptual import PerceptualLoss
+from train.start import open_folder
 
 
 class AutoencoderStage:

@@ -17,11 +17,11 @@ from elements_jax.models.method import decode_elements, encode_image
 from elements_jax.models.networks import Networks
 from elements_jax.typing import Tree
 from train.config import DiffusionTrainConfig
-from train.folder import open_folder
 from train.sample_grid import mean_colours
 from train.stage import Batch, Metrics, Ratio, normal, to_float
 from train.stages.conditioning import condition_dropout, dropped_elements, overlaid_mask, touched_elements
 from train.stages.vae import sample_posterior
+from train.start import open_folder
 
 TIMESTEP_BUCKETS = 4
 """Equal parts of the timesteps, from little noise to much, whose losses are reported apart."""

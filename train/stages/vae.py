@@ -18,9 +18,9 @@ from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
 from elements_jax.typing import Tree
 from train.config import VAETrainConfig
-from train.folder import open_folder, with_scaling_factor
 from train.stage import Batch, Metrics, normal, psnr, to_float
 from train.stages.perceptual import PerceptualLoss
+from train.start import open_folder, with_scaling_factor
 
 
 class Reconstructed(NamedTuple):

@@ -22,7 +22,7 @@ const on = (/** @type {string} */ query, /** @type {() => any} */ act) => $(quer
 
 // A synthetic scene, of the kind that the package's own model has seen.
 const EXAMPLE = {
-  url: "/static/example.png",
+  url: "static/example.png",
   size: 64,
   caption: "a yellow circle, a teal shaded heart and a brown marbled cross on a light green checked background",
 };
@@ -105,7 +105,7 @@ function showSelection() {
 const openPhoto = (/** @type {File} */ file) =>
   attempt(async () => {
     await settle();
-    if (session.edits.length && !confirm("Open another photograph? The edits of this one will be gone.")) return;
+    if (session.edits.length && !confirm("Open another photo? Your edits to this one will be lost.")) return;
     say("Opening the photograph and dividing it into elements …");
     results.show(null);
     await session.open(file, file.name || "photo.png", $("#fit").value);
@@ -140,6 +140,7 @@ acceptFile($("#load-script"), $("#script-file"), openScript);
 acceptDrops($("#place"), take);
 acceptDrops($("#tray"), openSecond);
 refuseOtherDrops();
+addEventListener("beforeunload", (event) => session.edits.length && event.preventDefault());
 acceptPaste(take);
 $("#fit").addEventListener("change", () => {
   if (session.photo) openPhoto(new File([session.photo.blob], session.photo.name));
@@ -167,7 +168,7 @@ for (const button of tools) button.addEventListener("click", () => choose(button
 if (!model.select_objects) {
   const button = $("[data-tool=object]");
   button.setAttribute("aria-disabled", "true");
-  button.title = "Select object needs a SAM on the server, which it was started without";
+  button.title = "Object selection is off: start the editor with --checkpoint FILE.";
 }
 function clearPoints() {
   for (const each of [stage, tray.stage]) {
@@ -186,7 +187,8 @@ const objectClick = (where, ask, select) => (/** @type {boolean} */ positive, /*
     const units = (/** @type {number[][]} */ list) => list.map((point) => point.map((v) => v / canvas.size));
     const numbers = await ask(units(points.positive), units(points.negative));
     select(numbers);
-    say(`The object covers ${numbers.length} elements. Click to add to it, Alt-click what is not part of it.`);
+    const found = numbers.length === 1 ? "1 piece" : `${numbers.length} pieces`;
+    say(numbers.length ? `Object found: ${found}. Click to add to it, Alt-click what is not part of it.` : "No object found here.");
   });
 
 point(stage, {
@@ -232,11 +234,13 @@ const act = {
     results.show(null);
     await settle();
     await session.undo();
+    say("Undone.");
   },
   redo: async () => {
     results.show(null);
     await settle();
     await session.redo();
+    say("Redone.");
   },
   // What is not seen is not edited: with a result on the stage, keys leave the canvas alone.
   delete: async () => results.shown || remove(page),
@@ -266,7 +270,7 @@ const act = {
     await continueFrom(page, shown);
     results.show(null);
     stage.root.focus();
-    say(`Going on from result ${shown.number}: what its edits left uncovered is now elements of it; all others keep theirs.`);
+    say(`Continuing from result ${shown.number}. Filled areas can now be edited; the rest keeps its original detail.`);
   },
 };
 for (const name of ["undo", "redo", "delete", "duplicate", "insert", "run", "overlay", "continue"]) on(`#${name}`, act[name]);
@@ -294,7 +298,8 @@ async function run() {
   const job = await results.follow(session.run(script, settings.variants()), script, session.photo);
   if (job.status === "failed") throw new Error(job.error ?? "The run failed.");
   const count = job.results.length === 1 ? "1 result" : `${job.results.length} results`;
-  say(job.status === "cancelled" ? `Cancelled after ${count}.` : `Done: ${count}.`);
+  const cancelled = job.results.length ? `Cancelled after ${count}.` : "Cancelled.";
+  say(job.status === "cancelled" ? cancelled : `Done: ${count}.`);
   if (job.status === "done") results.show(results.all.at(-job.results.length));
 }
 

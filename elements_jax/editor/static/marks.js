@@ -38,7 +38,9 @@ export function sentenceOf(session) {
   if (!last) return "";
   if (last.edit === "delete") return `Deleted ${count(deleted.length)}.`;
   const done = `${DONE[last.edit]} ${count(last.elements.length)}.`;
-  return deleted.length ? `${done} Deleted ${count(deleted.length)} under them: ${deleted.join(", ")}` : done;
+  if (!deleted.length) return done;
+  const them = last.elements.length === 1 ? "it" : "them";
+  return `${done.slice(0, -1)}; ${count(deleted.length)} beneath ${them} will be filled in.`;
 }
 
-const count = (/** @type {number} */ n) => (n === 1 ? "1 element" : `${n} elements`);
+const count = (/** @type {number} */ n) => (n === 1 ? "1 piece" : `${n} pieces`);

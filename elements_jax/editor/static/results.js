@@ -122,7 +122,7 @@ function progress(job) {
   box.hidden = false;
   if (!job || job.status === "queued") {
     bar.removeAttribute("value");
-    text.textContent = job?.position > 0 ? `Waiting: ${job.position} before it` : "Waiting";
+    text.textContent = job?.position > 0 ? `Waiting: ${job.position} ${job.position === 1 ? "job" : "jobs"} ahead of yours` : "Waiting";
     return;
   }
   bar.max = job.variants * job.steps;

@@ -64,7 +64,7 @@ def canvas_of(pipeline: ElementsPipeline, record: Record) -> Canvas:
 
 
 def prepare(task: Task, open_canvas: Callable[[str], Canvas]) -> Prepared:
-    """Run a case's script; `open_canvas` gives the canvas of a source_id. Raises EditError as `editing.apply`."""
+    """Run a case's script; `open_canvas` gives the canvas of a source_id. Raises EditError as `apply_script`."""
     if task.case.script is None:
         raise ValueError(f"case {task.case.name!r} has no edit script")
 

@@ -66,7 +66,7 @@ class PixelEdit:
 def pixel_edit(script: EditScript, canvas: Canvas, open_image: CanvasLoader) -> PixelEdit:
     """Run a script on the pixels of a canvas, which must have its `picture`, as those that `open_image` gives.
 
-    Raises EditError as `editing.apply`.
+    Raises EditError as `apply_script`.
     """
     steps = tuple(_steps(script, canvas, open_image))
     hole, pasted = np.zeros((2, *canvas.label_map.shape), bool)

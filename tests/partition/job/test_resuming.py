@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from elements_jax.data.lock import locked
 from elements_jax.data.tfrecord import write_tfrecord
-from elements_jax.lock import locked
 from elements_jax.scenes.drawn import write_folder
 from partition.__main__ import main
 from partition.job import worker

@@ -29,7 +29,7 @@ from train.input.data import dataset
 from train.stage import example_keys, to_float
 from train.stages.conditioning import pair
 from train.stages.diffusion import DiffusionStage
-from train.text import start_text
+from train.start import start_text
 
 TRAIN = DiffusionTrainConfig(steps=2, batch_size=8, learning_rate=1e-3, warmup=1, sample_count=2, cached=True)
 SHARDS = {"train": [range(7), range(7, 14), range(14, 20)], "val": [range(100, 104)]}

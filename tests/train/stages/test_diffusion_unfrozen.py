@@ -21,7 +21,7 @@ from train.stage import example_keys
 from train.stages.conditioning import pair
 from train.stages.diffusion import DiffusionStage
 from train.stages.diffusion_unfrozen import UnfrozenStage
-from train.text import start_text
+from train.start import start_text
 
 FROZEN = DiffusionTrainConfig(steps=2, batch_size=4, learning_rate=1e-3, warmup=1, sample_count=2)
 UNFROZEN, JOINT = (dataclasses.replace(FROZEN, encoder=encoder) for encoder in ("unfrozen", "joint"))

@@ -22,7 +22,7 @@ from train.stages.autoencoder import AutoencoderStage
 from train.stages.conditioning import pair
 from train.stages.diffusion import DiffusionStage
 from train.stages.vae import VAEStage, sample_posterior
-from train.text import start_text, write_tokenizer
+from train.start import start_text, write_tokenizer
 
 SHARED = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "sample_count": 2}
 DIFFUSION = DiffusionTrainConfig(**SHARED, text_from_scratch=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from elements_jax.object_store import AnyPath, local_file
+from elements_jax.data.object_store import AnyPath, local_file
 from partition.sources.sample import Failure, Sample, as_source_id
 
 PARQUET = ".parquet"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from elements_jax.object_store import AnyPath, is_url
+from elements_jax.data.object_store import AnyPath, is_url
 
 LOCK, OWNER = ".lock", ".owner.json"
 

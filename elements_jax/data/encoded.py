@@ -45,7 +45,7 @@ def write_encoded(path: Path, arrays: Mapping[str, np.ndarray], settings: Mappin
     """Write the file, completely or not at all. Raises OSError naming it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
-        np.savez_compressed(file, settings=np.array(json.dumps(settings)), **arrays)
+        np.savez_compressed(file, **{**arrays, "settings": np.array(json.dumps(settings))})  # type: ignore[arg-type]
 
 
 def read_encoded(path: Path) -> Encoded:

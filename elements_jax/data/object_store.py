@@ -1,7 +1,7 @@
 """Paths that are URLs: s3://, gs:// and other object stores that fsspec opens.
 
 A local path is a `pathlib.Path`. A URL is a `UPath` of universal-pathlib, which has the same methods. An object appears
-under its name only when all of it is uploaded, so it is whole or not there, like the files of `elements_jax.data.atomic`.
+under its name only when all of it is uploaded, so it is complete or not there, like files of `data.atomic`.
 What needs a real file (memory maps, reads at any offset) works on a copy in the cache, see `local_copy`.
 """
 

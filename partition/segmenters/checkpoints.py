@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from elements_jax.object_store import AnyPath, local_copy
+from elements_jax.data.object_store import AnyPath, local_copy
 
 if TYPE_CHECKING:
     from torch import Tensor
