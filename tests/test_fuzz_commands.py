@@ -24,7 +24,7 @@ from PIL import Image
 
 from configs import PRESETS
 from elements_jax.checkpoints.model_folder import read_model
-from elements_jax.cli import benchmark, compare, evaluate, scenes_benchmark, study
+from elements_jax.cli.evaluation import benchmark, compare, evaluate, scenes_benchmark, study
 from elements_jax.cli.main import main
 from elements_jax.config import ModelConfig
 from partition.job.job import Job as PartitionJob

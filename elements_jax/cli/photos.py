@@ -1,8 +1,9 @@
 """Photographs as commands take them: files, divided into a model's elements.
 
-Beside `cli` the one module here that reaches for `partition`, and only when a photograph is to be divided.
+It imports `partition` only when a photograph is to be divided.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy as np
 import tyro
 from jaxtyping import Bool, UInt8, UInt16
 
+from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
 from elements_jax.data.atomic import read_file
 from elements_jax.data.encoded import is_encoded, read_encoded
@@ -21,6 +23,7 @@ from elements_jax.editing.script import EditError, Fit, ObjectAt
 if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig
     from elements_jax.data.photo import Photo
+    from elements_jax.pipeline.pipeline import ElementsPipeline
     from elements_jax.pipeline.session import Editing
     from partition.config import PartitionConfig
 
@@ -149,3 +152,21 @@ def open_photo(editing: "Editing", path: Path, fit: Fit) -> "Photo":
             f"{want[1]}; encode again with this model"
         )
     return Photo(encoded.image, encoded.label_map, encoded.box)
+
+
+def open_pipeline(model: str | None) -> "ElementsPipeline":
+    from elements_jax.pipeline.pipeline import ElementsPipeline
+
+    return ElementsPipeline.from_pretrained(model or TINY)
+
+
+def open_editing(model: str | None, source: Source, settings: Mapping[str, Any] | None = None) -> "Editing":
+    """The model, with photographs divided as `source` says. `settings` are those of an encoded file, if one is edited:
+    its results say how it was divided."""
+    from elements_jax.pipeline.session import Editing
+
+    for notice in notices(model, source):
+        print(notice, file=sys.stderr)
+    pipeline = open_pipeline(model)
+    divider = Divider(pipeline.config.elements, source)
+    return Editing(pipeline, divider, (settings or {}).get("segmenter", source.chosen))

@@ -13,7 +13,7 @@ from elements_jax.photograph.file import Photograph, check_format, format_of
 from elements_jax.progress import sampling
 
 if TYPE_CHECKING:
-    from elements_jax.cli.main import Edit
+    from elements_jax.cli.edit import Edit
 
 
 def run(command: "Edit", script: EditScript) -> None:

@@ -16,8 +16,7 @@ import skimage.data
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from elements_jax.cli.main import _editing
-from elements_jax.cli.photos import Source
+from elements_jax.cli.photos import Source, open_editing
 from elements_jax.editor.server import make_app
 from tests.browser.conftest import SIZE_64, SIZE_512, launch, write_model
 from tests.browser.driver import Driver
@@ -92,7 +91,7 @@ def main() -> None:
     photo = np.asarray(Image.fromarray(skimage.data.astronaut()).resize((512, 512)))
     for name, config in (("64 px, 64 elements", SIZE_64), ("512 px, 256 elements", SIZE_512)):
         with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-            editing = _editing(str(write_model(Path(folder), config)), Source("slic"))
+            editing = open_editing(str(write_model(Path(folder), config)), Source("slic"))
             browser = launch(playwright)
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             with served(make_app(editing, name="random", segmenter="slic")) as address:

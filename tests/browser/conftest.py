@@ -11,8 +11,7 @@ from fastapi import FastAPI
 from jaxtyping import Bool, Float, UInt8
 
 from elements_jax.checkpoints.model_folder import save_network, write_config
-from elements_jax.cli.main import _editing
-from elements_jax.cli.photos import Source
+from elements_jax.cli.photos import Source, open_editing
 from elements_jax.config import ModelConfig
 from elements_jax.editor.server import make_app
 from elements_jax.models.networks import Networks
@@ -62,7 +61,7 @@ def same_colour(
 
 @pytest.fixture(scope="session")
 def editing(tmp_path_factory: pytest.TempPathFactory) -> Editing:
-    return _editing(str(write_model(tmp_path_factory.mktemp("model"), SIZE_64)), Source("grid"))
+    return open_editing(str(write_model(tmp_path_factory.mktemp("model"), SIZE_64)), Source("grid"))
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from elements_jax.cli.main import _editing
-from elements_jax.cli.photos import Source
+from elements_jax.cli.photos import Source, open_editing
 from elements_jax.editor.server import make_app
 from elements_jax.editor.wire import Limits
 from elements_jax.pipeline.session import Cancelled, Editing
@@ -49,7 +48,7 @@ class StepByStep(Editing):
 
 @pytest.fixture(scope="session")
 def editing(model_folder: Path) -> Editing:
-    return _editing(str(model_folder), Source("grid"))
+    return open_editing(str(model_folder), Source("grid"))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ class Missing(importlib.abc.MetaPathFinder):
         if name.partition(".")[0] in {"torch", "torchvision", "segment_anything", "pycocotools", "fastapi", "uvicorn"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
-from elements_jax.cli import main
+from elements_jax.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -161,7 +161,7 @@ DEVICES = """
 import sys
 import jax
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-from elements_jax.cli import main
+from elements_jax.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -185,7 +185,7 @@ def eight_features(monkeypatch: pytest.MonkeyPatch) -> Path:
     def features(image: jax.Array) -> jax.Array:
         return image.reshape(len(image), 8, -1).astype(jnp.float32).mean(-1)
 
-    monkeypatch.setattr("elements_jax.cli.evaluate.extractor", lambda path: Partial(features))
+    monkeypatch.setattr("elements_jax.cli.evaluation.evaluate.extractor", lambda path: Partial(features))
     monkeypatch.setattr(fid, "FEATURES", 8)
     return Path("inception.pth")
 

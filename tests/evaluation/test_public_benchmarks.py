@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from elements_jax.cli import benchmark
-from elements_jax.cli.benchmark import main
+from elements_jax.cli.evaluation import benchmark
+from elements_jax.cli.evaluation.benchmark import main
 from elements_jax.data.record import DROPPED
 from elements_jax.editing.script import Move, Resize
 from elements_jax.evaluation.public.datasets import (

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from elements_jax.cli.study import main
+from elements_jax.cli.evaluation.study import main
 from elements_jax.evaluation import results
 from elements_jax.evaluation.results import Case
 from elements_jax.evaluation.study import analysis

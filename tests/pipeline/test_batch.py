@@ -351,7 +351,7 @@ DEVICES = """
 import sys
 import jax
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-from elements_jax.cli import main
+from elements_jax.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
 

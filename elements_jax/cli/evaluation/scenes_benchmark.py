@@ -10,7 +10,7 @@ import tyro
 
 from elements_jax.bounds import COUNT, require_options
 from elements_jax.cli.command import exit_code
-from elements_jax.cli.compare import With
+from elements_jax.cli.evaluation.compare import With
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""`elements editor`."""
+
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from elements_jax import TINY
+from elements_jax.bounds import require_options
+from elements_jax.cli.arguments import ModelOrTiny
+from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, ObjectFinder, Source, notices, open_pipeline
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Editor:
+    """Edit photographs in the browser, on a page that only this machine can open, unless --host says otherwise.
+
+    Programs can use the same server: its /docs describes the HTTP API. Nothing is written to the disk. Ctrl-C ends it.
+    """
+
+    model: ModelOrTiny = None
+    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
+    """With SAM, objects are found from points, too."""
+    port: int = 8000
+    """Of the page's address; with 0 one that is free."""
+    host: str = "127.0.0.1"
+    """Address of this machine to listen at; with 0.0.0.0 every machine that reaches this one can edit, without a
+    password."""
+    name: tuple[str, ...] = ()
+    """Host names that the page is reached by, besides localhost: this machine's in its network, or a proxy's."""
+    root_path: str = ""
+    """Path below which a proxy serves the page, such as /editor, and which it takes off; the page is at /editor/."""
+    open: bool = True
+    """Open the page in the browser."""
+
+    def run(self) -> None:
+        """Serve until interrupted."""
+        require_options(self, port=(0, 65535))
+        from elements_jax.editor.server import is_loopback, make_app, serve
+        from elements_jax.pipeline.session import Editing
+
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise ValueError(f"--root-path {self.root_path}: expected a path such as /editor")
+        pipeline = open_pipeline(self.model)
+        divider = Divider(pipeline.config.elements, self.source)
+        select_object = None
+        if self.source.chosen in ("sam", "mobile-sam"):
+            from partition.segmenters.object_selector import ObjectSelector
+
+            select_object = ObjectSelector(divider.segmenter)
+        said = notices(self.model, self.source)
+        app = make_app(
+            Editing(pipeline, divider, self.source.chosen),
+            name=Path(self.model or TINY).name,
+            segmenter=self.source.chosen,
+            notice=" ".join(said) or None,
+            select_object=select_object,
+            find_object=ObjectFinder(divider, self.source),
+            label=divider.label,
+            names=self.name,
+            remote=not is_loopback(self.host),
+        )
+
+        def ready(address: str) -> None:
+            print(*said, f"The editor is at {address}", sep="\n", flush=True)
+            if self.open:
+                webbrowser.open(address)
+
+        serve(app, self.host, self.port, self.root_path, ready)
