@@ -25,7 +25,7 @@ from PIL import Image
 from configs import PRESETS
 from elements_jax.checkpoints.model_folder import read_model
 from elements_jax.cli.evaluation import benchmark, compare, evaluate, scenes_benchmark, study
-from elements_jax.cli.main import main
+from elements_jax.cli.main import HERE, main
 from elements_jax.config import ModelConfig
 from partition.job.job import Job as PartitionJob
 from tests.helpers.models import write_random_model
@@ -33,14 +33,14 @@ from tests.helpers.records import SMALL
 
 COMMANDS: dict[str, tuple[list[str], type]] = {
     "partition": (["partition", "photos", "OUT", "--segmenter", "grid"], PartitionJob),
-    "cache": (["cache", "records", "OUT", "--model", "model"], main.Cache),
-    "encode": (["encode", "photo.png", "OUT"], main.Encode),
-    "edit": (["edit", "photo.png", "--script", "edit.json", "--out", "OUT"], main.Edit),
-    "editor": (["editor", "--no-open"], main.Editor),
-    "batch": (["batch", "records", "scripts", "OUT", "--model", "model"], main.Batch),
-    "reconstruct": (["reconstruct", "photo.png", "OUT"], main.Reconstruct),
-    "scenes": (["scenes", "OUT"], main.Scenes),
-    "photo-scenes": (["photo-scenes", "records", "OUT"], main.PhotoScenes),
+    "cache": (["cache", "records", "OUT", "--model", "model"], HERE["cache"]),
+    "encode": (["encode", "photo.png", "OUT"], HERE["encode"]),
+    "edit": (["edit", "photo.png", "--script", "edit.json", "--out", "OUT"], HERE["edit"]),
+    "editor": (["editor", "--no-open"], HERE["editor"]),
+    "batch": (["batch", "records", "scripts", "OUT", "--model", "model"], HERE["batch"]),
+    "reconstruct": (["reconstruct", "photo.png", "OUT"], HERE["reconstruct"]),
+    "scenes": (["scenes", "OUT"], HERE["scenes"]),
+    "photo-scenes": (["photo-scenes", "records", "OUT"], HERE["photo-scenes"]),
     "compare": (["compare", "records", "scripts", "OUT", "--model", "model"], compare.Compare),
     "scenes-benchmark": (["scenes-benchmark", "records", "OUT", "--model", "model"], scenes_benchmark.ScenesBenchmark),
     "objmove-a": (["benchmark", "objmove-a", "folder", "OUT", "--model", "model"], benchmark.ObjmoveA),
@@ -92,7 +92,7 @@ def ends(arguments: list[str]) -> tuple[int, str]:
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
-            code = main.main(arguments)
+            code = main(arguments)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
     return code, errors.getvalue()
@@ -110,7 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[Path]:
 )
 def test_numbers_out_of_their_bounds_are_named(arguments: list[str], option: str, whole: bool, folder: Path) -> None:
     odd = [-(10**9), 10**30] if whole else [-1e9, math.nan, math.inf]
-    # `tests/train/test_config.py` and `tests/elements_jax/test_config.py` try more values of configurations.
+    # `tests/train/test_config.py` and `tests/test_config.py` try more values of configurations.
     for value in odd[:1] if arguments[0] == "train" else odd:
         code, errors = ends([*arguments, option, str(value)])
         assert code in (1, 2), (option, value)

@@ -11,7 +11,7 @@
                                                      B.element_attention.to_out.0.{weight,bias}, in PyTorch's layouts:
                                                      a LayerNorm and diffusers' `Attention` over the element tokens
     elements/encoder.safetensors, decoder.safetensors   stage 1: our names, PyTorch's layouts
-    elements/NETWORK.manifest.json                   checksums of a network's files (`elements_jax.model_manifest`)
+    elements/NETWORK.manifest.json                   checksums of a network's files (`manifest.py`)
 
 Training fills it part by part. A folder without `elements/` is Stable Diffusion itself, and so is the original single
 file; both can be read, and become the paper's model by training.
@@ -28,6 +28,7 @@ import numpy as np
 
 from elements_jax.checkpoints import torch_names
 from elements_jax.checkpoints.diffusers_config import from_diffusers, to_diffusers
+from elements_jax.checkpoints.manifest import check_manifest, manifest_path, write_manifest
 from elements_jax.checkpoints.tensor_files import (
     PickledWeights,
     TensorFiles,
@@ -40,7 +41,6 @@ from elements_jax.checkpoints.torch_names import Table
 from elements_jax.config import ModelConfig, UNetConfig
 from elements_jax.data.atomic import UNFINISHED, checksum, new_file
 from elements_jax.data.object_store import as_path, local_copy
-from elements_jax.model_manifest import check_manifest, manifest_path, write_manifest
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
 

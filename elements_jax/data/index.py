@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from elements_jax.config import ElementsConfig
 from elements_jax.data.record import Record, read_source_id
 from elements_jax.data.tfrecord import TFRecordSource, find_shards
 
@@ -56,12 +55,3 @@ def read_split(folder: Path, split: str) -> dict[str, Record]:
     source = TFRecordSource(splits[split])
     records = (Record.from_example(source[i], source.where(i)) for i in range(len(source)))
     return {record.source_id: record for record in records}
-
-
-def require_fit(record: Record, config: ElementsConfig) -> None:
-    """Raises ValueError for a record of another image size or number of elements than the model's."""
-    height, width = record.image.shape[:2]
-    have, want = (height, width, record.settings["num_elements"]), (config.image_size,) * 2 + (config.num_elements,)
-    if have != want:
-        described = ["images of {} x {} px in {} elements".format(*each) for each in (want, have)]
-        raise ValueError(f"the model takes {described[0]}, record {record.source_id!r} has {described[1]}")

@@ -36,13 +36,10 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 
 from elements_jax.config import DiffusionConfig
 from elements_jax.data.atomic import read_file
+from elements_jax.editing.parsing import EditError, parse_object
 
 LONGEST_PROMPT = 10_000
 MOST_EDITS = 10_000
-
-
-class EditError(ValueError):
-    """An edit script that cannot be read or applied; the message names the field and what was expected."""
 
 
 def _number(low: float, high: float) -> Any:
@@ -351,24 +348,3 @@ def explain(error: Mapping[str, Any]) -> str:
             return f"{where}: {error['msg'].removeprefix('Value error, ')}"
         return f'{where}: expected an object whose field "edit" is one of {", ".join(KINDS)}'
     return error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else "expected an object"
-
-
-def parse_object(text: str) -> dict[str, Any]:
-    """The fields of a script's JSON. Raises EditError for what is no JSON, or no object."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise EditError(f"{next(name for name in names if names.count(name) > 1)}: given twice")
-        return fields
-
-    try:
-        value = json.loads(text, object_pairs_hook=unique)
-    except EditError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise EditError(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise EditError("expected an object with the field edits")
-    return value

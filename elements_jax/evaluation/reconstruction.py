@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, UInt8
 
 from elements_jax.checkpoints.model_folder import load_networks, local_model, read_config
 from elements_jax.config import ModelConfig
-from elements_jax.data.index import require_fit
 from elements_jax.data.record import Record
 from elements_jax.data.tfrecord import TFRecordSource, find_shards
 from elements_jax.editing.script import Sampling
@@ -21,7 +20,7 @@ from elements_jax.evaluation.judge import Arrays, Samples
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
 from elements_jax.parallel.sharding import replicated, split_batch
-from elements_jax.pipeline.pipeline import ElementsPipeline, checksum, encode_image, to_uint8
+from elements_jax.pipeline.pipeline import ElementsPipeline, checksum, encode_image, require_fit, to_uint8
 from elements_jax.pipeline.session import decode_arguments
 
 Decoder = Literal["diffusion", "light", "vae"]

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from elements_jax import __version__
 from elements_jax.data.atomic import new_file
-from elements_jax.data.index import require_fit
 from elements_jax.data.lock import locked
 from elements_jax.data.record import Record
 from elements_jax.editing.edits import Canvas
@@ -29,7 +28,7 @@ from elements_jax.evaluation.methods.external import needs_of, write_needs
 from elements_jax.evaluation.methods.method import Method, Prepared, canvas_of, prepare
 from elements_jax.evaluation.results import CASES, Case, Task, path_of, save, write_cases
 from elements_jax.parallel.sharding import filled
-from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.pipeline import ElementsPipeline, require_fit
 
 STATE = "compare.json"
 OPEN = 64

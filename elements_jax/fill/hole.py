@@ -26,6 +26,7 @@ RIM = 2  # pixels around the hole whose error in the vote is made good within
 FADE = 1.3  # votes count less by this factor with each pixel from what is known
 SMALLEST = 32  # pixels a side, of the sizes that pictures are padded to
 BLUR = 0.5  # deviation of the Gaussian that tells low frequencies, in pixels of the guide
+TEXTURE = 2.0  # of how changes of brightness count beside colours
 TURNS = (12, 6, 2)  # of search and vote: on levels up to 64 x 64 px, on other exact ones, on finer ones
 
 
@@ -78,7 +79,7 @@ def around(hole: Bool[np.ndarray, "H W"], margin: int) -> tuple[slice, slice]:
 class Level(NamedTuple):
     """One level of a pyramid; where it is not inside, the picture is padded."""
 
-    image: Float[np.ndarray, "H W 3"]  # 0 where it is not known
+    image: Float[np.ndarray, "H W 5"]  # colours and `texture`, 0 where it is not known
     inside: Bool[np.ndarray, "H W"]
     known: Bool[np.ndarray, "H W"]
     fitted: Float[np.ndarray, "H W 3"]  # the guide's pictures, 0 without one
@@ -93,10 +94,11 @@ def fill_window(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """What the box of the photograph shows; of its pixels those in the hole are the fill."""
     image, known = photograph[box].astype(np.float32), ~hole[box]
+    image = np.concatenate([image, texture(image, known)], 2)
     fitted, joined = (np.zeros_like(image),) * 2 if guide is None else (guide.fitted[box], guide.joined[box])
     height, width = known.shape
     if not patches_within(known).any():  # no patch is known: what is smooth is all there is
-        smooth = membrane(image, known) if guide is None else joined
+        smooth = membrane(image[..., :3], known) if guide is None else joined
         return np.clip(np.rint(smooth), 0, 255).astype(np.uint8)
 
     levels = pyramid(image, known, fitted, joined)
@@ -107,11 +109,27 @@ def fill_window(
     rim = level.known & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
     near = around(unknown, RIM + 1)
     voted[near] += membrane((level.image - voted)[near], (rim | ~unknown)[near])
-    return np.clip(np.rint(voted[:height, :width]), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(voted[:height, :width, :3]), 0, 255).astype(np.uint8)
+
+
+def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
+    """How much brightness changes in x and in y around each known pixel, at full resolution.
+
+    Coarse levels no longer show it, and patches found there by colour alone come from what is smooth (Newson et al.,
+    "Video Inpainting of Complex Scenes", SIAM J. Imaging Sciences 2014, Section 3.2).
+    """
+    grey, around = image.mean(2), 2 * PATCH + 1
+    found = []
+    for axis in (1, 0):
+        both = known & np.roll(known, 1, axis)
+        change = np.where(both, np.abs(grey - np.roll(grey, 1, axis)), 0)
+        mean, share = (ndimage.uniform_filter(a.astype(np.float32), around, mode="constant") for a in (change, both))
+        found.append(np.where(known, mean / np.maximum(share, 1e-3), 0))
+    return TEXTURE * np.stack(found, 2)
 
 
 def pyramid(
-    image: Float[np.ndarray, "H W 3"],
+    image: Float[np.ndarray, "H W 5"],
     known: Bool[np.ndarray, "H W"],
     fitted: Float[np.ndarray, "H W 3"],
     joined: Float[np.ndarray, "H W 3"],
@@ -150,9 +168,9 @@ def patches_within(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 def fill_level(
     level: Level, coarse: Int[np.ndarray, " M"] | None, guide: Guide | None, scale: int
-) -> tuple[Float[np.ndarray, "H W 3"], Int[np.ndarray, " N"]]:
-    """`fill_patches.complete` for a level, after the coarser one, whose sources are given; the finest has scale 0."""
-    height, width = level.known.shape
+) -> tuple[Float[np.ndarray, "H W 5"], Int[np.ndarray, " N"]]:
+    """`patches.complete` for a level, after the coarser one, whose sources are given; the finest has scale 0."""
+    width = level.known.shape[1]
     unknown = level.inside & ~level.known
     sources = patches_within(level.known)
     targets = patches_within(level.inside) & ~sources
@@ -174,7 +192,8 @@ def fill_level(
         start = membrane(level.image, ~unknown)
     if guide is not None:
         if coarse is None:
-            start = np.where(level.known[..., None], start, start + guide.trusts[-1] * (level.joined - start))
+            colours = start[..., :3] + guide.trusts[-1] * (level.joined - start[..., :3])
+            start = np.where(level.known[..., None], start, np.concatenate([colours, start[..., 3:]], 2))
         shares = np.diff(guide.trusts, prepend=0)
         sigmas = np.maximum(BLUR * guide.step * 2.0 ** (np.arange(len(shares)) - scale), 1e-2)
         features = np.sqrt(guide.trust) * level.fitted
@@ -187,7 +206,7 @@ def fill_level(
     size = level.known.size
     turns = TURNS[0] if size <= 64 * 64 else TURNS[1] if size <= EXACT else TURNS[2]
     voted, found = complete(
-        start.reshape(-1, 3),
+        start.reshape(-1, start.shape[2]),
         hole,
         np.full(size // 4, -1, np.int32) if coarse is None else coarse,
         coarse is None,
@@ -196,7 +215,7 @@ def fill_level(
         width=width,
         exact=size <= EXACT,
     )
-    return np.array(voted).reshape(height, width, 3), np.asarray(found)
+    return np.array(voted).reshape(level.image.shape), np.asarray(found)
 
 
 def indices(mask: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:

@@ -119,8 +119,8 @@ def propose(
 
 
 def vote(
-    image: Float[Array, "N 3"], hole: Hole, found: Int[Array, " N"], weights: Float[Array, " N"], width: int
-) -> Float[Array, "N 3"]:
+    image: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], weights: Float[Array, " N"], width: int
+) -> Float[Array, "N C"]:
     """The image, but the hole's pixels and its rim's are the weighted means of what the patches over them found."""
     steps = offsets(width)
 
@@ -134,18 +134,18 @@ def vote(
     return lax.fori_loop(0, -(-hole.pixel_count // CHUNK), chunk, image)
 
 
-def follow(voted: Float[Array, "N 3"], hole: Hole, guidance: Guidance, width: int) -> Float[Array, "N 3"]:
-    """`voted` with the guide's low frequencies, band by band as far as it is trusted with each."""
+def follow(voted: Float[Array, "N C"], hole: Hole, guidance: Guidance, width: int) -> Float[Array, "N C"]:
+    """`voted` with the guide's low frequencies for its colours, band by band as far as it is trusted with each."""
     rows = len(voted) // width
     filled = jnp.zeros(len(voted), bool).at[hole.pixels].set(True, mode="drop")[:, None]
-    residual = jnp.where(filled, guidance.picture - voted, 0).reshape(rows, width, 3)
+    residual = jnp.where(filled, guidance.picture - voted[:, :3], 0).reshape(rows, width, 3)
 
     def smooth(sigma):
         vertical, horizontal = _gaussian(rows, sigma), _gaussian(width, sigma)
         return jnp.einsum("yh,hwc,xw->yxc", vertical, residual, horizontal, precision=lax.Precision.HIGHEST)
 
     change = sum(share * smooth(sigma) for share, sigma in zip(guidance.shares, guidance.sigmas, strict=True))
-    return jnp.where(filled, voted + change.reshape(-1, 3), voted)
+    return jnp.where(filled, voted.at[:, :3].add(change.reshape(-1, 3)), voted)
 
 
 def _gaussian(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
@@ -156,7 +156,7 @@ def _gaussian(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
 
 @partial(jax.jit, static_argnames=("width", "exact"))
 def complete(
-    image: Float[Array, "N 3"],
+    image: Float[Array, "N C"],
     hole: Hole,
     coarse: Int[Array, " M"],
     first: Bool[Array, ""],
@@ -165,7 +165,7 @@ def complete(
     *,
     width: int,
     exact: bool,
-) -> tuple[Float[Array, "N 3"], Int[Array, " N"]]:
+) -> tuple[Float[Array, "N C"], Int[Array, " N"]]:
     """Fills one level: what the patches show in the hole and on its rim, and for each target its source, else -1.
 
     `coarse` has the sources of the coarser level, unless this is the first: it starts from the hole as `image` has it.

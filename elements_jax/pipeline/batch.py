@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from elements_jax import __version__
 from elements_jax.data.atomic import UNFINISHED, new_file, new_folder, remove_folder
-from elements_jax.data.index import RecordIndex, require_fit
+from elements_jax.data.index import RecordIndex
 from elements_jax.data.lock import locked
 from elements_jax.data.object_store import AnyPath, is_url, require_writable
 from elements_jax.data.record import Record
@@ -43,7 +43,7 @@ from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLine, ScriptLines
 from elements_jax.parallel.sharding import filled
-from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.pipeline import ElementsPipeline, require_fit
 
 MANIFEST = "manifest.jsonl"
 BATCHES_AHEAD = 2

@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, UInt8
 
 from elements_jax.checkpoints.model_folder import CLIP_TOKENIZER, read_model, save_network, write_config
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
-from elements_jax.config import ModelConfig
-from elements_jax.data.record import DROPPED
+from elements_jax.config import ElementsConfig, ModelConfig
+from elements_jax.data.record import DROPPED, Record
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import Sampler, ddim_sample
 from elements_jax.editing.edits import Canvas, batched, unbatched
@@ -236,6 +236,15 @@ def checksum(config: ModelConfig, params: Mapping[str, Params]) -> str:
         for name, value in sorted(values.items()):
             crc = zlib.crc32(np.asarray(value).tobytes(), zlib.crc32(f"{network}.{name}".encode(), crc))
     return f"{crc:08x}"
+
+
+def require_fit(record: Record, config: ElementsConfig) -> None:
+    """Raises ValueError for a record of another image size or number of elements than the model's."""
+    height, width = record.image.shape[:2]
+    have, want = (height, width, record.settings["num_elements"]), (config.image_size,) * 2 + (config.num_elements,)
+    if have != want:
+        described = ["images of {} x {} px in {} elements".format(*each) for each in (want, have)]
+        raise ValueError(f"the model takes {described[0]}, record {record.source_id!r} has {described[1]}")
 
 
 def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from elements_jax.checkpoints.manifest import manifest_path
 from elements_jax.checkpoints.model_folder import load_networks, remove_network, save_network, save_networks
-from elements_jax.model_manifest import manifest_path
 from elements_jax.models.networks import Networks
 from tests.helpers.records import SMALL
 
