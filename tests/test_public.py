@@ -9,6 +9,7 @@ import skimage.data
 from PIL import Image
 
 import elements_jax as ej
+from elements_jax.checkpoints.model_folder import local_model
 from partition import divide
 
 
@@ -40,6 +41,14 @@ def test_a_photograph_is_divided_edited_and_decoded(tmp_path, pipeline):
     picture = pipeline.decode(moved, "a red square", seed=1)
     assert picture.shape == (16, 16, 3)
     assert picture.dtype == np.uint8
+
+
+def test_models_that_ship_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert local_model("tiny") == ej.TINY
+    (tmp_path / "tiny").mkdir()
+    assert local_model("tiny").samefile(tmp_path / "tiny")  # a folder here comes first
+    assert local_model("weights/../tiny") != ej.TINY
 
 
 def test_numbers_of_elements_are_checked(pipeline):

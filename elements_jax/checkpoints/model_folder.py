@@ -26,6 +26,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from elements_jax import TINY
 from elements_jax.checkpoints import torch_names
 from elements_jax.checkpoints.diffusers_config import from_diffusers, to_diffusers
 from elements_jax.checkpoints.manifest import check_manifest, manifest_path, write_manifest
@@ -233,8 +234,8 @@ def read_model(
     """Configuration, parameters and tokenizer of a model folder, of a Stable Diffusion, or of a hub's repository.
 
     Args:
-        source: a folder, Stable Diffusion 1's original single safetensors file, or the name of a repository on the
-            Hugging Face hub.
+        source: a folder, Stable Diffusion 1's original single safetensors file, "tiny", or the name of a repository on
+            the Hugging Face hub.
         tokenizer: for a Stable Diffusion that has none, as a single file: folder or repository of CLIP's vocabulary.
 
     A Stable Diffusion gives its own three networks, the UNet without attention to elements. A model folder may be
@@ -261,8 +262,18 @@ def read_model(
     return config, params, PromptTokenizer(words, config.text)
 
 
+WEIGHTS = TINY.parent
+"""Models that come with this package."""
+
+
 def local_model(source: str | Path) -> Path:
-    """Where a model is, which for a URL is a copy in the cache, without the runs that trained it."""
+    """Where a model is: a path, or the name of one that comes with this package, unless a folder here has that name.
+
+    For a URL it is a copy in the cache, without the runs that trained it.
+    """
+    shipped = WEIGHTS / str(source)
+    if shipped.parent == WEIGHTS and shipped.is_dir() and not Path(source).exists():
+        return shipped
     return local_copy(as_path(source), leave_out="runs")
 
 

@@ -77,8 +77,8 @@ class ElementsPipeline:
         """Open a model. Needs no PyTorch; half precision is read as float32.
 
         Args:
-            source: a model folder (`elements_jax.checkpoints.model_folder`); Stable Diffusion 1, in diffusers' layout
-                or as its original single safetensors file; or the name of a repository on the Hugging Face hub.
+            source: "tiny"; a model folder (`elements_jax.checkpoints.model_folder`); Stable Diffusion 1, in diffusers'
+                layout or as its original single safetensors file; or the name of a repository on the Hugging Face hub.
             tokenizer: for a Stable Diffusion without one, as a single file: folder or repository of CLIP's vocabulary.
             mesh: devices that batches are split over, by default the first alone.
 
