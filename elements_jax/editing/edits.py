@@ -209,7 +209,7 @@ def paste_pixels(
     """
     source_y, source_x, inside = _source_pixels(other_label_map.shape, by)
     arrived = inside & _lookup(selected, other_label_map)[source_y, source_x]
-    return jnp.where(arrived[..., None], _moved_pixels(other, by), image)
+    return jnp.where(arrived[..., None], other[source_y, source_x], image)
 
 
 def _arrivals(
@@ -218,7 +218,7 @@ def _arrivals(
     """Where the selected elements come to lie: their labels, N everywhere else, and what colours arrive."""
     source_y, source_x, inside = _source_pixels(canvas.label_map.shape, by)
     arrived = inside & _lookup(selected, canvas.label_map)[source_y, source_x]
-    picture = None if canvas.picture is None else _moved_pixels(canvas.picture, by)
+    picture = None if canvas.picture is None else canvas.picture[source_y, source_x]
     return jnp.where(arrived, canvas.label_map[source_y, source_x], selected.shape[0]), picture
 
 
@@ -252,24 +252,6 @@ def _transform_position(
     centroid = position[:, :2] + (by.scale - 1) * (position[:, :2] - by.anchor) + by.shift
     moved = jnp.concatenate([centroid, by.scale * position[:, 2:]], axis=-1)
     return jnp.where(selected[:, None], moved, position)
-
-
-def _moved_pixels(image: Shaped[Array, "H W 3"], by: Transform) -> Shaped[Array, "H W 3"]:
-    """The image's pixels where the edit puts them: copies where it only moves, cubic resampling where it resizes.
-
-    Label maps take the nearest pixel instead. Reducing filters first (antialiasing), as image libraries do.
-    """
-    height, width, _ = image.shape
-    size = jnp.asarray([width, height], jnp.float32)
-    scale = jnp.broadcast_to(by.scale, 2)
-    shift = by.anchor * size * (1 - scale) + jnp.round(by.shift * size)
-    resized = jax.image.scale_and_translate(
-        image.astype(jnp.float32), image.shape, (0, 1), scale[::-1], shift[::-1], "cubic", antialias=True
-    )
-    if jnp.issubdtype(image.dtype, jnp.integer):
-        resized = jnp.clip(jnp.round(resized), 0, jnp.iinfo(image.dtype).max)
-    source_y, source_x, _ = _source_pixels(image.shape[:2], by)
-    return jnp.where(jnp.all(scale == 1), image[source_y, source_x], resized.astype(image.dtype))
 
 
 def _source_pixels(

@@ -79,7 +79,7 @@ def around(hole: Bool[np.ndarray, "H W"], margin: int) -> tuple[slice, slice]:
 class Level(NamedTuple):
     """One level of a pyramid; where it is not inside, the picture is padded."""
 
-    image: Float[np.ndarray, "H W 5"]  # colours and `texture`, 0 where it is not known
+    image: Float[np.ndarray, "H W C"]  # colours, then `texture`; 0 where it is not known
     inside: Bool[np.ndarray, "H W"]
     known: Bool[np.ndarray, "H W"]
     fitted: Float[np.ndarray, "H W 3"]  # the guide's pictures, 0 without one
@@ -95,7 +95,7 @@ def fill_window(
     """What the box of the photograph shows; of its pixels those in the hole are the fill."""
     image, known = photograph[box].astype(np.float32), ~hole[box]
     image = np.concatenate([image, texture(image, known)], 2)
-    fitted, joined = (np.zeros_like(image),) * 2 if guide is None else (guide.fitted[box], guide.joined[box])
+    fitted, joined = (np.zeros_like(image[..., :3]),) * 2 if guide is None else (guide.fitted[box], guide.joined[box])
     height, width = known.shape
     if not patches_within(known).any():  # no patch is known: what is smooth is all there is
         smooth = membrane(image[..., :3], known) if guide is None else joined
@@ -129,7 +129,7 @@ def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -
 
 
 def pyramid(
-    image: Float[np.ndarray, "H W 5"],
+    image: Float[np.ndarray, "H W C"],
     known: Bool[np.ndarray, "H W"],
     fitted: Float[np.ndarray, "H W 3"],
     joined: Float[np.ndarray, "H W 3"],
@@ -168,7 +168,7 @@ def patches_within(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 def fill_level(
     level: Level, coarse: Int[np.ndarray, " M"] | None, guide: Guide | None, scale: int
-) -> tuple[Float[np.ndarray, "H W 5"], Int[np.ndarray, " N"]]:
+) -> tuple[Float[np.ndarray, "H W C"], Int[np.ndarray, " N"]]:
     """`patches.complete` for a level, after the coarser one, whose sources are given; the finest has scale 0."""
     width = level.known.shape[1]
     unknown = level.inside & ~level.known

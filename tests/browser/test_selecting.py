@@ -115,10 +115,10 @@ def test_a_lasso_selects_what_it_surrounds(opened):
 def test_an_object_is_found_from_points_on_it_and_beside_it(opened):
     opened.keys("o")
     opened.click(20.5, 20.5)
-    expect(opened.status).to_contain_text("covers 4 elements")
+    expect(opened.status).to_contain_text("4 pieces")
     assert opened.selected() == SQUARE
     opened.click(60.5, 4.5)
-    expect(opened.status).not_to_contain_text("covers 4 elements")
+    expect(opened.status).not_to_contain_text("4 pieces")
     assert opened.selected() > SQUARE
     opened.click(20.5, 20.5, keys="Alt")
     expect(opened.status).to_contain_text("Alt-click")
@@ -128,7 +128,7 @@ def test_an_object_is_found_from_points_on_it_and_beside_it(opened):
     assert [len(a["positive"]) for a in asked] == [1, 2, 2]
     np.testing.assert_allclose(asked[2]["negative"], [[20.5 / 64, 20.5 / 64]], atol=1 / 64 / 8)
     opened.click(4, 30, button="right")
-    expect(opened.status).to_contain_text("covers")
+    expect(opened.status).to_contain_text("Object found")
     assert len(opened.sent("/api/objects")[-1]["negative"]) == 2
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import ml_dtypes
@@ -55,7 +56,7 @@ def test_an_interrupted_save_leaves_the_files_before(tmp_path, monkeypatch):
 
     def fail(tensors, unfinished, metadata):
         unfinished.write_bytes(b"half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr("elements_jax.checkpoints.tensor_files.save_file", fail)
     with pytest.raises(OSError, match="disk full"):

@@ -113,7 +113,7 @@ def test_the_schema_needs_neither_tensorflow_nor_jax():
     code = """
 import sys
 sys.modules["jax"] = sys.modules["tensorflow"] = None  # importing either raises
-import elements_jax.data.tfrecord, elements_jax.schema
+import elements_jax.data.tfrecord, elements_jax.data.record
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from PIL import Image
 
 from elements_jax.editing import edits
 from elements_jax.editing.edits import Canvas, Transform, selection
@@ -244,24 +243,6 @@ def test_paste_pixels_copies_the_selection_and_leaves_the_source():
     mask = np.roll(np.asarray(canvas.label_map) == 5, 5, axis=1)
     np.testing.assert_array_equal(pasted[mask], np.roll(image, 5, axis=1)[mask])
     np.testing.assert_array_equal(pasted[~mask], np.asarray(image)[~mask])
-
-
-@pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_resized_pixels_are_antialiased_as_pillow_resizes(scale):
-    """All of the picture about its top left corner, against Pillow's bicubic filter."""
-    # Pillow rounds between its two passes; it would clip there, too.
-    image = np.random.default_rng(0).integers(80, 176, (SIZE, SIZE, 3), np.uint8)
-    one = jnp.zeros((SIZE, SIZE), jnp.int32)
-    by = Transform(jnp.float32(scale), jnp.zeros(2), jnp.zeros(2))
-    pasted = np.asarray(edits.paste_pixels(jnp.zeros_like(image), jnp.asarray(image), one, jnp.ones(1, bool), by))
-    side = round(SIZE * scale)
-    expected = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)).astype(int)
-    if scale < 1:
-        assert (pasted[side:] == 0).all()
-        assert (pasted[:, side:] == 0).all()
-        assert np.abs(pasted[:side, :side].astype(int) - expected).max() <= 1
-    else:
-        assert np.abs(pasted.astype(int) - expected[:SIZE, :SIZE]).max() <= 1
 
 
 def test_edits_work_under_jit_and_vmap_without_recompiling():

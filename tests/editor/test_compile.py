@@ -57,9 +57,9 @@ def test_nothing_is_compiled_after_the_warm_up(editing: Editing, compilations: l
 
 
 def test_a_second_run_of_other_settings_compiles_nothing(client: TestClient, compilations: list[float]) -> None:
-    for fields in ({"preserve": True}, {"sampling": {"sampler": "dpm", "steps": 4, "element_guidance": 2.0}}):
+    for fields in ({"preserve": True}, {"sampling": {"sampler": "dpm", "steps": 7, "element_guidance": 2.0}}):
         run(client, EDITS[0], **fields)
-        assert compilations
+        assert compilations or "sampling" not in fields  # no other test samples in 7 steps
         compilations.clear()
         for seed, edits in enumerate(EDITS):
             run(client, edits, seed=seed, **fields)

@@ -347,7 +347,7 @@ def test_answers_given_twice_are_refused(tmp_path):
         (["--ours", "mine"], "no pictures by 'mine'; there are ours, pixels, sd-inpaint, sdedit-0.5"),
         (["--baselines", "ours"], "'ours' cannot be compared with itself"),
         (["--checks", "3"], "attention checks must be an even number up to that of cases (12), got 3"),
-        (["--length", "0"], "--length must be at least 1, got 0"),
+        (["--length", "0"], "--length must be from 1 to 10000, got 0"),
     ],
 )
 def test_what_cannot_be_made_is_one_line_on_stderr_and_leaves_nothing(folder, tmp_path, capsys, arguments, problem):

@@ -24,7 +24,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import AxisType
-from elements_jax import sharding
+from elements_jax.parallel import sharding
 from tests.helpers.regression import TRAIN, Regression
 from tests.multihost.test_meshes import MESHES, STEPS
 from train.input.data import dataset

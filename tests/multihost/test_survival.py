@@ -210,7 +210,7 @@ def test_an_interrupted_run_saves_its_step_and_says_one_line(data, tmp_path):
 
 ALONE = """
 import jax
-from train import hosts
+from elements_jax.parallel import hosts
 hosts.join()
 assert jax.process_count() == 1 and not jax.distributed.is_initialized()
 """

@@ -120,9 +120,11 @@ def test_a_wrong_url_is_one_line(source: str, out: str, error: str, s3: Store, t
 
 
 def test_a_scheme_that_nothing_opens_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("upath")
     with pytest.raises(SystemExit):
         main([str(tmp_path), "nope://bucket/records"])
-    assert "nothing opens nope://" in capsys.readouterr().err
+    words = [word for word in capsys.readouterr().err.split() if word not in ("│", "|")]  # of tyro's box
+    assert "nothing opens nope://" in " ".join(words)
     assert main(["nope://bucket/photos", str(tmp_path)]) == 1
     assert "error: nope://bucket/photos: nothing opens nope://" in capsys.readouterr().err
 

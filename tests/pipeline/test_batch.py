@@ -322,7 +322,7 @@ def test_another_job_is_refused_and_the_same_one_loses_nothing(tmp_path, seven, 
     assert contents(out) == before
     (out / ".shard-00000-of-00009.1.unfinished").mkdir()
     assert main([*command, "--overwrite"]) == 0
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [".lock"]
     after = contents(out)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"job.json", "shard-00002-of-00003/0000007.png"}

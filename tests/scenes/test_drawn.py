@@ -71,7 +71,7 @@ def test_a_caption_reads_well():
 
 
 def test_a_seed_gives_the_same_picture_in_every_process():
-    code = "import hashlib; from elements_jax.scenes.drawn import drawn as d; "
+    code = "import hashlib; from elements_jax.scenes import drawn as d; "
     code += "print(hashlib.sha256(d.render(d.scene(7))[0]).hexdigest())"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     printed = {
