@@ -50,7 +50,7 @@ def as_path(text: str | Path) -> AnyPath:
 
         # Other processes write too, so a listing must not come from memory.
         fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
-        path = UPath(text)
+        path: Any = UPath(text)  # has the methods of a Path
         path.fs  # noqa: B018  imports the library
     except ImportError as error:
         what = f"'elements-jax[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else "universal-pathlib, and fsspec's library"
