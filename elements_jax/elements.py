@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from elements_jax.typing import pytree_dataclass
 
 # A patch cell whose share of own pixels is below this is empty. Zero would widen every element by a whole cell, a half
-# would lose thin ones; 0.21 widens a straight edge by a third of a cell and is no fraction that shares take exactly.
+# would lose thin ones; 0.21 widens a straight edge by a third of a cell and is not a fraction that shares take exactly.
 MIN_COVERAGE = 0.21
 
 

@@ -39,7 +39,7 @@ class Checkpoints:
                 max_to_keep=keep,
                 keep_period=keep_every,
                 atomicity_options=atomicity,
-                single_host_load_and_broadcast=True,  # lest the folder looks different to hosts, as shared ones may
+                single_host_load_and_broadcast=True,  # a shared folder may look different to hosts
             ),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "place": ocp.JsonCheckpointHandler()},
         )

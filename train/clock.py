@@ -33,7 +33,7 @@ class Clock:
         self._share = 0.0
 
     def start(self) -> None:
-        """Training begins: what has been compiled until now is no part of the schedule."""
+        """Training begins: what has been compiled until now is not part of the schedule."""
         self._start = self._read_at = time.monotonic()
 
     def elapsed(self, devices: int) -> Float[np.ndarray, " devices"]:

@@ -97,7 +97,7 @@ class Log:
 
     @contextmanager
     def timed(self, what: Literal["input", "samples", "checkpoint"]) -> Iterator[None]:
-        """Count the time spent within; but for input, once the step under way is done, lest it be counted too."""
+        """Count the time spent within; but for input, once the current step is done, which is not counted."""
         if what != "input":
             self._read()
         start = time.monotonic()

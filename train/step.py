@@ -43,7 +43,7 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
         clock = {"elapsed": elapsed[0].max()} if timed else {}
         updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"], **clock)
         params = optax.apply_updates(state["params"], updates)
-        # As LDM's, the average follows quickly at first, lest it hold the random start for 1 / (1 - decay) steps.
+        # As LDM's, the average follows quickly at first, or it would hold the random start for 1 / (1 - decay) steps.
         decay = jnp.minimum(train.ema_decay, (1 + state["step"]) / (10 + state["step"]))
         ema = optax.incremental_update(params, state["ema"], 1 - decay)
         after = State(params=params, opt_state=opt_state, ema=ema, step=state["step"])

@@ -67,7 +67,7 @@ def read(path: Path, like: State, stream: Place) -> tuple[State, Place]:
         like: shapes, dtypes and shardings of the state.
         stream: the run's place, but for its `examples`: of the same records and seed it must be.
 
-    Raises ValueError where it is no such file, or of another model, optimiser or data set.
+    Raises ValueError if it is not such a file, or of another model, optimiser or data set.
     """
     stored, place = TensorFiles(path), json.loads(read_metadata(path, "place") or "null")
     if not isinstance(place, dict) or "examples" not in place:

@@ -29,7 +29,7 @@ class TensorFiles(Mapping[str, np.ndarray]):
         }
 
     def __getitem__(self, name: str) -> np.ndarray:
-        # Opened anew for each tensor: a file that stays mapped keeps all that was read from it in memory.
+        # Opened again for each tensor: a file that stays mapped keeps all that was read from it in memory.
         with _opened(self._path_of[name]) as file:
             return file.get_tensor(self._prefix + name)
 

@@ -99,7 +99,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> np.ndarray:
-    """A view of a storage's numbers. Strides are checked, lest a file make us read beyond them."""
+    """A view of a storage's numbers. Strides are checked, so that a file cannot make us read beyond them."""
     if min((offset, *shape, *strides)) < 0 or len(shape) != len(strides):
         raise ValueError(f"no tensor: shape {shape}, strides {strides}, offset {offset}")
     if 0 not in shape:

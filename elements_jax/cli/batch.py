@@ -44,7 +44,7 @@ class Batch:
     preserve: bool = False
     """Keep the pixels outside edited regions, as in `elements edit`."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Begin anew where another job, or this one with other scripts, records, settings or model, has written."""
+    """Start again where another job, or this one with other scripts, records, settings or model, has written."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
     def run(self) -> None:

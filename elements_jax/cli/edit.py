@@ -87,7 +87,7 @@ class Edit:
     blue crosses on those deleted."""
     preserve: bool = False
     """For an encoded file: keep the pixels outside the edited region and a narrow band around it, even where the script
-    does not say so; otherwise all are decoded anew, as in the paper. A photograph always keeps them."""
+    does not say so; otherwise all are decoded, as in the paper. A photograph always keeps them."""
     source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
     """In place of the script's."""

@@ -93,7 +93,7 @@ class Divider:
         return partition_image(image, self.segmenter, self.config).label_map
 
     def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
-        """Raises ValueError for what is no image, or damaged."""
+        """Raises ValueError for bytes that are not a readable image."""
         from partition.photos import divide_photo
 
         return divide_photo(encoded, self.segmenter, self.config, fit)

@@ -1,6 +1,6 @@
 """What an edit leaves alone: outside the edited region, a decoded picture keeps the input's latent and its very pixels.
 
-Beyond the paper, whose decoder draws every pixel anew. It follows Blended Latent Diffusion (Avrahami et al. 2023):
+Beyond the paper, whose decoder draws every pixel. It follows Blended Latent Diffusion (Avrahami et al. 2023):
 `diffusion.preserving` keeps the latent while sampling, and `blend` then the pixels, that the VAE does not give back.
 """
 

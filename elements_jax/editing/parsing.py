@@ -9,7 +9,7 @@ class EditError(ValueError):
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """The fields of a script's JSON. Raises EditError for what is no JSON, or no object."""
+    """The fields of a script's JSON. Raises EditError for text that is not a JSON object."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)

@@ -92,7 +92,7 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         try:
             parts = urlsplit(f"//{host}")
-            name, port = parts.hostname, parts.port  # a port that is no number raises ValueError
+            name, port = parts.hostname, parts.port  # a port that is not a number raises ValueError
         except ValueError:
             return False
         plain = f"[{name}]" if name and ":" in name else name

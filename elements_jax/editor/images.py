@@ -57,7 +57,7 @@ class Upload:
 def open_upload(encoded: bytes, fit: Fit, editing: Editing, pixels: int) -> Upload:
     """Open an image file, after a look at its header, and encode it.
 
-    Raises TooManyPixels for more than `pixels`, and ValueError for what is no image, or damaged.
+    Raises TooManyPixels for more than `pixels`, and ValueError for bytes that are not a readable image.
     """
     width, height = read_size(encoded, pixels)
     photo = editing.open(encoded, fit)

@@ -31,7 +31,7 @@ class Body(BaseModel):
 
 
 class Error(Body):
-    """Every response that is no success."""
+    """Every response that reports an error."""
 
     error: str = Field(description="One sentence on what was wrong.")
 

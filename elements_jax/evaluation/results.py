@@ -121,7 +121,7 @@ def path_of(folder: Path, method: str, case: Case) -> Path:
 def picture(folder: Path, method: str, case: Case) -> UInt8[np.ndarray, "H W 3"]:
     """The picture that a method made of a case; `method` may be one of `PARTS` but region.
 
-    Raises ValueError naming a file that is no picture, or OSError.
+    Raises ValueError naming a file that is not a picture, or OSError.
     """
     return np.asarray(open_picture(path_of(folder, method, case)).convert("RGB"))
 

@@ -27,7 +27,7 @@ Scalar = Int[Array, ""] | int
 
 
 class Hole(NamedTuple):
-    """Where one level is unknown. Index arrays end in N, which is no pixel's index, once their `count` is through."""
+    """Where one level is unknown. Index arrays hold N, not a pixel's index, after their `count`."""
 
     targets: Int[Array, " N"]  # centres of the patches that touch the hole
     target_count: Scalar

@@ -9,7 +9,7 @@ from elements_jax.fill.smooth import distance, membrane
 from elements_jax.photograph.window import grown
 
 REACH = 0.2  # how far a shadow reaches from its object, in units of the object's longer side
-CELLS = 12  # cells that the reach is divided into: finer detail is no shadow
+CELLS = 12  # cells that the reach is divided into: finer detail is not a shadow
 DARK = 0.25, 0.96  # the light that a shadow leaves
 SOFT, MOST = 0.85, 0.85  # its border has faded to more than SOFT of the light, for MOST of its length
 HUE = 0.06  # how differently it may darken the channels
@@ -50,7 +50,7 @@ def _shadow_of(
     near, beyond = (away > 0) & (away <= CELLS), away > CELLS
     if reach < CELLS / 2 or not near.any() or not beyond.any():
         return np.zeros_like(piece)
-    light = (small + 8) / (membrane(small, beyond) + 8)  # 8 of 255: the noise of dark pixels is no shadow
+    light = (small + 8) / (membrane(small, beyond) + 8)  # 8 of 255: the noise of dark pixels is not a shadow
     level, hue = light.mean(2), np.ptp(light, axis=2)
     around = (small.mean(2) / (ndimage.gaussian_filter(small.mean(2), 3) + 1))[beyond]
     varies = 1.48 * np.median(np.abs(around - np.median(around)))  # of a normal distribution its deviation

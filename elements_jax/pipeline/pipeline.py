@@ -170,12 +170,12 @@ class ElementsPipeline:
             eta: the fresh noise of each of DDIM's steps, from none to 1, DDPM's.
             preserve: the input pictures and the edited regions (`edits.edited_region`). Farther than 3 r pixels from
                 its region a picture is its input bit for bit, within r it is decoded, and between them it changes over;
-                r is a 128th of the image's side, at least 1. By default all is decoded anew, as in the paper.
+                r is a 128th of the image's side, at least 1. By default all is decoded, as in the paper.
             negative_prompts: what guidance leads away from; by default "", as in the paper.
             report: called before each step with its timestep, when everything is compiled; decoding ends where it says
                 False. The pictures are the same but for rounding.
 
-        A new number of images, steps or weights, or another sampler, compiles anew; prompts, seeds and values do not.
+        A new number of images, steps or weights, or another sampler, recompiles; prompts, seeds and values do not.
         Raises `Cancelled` where `report` says so, and ValueError for a number of steps that the schedule does
         not have, for eta with another sampler, and for other pictures to preserve than uint8 ones of the model's size,
         one for each prompt.

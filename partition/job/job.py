@@ -52,7 +52,7 @@ class Job:
     """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
     or vit_h, which are downloaded from the Hugging Face hub."""
     masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|none")] = ()
-    """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps, 0 is no object), STEM/*.png
+    """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps; 0: no object), STEM/*.png
     (one object each), STEM.json (COCO's run lengths); several are taken together. The default is `auto` where SAM
     divides, and `none` elsewhere. Stage 2 of training takes them for element dropout (Section 3.3)."""
     split: str = "train"
@@ -64,7 +64,7 @@ class Job:
     image_format: Literal["jpeg", "png"] = "jpeg"
     """How images are stored: JPEG at quality 95; or PNG, which is exact, and better for small pictures."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Begin anew where another job, or this one with other settings or images, has written the split."""
+    """Start again where another job, or this one with other settings or images, has written the split."""
     retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Do the shards again in which images failed."""
     engine: Literal["local", "ray", "spark", "beam"] = "local"

@@ -113,7 +113,7 @@ class ShardWorker:
         return _map(self._pool, whole, samples, ahead)
 
     def _segment(self, loaded: Iterable[Loaded | Done]) -> Iterator[Segmented | Done]:
-        """SAM on batches; what is no image passes by."""
+        """SAM on batches; samples that are not images pass through."""
         keep = self.job.mask_filter if "auto" in self.job.mask_names else None
         loaded = iter(loaded)
         while group := list(itertools.islice(loaded, self._batch)):

@@ -1,6 +1,6 @@
 """What stage 2 takes of frozen networks, computed once and written into the records (`elements cache`).
 
-These are the moments of the VAE's posterior, of which every epoch draws anew, and the text encoder's features of the
+These are the moments of the VAE's posterior, of which every epoch draws again, and the text encoder's features of the
 caption: 66 KB and 118 KB of one of Stable Diffusion's images. They are stored as float16: its range holds them easily,
 and its significand has three bits more than bfloat16's, a relative error of 0.0002 (root mean square) and not 0.0017.
 """
@@ -123,7 +123,7 @@ def require_cached(records: Path, folder: Path) -> None:
 
 
 def fingerprints(folder: Path, params: dict[str, Params]) -> dict[str, str]:
-    """Of all that features follow from; the VAE's decoder is no part of it."""
+    """Of all that features follow from; the VAE's decoder is not part of it."""
     encoder = {name: value for name, value in params["vae"].items() if name.startswith(("encoder.", "quant_conv."))}
     words = {path.name: np.fromfile(path, np.uint8) for path in (folder / "tokenizer").glob("*") if path.is_file()}
     parts: dict[str, Mapping[str, Any]] = {"VAE": encoder, "text encoder": params["text_encoder"], "tokenizer": words}

@@ -1,6 +1,6 @@
 """Batches of records for training: read, shuffled over the whole split, decoded and stacked by Grain.
 
-The examples of a run form one endless stream: the split, shuffled anew in every epoch. A batch is a run of this stream,
+The examples of a run form one endless stream: the split, reshuffled in every epoch. A batch is a run of this stream,
 whatever the number of hosts and workers, so the place in it is a number, the examples before it, and that number is all
 that must be saved to resume.
 """

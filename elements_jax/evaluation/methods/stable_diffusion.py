@@ -105,7 +105,7 @@ class StableDiffusion:
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Pictures that agree with `image` where the mask is not set, and follow the prompt where it is.
 
-        All of a picture is decoded anew, as in diffusers. Raises ValueError for a model that does not inpaint.
+        All of a picture is decoded, as in diffusers. Raises ValueError for a model that does not inpaint.
         """
         if not self.inpaints:
             raise ValueError(

@@ -173,7 +173,7 @@ def clustered_interval(
     case: Int[np.ndarray, " n"],
     rng: np.random.Generator,
 ) -> Interval:
-    """Percentile interval of the share of `ours` when raters and cases, numbered from 0, are drawn anew."""
+    """Percentile interval of the share of `ours` when raters and cases, numbered from 0, are resampled."""
     shares: list[Float[np.ndarray, " draws"]] = []
     step = max(1, min(DRAWS, AT_ONCE // len(ours)))
     for start in range(0, DRAWS, step):

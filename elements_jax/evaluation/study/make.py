@@ -152,7 +152,7 @@ def scramble(image: UInt8[np.ndarray, "H W 3"], seed: int) -> UInt8[np.ndarray, 
 
 
 def _png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """Encoded anew: a result's own file says in its text chunks what made it."""
+    """Encoded again: a result's own file says in its text chunks what made it."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")
     return file.getvalue()

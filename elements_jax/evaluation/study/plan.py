@@ -28,7 +28,7 @@ class Pair:
     left: str
     right: str
     check: Side | None = None
-    """The side that anyone who looks will take; None where the pair is no attention check."""
+    """The side that anyone who looks will take; None if the pair is not an attention check."""
 
     @property
     def mirrored(self) -> "Pair":
