@@ -16,6 +16,11 @@ from tests.object_stores.conftest import BUCKET, Store
 ARGUMENTS = [*SMALL, "--segmenter", "slic", "--held-out", "0.3"]
 
 
+def without_lock(folder: Path) -> dict:
+    """What a job wrote; a folder on a disk also has a lock, which a store has not."""
+    return {name: content for name, content in contents(folder).items() if name != ".lock"}
+
+
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten tar files of four scenes."""
@@ -34,7 +39,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local(tars: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("local")
     assert main([str(tars), str(out), *ARGUMENTS]) == 0
-    return contents(out)
+    return without_lock(out)
 
 
 @pytest.mark.parametrize("name", ["s3", "gcs", "unreliable_s3"])
@@ -50,6 +55,7 @@ def test_a_store_gives_the_bytes_of_a_disk(
     assert "10 of 10 shards" not in store.run(*job)
 
 
+@pytest.mark.slow  # needs a job that is still running when it is killed
 def test_photographs_in_a_store_killed_in_the_middle(
     s3: Store, tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +78,7 @@ def test_photographs_in_a_store_killed_in_the_middle(
     assert 0 < len(s3_keys(s3, "records/manifest/")) < 11
     assert "of 11 shards are there already" in s3.run(*command)
     s3.copy(f"{s3.root}/records", str(tmp_path / "records"))
-    assert contents(tmp_path / "records") == contents(tmp_path / "local")
+    assert contents(tmp_path / "records") == without_lock(tmp_path / "local")
 
     # Parts of uploads that were cut off cost money; those of others are not ours to remove.
     ours, others = ("records/elements-train.tfrecord-00000-of-00011", "elsewhere/file")
@@ -125,7 +131,7 @@ def test_a_scheme_that_nothing_opens_is_said(tmp_path: Path, capsys: pytest.Capt
         main([str(tmp_path), "nope://bucket/records"])
     words = [word for word in capsys.readouterr().err.split() if word not in ("│", "|")]  # of tyro's box
     assert "nothing opens nope://" in " ".join(words)
-    assert main(["nope://bucket/photos", str(tmp_path)]) == 1
+    assert main(["nope://bucket/photos", str(tmp_path), "--segmenter", "grid"]) == 1
     assert "error: nope://bucket/photos: nothing opens nope://" in capsys.readouterr().err
 
 

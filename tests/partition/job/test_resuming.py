@@ -216,7 +216,7 @@ def test_a_folder_that_another_job_is_writing_is_refused(
 def test_a_job_that_is_told_to_end_says_one_line(tmp_path: Path, number: int) -> None:
     """SIGINT goes to all of its processes, as a terminal sends it; SIGTERM to the first."""
     photos, out = tmp_path / "photos", tmp_path / "out"
-    write_folder(photos, range(200), 64)
+    write_folder(photos, range(800), 64)
     arguments = [str(photos), str(out), *SMALL[:-2], "--workers", "2", "--segmenter", "slic", "--shard-size", "2"]
     command = [sys.executable, "-m", "partition", *arguments]
     job = subprocess.Popen(
