@@ -136,8 +136,8 @@ class ObjectFinder:
 
 def open_photo(editing: "Editing", path: Path, fit: Fit) -> "Photo":
     """The photograph of a file, or what `elements encode` made of it. Raises ValueError naming the file."""
-    content = read_file(path)
     if not is_encoded(path):
+        content = read_file(path)
         try:
             return editing.open(content, fit)
         except ValueError as error:

@@ -53,13 +53,15 @@ def new_path(path: Path) -> Iterator[Path]:
 
 
 def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
-    """The bytes of a file that a person named or that lies in a folder of theirs.
-
-    Raises ValueError naming it, if it is not a regular file, as a pipe or a device, or larger than `limit`; OSError.
-    """
+    """The bytes of a file that a person named or that is in a folder of theirs. Raises as `require_regular`."""
     path = as_path(path)
-    if is_url(path):
-        return path.read_bytes()
+    if not is_url(path):
+        require_regular(path, limit)
+    return path.read_bytes()
+
+
+def require_regular(path: Path, limit: int = LARGEST_FILE) -> None:
+    """Raises ValueError naming a file that is not regular, as a pipe or a device, or larger than `limit`; OSError."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise ValueError(f"{path}: a folder; expected a file")
@@ -67,7 +69,6 @@ def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
         raise ValueError(f"{path}: not a regular file, but a pipe, a device or a socket")
     if status.st_size > limit:
         raise ValueError(f"{path}: {status.st_size / 2**20:.0f} MiB, and at most {limit / 2**20:.0f} MiB are read")
-    return path.read_bytes()
 
 
 def checksum(path: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from elements_jax.data.atomic import new_file, read_file
+from elements_jax.data.atomic import new_file, require_regular
 from elements_jax.data.record import DROPPED
 
 LARGEST = 1 << 30
@@ -37,8 +37,10 @@ class Encoded:
 
 
 def is_encoded(path: Path) -> bool:
-    """Whether a file is meant to be a NumPy archive, by its content or its name. Raises as `read_file`."""
-    return read_file(path)[:4] == b"PK\x03\x04" or path.suffix.lower() == ".npz"
+    """Whether a file is meant to be a NumPy archive, by its content or its name. Raises as `require_regular`."""
+    require_regular(path)
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".npz"
 
 
 def write_encoded(path: Path, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> None:
