@@ -17,7 +17,7 @@ from elements_jax.photograph.layers import Layer, Rendered
 from elements_jax.photograph.selecting import Selection
 from elements_jax.photograph.shadow import cast_shadow
 from elements_jax.photograph.steps import Step, placement_of
-from elements_jax.photograph.window import Window, box_of, grown, windows
+from elements_jax.photograph.window import Window, box_of, grown, shrink_mask, windows
 
 FILL_SIDE = 1024
 """Holes are filled in crops of at most this side, in pixels; larger ones at a lower resolution."""
@@ -176,13 +176,9 @@ def _fill(
         return fill_hole(colours, hole, guide, probes)
     factor = FILL_SIDE / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-
-    def reduced(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "h w"]:
-        return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
-
-    reduced_probes = None if probes is None else reduced(probes)
-    reduced_colours = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BOX))
-    small = fill_hole(reduced_colours, reduced(hole), guide, reduced_probes)
+    small_colours = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BOX))
+    small_probes = None if probes is None else shrink_mask(probes, size)
+    small = fill_hole(small_colours, shrink_mask(hole, size), guide, small_probes)
     filled = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.LANCZOS))
     return np.where(hole[..., None], filled, colours)
 

@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from elements_jax.fill.smooth import distance, membrane
-from elements_jax.photograph.window import grown
+from elements_jax.photograph.window import grown, shrink_mask
 
 REACH = 0.2  # how far a shadow reaches from its object, in units of the object's longer side
 CELLS = 12  # cells that the reach is divided into: finer detail is not a shadow
@@ -41,12 +41,8 @@ def _shadow_of(
 ) -> Bool[np.ndarray, "H W"]:
     height, width = piece.shape
     size = tuple(max(4, round(side * CELLS / reach)) for side in (width, height))
-
-    def cells_of(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "h w"]:
-        return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
-
     small = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BOX), np.float32)
-    own, away = cells_of(piece), distance(~cells_of(objects))
+    own, away = shrink_mask(piece, size), distance(~shrink_mask(objects, size))
     near, beyond = (away > 0) & (away <= CELLS), away > CELLS
     if reach < CELLS / 2 or not near.any() or not beyond.any():
         return np.zeros_like(piece)

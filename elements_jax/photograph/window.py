@@ -51,8 +51,7 @@ class Window:
         self, mask: Bool[np.ndarray, "H W"], size: int, least: float = 0.5
     ) -> Bool[np.ndarray, "{size} {size}"]:
         """A mask of the photograph at a model's size: the pixels of which more than a share of `least` is under it."""
-        share = Image.fromarray(self.cut(mask).astype(np.uint8) * 255).resize((size, size), Image.Resampling.BOX)
-        return np.asarray(share) > 255 * least
+        return shrink_mask(self.cut(mask), (size, size), least)
 
     def enlarge(self, picture: Shaped[np.ndarray, "S S 3"]) -> Shaped[np.ndarray, "h w 3"]:
         """A model's picture of the square at the photograph's resolution: the part that lies in the photograph."""
@@ -69,6 +68,12 @@ class Window:
         x0, x1 = (round((x - self.left) * factor) for x in (left, right))
         y0, y1 = (round((y - self.top) * factor) for y in (top, bottom))
         return picture[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+
+
+def shrink_mask(mask: Bool[np.ndarray, "H W"], size: tuple[int, int], least: float = 0.0) -> Bool[np.ndarray, "h w"]:
+    """A mask in fewer pixels, size = (width, height): those of which more than a share of `least` is under it."""
+    share = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    return np.asarray(share) > 255 * least
 
 
 def windows(edited: Sequence[Box], size: tuple[int, int], smallest: int) -> list[tuple[Window, list[int]]]:
