@@ -24,13 +24,14 @@ def divide(
         checkpoint: of SAM or MobileSAM, which need one.
         fit: take the square at the centre, as in the paper, or all of the photograph between margins.
 
-    Raises ValueError for what is not an image, and for a segmenter without its checkpoint; FileNotFoundError.
+    Raises ValueError for a file that is not an image, and for a segmenter without its checkpoint; FileNotFoundError.
     """
+    from elements_jax.data.atomic import read_file
     from partition.config import PartitionConfig
     from partition.job.worker import make_segmenter
     from partition.photos import divide_photo
 
-    encoded = photograph if isinstance(photograph, bytes) else Path(photograph).read_bytes()
+    encoded = photograph if isinstance(photograph, bytes) else read_file(photograph)
     config = PartitionConfig(size=size, grid=grid)
     chosen = make_segmenter(segmenter, None if checkpoint is None else Path(checkpoint), config)[1]
     return divide_photo(encoded, chosen, config, fit)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import skimage.data
@@ -41,6 +43,22 @@ def test_a_photograph_is_divided_edited_and_decoded(tmp_path, pipeline):
     picture = pipeline.decode(moved, "a red square", seed=1)
     assert picture.shape == (16, 16, 3)
     assert picture.dtype == np.uint8
+
+
+def test_elements_are_selected_by_numbers_or_by_a_mask_everywhere(pipeline):
+    canvas = pipeline.encode(np.zeros((16, 16, 3), np.uint8), np.arange(256).reshape(16, 16) // 64)
+    mask = np.array([False, True, False, True])
+    by = ej.Transform(jnp.float32(0.5), jnp.float32([0.25, 0]), jnp.float32([0.5, 0.5]))
+    for edit in (
+        lambda which: ej.delete(canvas, which),
+        lambda which: ej.move(canvas, which, by=(0.25, 0)),
+        lambda which: ej.resize(canvas, which, 0.5),
+        lambda which: ej.transform(canvas, which, by),
+        lambda which: ej.compose(ej.delete(canvas, [0, 2]), canvas, which, by)[0],
+    ):
+        expected = edit([1, 3])
+        for other in (mask, jnp.asarray(mask)):
+            jax.tree.map(np.testing.assert_array_equal, edit(other), expected)
 
 
 def test_models_that_ship_are_found_by_name(tmp_path, monkeypatch):

@@ -40,8 +40,8 @@ from elements_jax.checkpoints.tensor_files import (
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.checkpoints.torch_names import Table
 from elements_jax.config import ModelConfig, UNetConfig
-from elements_jax.data.atomic import UNFINISHED, checksum, new_file
-from elements_jax.data.object_store import as_path, local_copy
+from elements_jax.data.atomic import checksum, new_file
+from elements_jax.data.object_store import UNFINISHED, as_path, local_copy
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
 

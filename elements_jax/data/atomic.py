@@ -3,7 +3,6 @@
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from elements_jax.data.object_store import UNFINISHED, AnyPath, as_path, is_url, new_object, new_objects
+from elements_jax.data.object_store import AnyPath, as_path, is_url, new_object, new_objects, unfinished_path
 
 LARGEST_FILE = 512 << 20
 """Bytes of a photograph or script that are read, if nothing else is said."""
@@ -39,7 +38,7 @@ def new_path(path: Path) -> Iterator[Path]:
 
     Raises OSError naming `path`.
     """
-    unfinished = _unfinished(path)
+    unfinished = unfinished_path(path)
     try:
         yield unfinished
         with unfinished.open("rb") as file:
@@ -91,7 +90,7 @@ def new_folder(path: AnyPath, last: str = "") -> Iterator[Path]:
         with new_objects(path, last) as folder:
             yield folder
         return
-    unfinished = _unfinished(path)
+    unfinished = unfinished_path(path)
     try:
         unfinished.mkdir()
         yield unfinished
@@ -112,9 +111,5 @@ def remove_folder(path: AnyPath, last: str = "") -> None:
         (path / last).unlink(missing_ok=True)
         path.fs.rm(path.path, recursive=True)  # type: ignore[attr-defined]
         return
-    unfinished = path.rename(_unfinished(path))
+    unfinished = path.rename(unfinished_path(path))
     shutil.rmtree(unfinished)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")

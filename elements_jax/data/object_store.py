@@ -34,6 +34,11 @@ _WRITTEN = ("out", "drawing", "pictures")
 T = TypeVar("T")
 
 
+def unfinished_path(path: Path) -> Path:
+    """Where a file or folder is written before it gets its name; unlike any other's."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
+
+
 def is_url(path: object) -> bool:
     """Whether a path, or a text, is a URL."""
     return re.match(r"[a-z][a-z0-9+.-]*://", str(path)) is not None
@@ -89,7 +94,7 @@ def download(path: AnyPath, local: Path) -> Path:
     """Copy an object to a local file, which is then whole or not there. Raises OSError naming the URL."""
     fs, key = path.fs, path.path  # type: ignore[attr-defined]
     local.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = local.with_name(f".{local.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    unfinished = unfinished_path(local)
     try:
         retried(path, lambda: fs.get_file(key, str(unfinished)))
         if (size := unfinished.stat().st_size) != (expected := retried(path, lambda: fs.info(key))["size"]):

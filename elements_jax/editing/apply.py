@@ -27,11 +27,12 @@ class Edited:
     canvas: Canvas
 
 
-def _no_image(name: str, within: object) -> Canvas:
+def nothing_to_open(name: str, within: object = None) -> Any:
+    """Opens no picture: for scripts that name none. Raises EditError."""
     raise EditError(f"the script names the picture {name!r}, but there is no way to open it")
 
 
-def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader = _no_image) -> Edited:
+def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader = nothing_to_open) -> Edited:
     """Run the edits of a script in their order.
 
     Args:

@@ -62,7 +62,7 @@ def _stack(*canvases: Canvas) -> Canvas:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *canvases)
 
 
-Selection = Bool[Array, " N"] | Sequence[int]
+Selection = Bool[Array, " N"] | Bool[np.ndarray, " N"] | Sequence[int]
 """Elements, by a mask (inside jit too) or by their numbers."""
 
 
@@ -79,7 +79,9 @@ def selection(num_elements: int, indices: Sequence[int]) -> Bool[Array, " N"]:
 
 
 def _mask(canvas: Canvas, selected: Selection) -> Bool[Array, " N"]:
-    return selected if isinstance(selected, jax.Array) else selection(canvas.num_elements, selected)
+    if isinstance(selected, jax.Array | np.ndarray):
+        return jnp.asarray(selected, bool)
+    return selection(canvas.num_elements, selected)
 
 
 def covered_by(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_elements: int) -> Float[Array, " N"]:
@@ -90,9 +92,9 @@ def covered_by(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_eleme
     return under / jnp.maximum(area, 1)
 
 
-def centre(canvas: Canvas, selected: Bool[Array, " N"]) -> Float[Array, "2"]:
+def centre(canvas: Canvas, selected: Selection) -> Float[Array, "2"]:
     """Centre (x, y) of the selection's bounding box, normalised: the anchor of a resize. NaN for an empty selection."""
-    inside = _lookup(selected, canvas.label_map)
+    inside = _lookup(_mask(canvas, selected), canvas.label_map)
     bounds = []
     for axis, length in ((0, inside.shape[1]), (1, inside.shape[0])):
         hit = inside.any(axis=axis)
@@ -101,15 +103,13 @@ def centre(canvas: Canvas, selected: Bool[Array, " N"]) -> Float[Array, "2"]:
     return jnp.where(inside.any(), jnp.stack(bounds), jnp.nan).astype(jnp.float32)
 
 
-def transform(
-    canvas: Canvas, selected: Bool[Array, " N"], by: Transform, tolerance: Float[Array, ""] | float = 0.0
-) -> Canvas:
+def transform(canvas: Canvas, selected: Selection, by: Transform, tolerance: Float[Array, ""] | float = 0.0) -> Canvas:
     """Move and resize the selected elements; content stays, what they come to cover is deleted (Section 3.3).
 
     An unselected element is deleted when more than `tolerance` of its pixels are covered; below that it gives up the
     pixels and lives. A selected element is deleted when none of its pixels stays inside the image.
     """
-    count = canvas.num_elements
+    count, selected = canvas.num_elements, _mask(canvas, selected)
     arrived, picture = _arrivals(canvas, selected, by)
     rest = _make_room(delete(canvas, selected), arrived < count, tolerance)
     elements = replace(
@@ -128,7 +128,7 @@ def move(
 ) -> Canvas:
     """Move the selected elements by (x, y), in units of the image's width and height; see `transform`."""
     shift = jnp.asarray(by, jnp.float32)
-    return transform(canvas, _mask(canvas, selected), Transform(jnp.float32(1), shift, jnp.zeros(2)), tolerance)
+    return transform(canvas, selected, Transform(jnp.float32(1), shift, jnp.zeros(2)), tolerance)
 
 
 def resize(
@@ -138,8 +138,8 @@ def resize(
     tolerance: Float[Array, ""] | float = 0.0,
 ) -> Canvas:
     """Resize the selected elements by `scale` about the selection's own centre; see `transform`."""
-    mask = _mask(canvas, selected)
-    return transform(canvas, mask, Transform(jnp.float32(scale), jnp.zeros(2), centre(canvas, mask)), tolerance)
+    by = Transform(jnp.float32(scale), jnp.zeros(2), centre(canvas, selected))
+    return transform(canvas, selected, by, tolerance)
 
 
 def delete(canvas: Canvas, selected: Selection) -> Canvas:
@@ -153,7 +153,7 @@ def delete(canvas: Canvas, selected: Selection) -> Canvas:
 def compose(
     canvas: Canvas,
     other: Canvas,
-    selected: Bool[Array, " N"],
+    selected: Selection,
     by: Transform,
     tolerance: Float[Array, ""] | float = 0.0,
 ) -> tuple[Canvas, Int[Array, " N"]]:
@@ -164,7 +164,7 @@ def compose(
         take the slots of deleted and empty elements, so that N stays; where slots run out, the last ones of the
         selection find no place.
     """
-    count = canvas.num_elements
+    count, selected = canvas.num_elements, _mask(other, selected)
     arrived, picture = _arrivals(other, selected, by)
     room = _make_room(canvas, arrived < count, tolerance)
 

@@ -18,8 +18,8 @@ from jaxtyping import Bool, UInt8
 
 from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
-from elements_jax.editing.apply import Edited
-from elements_jax.editing.script import EditError, EditScript
+from elements_jax.editing.apply import Edited, nothing_to_open
+from elements_jax.editing.script import EditScript
 from elements_jax.photograph.colour import from_srgb, rgb8, to_srgb
 from elements_jax.photograph.composition import Composition
 from elements_jax.photograph.file import Photograph
@@ -37,7 +37,7 @@ def edit_photograph(
     label: Label,
     *,
     find_object: FindObject | None = None,
-    open_named: Callable[[str], Photograph] | None = None,
+    open_named: Callable[[str], Photograph] = nothing_to_open,
     report: Callable[[], bool] = lambda: True,
 ) -> Photograph:
     """Run an edit script on a photograph.
@@ -54,7 +54,6 @@ def edit_photograph(
 
     Raises EditError naming the edit, `editing.Cancelled` after a report of False, and what the callables raise.
     """
-    open_named = open_named or _nothing_to_open
     base, steps = resolve(photograph, script, Selector(cache(editing.open), find_object, open_named), open_named)
     if script.detail == "decoder":
         pixels = repaint(editing, base, steps, script, label, report)
@@ -85,7 +84,3 @@ class _Decoder:
         canvas = self.editing.canvas(photo)
         picture = self.editing.decode(photo, Edited(canvas, canvas), self.script, self.report)
         return from_srgb(picture, self.photograph)
-
-
-def _nothing_to_open(name: str) -> Photograph:
-    raise EditError(f"the script names the picture {name!r}, but there is no way to open it")

@@ -31,10 +31,10 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from elements_jax import __version__
-from elements_jax.data.atomic import UNFINISHED, new_file, new_folder, remove_folder
+from elements_jax.data.atomic import new_file, new_folder, remove_folder
 from elements_jax.data.index import RecordIndex
 from elements_jax.data.lock import locked
-from elements_jax.data.object_store import AnyPath, is_url, require_writable
+from elements_jax.data.object_store import UNFINISHED, AnyPath, is_url, require_writable
 from elements_jax.data.record import Record
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.editing.apply import apply_script

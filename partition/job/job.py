@@ -12,8 +12,16 @@ import tyro
 
 from elements_jax.arguments import PathOrURL
 from elements_jax.bounds import COUNT, require_options
-from elements_jax.data.atomic import LARGEST_FILE, UNFINISHED, new_file
-from elements_jax.data.object_store import AnyPath, abort_uploads, as_path, is_url, local_copy, require_writable
+from elements_jax.data.atomic import LARGEST_FILE, new_file
+from elements_jax.data.object_store import (
+    UNFINISHED,
+    AnyPath,
+    abort_uploads,
+    as_path,
+    is_url,
+    local_copy,
+    require_writable,
+)
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, shard_path
 from partition.config import PartitionConfig, Precision

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from elements_jax.checkpoints.model_folder import load_networks, read_config
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.config import ModelConfig
-from elements_jax.data.atomic import UNFINISHED, new_file
+from elements_jax.data.atomic import new_file
 from elements_jax.data.lock import locked
+from elements_jax.data.object_store import UNFINISHED
 from elements_jax.data.record import Example, Record, with_cached
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, TFRecordSource, find_shards, new_tfrecord
