@@ -71,7 +71,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def pull(self) -> None:
-        """Download what the store has, of each run's checkpoints the newest whole one."""
+        """Download the store's files, but only the newest complete checkpoint of each run."""
         self.local.mkdir(parents=True, exist_ok=True)
         try:
             names = list(objects_below(self.url))
@@ -98,7 +98,7 @@ class Mirror:
         self.push()
 
     def push(self) -> None:
-        """Upload what is new, and remove what is gone, now."""
+        """Upload new and changed files, and remove deleted ones from the store."""
         there = {name: path for name, path in self._files() if not _hidden(name)}
         whole = {_step(name) for name in there if _ends_step(name)}
         for name in sorted(there, key=lambda name: (_ends_step(name), name)):

@@ -22,8 +22,8 @@ SHOWN = 10
 class Batch:
     """Run many edit scripts on records, and write a picture for each, with all that made it in its text chunks.
 
-    Shards of the scripts become folders OUT/shard-*, whole or not there; the same command again does those that are
-    missing. manifest.jsonl in each says what became of every script, a line each: written, or failed, and why. A batch
+    Each shard of scripts becomes a folder OUT/shard-*, which appears when it is complete. The same command again does
+    the missing ones. manifest.jsonl in each says what became of every script, a line each: written, or failed, and why. A batch
     is split over all devices of this machine; of several, each does its part of the shards.
     """
 

@@ -115,7 +115,7 @@ def fill_window(
 def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
     """How much brightness changes in x and in y around each known pixel, at full resolution.
 
-    Coarse levels no longer show it, and patches found there by colour alone come from what is smooth (Newson et al.,
+    Coarse levels lose it, so a search by colour alone would fill textures from smooth regions (Newson et al.,
     "Video Inpainting of Complex Scenes", SIAM J. Imaging Sciences 2014, Section 3.2).
     """
     grey, around = image.mean(2), 2 * PATCH + 1

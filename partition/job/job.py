@@ -180,7 +180,7 @@ def check(job: Job) -> None:
 
 
 def _listed(folder: AnyPath) -> list[AnyPath]:
-    """What is in a folder; nothing if there is no folder. One listing, where a store takes long for each question."""
+    """The paths in a folder, or none without a folder. One listing is faster than asking a store about each path."""
     return list(folder.iterdir()) if folder.is_dir() else []
 
 

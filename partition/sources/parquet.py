@@ -61,7 +61,7 @@ def require_pyarrow(name: str) -> None:
 
 
 def _columns(schema: Any) -> tuple[str, list[str]]:
-    """The column of the images, and those that are read beside it. Raises ValueError where there is no image."""
+    """The image column, and the other columns to read. Raises ValueError if there is no image column."""
     import pyarrow.types as kinds
 
     def holds_bytes(kind: Any) -> bool:
