@@ -23,8 +23,8 @@ class Batch:
     """Run many edit scripts on records, and write a picture for each, with all that made it in its text chunks.
 
     Each shard of scripts becomes a folder OUT/shard-*, which appears when it is complete. The same command again does
-    the missing ones. manifest.jsonl in each says what became of every script, a line each: written, or failed, and why. A batch
-    is split over all devices of this machine; of several, each does its part of the shards.
+    the missing ones. manifest.jsonl in each says what became of every script, a line each: written, or failed, and why.
+    A batch is split over all devices of this machine; of several, each does its part of the shards.
     """
 
     records: Records
