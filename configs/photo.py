@@ -30,13 +30,13 @@ MODEL = ModelConfig(
     elements=ElementsConfig(
         image_size=256,
         grid=16,
-        patch_size=16,  # a cell's own size at 256 px
+        patch_size=8,  # a cell's own size at 128 px: 16 px would cost half of stage 1, and 64 numbers hold 8 x 8 px
         content_channels=64,  # twice the paper's: a small decoder cannot guess what 32 leave out
         frequencies=8,  # the finest has a period of 2 px at 256 px
     ),
     encoder=EncoderConfig(
         base_channels=16,
-        multipliers=(1, 2, 4, 8),  # 16 -> 8 -> 4 -> 2 -> 1: a 1 x 1 convolution is left
+        multipliers=(1, 4, 8),  # 8 -> 4 -> 2 -> 1: a 1 x 1 convolution is left
         norm_groups=8,
     ),
     decoder=DecoderConfig(

@@ -4,6 +4,7 @@ Section 3.1 and 3.2 of the paper. All of it runs inside jit, since stage 2 pairs
 map on the fly (random partition, Section 3.3).
 """
 
+import math
 from functools import partial
 
 import jax
@@ -39,6 +40,11 @@ class Patches:
     valid: Bool[Array, "*B N"]
 
 
+# An element is seldom wider than two or three cells, so patches are cut from windows of this part of the image's sides,
+# or of the first larger part that holds every element of the batch.
+WINDOWS = (1 / 4, 1 / 2, 1)
+
+
 @partial(jax.jit, static_argnames=("num_elements", "patch_size", "precision"))
 def extract(
     image: Float[Array, "B H W 3"],
@@ -59,18 +65,21 @@ def extract(
     The box is resized whatever its aspect. Pixels of other elements count neither in colour nor in weight, so that no
     dark fringe enters; cells that hardly cover the element are zero (Section 3.2).
     """
-    one = partial(_extract_one, num_elements=num_elements, patch_size=patch_size, precision=precision)
-    return jax.vmap(one)(image, label_map)
+    height, width = label_map.shape[1:]
+    position, valid, box = jax.vmap(partial(_measure, num_elements=num_elements))(label_map)
+    colour_and_one = jnp.concatenate([image, jnp.ones_like(image[..., :1])], axis=-1)
+    windows = [(math.ceil(height * part), math.ceil(width * part)) for part in WINDOWS]
+    extent = jnp.stack([(box[..., 2] - box[..., 0]).max() / width, (box[..., 3] - box[..., 1]).max() / height]).max()
+    cut = [partial(_cut, window=window, patch_size=patch_size, precision=precision) for window in windows]
+    smallest = sum(extent > part for part in WINDOWS[:-1])
+    pixels = lax.switch(smallest, [jax.vmap(each) for each in cut], colour_and_one, label_map, box)
+    return Patches(pixels=pixels.astype(jnp.float32), position=position, valid=valid)
 
 
-def _extract_one(
-    image: Float[Array, "H W 3"],
-    label_map: Int[Array, "H W"],
-    *,
-    num_elements: int,
-    patch_size: int,
-    precision: lax.Precision,
-) -> Patches:
+def _measure(
+    label_map: Int[Array, "H W"], *, num_elements: int
+) -> tuple[Float[Array, "N 4"], Bool[Array, " N"], Int[Array, "N 4"]]:
+    """Position and validity of every element, and its bounding box (left, top, right, bottom)."""
     height, width = label_map.shape
     in_range = (label_map >= 0) & (label_map < num_elements)
     labels = jnp.where(in_range, label_map, num_elements).reshape(-1)  # the last segment collects dropped pixels
@@ -84,43 +93,53 @@ def _extract_one(
     mean_x, mean_y = (of_labels(jax.ops.segment_sum, v + 0.5) / jnp.maximum(area, 1) for v in (x, y))
     left, top = (jnp.where(valid, of_labels(jax.ops.segment_min, v), 0) for v in (x, y))
     right, bottom = (jnp.where(valid, of_labels(jax.ops.segment_max, v) + 1, 0) for v in (x, y))
-    position = jnp.stack(
-        [mean_x / width, mean_y / height, (right - left) / width, (bottom - top) / height], axis=-1
-    ).astype(jnp.float32)
+    position = jnp.stack([mean_x / width, mean_y / height, (right - left) / width, (bottom - top) / height], axis=-1)
+    return position.astype(jnp.float32), valid, jnp.stack([left, top, right, bottom], axis=-1)
 
-    rows_NxPxH = _resize_weights(top, bottom, height, patch_size)
-    columns_NxPxW = _resize_weights(left, right, width, patch_size)
-    colour_and_one = jnp.concatenate([image, jnp.ones_like(image[..., :1])], axis=-1)
 
-    def cut(n, rows, columns):
+def _cut(
+    colour_and_one: Float[Array, "H W 4"],
+    label_map: Int[Array, "H W"],
+    box: Int[Array, "N 4"],
+    *,
+    window: tuple[int, int],
+    patch_size: int,
+    precision: lax.Precision,
+) -> Float[Array, "N {patch_size} {patch_size} 3"]:
+    """The pixels of all patches of an image, each of them from a window of (height, width) that holds its element."""
+    height, width = window
+
+    def one(n, box):
+        left, top, right, bottom = box
+        corner = jnp.minimum(top, label_map.shape[0] - height), jnp.minimum(left, label_map.shape[1] - width)
+        own = lax.dynamic_slice(label_map, corner, window) == n
+        seen = lax.dynamic_slice(colour_and_one, (*corner, 0), (*window, 4))
+        rows_PxH = _resize_weights(top - corner[0], bottom - corner[0], height, patch_size)
+        columns_PxW = _resize_weights(left - corner[1], right - corner[1], width, patch_size)
         # The resize is separable, so it is two small matrix products over the masked image and its mask alike.
-        masked = jnp.where((label_map == n)[..., None], colour_and_one, 0)
-        resized = jnp.einsum("py,yxc->pxc", rows, masked, precision=precision)
-        resized = jnp.einsum("qx,pxc->pqc", columns, resized, precision=precision)
+        resized = jnp.einsum("py,yxc->pxc", rows_PxH, jnp.where(own[..., None], seen, 0), precision=precision)
+        resized = jnp.einsum("qx,pxc->pqc", columns_PxW, resized, precision=precision)
         colour, coverage = resized[..., :3], resized[..., 3:]
         return jnp.where(coverage > MIN_COVERAGE, colour / jnp.maximum(coverage, MIN_COVERAGE), 0)
 
     # One masked image per element at once would be num_elements images; sixteen keep the matrix unit busy.
-    inputs = (jnp.arange(num_elements), rows_NxPxH, columns_NxPxW)
-    pixels = lax.map(lambda args: cut(*args), inputs, batch_size=16)
-    return Patches(pixels=pixels.astype(jnp.float32), position=position, valid=valid)
+    return lax.map(lambda args: one(*args), (jnp.arange(len(box)), box), batch_size=16)
 
 
 def _resize_weights(
-    start: Int[Array, " N"], stop: Int[Array, " N"], length: int, patch_size: int
-) -> Float[Array, "N {patch_size} {length}"]:
+    start: Int[Array, ""], stop: Int[Array, ""], length: int, patch_size: int
+) -> Float[Array, "{patch_size} {length}"]:
     """Rows that resample pixels [start, stop) to `patch_size` cells with a triangle filter, each row summing to one.
 
     The triangle spans one cell when shrinking (anti-aliasing) and one pixel when enlarging (bilinear); it is cut off at
     the box.
     """
-    extent = (stop - start).astype(jnp.float32)[:, None]
-    pixel = jnp.arange(length)[None, :]
-    centre = start[:, None] + (jnp.arange(patch_size) + 0.5)[None, :] * extent / patch_size
-    distance = jnp.abs(pixel[:, None, :] + 0.5 - centre[:, :, None])
-    weight = jnp.maximum(0, 1 - distance / jnp.maximum(extent / patch_size, 1)[:, :, None])
-    inside = (pixel >= start[:, None]) & (pixel < stop[:, None])
-    weight = jnp.where(inside[:, None, :], weight, 0)
+    extent = (stop - start).astype(jnp.float32)
+    pixel = jnp.arange(length)
+    centre = start + (jnp.arange(patch_size) + 0.5) * extent / patch_size
+    distance = jnp.abs(pixel + 0.5 - centre[:, None])
+    weight = jnp.maximum(0, 1 - distance / jnp.maximum(extent / patch_size, 1))
+    weight = jnp.where((pixel >= start) & (pixel < stop), weight, 0)
     return weight / jnp.maximum(weight.sum(-1, keepdims=True), 1e-12)
 
 

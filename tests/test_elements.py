@@ -81,6 +81,16 @@ def test_extract_of_boxes(box):
     check_against_oracle(random_image(0), label_map)
 
 
+@pytest.mark.parametrize("side", [6, 12, 18])  # a quarter of the image, a half of it, more
+def test_extract_from_windows(side):
+    rng = np.random.default_rng(side)
+    label_map = np.full((SIZE, SIZE), DROPPED)
+    for n, (top, left) in enumerate([(0, 0), (SIZE - side, SIZE - side), (3, SIZE - side), (SIZE - side, 2)]):
+        element = label_map[top : top + side, left : left + side]
+        element[rng.random(element.shape) < 0.8] = n
+    check_against_oracle(random_image(side), label_map)
+
+
 def test_an_element_of_one_colour_gives_a_patch_of_that_colour_whatever_lies_around_it():
     yy, xx = np.mgrid[:SIZE, :SIZE]
     disc = (yy - 11) ** 2 + (xx - 13) ** 2 < 60

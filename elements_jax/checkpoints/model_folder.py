@@ -230,7 +230,7 @@ def _files(
 
 def read_model(
     source: str | Path, tokenizer: str | Path = CLIP_TOKENIZER
-) -> tuple[ModelConfig, dict[str, Params], PromptTokenizer]:
+) -> tuple[ModelConfig, dict[str, Params], PromptTokenizer | None]:
     """Configuration, parameters and tokenizer of a model folder, of a Stable Diffusion, or of a hub's repository.
 
     Args:
@@ -239,7 +239,7 @@ def read_model(
         tokenizer: for a Stable Diffusion that has none, as a single file: folder or repository of CLIP's vocabulary.
 
     A Stable Diffusion gives its own three networks, the UNet without attention to elements. A model folder may be
-    without stage 1's decoder, which stage 2 has no need of.
+    without stage 1's decoder, which stage 2 has no need of; or it may be of stage 1 alone, and then has no tokenizer.
 
     Raises as `read_config` and `load_networks`.
     """
@@ -252,6 +252,8 @@ def read_model(
         path = _download(str(source), _PUBLISHED)
     config = read_config(path)
     ours = (path / CONFIG).is_file()
+    if has_network(path, "decoder") and not has_network(path, "unet"):
+        return config, load_networks(path, Networks(config), ["encoder", "decoder"]), None
     names = ["vae", "text_encoder", "unet"] + ["encoder", "decoder"] * ours
     if has_network(path, "encoder") and not has_network(path, "decoder"):  # of a stage 2 that trained the encoder
         names.remove("decoder")

@@ -63,8 +63,8 @@ class GroupNorm(nnx.Module):
 class Conv3x3(nnx.Module):
     """A 3 x 3 convolution that keeps the image's size.
 
-    On 2 x 2 pixels every output sees every input, so it is a dense layer of the same arithmetic; written as one it is a
-    plain matrix product, on a CPU a hundred times faster. The content encoder's middle is that small.
+    On 2 x 2 pixels, or one, every output sees every input, so it is a dense layer; written as one it is a plain matrix
+    product, on a CPU a hundred times faster. The content encoder's middle is that small.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -74,15 +74,15 @@ class Conv3x3(nnx.Module):
 
     def __call__(self, x: Float[Array, "B H W C1"]) -> Float[Array, "B H W C2"]:
         x, kernel, bias = (value.astype(self.dtype) for value in (x, self.kernel[...], self.bias[...]))
-        if x.shape[1:3] != (2, 2):
+        if (side := x.shape[1]) > 2 or x.shape[2] != side:
             return (
                 lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
             )
         in_channels, out_channels = kernel.shape[2:]
-        tap = jnp.arange(2)[:, None] - jnp.arange(2) + 1  # [from, to]: the kernel's row or column between two pixels
+        tap = jnp.arange(side)[:, None] - jnp.arange(side) + 1  # [from, to]: the kernel's row or column between two pixels
         dense = kernel[tap[:, None, :, None], tap[None, :, None, :]]  # (y, x, to y, to x, in, out)
-        dense = dense.transpose(0, 1, 4, 2, 3, 5).reshape(4 * in_channels, 4 * out_channels)
-        return (x.reshape(-1, 4 * in_channels) @ dense).reshape(-1, 2, 2, out_channels) + bias
+        dense = dense.transpose(0, 1, 4, 2, 3, 5).reshape(side**2 * in_channels, side**2 * out_channels)
+        return (x.reshape(-1, side**2 * in_channels) @ dense).reshape(-1, side, side, out_channels) + bias
 
 
 class ResnetBlock(nnx.Module):

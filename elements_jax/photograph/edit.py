@@ -19,7 +19,8 @@ from jaxtyping import Bool, UInt8
 from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
 from elements_jax.editing.apply import Edited, nothing_to_open
-from elements_jax.editing.script import EditScript
+from elements_jax.editing.edits import batched
+from elements_jax.editing.script import EditError, EditScript
 from elements_jax.photograph.colour import from_srgb, rgb8, to_srgb
 from elements_jax.photograph.composition import Composition
 from elements_jax.photograph.file import Photograph
@@ -52,8 +53,12 @@ def edit_photograph(
         The photograph with other pixels in and closely around the edited regions. A script that changes nothing
         returns `photograph` itself.
 
-    Raises EditError naming the edit, `editing.Cancelled` after a report of False, and what the callables raise.
+    Raises EditError naming the edit, or what needs a diffusion decoder that the model has not; `editing.Cancelled`
+    after a report of False; and what the callables raise.
     """
+    if not editing.pipeline.has_diffusion and (script.prompt or script.detail == "decoder"):
+        needed = "a prompt" if script.prompt else 'the detail "decoder"'
+        raise EditError(f"{needed} needs a model with a diffusion decoder, such as tiny; this one has none")
     base, steps = resolve(photograph, script, Selector(cache(editing.open), find_object, open_named), open_named)
     if script.detail == "decoder":
         pixels = repaint(editing, base, steps, script, label, report)
@@ -81,6 +86,9 @@ class _Decoder:
         image = to_srgb(window.resample(rgb8(self.photograph.pixels), self.size), self.photograph)
         label_map = np.where(window.resample_mask(hole, self.size, least=0.0), DROPPED, self.label(image))
         photo = Photo(image, label_map, (0, 0, self.size, self.size))
-        canvas = self.editing.canvas(photo)
-        picture = self.editing.decode(photo, Edited(canvas, canvas), self.script, self.report)
+        canvas, pipeline = self.editing.canvas(photo), self.editing.pipeline
+        if pipeline.has_diffusion:
+            picture = self.editing.decode(photo, Edited(canvas, canvas), self.script, self.report)
+        else:
+            picture = pipeline.reconstruct(batched([canvas]).elements)[0]
         return from_srgb(picture, self.photograph)

@@ -47,9 +47,10 @@ class ElementsPipeline:
         self,
         config: ModelConfig,
         params: Mapping[str, Params],
-        tokenizer: PromptTokenizer,
+        tokenizer: PromptTokenizer | None,
         mesh: Mesh | None = None,
     ):
+        """`tokenizer` is None, and `params` those of "encoder" and "decoder", for a model of stage 1 alone."""
         mesh = mesh or make_mesh(1, 1, jax.local_devices()[:1])
         self.config = config
         self.params = jax.device_put(dict(params), replicated(mesh))
@@ -104,7 +105,8 @@ class ElementsPipeline:
         `half` writes float16, in half the space.
         """
         write_config(Path(folder), self.config)
-        self.tokenizer.save(Path(folder) / "tokenizer")
+        if self.tokenizer is not None:
+            self.tokenizer.save(Path(folder) / "tokenizer")
         dtype = jnp.float16 if half else jnp.float32
         for name, params in self.params.items():
             save_network(Path(folder), name, {parameter: value.astype(dtype) for parameter, value in params.items()})
@@ -113,6 +115,11 @@ class ElementsPipeline:
     def image_size(self) -> int:
         """Side of the pictures that the model takes and makes, in pixels."""
         return self.config.elements.image_size
+
+    @property
+    def has_diffusion(self) -> bool:
+        """Whether stage 2 was trained: otherwise the light decoder alone makes pictures, by `reconstruct`."""
+        return self.tokenizer is not None
 
     @property
     def grid(self) -> int:
@@ -177,9 +184,11 @@ class ElementsPipeline:
 
         A new number of images, steps or weights, or another sampler, recompiles; prompts, seeds and values do not.
         Raises `Cancelled` where `report` says so, and ValueError for a number of steps that the schedule does
-        not have, for eta with another sampler, and for other pictures to preserve than uint8 ones of the model's size,
-        one for each prompt.
+        not have, for eta with another sampler, for other pictures to preserve than uint8 ones of the model's size,
+        one for each prompt, and for a model of stage 1 alone.
         """
+        if self.tokenizer is None:
+            raise ValueError("the model has no diffusion decoder yet: `elements train diffusion` adds it")
         if eta is not None and sampler is not ddim_sample:
             raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
         negative_prompts = [""] * len(prompts) if negative_prompts is None else negative_prompts

@@ -87,8 +87,8 @@ def test_each_query_paints_its_own_cell(elements):
     np.testing.assert_array_equal(image, expected)
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_a_convolution_of_two_by_two_pixels_equals_flax_own(size):
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_convolution_of_few_pixels_equals_flax_own(size):
     conv = Conv3x3(5, 7, dtype=jnp.float32, rngs=nnx.Rngs(0))
     conv.bias[...] = jnp.arange(7.0)
     x = jax.random.normal(jax.random.key(1), (3, size, size, 5))

@@ -29,6 +29,7 @@ from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.selecting import Frame, Selection
 from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Window, box_of
+from elements_jax.pipeline.pipeline import ElementsPipeline
 from elements_jax.pipeline.session import Cancelled, Editing
 
 QUARTERS = (np.arange(16)[:, None] // 8 * 2 + np.arange(16) // 8).astype(np.uint16)
@@ -261,6 +262,17 @@ def test_both_ways_change_the_edited_region_alone(editing, detail):
     limit = 60 if detail == "decoder" else 8  # an element is a quarter of the window
     assert (left >= max(0, 10 - limit), top >= max(0, 20 - limit)) == (True, True)
     assert (right <= 52 + limit, bottom <= 32 + limit) == (True, True)
+
+
+def test_the_light_decoder_guides_where_stage_2_was_not_trained(pipeline):
+    stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
+    light = Editing(ElementsPipeline(pipeline.config, stage_1, None), divide, "quarters")
+    photo = photograph(200, 300)
+    after = edit(light, photo, Delete((), object=HERE))
+    assert (after.pixels != photo.pixels).any()
+    for fields in ({"prompt": "a red circle"}, {"detail": "decoder"}):
+        with pytest.raises(EditError, match="needs a model with a diffusion decoder, such as tiny; this one has none"):
+            edit(light, photo, Delete((), object=HERE), **fields)
 
 
 @pytest.mark.parametrize("detail", ["pixels", "decoder"])

@@ -223,6 +223,18 @@ def test_missing_networks_are_listed(tmp_path):
         assert name in str(error.value)
 
 
+def test_a_model_of_stage_1_alone_reconstructs_and_says_that_it_does_not_decode(tmp_path, pipeline):
+    stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
+    ElementsPipeline(SMALL, stage_1, None).save_pretrained(tmp_path)
+    light = ElementsPipeline.from_pretrained(tmp_path)
+    assert (light.has_diffusion, pipeline.has_diffusion) == (False, True)
+    canvas = light.encode(record(0).image, record(0).label_map)
+    elements = batched([canvas]).elements
+    np.testing.assert_array_equal(light.reconstruct(elements), pipeline.reconstruct(elements))
+    with pytest.raises(ValueError, match="no diffusion decoder yet: `elements train diffusion` adds it"):
+        light.decode(canvas)
+
+
 def test_a_configuration_of_another_version_names_the_field(tmp_path, model_folder):
     value = json.loads((model_folder / "elements" / "config.json").read_text())
     value["unet"]["colour"] = value["unet"].pop("heads")
