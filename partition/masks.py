@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from PIL import Image
 
-from elements_jax.bounds import require_within
+from elements_jax.bounds import FieldError, require_within
 from elements_jax.data.atomic import read_file
 from partition.sources.sample import SUFFIXES
 
@@ -37,9 +37,8 @@ class MaskFilter:
     def __post_init__(self) -> None:
         require_within(self, min_iou=(-1000, 1000), min_stability=(-1000, 1000))
         if not 0 <= self.min_area <= self.max_area <= 1:
-            raise ValueError(
-                f"min_area and max_area must satisfy 0 <= min <= max <= 1, got {self.min_area} and {self.max_area}"
-            )
+            expected = f"must satisfy 0 <= min <= max <= 1, got {self.min_area} and {self.max_area}"
+            raise FieldError(self, ("min_area", "max_area"), expected)
 
     def trusts(self, annotation: Mapping[str, Any]) -> bool:
         """Whether a mask's numbers, as SAM names them, reach the thresholds."""

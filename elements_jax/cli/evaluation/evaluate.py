@@ -17,8 +17,8 @@ import tyro
 
 from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
-from elements_jax.bounds import COUNT, require_options
-from elements_jax.cli.command import exit_code, run_with_local_paths
+from elements_jax.bounds import COUNT, require_within
+from elements_jax.cli.command import exit_code, parsed, run_with_local_paths
 from elements_jax.editing.script import MODELS_OWN, Sampling
 from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
@@ -69,6 +69,9 @@ class Common:
     pictures: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Write here a PNG of each method's worst, median and best pictures, by the first metric that it has."""
 
+    def __post_init__(self) -> None:
+        require_within(self, batch_size=COUNT, count=COUNT)
+
     def judge(
         self, every: Sequence[Samples], fid_name: str, settings: dict[str, Any], *, of_edits: bool = False
     ) -> None:
@@ -110,10 +113,6 @@ class Common:
             save_json(self.out, found, settings, notes)
             print(f"{self.out}: {len(found)} numbers")
 
-    def check(self) -> None:
-        """Raises ValueError naming an option that is out of its bounds."""
-        require_options(self, batch_size=COUNT, count=COUNT)
-
     def settings(self) -> dict[str, Any]:
         """As JSON has them."""
         named = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
@@ -138,7 +137,6 @@ class Records:
 
     def run(self) -> None:
         """Reconstruct and judge."""
-        self.common.check()
         sampling = self.sampling.checked()
         mesh = make_mesh(-1, 1, jax.local_devices())
         reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, sampling, mesh)
@@ -166,7 +164,6 @@ class Folders:
 
     def run(self) -> None:
         """Judge."""
-        self.common.check()
         settings = {"folder": str(self.pictures), "truths": str(self.truths), **self.common.settings()}
         self.common.judge([folder_pair(self.pictures, self.truths)], "fid", settings)
 
@@ -185,7 +182,6 @@ class Results:
 
     def run(self) -> None:
         """Judge."""
-        self.common.check()
         settings = {"results": str(self.results), **self.common.settings()}
         if self.records is not None:
             settings["records"] = str(self.records)
@@ -206,9 +202,11 @@ class FIDStatistics:
     batch_size: int = 8
     """Pictures that each device takes at once."""
 
+    def __post_init__(self) -> None:
+        require_within(self, batch_size=COUNT)
+
     def run(self) -> None:
         """Compute and write."""
-        require_options(self, batch_size=COUNT)
         mesh = make_mesh(-1, 1, jax.local_devices())
         samples = of_files(self.pictures.name, {"picture": find_pictures(self.pictures)}, reference="picture")
         judge = Judge({}, mesh, self.batch_size * mesh.size, extractor(self.inception))
@@ -227,7 +225,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, end="", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
     chosen = commands[name]
-    return exit_code(lambda: run_with_local_paths(tyro.cli(chosen, args=rest, prog=f"elements evaluate {name}")))
+    return exit_code(lambda: run_with_local_paths(parsed(chosen, rest, f"elements evaluate {name}")))
 
 
 def _count(asked: int | None, samples: Samples) -> int:
