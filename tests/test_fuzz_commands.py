@@ -118,7 +118,7 @@ def test_numbers_out_of_their_bounds_are_named(arguments: list[str], option: str
         code, errors = ends([*arguments, option, *[str(value)] * (2 if option == "--train.betas" else 1)])
         assert code == 1, (option, value)
         [line] = errors.splitlines()
-        of_a_script = f"{option.removeprefix('--').replace('-', '_')}: expected "  # what scripts have is named as there
+        of_a_script = f"{option.removeprefix('--').replace('-', '_')}: expected "  # as scripts name it
         names, must, _ = line.partition(" must ")
         assert (must and names.startswith("error: --") and option in names) or of_a_script in line, (
             option,

@@ -70,6 +70,12 @@ def require_regular(path: Path, limit: int = LARGEST_FILE) -> None:
         raise ValueError(f"{path}: {status.st_size / 2**20:.0f} MiB, and at most {limit / 2**20:.0f} MiB are read")
 
 
+def require_apart(out: Path, *read: Path | None) -> None:
+    """Raises ValueError naming a file to write that is one of those that are read."""
+    if out.exists() and any(path is not None and path.exists() and out.samefile(path) for path in read):
+        raise ValueError(f"{out} is read, too; choose another file to write")
+
+
 def checksum(path: Path) -> str:
     """CRC-32C of a file's bytes, as eight hexadecimal digits."""
     crc = google_crc32c.Checksum()

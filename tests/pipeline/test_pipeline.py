@@ -276,7 +276,7 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
     assert (tmp_path / "photo-edited.png").read_bytes() == result.read_bytes()
     (tmp_path / "out.jpg").unlink(missing_ok=True)
     assert main([*command[:4], "--out", str(tmp_path / "out.jpg"), *model]) == 1
-    assert "is a PNG" in capsys.readouterr().err
+    assert "written as a PNG" in capsys.readouterr().err
     assert not (tmp_path / "out.jpg").exists()
     sampling = ["--sampler", "dpm", "--steps", "3", "--guidance", "2", "--element-guidance", "1"]
     assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model, *sampling]) == 0

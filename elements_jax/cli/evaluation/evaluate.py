@@ -19,6 +19,7 @@ from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
 from elements_jax.bounds import COUNT, require_within
 from elements_jax.cli.command import exit_code, parsed, run_with_local_paths
+from elements_jax.data.atomic import require_apart
 from elements_jax.editing.script import MODELS_OWN, Sampling
 from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
@@ -76,6 +77,8 @@ class Common:
         self, every: Sequence[Samples], fid_name: str, settings: dict[str, Any], *, of_edits: bool = False
     ) -> None:
         """Judge, print the table, and write what is asked for. Raises ValueError for what cannot be computed."""
+        if self.out is not None:
+            require_apart(self.out, self.inception, self.reference)
         mesh = make_mesh(-1, 1, jax.local_devices())
         lpips: tuple[Name, ...] = ("lpips-alex",) if has_weights() else ()
         chosen = self.metrics or WHOLE + lpips + OF_EDITS * of_edits
@@ -207,6 +210,7 @@ class FIDStatistics:
 
     def run(self) -> None:
         """Compute and write."""
+        require_apart(self.out, self.inception)
         mesh = make_mesh(-1, 1, jax.local_devices())
         samples = of_files(self.pictures.name, {"picture": find_pictures(self.pictures)}, reference="picture")
         judge = Judge({}, mesh, self.batch_size * mesh.size, extractor(self.inception))

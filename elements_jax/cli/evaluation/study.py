@@ -12,7 +12,7 @@ import tyro
 
 from elements_jax.bounds import SEED, require_within
 from elements_jax.cli.command import exit_code, parsed
-from elements_jax.data.atomic import new_file
+from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.evaluation.study.answers import read_answers, read_key
 
 Results = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
@@ -85,9 +85,11 @@ class Analyse:
         """Print the table and write it as JSON."""
         from elements_jax.evaluation.study.analysis import analyse, table
 
+        out = self.out or self.key.with_name("analysis.json")
+        require_apart(out, self.key, *self.answers)
         key = read_key(self.key)
         analysis = analyse(key, read_answers(self.answers, key), failures=self.failures, seed=self.seed)
-        with new_file(self.out or self.key.with_name("analysis.json")) as file:
+        with new_file(out) as file:
             file.write(json.dumps(dataclasses.asdict(analysis), indent=1).encode() + b"\n")
         print(table(analysis))
 
