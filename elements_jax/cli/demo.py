@@ -17,6 +17,7 @@ from PIL import Image
 from elements_jax import TINY
 from elements_jax.bounds import COUNT, require_within
 from elements_jax.cli.command import parsed, run_to_end
+from elements_jax.data.atomic import new_file
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
 STAGES = ("vae", "autoencoder", "diffusion")
@@ -64,7 +65,8 @@ class Demo:
         photos = self.out / "photos"
         photos.mkdir(parents=True, exist_ok=True)
         for name in ("astronaut", "chelsea", "coffee"):
-            Image.fromarray(getattr(skimage.data, name)()).save(photos / f"{name}.png")
+            with new_file(photos / f"{name}.png") as file:
+                Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
         segmenter = (
             ["--segmenter", "sam", "--checkpoint", str(self.sam)] if self.sam.is_file() else ["--segmenter", "slic"]
         )

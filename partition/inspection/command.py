@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from elements_jax.arguments import PathOrURL
 from elements_jax.bounds import ANY_SIZE, require_within
+from elements_jax.data.atomic import new_file
 from elements_jax.data.object_store import is_url, with_local_paths
 from elements_jax.data.record import DROPPED, Record
 from elements_jax.data.tfrecord import find_shards, scan_tfrecord, shard_path
@@ -181,8 +182,10 @@ def run(job: Inspect) -> dict[str, dict[str, Any]]:
             total.merge(report)
         summaries[split] = total.summary()
         for number, record in enumerate(_evenly(found, job.pictures), start=1):
-            draw_record(record).save(out / f"{split}-{number}.png")
-    (out / "inspect.json").write_text(json.dumps(summaries, indent=1, ensure_ascii=False) + "\n")
+            with new_file(out / f"{split}-{number}.png") as file:
+                draw_record(record).save(file, "PNG")
+    with new_file(out / "inspect.json") as file:
+        file.write(json.dumps(summaries, indent=1, ensure_ascii=False).encode() + b"\n")
     return summaries
 
 
