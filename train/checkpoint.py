@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,16 @@ class Checkpoints:
 
         It is on the disk afterwards. Raises OSError naming the folder and the step.
         """
+        step, size = int(state["step"]), sum(leaf.nbytes for leaf in named(state).values())
+        if (free := shutil.disk_usage(self.directory).free) < size:
+            have = f"it takes {size / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free"
+            raise OSError(f"{self.directory}: step {step} is not saved: {have}")
         place = place | {"checksums": jax.tree.map(int, jax.device_get(_checksums(named(state))))}
         place["checksum"] = _checksum(place)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), place=ocp.args.JsonSave(place))
         try:
             with _quiet():
-                self._manager.save(step := int(state["step"]), args=arguments)
+                self._manager.save(step, args=arguments)
                 self._manager.wait_until_finished()
         except (OSError, ValueError) as error:  # tensorstore's are ValueErrors
             full = os.strerror(errno.ENOSPC)

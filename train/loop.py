@@ -162,7 +162,6 @@ def fit(
                 ends = last or preempted(now)
                 if saves := now % train.checkpoint_every == 0 or ends or measures:
                     with log.timed("checkpoint"):
-                        log.settle(now)
                         # A run that finds its own export and no checkpoint would take it for pretrained parameters.
                         checkpoints.save(state, stream | {"examples": examples})
                         export(state)

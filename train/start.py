@@ -114,12 +114,12 @@ def write_tokenizer(folder: Path, captions: Iterable[str], text: TextConfig) -> 
     )
     folder.mkdir(parents=True, exist_ok=True)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": END, "unk_token": UNKNOWN}
-    for name, text in {
+    for name, content in {
         "tokenizer_config.json": json.dumps(config, indent=2),
         "tokenizer.json": tokenizer.to_str(pretty=True),
     }.items():
         with new_file(folder / name) as file:
-            file.write(text.encode())
+            file.write(content.encode())
     return tokenizer.get_vocab_size()
 
 

@@ -45,10 +45,16 @@ def new_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk has none
+        name_file(error, path)
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def name_file(error: OSError, path: AnyPath) -> None:
+    """Let an error of the system name a file, where it names none, as that of a full disk."""
+    if error.errno is not None:  # without, it is a sentence of ours
+        error.filename = error.filename or str(path)
 
 
 def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
@@ -105,7 +111,7 @@ def new_folder(path: AnyPath, last: str = "") -> Iterator[Path]:
                 os.fsync(written.fileno())
         unfinished.rename(path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        name_file(error, path)
         raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -86,6 +86,9 @@ class Machine:
     def __init__(self):
         self.now = self.free = 100.0
 
+    def time(self) -> float:
+        return self.now
+
     def monotonic(self) -> float:
         return self.now
 
