@@ -19,7 +19,7 @@ from elements_jax.editing import edits
 from elements_jax.editing.edits import batched
 from elements_jax.elements import ImageElements, tokens
 from elements_jax.models.networks import Networks
-from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.pipeline import ElementsPipeline, to_uint8
 from tests.helpers.records import SMALL, record
 
 
@@ -329,6 +329,14 @@ def test_a_damaged_encoded_file_is_named(tmp_path, model_folder, capsys):
     path.write_bytes(b"PK not a zip")
     assert main(["reconstruct", str(path), str(tmp_path / "out.png"), "--model", str(model_folder)]) == 1
     assert "photo.npz: not a file that `elements encode` wrote" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_picture_that_is_not_finite_is_an_error(value):
+    image = jnp.zeros((2, 4, 4, 3))
+    assert (to_uint8(image) == 128).all()
+    with pytest.raises(ValueError, match="a decoded picture has values that are not finite: the guidance is too large"):
+        to_uint8(image.at[1, 3, 3, 2].set(value))
 
 
 def test_every_command_explains_itself(capsys):
