@@ -17,7 +17,6 @@ import jax
 
 from elements_jax.data.object_store import (
     AnyPath,
-    cache_folder,
     download,
     is_url,
     objects_below,
@@ -25,6 +24,7 @@ from elements_jax.data.object_store import (
     retried,
     upload,
 )
+from elements_jax.user_cache import user_cache
 from train.checkpoint import FOLDER
 
 COMMITTED = "commit_success.txt"
@@ -46,7 +46,8 @@ def mirrored(model: AnyPath) -> Iterator[Path]:
     if jax.process_count() > 1:
         raise ValueError(f"--model {model}: several hosts need a folder that all of them mount, not a URL")
     require_writable(model)
-    folder = Path(tempfile.mkdtemp(dir=cache_folder()))
+    user_cache().mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=user_cache()))
     mirror = Mirror(model, folder / model.name)
     mirror.pull()
     mirror.start()

@@ -6,7 +6,6 @@ What needs a real file (memory maps, reads at any offset) works on a copy in the
 """
 
 import dataclasses
-import os
 import re
 import shutil
 import tempfile
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from elements_jax.user_cache import user_cache
 
 if TYPE_CHECKING:
     AnyPath = Path
@@ -183,7 +184,7 @@ def local_copy(path: AnyPath, leave_out: str = "") -> Path:
     """
     if not is_url(path):
         return path
-    folder = cache_folder()
+    folder = user_cache()
     copy = folder / re.sub(r"://", "/", str(path).rstrip("/"))
     found = objects_below(path)
     found = {name: info for name, info in found.items() if not leave_out or not name.startswith(f"{leave_out}/")}
@@ -200,13 +201,6 @@ def local_copy(path: AnyPath, leave_out: str = "") -> Path:
             if file.relative_to(copy).as_posix() not in found:
                 file.unlink()  # it is not in the store any more
     return copy
-
-
-def cache_folder() -> Path:
-    """Where copies of objects are kept: $ELEMENTS_CACHE, or ~/.cache/elements-jax."""
-    folder = Path(os.environ.get("ELEMENTS_CACHE", Path.home() / ".cache" / "elements-jax"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def objects_below(path: AnyPath) -> dict[str, dict[str, Any]]:
