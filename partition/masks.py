@@ -24,7 +24,7 @@ from partition.sources.sample import SUFFIXES
 
 @dataclass(frozen=True)
 class MaskFilter:
-    """Which object masks are kept. Shares are of the square picture. The paper is silent on all four [settled]."""
+    """Which object masks are kept. Shares are of the square picture. All four are ours: the paper is silent."""
 
     min_iou: float = 0.88
     """SAM's own estimate of a mask's IoU (`predicted_iou`) must reach this, its automatic generator's default."""

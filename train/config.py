@@ -170,7 +170,7 @@ class DiffusionTrainConfig(TrainConfig):
     objects (Section 4.4)."""
     element_dropout: float = 1.0
     """Probability that another example's object mask is laid over the image and every element it touches is
-    deleted (Section 3.3; the paper gives no probability)."""
+    deleted (Section 3.3). 1 is ours: the paper gives no probability."""
     own_object: float = 0.0
     """Probability that the mask is of one of the image's own objects instead, where the caption is kept: so a model
     that must learn from few examples sees often enough that words alone say what fills a hole (not in the paper)."""

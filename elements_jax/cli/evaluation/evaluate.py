@@ -25,6 +25,7 @@ from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files,
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
 from elements_jax.evaluation.reconstruction import Decoder, of_records, open_reconstructor
 from elements_jax.evaluation.report import FEW, Number, numbers, save_json, save_pictures, table
+from elements_jax.evaluation.results import not_run
 from elements_jax.metrics.fid import Statistics, extractor
 from elements_jax.metrics.lpips import has_weights
 from elements_jax.parallel.sharding import make_mesh
@@ -74,7 +75,13 @@ class Common:
         require_within(self, batch_size=COUNT, count=COUNT)
 
     def judge(
-        self, every: Sequence[Samples], fid_name: str, settings: dict[str, Any], *, of_edits: bool = False
+        self,
+        every: Sequence[Samples],
+        fid_name: str,
+        settings: dict[str, Any],
+        *,
+        of_edits: bool = False,
+        not_run: Sequence[str] = (),
     ) -> None:
         """Judge, print the table, and write what is asked for. Raises ValueError for what cannot be computed."""
         if self.out is not None:
@@ -108,7 +115,7 @@ class Common:
             if self.pictures is not None:
                 path, by = save_pictures(self.pictures, samples, verdict, judge)
                 print(f"{path}: worst, median and best by {by}")
-        print(table(found))
+        print(table(found, not_run))
         for note in notes:
             print(f"warning: {note}")
         if self.out is not None:
@@ -189,7 +196,7 @@ class Results:
         if self.records is not None:
             settings["records"] = str(self.records)
         every = of_results(self.results, self.methods, self.records)
-        self.common.judge(every, "fid", settings, of_edits=True)
+        self.common.judge(every, "fid", settings, of_edits=True, not_run=() if self.methods else not_run(self.results))
 
 
 @dataclass(frozen=True)
