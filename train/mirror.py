@@ -17,6 +17,7 @@ import jax
 
 from elements_jax.data.object_store import (
     AnyPath,
+    abort_uploads,
     download,
     is_url,
     objects_below,
@@ -58,6 +59,7 @@ def mirrored(model: AnyPath) -> Iterator[Path]:
             mirror.close()
         except OSError as error:
             raise OSError(f"{error}; what the run wrote is kept in {mirror.local}") from error
+        abort_uploads(model)  # of runs that were killed
         shutil.rmtree(folder)
 
 

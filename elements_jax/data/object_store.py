@@ -107,15 +107,21 @@ def download(path: AnyPath, local: Path) -> Path:
 
 
 def abort_uploads(folder: AnyPath) -> None:
-    """Remove the parts of unfinished uploads below a URL, which S3 keeps and charges for. Others' would be lost too."""
+    """Remove the parts of unfinished uploads below a URL, which S3 keeps and charges for. Others' would be lost too.
+
+    Where the store does not let us look for them, or remove them, that is said and no more: nobody waits for them.
+    """
     fs: Any = getattr(folder, "fs", None)
     if not hasattr(fs, "list_multipart_uploads"):
         return
-    bucket, _, prefix = folder.path.partition("/")  # type: ignore[attr-defined]
-    for unfinished in retried(folder, lambda: fs.list_multipart_uploads(bucket)):
-        key, upload_id = unfinished["Key"], unfinished["UploadId"]
-        if key.startswith(f"{prefix.rstrip('/')}/"):
-            retried(folder, partial(fs.abort_mpu, bucket, key, upload_id))
+    bucket, _, prefix = folder.path.rstrip("/").partition("/")  # type: ignore[attr-defined]
+    try:
+        for unfinished in retried(folder, lambda: fs.list_multipart_uploads(bucket)):
+            key, upload_id = unfinished["Key"], unfinished["UploadId"]
+            if not prefix or key.startswith(f"{prefix}/"):
+                retried(folder, partial(fs.abort_mpu, bucket, key, upload_id))
+    except PermissionError as error:
+        print(f"unfinished uploads, if there are any, are left: {error}")
 
 
 @contextmanager
