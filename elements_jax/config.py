@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from elements_jax.bounds import require_above_zero, require_within
+from elements_jax.bounds import FieldError, require_above_zero, require_within
 from elements_jax.data.atomic import new_file
 
 DType = Literal["float32", "bfloat16"]
@@ -29,7 +29,7 @@ DEPTH = (1, 1000)
 
 def _require_levels(config: Any, name: str) -> None:
     if not 1 <= len(getattr(config, name)) <= 10:
-        raise ValueError(f"{name} must have 1 to 10 levels, got {len(getattr(config, name))}")
+        raise FieldError(config, (name,), f"must have 1 to 10 levels, got {len(getattr(config, name))}")
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,8 @@ class UNetConfig:
         require_within(self, position_frequencies=(0, 64), beside_latent=(0, 1024))
         _require_levels(self, "block_out_channels")
         if len(self.attention_levels) != len(self.block_out_channels):
-            raise ValueError(
-                f"attention_levels must have a value for each of block_out_channels, got {self.attention_levels}"
-            )
+            expected = f"must have a value for each of block_out_channels, got {self.attention_levels}"
+            raise FieldError(self, ("attention_levels",), expected)
 
 
 @dataclass(frozen=True)

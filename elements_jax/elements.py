@@ -16,6 +16,7 @@ from elements_jax.typing import pytree_dataclass
 
 # A patch cell whose share of own pixels is below this is empty. Zero would widen every element by a whole cell, a half
 # would lose thin ones; 0.21 widens a straight edge by a third of a cell and is not a fraction that shares take exactly.
+# The number is ours: the paper gives none.
 MIN_COVERAGE = 0.21
 
 

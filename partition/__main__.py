@@ -4,11 +4,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import tyro
-
-from elements_jax.cli.command import orderly_termination, run_to_end
+from elements_jax.cli.command import orderly_termination, parsed, run_to_end
 from elements_jax.data.lock import locked
-from partition.inspection import command
+from partition.inspection.command import Inspect, inspect
 from partition.job.engines import run_locally, run_on_beam
 from partition.job.job import Job, begin, check, finish
 from partition.job.ray_engine import run_on_ray
@@ -24,12 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     `command.run_to_end`."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "inspect":
-        return command.main(argv[1:])
+        return run_to_end(lambda: inspect(parsed(Inspect, argv[1:], "elements partition inspect")))
     return run_to_end(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> int:
-    job = tyro.cli(Job, args=argv, prog="elements partition")
+    job = parsed(Job, argv, "elements partition")
     check(job)
     with orderly_termination(), locked(job.out, f"elements partition --split {job.split}"):
         begin(job)

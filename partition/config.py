@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from elements_jax.bounds import require_above_zero, require_within
+from elements_jax.bounds import FieldError, require_above_zero, require_within
 
 MaskChoice = Literal["mean", "best", "smallest", "single"]
 """SAM gives a point three candidate masks, what it takes for a whole, a part and a smaller part, and one mask more for
@@ -42,10 +42,10 @@ class PartitionConfig:
     def __post_init__(self) -> None:
         require_above_zero(self, "size", "iterations", "compactness")
         require_within(self, size=(1, 16384), iterations=(1, 1000), beta=(0, 1e9), compactness=(0, 1e9))
+        require_within(self, centroid_ratio=(0, 1))
         if not 1 <= self.grid <= min(self.size, 255):  # a label is below 65535
-            raise ValueError(f"grid must be at least 1, at most 255 and at most size = {self.size}, got {self.grid}")
-        if not 0 <= self.centroid_ratio <= 1:
-            raise ValueError(f"centroid_ratio must be in [0, 1], got {self.centroid_ratio}")
+            expected = f"must be at least 1, at most 255 and at most size = {self.size}, got {self.grid}"
+            raise FieldError(self, ("grid",), expected)
 
     @property
     def num_elements(self) -> int:

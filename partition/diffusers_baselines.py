@@ -24,7 +24,8 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import CLIPImageProcessor, CLIPVisionConfig
 
-from elements_jax.cli.command import exit_code
+from elements_jax.bounds import require_within
+from elements_jax.cli.command import exit_code, parsed
 from elements_jax.evaluation.results import Case, path_of, picture, read_cases, save
 
 Method = Literal["instruct-pix2pix", "paint-by-example"]
@@ -46,6 +47,9 @@ class Baseline:
     guidance: float | None = None
     """Weight of the instruction, or of the example; by default the pipeline's own."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def __post_init__(self) -> None:
+        require_within(self, steps=(1, 1000), guidance=(-100, 100))
 
     def run(self) -> None:
         """Paint what is missing. Raises ValueError naming a case that lacks what the method needs."""
@@ -134,7 +138,7 @@ def _native(pipeline: Any, image: Image.Image, how: Any = Image.Resampling.LANCZ
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
-    return exit_code(lambda: tyro.cli(Baseline, args=argv, prog="python -m partition.diffusers_baselines").run())
+    return exit_code(lambda: parsed(Baseline, argv, "python -m partition.diffusers_baselines").run())
 
 
 if __name__ == "__main__":

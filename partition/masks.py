@@ -15,15 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from PIL import Image
+from scipy import ndimage
 
-from elements_jax.bounds import require_within
+from elements_jax.bounds import FieldError, require_within
 from elements_jax.data.atomic import read_file
 from partition.sources.sample import SUFFIXES
 
 
 @dataclass(frozen=True)
 class MaskFilter:
-    """Which object masks are kept. Shares are of the square picture. The paper is silent on all four [settled]."""
+    """Which object masks are kept. Shares are of the square picture. All four are ours: the paper is silent."""
 
     min_iou: float = 0.88
     """SAM's own estimate of a mask's IoU (`predicted_iou`) must reach this, its automatic generator's default."""
@@ -37,9 +38,8 @@ class MaskFilter:
     def __post_init__(self) -> None:
         require_within(self, min_iou=(-1000, 1000), min_stability=(-1000, 1000))
         if not 0 <= self.min_area <= self.max_area <= 1:
-            raise ValueError(
-                f"min_area and max_area must satisfy 0 <= min <= max <= 1, got {self.min_area} and {self.max_area}"
-            )
+            expected = f"must satisfy 0 <= min <= max <= 1, got {self.min_area} and {self.max_area}"
+            raise FieldError(self, ("min_area", "max_area"), expected)
 
     def trusts(self, annotation: Mapping[str, Any]) -> bool:
         """Whether a mask's numbers, as SAM names them, reach the thresholds."""
@@ -70,6 +70,7 @@ NO_SEGMENTATION = "no segmentation"
 FEW_POINTS = "a polygon of fewer than three points"
 OTHER_SIZE = "of another size than the photograph"
 NOT_READABLE = "not readable"
+BLURRED = "a label map with blurred edges"
 NOT_PNG = "a picture that is not a PNG"
 NOT_TRUSTED = "scores below --mask-filter"
 OTHER_AREA = "area outside --mask-filter"
@@ -130,6 +131,8 @@ class MaskFolder:
                 values = _read_png(label_map, shape)
                 if values.ndim != 2:
                     raise _Misfit(NOT_READABLE, f"{label_map}: a label map has one channel, this has {values.shape[2]}")
+                if _is_blurred(values):
+                    raise _Misfit(BLURRED, f"{label_map}: {BLURRED}, as an anti-aliased picture")
                 yield from (np.equal(values, value) for value in np.unique(values) if value)
             except _Misfit as error:
                 yield LeftOut(error.reason, str(error))
@@ -234,6 +237,18 @@ def _read_png(path: Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *ch
         want, have = f"{shape[1]} x {shape[0]}", f"{file.width} x {file.height}"
         raise _Misfit(OTHER_SIZE, f"{path}: expected the photo's {want} pixels, got {have}")
     return values
+
+
+def _is_blurred(values: Shaped[np.ndarray, "h w"]) -> bool:
+    """Whether a label map is an anti-aliased picture of masks, each value of whose edges would be an object, a ring.
+
+    Such values lie on slopes alone, beside smaller ones and larger ones; most of an object lies beside itself.
+    """
+    between = (values != values.min()) & (values != values.max())
+    slope = (ndimage.minimum_filter(values, 3) < values) & (values < ndimage.maximum_filter(values, 3))
+    found, numbers, areas = np.unique(values[between], return_inverse=True, return_counts=True)
+    on_slopes = np.bincount(numbers, weights=slope[between]) > 0.9 * areas
+    return len(found) > 2 and bool(on_slopes.mean() > 0.5)
 
 
 def _decode(

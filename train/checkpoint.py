@@ -4,7 +4,14 @@ A step's folder is whole when the file that ends it is there, which is written l
 nothing, on any file system. Neither state nor place depends on the mesh, the number of hosts, or that of the workers.
 """
 
+import contextlib
+import errno
+import gc
 import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +35,7 @@ _STREAM = ("records", "identity", "seed")
 
 
 class Checkpoints:
-    """The checkpoints of one run, written in the background; use as a context manager, which waits for the last."""
+    """The checkpoints of one run; use as a context manager."""
 
     def __init__(self, run: Path, keep: int | None = None, keep_every: int | None = None):
         self.directory = run / FOLDER
@@ -47,19 +54,31 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # A save that failed is not told again.
+        with _quiet(), contextlib.suppress(*([] if kind is None else [Exception])):
+            self._manager.close()
 
     def save(self, state: State, place: Place) -> None:
-        """Save the state and the place behind exactly the examples which led to it, with checksums of both."""
+        """Save the state and the place behind exactly the examples which led to it, with checksums of both.
+
+        It is on the disk afterwards. Raises OSError naming the folder and the step.
+        """
+        step, size = int(state["step"]), sum(leaf.nbytes for leaf in named(state).values())
+        if (free := shutil.disk_usage(self.directory).free) < size:
+            have = f"it takes {size / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free"
+            raise OSError(f"{self.directory}: step {step} is not saved: {have}")
         place = place | {"checksums": jax.tree.map(int, jax.device_get(_checksums(named(state))))}
         place["checksum"] = _checksum(place)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), place=ocp.args.JsonSave(place))
-        self._manager.save(int(state["step"]), args=arguments)
-
-    def wait(self) -> None:
-        """Until what has been saved is on the disk."""
-        self._manager.wait_until_finished()
+        try:
+            with _quiet():
+                self._manager.save(step, args=arguments)
+                self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:  # tensorstore's are ValueErrors
+            full = os.strerror(errno.ENOSPC)
+            why = full if full in str(error) else str(error).partition("\n")[0]
+            raise OSError(f"{self.directory}: step {step} is not saved: {why}") from error
 
     def restore(self, like: State, stream: Place, step: int | None = None) -> tuple[State, Place] | None:
         """Read (state, place) of a step, by default the newest; None if no step is complete.
@@ -137,6 +156,21 @@ def require_same(
     else:
         return
     raise ValueError("\n  ".join([f"{where} is of another {what}:", *(data or arrays)[:DIFFERENCES_SHOWN]]))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it orbax says nothing: after a failure each of its threads would, once for every array."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        gc.collect()  # asyncio tells of errors that nobody has asked for when their tasks are collected
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @jax.jit

@@ -5,9 +5,9 @@ Presets are instances in `configs/`; every field can be overridden on the comman
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
-from elements_jax.bounds import ANY_SIZE, SEED, require_above_zero, require_within
+from elements_jax.bounds import ANY_SIZE, SEED, FieldError, require_above_zero, require_within
 from elements_jax.config import ModelConfig, Remat
 
 
@@ -100,18 +100,21 @@ class TrainConfig:
         require_above_zero(self, "minutes", "clip_norm", "travel")
         for name in ("data_parallel", "fsdp"):
             if not (getattr(self, name) == -1 or 1 <= getattr(self, name) <= ANY_SIZE):
-                raise ValueError(f"{name} must be -1, for all other devices, or at least 1, got {getattr(self, name)}")
-        for decay in (*self.betas, self.ema_decay):
-            if not 0 <= decay < 1:
-                raise ValueError(f"betas and ema_decay must be at least 0 and below 1, got {decay}")
+                self._refuse(name, "must be -1, for all other devices, or at least 1")
+        if not all(0 <= decay < 1 for decay in self.betas):
+            self._refuse("betas", "must be at least 0 and below 1")
+        if not 0 <= self.ema_decay < 1:
+            self._refuse("ema_decay", "must be at least 0 and below 1")
         if self.profile is not None and not 1 <= self.profile[0] < self.profile[1]:
-            raise ValueError(f"profile must be a first step of at least 1 and a later last one, got {self.profile}")
-        if not 0 < self.decay_fraction <= 1:
-            raise ValueError(f"decay_fraction must be above 0 and at most 1, got {self.decay_fraction}")
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"crop must be above 0 and at most 1, got {self.crop}")
+            self._refuse("profile", "must be a first step of at least 1 and a later last one")
+        for name in ("decay_fraction", "crop"):
+            if not 0 < getattr(self, name) <= 1:
+                self._refuse(name, "must be above 0 and at most 1")
         if self.in_memory and self.workers:
-            raise ValueError(f"in_memory reads in the training process: workers must be 0, not {self.workers}")
+            self._refuse("workers", "must be 0 with in_memory, which reads in the training process")
+
+    def _refuse(self, name: str, expected: str) -> NoReturn:
+        raise FieldError(self, (name,), f"{expected}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,7 @@ class DiffusionTrainConfig(TrainConfig):
     objects (Section 4.4)."""
     element_dropout: float = 1.0
     """Probability that another example's object mask is laid over the image and every element it touches is
-    deleted (Section 3.3; the paper gives no probability)."""
+    deleted (Section 3.3). 1 is ours: the paper gives no probability."""
     own_object: float = 0.0
     """Probability that the mask is of one of the image's own objects instead, where the caption is kept: so a model
     that must learn from few examples sees often enough that words alone say what fills a hole (not in the paper)."""
@@ -190,11 +193,12 @@ class DiffusionTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cached and (self.flip or self.crop < 1):
-            raise ValueError("cached latents are those of whole images as they are: train without flip and crop")
-        if self.drop_text + self.drop_elements + self.drop_both > 1:
-            raise ValueError("drop_text, drop_elements and drop_both exclude each other, so they must sum to at most 1")
+            self._refuse("cached", "must not be combined with flip or crop: the latents are those of whole images")
+        drops = ("drop_text", "drop_elements", "drop_both")
+        if (total := sum(getattr(self, name) for name in drops)) > 1:
+            raise FieldError(self, drops, f"exclude each other, so they must sum to at most 1, got {total:g}")
         if self.random_partition and self.batch_size < 2:
-            raise ValueError("random_partition takes another example's label map: batch_size must be 2 or more")
+            self._refuse("batch_size", "must be 2 or more: random_partition takes another example's label map")
 
 
 @dataclass(frozen=True, kw_only=True)

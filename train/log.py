@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +15,11 @@ import jax
 import numpy as np
 from jax.stages import Compiled
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from elements_jax.data.atomic import name_file
+from elements_jax.data.tfrecord import framed
 from elements_jax.parallel import hosts
 from elements_jax.typing import Tree
 from train.config import TrainConfig
@@ -32,7 +37,7 @@ class Log:
     def __init__(self, directory: Path, first_step: int, train: TrainConfig):
         self._train = train
         self._first_step, self._directory = first_step, directory
-        self._writer = self._open(first_step)
+        self._events = Events(directory, first_step)
         self._unread: Metrics | None = None
         self._window: list[Metrics] = []
         self._clock: float | None = None
@@ -48,7 +53,6 @@ class Log:
     def __exit__(self, *exception: object) -> None:
         if self._tracing:
             jax.profiler.stop_trace()
-        self._writer.close()
 
     def compiled(self, params: Tree, flops: Callable[[], float], program: Compiled, seconds: float) -> None:
         """Say once what a step is, before the first figures of steps.
@@ -82,7 +86,7 @@ class Log:
         if changed:
             line = f"goes on after step {self._first_step} with other settings: {', '.join(changed)}"
             print(line, flush=True)
-            self._writer.add_text("settings", line, self._first_step)
+            self._events.add(self._first_step, summary.text("settings", line))
 
     def profile(self, step: int) -> None:
         """Before a step: start or end the trace that `TrainConfig.profile` asks for."""
@@ -180,26 +184,45 @@ class Log:
         shown = [f"{name} {figures[name]:.4g}" for name in sorted(metrics) if not isinstance(metrics[name], Ratio)]
         print("  held out: " + "  ".join(shown), flush=True)
         self._scalars("held_out", step, figures)
-        self._writer.add_image("samples", picture, step, dataformats="HWC")
+        self._events.add(step, summary.image("samples", picture, dataformats="HWC"))
         if hosts.first():
             save_png(path, picture)
 
-    def settle(self, step: int) -> None:
-        """Bring all that was reported to the disk, since a run that starts from this step reports none of it again."""
-        self._writer.close()  # its `flush` leaves what its thread has not taken in
-        self._writer = self._open(step)
+    def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
+        self._events.add(step, *[summary.scalar(f"{group}/{name}", value) for name, value in figures.items()])
 
-    def _open(self, step: int) -> SummaryWriter:
-        return SummaryWriter(
-            str(self._directory),
-            purge_step=step + 1,  # hides what a killed run wrote beyond the step
-            filename_suffix=f".{step:07d}",  # within a second, names are the same otherwise
-            write_to_disk=hosts.first(),
+
+class Events:
+    """TensorBoard's file of a run's events. What is added is on the disk afterwards, since a run that starts from a
+    checkpoint reports none of it again.
+
+    tensorboardX's own writer does not notice when its thread dies, by a full disk say: a run would wait for it.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        """Raises OSError naming the file. `step` is the last one whose events, of a run before, are to be seen."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{step:07d}"
+        self._append(
+            Event(wall_time=time.time(), file_version="brain.Event:2"),
+            Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)),
         )
 
-    def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            self._writer.add_scalar(f"{group}/{name}", value, step)
+    def add(self, step: int, *summaries: Any) -> None:
+        """Append what there is to see of a step. Raises OSError naming the file."""
+        self._append(*[Event(wall_time=time.time(), step=step, summary=each) for each in summaries])
+
+    def _append(self, *events: Event) -> None:
+        if not hosts.first():
+            return
+        try:
+            with self._path.open("ab") as file:
+                file.writelines(framed(event.SerializeToString()) for event in events)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            name_file(error, self._path)
+            raise
 
 
 def averaged(window: list[Metrics]) -> dict[str, float]:

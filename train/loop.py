@@ -162,10 +162,8 @@ def fit(
                 ends = last or preempted(now)
                 if saves := now % train.checkpoint_every == 0 or ends or measures:
                     with log.timed("checkpoint"):
-                        log.settle(now)
-                        checkpoints.save(state, stream | {"examples": examples})
                         # A run that finds its own export and no checkpoint would take it for pretrained parameters.
-                        checkpoints.wait()
+                        checkpoints.save(state, stream | {"examples": examples})
                         export(state)
                         if travelling is not None:
                             travelling.write(state, stream | {"examples": examples})

@@ -17,7 +17,7 @@ import jax
 
 from elements_jax.data.object_store import (
     AnyPath,
-    cache_folder,
+    abort_uploads,
     download,
     is_url,
     objects_below,
@@ -25,6 +25,7 @@ from elements_jax.data.object_store import (
     retried,
     upload,
 )
+from elements_jax.user_cache import user_cache
 from train.checkpoint import FOLDER
 
 COMMITTED = "commit_success.txt"
@@ -46,7 +47,8 @@ def mirrored(model: AnyPath) -> Iterator[Path]:
     if jax.process_count() > 1:
         raise ValueError(f"--model {model}: several hosts need a folder that all of them mount, not a URL")
     require_writable(model)
-    folder = Path(tempfile.mkdtemp(dir=cache_folder()))
+    user_cache().mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=user_cache()))
     mirror = Mirror(model, folder / model.name)
     mirror.pull()
     mirror.start()
@@ -57,6 +59,7 @@ def mirrored(model: AnyPath) -> Iterator[Path]:
             mirror.close()
         except OSError as error:
             raise OSError(f"{error}; what the run wrote is kept in {mirror.local}") from error
+        abort_uploads(model)  # of runs that were killed
         shutil.rmtree(folder)
 
 

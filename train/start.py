@@ -29,6 +29,7 @@ from elements_jax.checkpoints.model_folder import (
 )
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.config import ModelConfig, TextConfig
+from elements_jax.data.atomic import new_file
 from elements_jax.models.networks import Networks
 from train.input.stored import Folders, captions
 
@@ -96,7 +97,7 @@ def with_scaling_factor(config: ModelConfig, scaling_factor: float) -> ModelConf
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 
 
-def write_tokenizer(folder: Path, captions: Iterable[str], config: TextConfig) -> int:
+def write_tokenizer(folder: Path, captions: Iterable[str], text: TextConfig) -> int:
     """Write a tokenizer with one token for each of the captions' commonest words; returns their number.
 
     A caption stands between a start and an end token and is padded with the latter.
@@ -106,16 +107,19 @@ def write_tokenizer(folder: Path, captions: Iterable[str], config: TextConfig) -
     tokenizer.pre_tokenizer = Whitespace()
     special = [UNKNOWN, START, END]
     tokenizer.train_from_iterator(
-        captions, WordLevelTrainer(vocab_size=config.vocab_size, special_tokens=special, show_progress=False)
+        captions, WordLevelTrainer(vocab_size=text.vocab_size, special_tokens=special, show_progress=False)
     )
     tokenizer.post_processor = TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)]
     )
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": END, "unk_token": UNKNOWN}, indent=2)
-    )
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": END, "unk_token": UNKNOWN}
+    for name, content in {
+        "tokenizer_config.json": json.dumps(config, indent=2),
+        "tokenizer.json": tokenizer.to_str(pretty=True),
+    }.items():
+        with new_file(folder / name) as file:
+            file.write(content.encode())
     return tokenizer.get_vocab_size()
 
 

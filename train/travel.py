@@ -6,9 +6,11 @@ data, the settings. A run that goes on so is not the same bit by bit; without mo
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import jax
 import ml_dtypes
 import numpy as np
@@ -57,6 +59,7 @@ class Travel:
             packed = {name: np.asarray(leaf).astype(types[name].dtype) for name, leaf in arrays.items()}
         if odd := [name for name, array in packed.items() if not np.isfinite(array.astype(np.float32)).all()]:
             raise ValueError(f"{self._path}: not finite in {packed[odd[0]].dtype}: {', '.join(odd[:5])}")
+        place = place | {"checksum": _checksum(place, packed)}
         save_tensors({self._path: (packed, ("place", json.dumps(place)))})
 
 
@@ -67,11 +70,13 @@ def read(path: Path, like: State, stream: Place) -> tuple[State, Place]:
         like: shapes, dtypes and shardings of the state.
         stream: the run's place, but for its `examples`: of the same records and seed it must be.
 
-    Raises ValueError if it is not such a file, or of another model, optimiser or data set.
+    Raises ValueError if it is not such a file, damaged, or of another model, optimiser or data set.
     """
     stored, place = TensorFiles(path), json.loads(read_metadata(path, "place") or "null")
     if not isinstance(place, dict) or "examples" not in place:
         raise ValueError(f"{path}: expected a file that `elements train --train.travel` wrote")
+    if place.pop("checksum", None) not in (None, _checksum(place, stored)):  # files of before have none
+        raise ValueError(f"{path} is damaged: its checksum does not fit; take an older one, or the run's checkpoints")
     shapes = {name: leaf.shape for name, leaf in named(like).items()}
     found = {name: stored[name].shape for name in stored}
     moments = _moments_of(like)
@@ -84,6 +89,14 @@ def read(path: Path, like: State, stream: Place) -> tuple[State, Place]:
     leaves = [restored(name, leaf) for name, leaf in named(like).items()]
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     return sharding.put(state, jax.tree.map(lambda leaf: leaf.sharding, like)), place
+
+
+def _checksum(place: Place, arrays: Mapping[str, np.ndarray]) -> str:
+    """CRC-32C of all that the file holds, as eight hexadecimal digits."""
+    crc = google_crc32c.Checksum(json.dumps(place, sort_keys=True).encode())
+    for name in sorted(arrays):
+        crc.update(name.encode() + arrays[name].tobytes())
+    return crc.digest().hex()
 
 
 def _packed_types(state: State, moments: bool) -> dict[str, jax.ShapeDtypeStruct]:

@@ -11,6 +11,7 @@ from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
 from elements_jax.config import TextConfig
+from elements_jax.data.atomic import new_file
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's pieces of text: contractions, runs of letters, single digits, runs of anything else but spaces.
@@ -59,10 +60,11 @@ class PromptTokenizer:
         return prompt[max(end for _, end in encoding.offsets) :].strip()
 
     def save(self, folder: Path) -> None:
-        """Write the files that were read."""
+        """Write the files that were read, each whole or not at all. Raises OSError naming one."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files.items():
-            (folder / name).write_bytes(content)
+            with new_file(folder / name) as file:
+                file.write(content)
 
     def _padding_token(self) -> str:
         if self._tokenizer.padding is not None:

@@ -2,17 +2,13 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
-from elements_jax.bounds import COUNT, require_options
+from elements_jax.bounds import COUNT, require_within
 from elements_jax.cli.arguments import Model, Out, Records, Scripts
 from elements_jax.editing.script import MODELS_OWN, Sampling
-
-if TYPE_CHECKING:
-    pass
-
 
 SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
@@ -47,10 +43,12 @@ class Batch:
     """Start again where another job, or this one with other scripts, records, settings or model, has written."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
+    def __post_init__(self) -> None:
+        require_within(self, batch_size=COUNT, shard_size=COUNT)
+
     def run(self) -> None:
         """Check the scripts, then decode what is missing."""
         self.sampling.checked()
-        require_options(self, batch_size=COUNT, shard_size=COUNT)
         from elements_jax.parallel import hosts
 
         hosts.join()

@@ -1,14 +1,20 @@
 """How a command ends."""
 
 import contextlib
+import dataclasses
+import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator
+import typing
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import tyro
+
+from elements_jax.bounds import FieldError
 from elements_jax.data.object_store import with_local_paths
 from elements_jax.parallel.program_cache import keep_programs
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
@@ -23,6 +29,48 @@ EXTRAS = {
     "pillow_heif": "heif",
 }
 """The extra of this package that installs a module."""
+
+
+def parsed(command: Any, argv: Sequence[str] | None, prog: str, **more: Any) -> Any:
+    """The dataclass `command`, or one of a union of them, as a command line has it; `more` is for `tyro.cli`.
+
+    A command line that cannot be read ends the process with exit code 2 and how it is used, as `--help` does with 0.
+    Raises ValueError naming the option whose value is out of its bounds.
+    """
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            return tyro.cli(command, args=argv, prog=prog, **more)
+    except (SystemExit, FieldError) as stop:
+        # tyro ends the process while it handles whatever a dataclass raised, which is in the exception's context then.
+        error: BaseException | None = stop
+        while error is not None and not isinstance(error, FieldError):
+            error = error.__context__
+        if error is None:
+            raise
+        shown.truncate(0)
+        begins = dict(_begins(more.get("default", command)))[error.owner]
+        options = tuple(begins + name.replace("_", "-") for name in error.names)
+        raise ValueError(error.sentence(options)) from error
+    finally:
+        sys.stderr.write(shown.getvalue())
+
+
+def _begins(settings: Any, begins: str = "--") -> Iterator[tuple[type, str]]:
+    """The dataclasses of a command, each with how its options begin."""
+    for kind in (settings,) if dataclasses.is_dataclass(settings) else map(_bare, typing.get_args(settings)):
+        owner = kind if isinstance(kind, type) else type(kind)
+        yield owner, begins
+        for name, hint in typing.get_type_hints(owner, include_extras=True).items():
+            inner = getattr(kind, name, _bare(hint))
+            if dataclasses.is_dataclass(inner):
+                flat = any(getattr(each, "name", None) == "" for each in getattr(hint, "__metadata__", ()))
+                yield from _begins(inner, begins if flat else f"{begins}{name.replace('_', '-')}.")
+
+
+def _bare(hint: Any) -> Any:
+    """A type without what `Annotated` adds to it."""
+    return typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
 
 
 class Terminated(BaseException):

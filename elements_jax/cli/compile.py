@@ -12,6 +12,7 @@ import jax
 import tyro
 
 from configs import PRESETS
+from elements_jax.cli.command import parsed
 from elements_jax.config import ModelConfig
 from train.config import DiffusionTrainConfig
 from train.cost.ahead_of_time import DoesNotFit, changes, compile_sampler, compile_step, topology_devices
@@ -45,7 +46,8 @@ class Job:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the command line, compile and report. Exit code 1 where nothing that is tried fits."""
+    """Parse the command line, compile and report. Exit code 1 where nothing that is tried fits; ValueError names an
+    option that is out of its bounds."""
     for name, value in OFFLINE_TPU_ENV.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip, and should look for none
@@ -56,11 +58,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("settings", nargs=argparse.REMAINDER, help="`elements compile PRESET --help` lists them")
     chosen = parser.parse_args(argv)
     model, train = presets[chosen.preset]
-    job = tyro.cli(
+    job = parsed(
         Job,
-        prog=f"elements compile {chosen.preset}",
+        chosen.settings,
+        f"elements compile {chosen.preset}",
         description=description,
-        args=chosen.settings,
         default=Job(topology=tyro.MISSING, train=train, config=model),
     )
     try:

@@ -1,16 +1,13 @@
 """Commands that write pictures and records: `elements scenes`, `photo-scenes` and `cache`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from elements_jax.arguments import PathOrURL
-from elements_jax.bounds import COUNT, SEED, require_options
+from elements_jax.bounds import COUNT, SEED, require_within
 from elements_jax.cli.arguments import Out, Records
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -26,9 +23,11 @@ class Scenes:
     size: int = 64
     """Side of a picture in pixels."""
 
+    def __post_init__(self) -> None:
+        require_within(self, count=(1, SEED[1]), size=(8, 8192), first=(0, SEED[1] - self.count))
+
     def run(self) -> None:
         """Render and write."""
-        require_options(self, count=(1, SEED[1]), size=(8, 8192), first=(0, SEED[1] - self.count))
         from elements_jax.scenes.drawn import write_folder
 
         write_folder(self.out, range(self.first, self.first + self.count), self.size)
@@ -50,9 +49,11 @@ class PhotoScenes:
     split: str = "val"
     """Of the records."""
 
+    def __post_init__(self) -> None:
+        require_within(self, count=(1, SEED[1]), first=(0, SEED[1] - self.count))
+
     def run(self) -> None:
         """Render and write."""
-        require_options(self, count=(1, SEED[1]), first=(0, SEED[1] - self.count))
         from elements_jax.data.index import read_split
         from elements_jax.scenes.photographic import write_folder
 
@@ -77,9 +78,11 @@ class Cache:
     batch_size: int = 4
     """Images that each device takes at once."""
 
+    def __post_init__(self) -> None:
+        require_within(self, batch_size=COUNT)
+
     def run(self) -> None:
         """Compute and write."""
-        require_options(self, batch_size=COUNT)
         from train.input.cache import cache
 
         cache(self.records, self.out, self.model, self.batch_size)

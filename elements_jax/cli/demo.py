@@ -15,6 +15,9 @@ import tyro
 from PIL import Image
 
 from elements_jax import TINY
+from elements_jax.bounds import COUNT, require_within
+from elements_jax.cli.command import parsed, run_to_end
+from elements_jax.data.atomic import new_file
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
 STAGES = ("vae", "autoencoder", "diffusion")
@@ -36,6 +39,9 @@ class Demo:
     """Scenes to edit."""
     steps: int = 100
     """Of each stage of training, where it is not in full."""
+
+    def __post_init__(self) -> None:
+        require_within(self, held_out=COUNT, steps=COUNT)
 
     def run(self) -> None:
         """Run every step that is not done yet."""
@@ -59,7 +65,8 @@ class Demo:
         photos = self.out / "photos"
         photos.mkdir(parents=True, exist_ok=True)
         for name in ("astronaut", "chelsea", "coffee"):
-            Image.fromarray(getattr(skimage.data, name)()).save(photos / f"{name}.png")
+            with new_file(photos / f"{name}.png") as file:
+                Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
         segmenter = (
             ["--segmenter", "sam", "--checkpoint", str(self.sam)] if self.sam.is_file() else ["--segmenter", "slic"]
         )
@@ -98,6 +105,6 @@ def elements(*command: object) -> None:
 
 if __name__ == "__main__":
     try:
-        tyro.cli(Demo).run()
+        sys.exit(run_to_end(lambda: parsed(Demo, None, "python -m elements_jax.cli.demo").run()))
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)

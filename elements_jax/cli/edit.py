@@ -12,7 +12,7 @@ from PIL import Image
 from elements_jax.arguments import PathOrURL
 from elements_jax.cli.arguments import File, ModelOrTiny, Out, Photograph
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_editing, open_photo
-from elements_jax.data.atomic import new_file
+from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded, read_encoded, write_encoded
 from elements_jax.editing.script import MODELS_OWN, Detail, EditScript, Fit, Sampling
 from elements_jax.progress import sampling
@@ -44,6 +44,9 @@ class Encode:
         """Encode and write both files."""
         from elements_jax.editing.drawing import boundaries
 
+        drawing = self.out.with_name(f"{self.out.stem}-numbers.png")
+        for written in (self.out, drawing):
+            require_apart(written, self.photo)
         editing = open_editing(self.model, self.source)
         photo = open_photo(editing, self.photo, self.fit)
         elements = editing.canvas(photo).elements
@@ -53,7 +56,6 @@ class Encode:
         settings = {"segmenter": self.source.chosen, "fit": self.fit, "partition": asdict(divider.config)}
         write_encoded(self.out, arrays, settings)
         count = editing.pipeline.config.elements.num_elements
-        drawing = self.out.with_name(f"{self.out.stem}-numbers.png")
         _save(drawing, boundaries(photo.image, photo.label_map, num_elements=count, numbers=True))
         print(f"{self.out}: {int(elements.valid.sum())} elements, numbered in {drawing}")
 
@@ -113,8 +115,10 @@ class Edit:
         from elements_jax.editing.drawing import edit_dots
 
         out = self.out or self.photo.with_name(f"{self.photo.stem}-edited.png")
-        if out.suffix.lower() != ".png":
-            raise ValueError(f"{out}: the result of an encoded file is a PNG; choose the suffix .png")
+        _require_png(out)
+        for written in (out, self.drawing):
+            if written is not None and not self.overwrite:
+                require_apart(written, self.photo, self.script)
         settings = read_encoded(self.photo).settings
         script = replace(script, fit=settings.get("fit", script.fit)).checked()
         editing = open_editing(self.model, self.source.of_encoded(settings), settings)
@@ -152,6 +156,8 @@ class Reconstruct:
 
     def run(self) -> None:
         """Decode and write."""
+        _require_png(self.out)
+        require_apart(self.out, self.photo)
         script = EditScript(prompt=self.prompt, seed=self.seed, fit=self.fit, sampling=self.sampling).checked()
         settings = read_encoded(self.photo).settings if is_encoded(self.photo) else {}
         script = replace(script, fit=settings.get("fit", script.fit)).checked()
@@ -159,6 +165,11 @@ class Reconstruct:
         photo = open_photo(editing, self.photo, self.fit)
         edited = editing.edit(photo, script, lambda name: photo)
         _write(self.out, editing, editing.decode(photo, edited, script), script)
+
+
+def _require_png(path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: what the model paints is written as a PNG; choose the suffix .png")
 
 
 def _write(path: Path, editing: "Editing", picture: UInt8[np.ndarray, "H W 3"], script: EditScript) -> None:

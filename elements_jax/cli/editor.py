@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from elements_jax import TINY
-from elements_jax.bounds import require_options
+from elements_jax.bounds import require_within
 from elements_jax.cli.arguments import ModelOrTiny
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, ObjectFinder, Source, notices, open_pipeline
 
@@ -39,9 +39,11 @@ class Editor:
     open: bool = True
     """Open the page in the browser."""
 
+    def __post_init__(self) -> None:
+        require_within(self, port=(0, 65535))
+
     def run(self) -> None:
         """Serve until interrupted."""
-        require_options(self, port=(0, 65535))
         from elements_jax.editor.server import is_loopback, make_app, serve
         from elements_jax.pipeline.session import Editing
 

@@ -7,15 +7,9 @@ needs no more than its own packages.
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import tyro
-
-from elements_jax.cli.command import exit_code, run_to_end, run_with_local_paths
-
-if TYPE_CHECKING:
-    pass
 from elements_jax.cli.batch import Batch
+from elements_jax.cli.command import exit_code, parsed, run_to_end, run_with_local_paths
 from elements_jax.cli.data import Cache, PhotoScenes, Scenes
 from elements_jax.cli.edit import Edit, Encode, Reconstruct
 from elements_jax.cli.editor import Editor
@@ -76,4 +70,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run_to_end(lambda: print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=stream))
         return code if asked_for_help else 2
     keep = ["out"] if name == "batch" else []  # it uploads shard by shard
-    return exit_code(lambda: run_with_local_paths(tyro.cli(HERE[name], args=rest, prog=f"elements {name}"), keep))
+    return exit_code(lambda: run_with_local_paths(parsed(HERE[name], rest, f"elements {name}"), keep))

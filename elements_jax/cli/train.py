@@ -15,6 +15,7 @@ import tyro
 
 from configs import PRESETS
 from elements_jax.arguments import PathOrURL
+from elements_jax.cli.command import parsed
 from elements_jax.config import ModelConfig
 from elements_jax.data.lock import locked
 from elements_jax.data.object_store import local_copy
@@ -60,7 +61,8 @@ class Job:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1."""
+    """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1; a
+    ValueError names an option that is out of its bounds."""
     began = time.monotonic()
     parser = argparse.ArgumentParser(
         prog="elements train",
@@ -77,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (train := getattr(preset, chosen.stage)) is None:
         stages = ", ".join(stage for stage in STAGES if getattr(preset, stage) is not None)
         parser.error(f"{chosen.preset} is not a preset of {chosen.stage}, but of {stages}")
-    job = tyro.cli(
+    job = parsed(
         Job,
-        prog=f"elements train {chosen.stage} {chosen.preset}",
+        chosen.settings,
+        f"elements train {chosen.stage} {chosen.preset}",
         description=f"Train {STAGES[chosen.stage]}. {START}",
-        args=chosen.settings,
         default=Job(data=tyro.MISSING, model=tyro.MISSING, train=train, config=preset.model),
     )
     prefer_own_convolutions()

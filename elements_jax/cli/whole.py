@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from elements_jax import TINY
 from elements_jax.cli.photos import Divider, ObjectFinder, notices
-from elements_jax.data.atomic import new_file
+from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded
 from elements_jax.editing.script import EditScript
 from elements_jax.photograph.file import Photograph, check_format, format_of
@@ -31,6 +31,7 @@ def run(command: "Edit", script: EditScript) -> None:
         raise ValueError(f"{out}: {error}") from error
     if out.exists() and out.samefile(command.photo) and not command.overwrite:
         raise ValueError(f"{out} is the photograph itself; choose another --out, or give --overwrite")
+    require_apart(out, command.script)
 
     edited = photograph if not script.edits else _edit(command, photograph, script)
     unchanged = edited is photograph and format == photograph.format

@@ -45,10 +45,16 @@ def new_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk has none
+        name_file(error, path)
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def name_file(error: OSError, path: AnyPath) -> None:
+    """Let an error of the system name a file, where it names none, as that of a full disk."""
+    if error.errno is not None:  # without, it is a sentence of ours
+        error.filename = error.filename or str(path)
 
 
 def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
@@ -68,6 +74,12 @@ def require_regular(path: Path, limit: int = LARGEST_FILE) -> None:
         raise ValueError(f"{path}: not a regular file, but a pipe, a device or a socket")
     if status.st_size > limit:
         raise ValueError(f"{path}: {status.st_size / 2**20:.0f} MiB, and at most {limit / 2**20:.0f} MiB are read")
+
+
+def require_apart(out: Path, *read: Path | None) -> None:
+    """Raises ValueError naming a file to write that is one of those that are read."""
+    if out.exists() and any(path is not None and path.exists() and out.samefile(path) for path in read):
+        raise ValueError(f"{out} is read, too; choose another file to write")
 
 
 def checksum(path: Path) -> str:
@@ -99,7 +111,7 @@ def new_folder(path: AnyPath, last: str = "") -> Iterator[Path]:
                 os.fsync(written.fileno())
         unfinished.rename(path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        name_file(error, path)
         raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from elements_jax.data.atomic import new_file
 from elements_jax.data.object_store import AnyPath, is_url
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -40,7 +41,8 @@ def locked(folder: AnyPath, what: str) -> Iterator[None]:
     try:
         start = datetime.now().astimezone().isoformat(timespec="seconds")
         owner = {"what": what, "host": socket.gethostname(), "process": os.getpid(), "start": start}
-        (folder / OWNER).write_text(json.dumps(owner))
+        with new_file(folder / OWNER) as file:
+            file.write(json.dumps(owner).encode())
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)

@@ -6,7 +6,6 @@ What needs a real file (memory maps, reads at any offset) works on a copy in the
 """
 
 import dataclasses
-import os
 import re
 import shutil
 import tempfile
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from elements_jax.user_cache import user_cache
 
 if TYPE_CHECKING:
     AnyPath = Path
@@ -106,15 +107,21 @@ def download(path: AnyPath, local: Path) -> Path:
 
 
 def abort_uploads(folder: AnyPath) -> None:
-    """Remove the parts of unfinished uploads below a URL, which S3 keeps and charges for. Others' would be lost too."""
+    """Remove the parts of unfinished uploads below a URL, which S3 keeps and charges for. Others' would be lost too.
+
+    Where the store does not let us look for them, or remove them, that is said and no more: nobody waits for them.
+    """
     fs: Any = getattr(folder, "fs", None)
     if not hasattr(fs, "list_multipart_uploads"):
         return
-    bucket, _, prefix = folder.path.partition("/")  # type: ignore[attr-defined]
-    for unfinished in retried(folder, lambda: fs.list_multipart_uploads(bucket)):
-        key, upload_id = unfinished["Key"], unfinished["UploadId"]
-        if key.startswith(f"{prefix.rstrip('/')}/"):
-            retried(folder, partial(fs.abort_mpu, bucket, key, upload_id))
+    bucket, _, prefix = folder.path.rstrip("/").partition("/")  # type: ignore[attr-defined]
+    try:
+        for unfinished in retried(folder, lambda: fs.list_multipart_uploads(bucket)):
+            key, upload_id = unfinished["Key"], unfinished["UploadId"]
+            if not prefix or key.startswith(f"{prefix}/"):
+                retried(folder, partial(fs.abort_mpu, bucket, key, upload_id))
+    except PermissionError as error:
+        print(f"unfinished uploads, if there are any, are left: {error}")
 
 
 @contextmanager
@@ -183,7 +190,7 @@ def local_copy(path: AnyPath, leave_out: str = "") -> Path:
     """
     if not is_url(path):
         return path
-    folder = cache_folder()
+    folder = user_cache()
     copy = folder / re.sub(r"://", "/", str(path).rstrip("/"))
     found = objects_below(path)
     found = {name: info for name, info in found.items() if not leave_out or not name.startswith(f"{leave_out}/")}
@@ -200,13 +207,6 @@ def local_copy(path: AnyPath, leave_out: str = "") -> Path:
             if file.relative_to(copy).as_posix() not in found:
                 file.unlink()  # it is not in the store any more
     return copy
-
-
-def cache_folder() -> Path:
-    """Where copies of objects are kept: $ELEMENTS_CACHE, or ~/.cache/elements-jax."""
-    folder = Path(os.environ.get("ELEMENTS_CACHE", Path.home() / ".cache" / "elements-jax"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def objects_below(path: AnyPath) -> dict[str, dict[str, Any]]:

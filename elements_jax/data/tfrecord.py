@@ -47,16 +47,17 @@ def find_shards(directory: AnyPath) -> dict[str, list[AnyPath]]:
     return splits
 
 
+def framed(data: bytes) -> bytes:
+    """A record as it is in a file."""
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, _FOOTER.pack(_checksum(length)), data, _FOOTER.pack(_checksum(data))))
+
+
 @contextmanager
-def new_tfrecord(path: AnyPath) -> Iterator[Callable[[bytes], None]]:
+def new_tfrecord(path: AnyPath) -> Iterator[Callable[[bytes], object]]:
     """Write a TFRecord file: gives the function that appends a record. Under `path` there is a whole file or none."""
     with new_file(path) as file:
-
-        def append(data: bytes) -> None:
-            length = struct.pack("<Q", len(data))
-            file.writelines((length, _FOOTER.pack(_checksum(length)), data, _FOOTER.pack(_checksum(data))))
-
-        yield append
+        yield lambda data: file.write(framed(data))
 
 
 def write_tfrecord(path: Path, examples: Iterable[bytes]) -> None:

@@ -59,6 +59,9 @@ def guided(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> PredictN
     (Section 4.1), eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0)); with two, text and elements have a weight each,
     eps(z, 0, 0) + w_S (eps(z, 0, S) - eps(z, 0, 0)) + w_C (eps(z, C, S) - eps(z, 0, S)), the same where they are equal.
 
+    Without elements, here as in training, their tokens are zeros: Algorithm 1's attention to them then adds the bias of
+    its output, where S = none would add nothing.
+
     All predictions are one batch, G + 1 times the size, that `predict_noise` conditions part by part.
     """
     parts = len(weights) + 1

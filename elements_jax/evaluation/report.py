@@ -55,8 +55,9 @@ def numbers(samples: Samples, verdict: Verdict, fid_name: str) -> list[Number]:
     return found
 
 
-def table(found: Sequence[Number]) -> str:
-    """A line for each method and kind of edit. A count in brackets is that of a metric which fewer pictures have."""
+def table(found: Sequence[Number], not_run: Sequence[str] = ()) -> str:
+    """A line for each method and kind of edit, and for those that were not run. A count in brackets is that of a metric
+    which fewer pictures have."""
     metrics = list(dict.fromkeys(number.metric for number in found))
     rows = [["", "", "N", *metrics]]
     for method, kind in dict.fromkeys((number.method, number.kind) for number in found):
@@ -64,6 +65,7 @@ def table(found: Sequence[Number]) -> str:
         count = max(number.count for number in here.values())
         cells = [_cell(here.get(metric), count) for metric in metrics]
         rows.append([method, kind, str(count), *cells])
+    rows += [[method, "not run", "0", *["-"] * len(metrics)] for method in not_run]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:

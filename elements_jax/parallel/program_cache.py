@@ -14,21 +14,12 @@ import os
 import sys
 from pathlib import Path
 
+from elements_jax.user_cache import user_cache
+
 MOST_BYTES = 2 * 2**30
 """The programs used least recently are deleted beyond this size. Stable Diffusion's largest have about 50 MB."""
 LEAST_SECONDS = 0.1
 """Programs that compile faster are not kept."""
-
-
-def cache_folder() -> Path:
-    """Where programs are kept by default: in the user's folder for caches."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "elements-jax" / "programs"
 
 
 def keep_programs() -> None:
@@ -36,7 +27,7 @@ def keep_programs() -> None:
 
     Several processes can share the folder. Does nothing where the folder cannot be made.
     """
-    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder())
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or user_cache() / "programs")
     if "://" not in str(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)

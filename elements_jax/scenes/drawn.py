@@ -15,8 +15,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 from tqdm import tqdm
+
+from elements_jax.scenes.folder import write_scene
 
 Colour: TypeAlias = tuple[int, int, int]
 Plane: TypeAlias = Float[np.ndarray, "rows columns"]
@@ -268,14 +269,9 @@ def write_folder(out: Path, seeds: range, size: int = 64) -> None:
 
     For each seed: `scene-SEED.png`, its caption `scene-SEED.txt`, and its label map `masks/scene-SEED.png`.
     """
-    (out / "masks").mkdir(parents=True, exist_ok=True)
     for seed in tqdm(seeds, desc="scenes", unit="scene"):
         described = scene(seed, size)
-        image, label_map = render(described)
-        name = f"scene-{seed:07d}"
-        Image.fromarray(image).save(out / f"{name}.png")
-        Image.fromarray(label_map).save(out / "masks" / f"{name}.png")
-        (out / f"{name}.txt").write_text(described.caption + "\n")
+        write_scene(out, f"scene-{seed:07d}", *render(described), described.caption)
 
 
 def _pick(rng: np.random.Generator, words: Sequence[str]) -> str:

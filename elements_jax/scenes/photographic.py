@@ -18,6 +18,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from elements_jax.data.record import Record
+from elements_jax.scenes.folder import write_scene
 
 KINDS = ("move", "shrink", "enlarge", "delete", "duplicate", "compose")
 AREA = (0.015, 0.12)
@@ -198,14 +199,9 @@ def write_folder(records: Sequence[Record], out: Path, seeds: range) -> None:
 
     For each seed: `photo-scene-SEED.png`, its caption `photo-scene-SEED.txt`, and its label map in `masks`.
     """
-    (out / "masks").mkdir(parents=True, exist_ok=True)
     for seed in tqdm(seeds, desc="photo scenes", unit="scene"):
         scene = photo_scene(records, seed)
-        image, label_map = render(scene)
-        name = f"photo-scene-{seed:07d}"
-        Image.fromarray(image).save(out / f"{name}.png")
-        Image.fromarray(label_map).save(out / "masks" / f"{name}.png")
-        (out / f"{name}.txt").write_text(scene.caption + "\n")
+        write_scene(out, f"photo-scene-{seed:07d}", *render(scene), scene.caption)
 
 
 def _free_place(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from elements_jax.arguments import PathOrURL
+from elements_jax.bounds import ANY_SIZE, require_within
+from elements_jax.data.atomic import new_file
 from elements_jax.data.object_store import is_url, with_local_paths
 from elements_jax.data.record import DROPPED, Record
 from elements_jax.data.tfrecord import find_shards, scan_tfrecord, shard_path
@@ -51,6 +52,9 @@ class Inspect:
     """What people drew of the photos, to score the partitions: for A/B.jpg, DIR/A/B.png (label map) or B.mat (BSDS)."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that read files."""
+
+    def __post_init__(self) -> None:
+        require_within(self, pictures=(0, ANY_SIZE), workers=(1, 4096))
 
 
 @dataclass
@@ -142,17 +146,12 @@ class Report:
         }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, inspect, and print. Returns the exit code: 1 if a record is damaged."""
-    job = tyro.cli(Inspect, args=argv, prog="elements partition inspect")
-    try:
-        if is_url(job.records) and job.out is None:
-            raise ValueError(f"{job.records}: --out must say where the pictures go")
-        with with_local_paths(job) as local:
-            summaries = run(local)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def inspect(job: Inspect) -> int:
+    """Inspect and print. Returns the exit code: 1 if a record is damaged. Raises as `run`, and OSError."""
+    if is_url(job.records) and job.out is None:
+        raise ValueError(f"{job.records}: --out must say where the pictures go")
+    with with_local_paths(job) as local:
+        summaries = run(local)
     for split, summary in summaries.items():
         _print(split, summary, job.truth)
     print(f"pictures and inspect.json in {_out(job)}")
@@ -164,8 +163,6 @@ def run(job: Inspect) -> dict[str, dict[str, Any]]:
 
     Raises ValueError where there are no records, a shard is missing, or a truth cannot be read.
     """
-    if job.pictures < 0 or job.workers < 1:
-        raise ValueError(f"--pictures must be at least 0 and --workers 1, got {job.pictures} and {job.workers}")
     if not job.records.exists():
         raise ValueError(f"{job.records}: no such folder or file of records")
     if job.truth and not job.truth.is_dir():
@@ -185,8 +182,10 @@ def run(job: Inspect) -> dict[str, dict[str, Any]]:
             total.merge(report)
         summaries[split] = total.summary()
         for number, record in enumerate(_evenly(found, job.pictures), start=1):
-            draw_record(record).save(out / f"{split}-{number}.png")
-    (out / "inspect.json").write_text(json.dumps(summaries, indent=1, ensure_ascii=False) + "\n")
+            with new_file(out / f"{split}-{number}.png") as file:
+                draw_record(record).save(file, "PNG")
+    with new_file(out / "inspect.json") as file:
+        file.write(json.dumps(summaries, indent=1, ensure_ascii=False).encode() + b"\n")
     return summaries
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from elements_jax.arguments import PathOrURL
-from elements_jax.bounds import COUNT, require_options
+from elements_jax.bounds import COUNT, FieldError, require_within
 from elements_jax.data.atomic import LARGEST_FILE, new_file
 from elements_jax.data.object_store import (
     UNFINISHED,
@@ -102,6 +102,11 @@ class Job:
     mask_filter: MaskFilter = field(default_factory=MaskFilter)
     config: Annotated[PartitionConfig, tyro.conf.arg(name="")] = field(default_factory=PartitionConfig)
 
+    def __post_init__(self) -> None:
+        require_within(self, workers=(1, 4096), shard_size=COUNT, batch=COUNT, largest_file=COUNT, actors=COUNT)
+        if not 0 <= self.held_out < 1:
+            raise FieldError(self, ("held_out",), f"must be at least 0 and below 1, got {self.held_out}")
+
     @property
     def uses_sam(self) -> bool:
         """Whether SAM divides the images."""
@@ -166,9 +171,6 @@ def check(job: Job) -> None:
     """Raises ValueError naming the option of a job that cannot be done."""
     if not re.fullmatch(r"\w+", job.split):
         raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
-    require_options(job, workers=(1, 4096), shard_size=COUNT, batch=COUNT, largest_file=COUNT, actors=COUNT)
-    if not 0 <= job.held_out < 1:
-        raise ValueError(f"--held-out must be at least 0 and below 1, got {job.held_out}")
     if job.held_out and job.split == HELD_OUT:
         raise ValueError(f"--split {HELD_OUT} is the split that --held-out writes")
     if job.uses_sam or job.checkpoint is not None:

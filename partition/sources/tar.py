@@ -24,8 +24,9 @@ class TarShard:
     """A tar file in WebDataset's layout: the members of a sample share their path up to the first dot, its key.
 
     They follow each other. A sample is a Failure if it is not one image with at most one .txt and one .json, or if its
-    key came before. Members of other extensions are ignored. A compressed archive (.tar.gz, .tgz) is read as well; it
-    has no places to jump to, so it is always read from its start.
+    key came before. Members of other extensions are ignored, and so are links, but for hard ones to a file that came
+    before: tar writes files so that have two names. A compressed archive (.tar.gz, .tgz) is read as well; it has no
+    places to jump to, so it is always read from its start, and all its links are ignored.
     """
 
     path: AnyPath
@@ -54,7 +55,7 @@ class TarShard:
                 _open(path) as file,
                 tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar,
             ):
-                members = _members(tar, prefix, ignored)
+                members = _members(tar, prefix, ignored, follow_links=path.suffix.lower() == ".tar")
                 for key, group in groupby(members, key=lambda member: _key_and_extension(member.name)[0]):
                     files, too_large = [], ""
                     for member in group:
@@ -136,24 +137,32 @@ def _key_and_extension(name: str) -> tuple[str, str]:
     return "/".join([*folders, stem]), dot + extension.lower()
 
 
-def _members(tar: tarfile.TarFile, prefix: str, ignored: list[Ignored]) -> Iterator[tarfile.TarInfo]:
+def _members(
+    tar: tarfile.TarFile, prefix: str, ignored: list[Ignored], follow_links: bool
+) -> Iterator[tarfile.TarInfo]:
     """The members of samples; other files are added to `ignored`. Hidden ones and folders are neither.
 
     Raises tarfile.ReadError where the archive does not end as one must.
 
     `tarfile` itself takes any header that it cannot read, and the end of the file, for the end of the archive.
     """
+    places: dict[str, tuple[int, int]] = {}  # of the files so far: where their bytes are, and how many
     while member := tar.next():
         tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has seen
         key, extension = _key_and_extension(member.name)
         hidden = key.endswith("/") or not key
         if hidden or member.isdir():
             continue
-        if not member.isfile():
+        if follow_links and member.islnk() and member.linkname in places:
+            member.offset_data, member.size = places[member.linkname]
+        elif member.isfile():
+            places[member.name] = member.offset_data, member.size
+        else:
             ignored.append(
                 Ignored(f"{prefix}/{key}{extension}", "a link" if member.islnk() or member.issym() else "a device")
             )
-        elif extension in (*SUFFIXES, ".txt", ".json"):
+            continue
+        if extension in (*SUFFIXES, ".txt", ".json"):
             yield member
         else:
             ignored.append(Ignored(f"{prefix}/{key}{extension}", extension or "no suffix"))

@@ -1,14 +1,80 @@
 """How commands end: one line and an exit code, whatever happens."""
 
+import dataclasses
+import math
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import tyro
 
-from elements_jax.cli.command import Terminated, orderly_termination, run_to_end
+from elements_jax.bounds import FieldError, require_within
+from elements_jax.cli.command import Terminated, orderly_termination, parsed, run_to_end
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    low: int = 0
+    high: int = 1
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise FieldError(self, ("low", "high"), f"must rise, got {self.low} and {self.high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wide:
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_within(self, width=(0, math.inf))
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """A command with a part that is not flat, one that is, and a number of its own."""
+
+    by_name: Inner = dataclasses.field(default_factory=Inner)
+    flat: Annotated[Wide, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Wide)
+    a_number: int = 1
+
+    def __post_init__(self) -> None:
+        require_within(self, a_number=(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("--a-number 0", "--a-number must be from 1 to 9, got 0"),
+        ("--width nan", "--width must be at least 0, got nan"),
+        ("--by-name.low 2", "--by-name.low and --by-name.high must rise, got 2 and 1"),
+    ],
+)
+@pytest.mark.parametrize("command", [Outer, Outer | Wide], ids=["alone", "one of several"])
+def test_a_value_out_of_its_bounds_names_its_option(command, line, error, capsys):
+    words = ["outer", *line.split()] if command is not Outer else line.split()
+    with pytest.raises(ValueError, match=f"^{re.escape(error)}$"):
+        parsed(command, words, "elements")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_command_line_that_cannot_be_read_shows_how_it_is_used(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed(Outer, ["--a-number", "many"], "elements")
+    assert stop.value.code == 2
+    assert "--a-number INT" in capsys.readouterr().err
+
+
+def test_an_error_of_a_field_comes_back_from_another_process():
+    error = pickle.loads(pickle.dumps(FieldError(Inner, ("low", "high"), "must rise")))
+    assert (str(error), error.owner, error.names) == ("low and high must rise", Inner, ("low", "high"))
+
 
 BASE_ALONE = """
 import importlib.abc, sys

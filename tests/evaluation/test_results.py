@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from elements_jax.editing.script import EditScript, Move
-from elements_jax.evaluation.results import Case, methods, picture, read_cases, region, save, write_cases
+from elements_jax.evaluation.report import Number, table
+from elements_jax.evaluation.results import Case, methods, not_run, picture, read_cases, region, save, write_cases
 
 CASES = [
     Case(
@@ -35,6 +36,17 @@ def test_methods_are_the_folders_with_a_picture_of_a_case(tmp_path):
         save(tmp_path, method, CASES[0], np.zeros((2, 2, 3), np.uint8))
     save(tmp_path, "plots", Case("loss", "move", ""), np.zeros((2, 2, 3), np.uint8))
     assert methods(tmp_path) == ["ours", "pixels"]
+
+
+def test_methods_of_others_that_have_made_nothing_are_named(tmp_path):
+    write_cases(tmp_path, CASES)
+    assert not_run(tmp_path) == []
+    for method in ("self-guidance", "paint-by-example"):
+        (tmp_path / "needs" / method).mkdir(parents=True)
+    save(tmp_path, "paint-by-example", CASES[0], np.zeros((2, 2, 3), np.uint8))
+    assert not_run(tmp_path) == ["self-guidance"]
+    _, *lines = table([Number("ours", "move", "psnr", 20.0, 3, None)], not_run(tmp_path)).splitlines()
+    assert [" ".join(line.split()) for line in lines] == ["ours move 3 20.00", "self-guidance not run 0 -"]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-from elements_jax.parallel import program_cache
-
 PROGRAM = """
 import jax, jax.numpy as jnp
 from jax import monitoring
@@ -73,13 +71,3 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
     (tmp_path / "elements-jax").write_text("a file")
     asked_and_found(tmp_path)
     assert asked_and_found(tmp_path)[1] == 0
-
-
-@pytest.mark.parametrize(
-    ("platform", "variable", "below"),
-    [("linux", "XDG_CACHE_HOME", ""), ("win32", "LOCALAPPDATA", ""), ("darwin", "HOME", "Library/Caches")],
-)
-def test_the_folder_is_in_the_users_own_for_caches(tmp_path, monkeypatch, platform, variable, below):
-    monkeypatch.setattr(program_cache.sys, "platform", platform)
-    monkeypatch.setenv(variable, str(tmp_path))
-    assert program_cache.cache_folder() == tmp_path / below / "elements-jax" / "programs"

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco
 
+from elements_jax.scenes.drawn import render, scene
 from partition.masks import DEFAULT_FILTER, CocoFile, LeftOut, MaskFilter, MaskFolder, MaskSource, mask_source
 
 SHAPE = (6, 8)
@@ -90,6 +91,33 @@ class TestPngs:
     def test_a_label_map(self, tmp_path: Path) -> None:
         Image.fromarray((LEFT + 2 * TOP).astype(np.uint8)).save(tmp_path / "p.png")
         assert_same(find(MaskFolder(tmp_path), "p.jpg"), LEFT & ~TOP, TOP & ~LEFT, LEFT & TOP)
+
+    @pytest.mark.parametrize("how", ["smooth", "blurred", "several"])
+    def test_an_anti_aliased_label_map_is_left_out(self, tmp_path: Path, how: str) -> None:
+        """Each value of its edges would be an object, a ring."""
+        large = Image.new("L", (400, 300))
+        draw = ImageDraw.Draw(large)
+        draw.ellipse((40, 40, 200, 220), fill=255)
+        draw.polygon([(250, 50), (380, 90), (300, 250)], fill=128 if how == "several" else 255)
+        small = large.resize((100, 75), Image.Resampling.BICUBIC)
+        (small.filter(ImageFilter.GaussianBlur(1)) if how == "blurred" else small).save(tmp_path / "p.png")
+        found = list(MaskFolder(tmp_path).find("p.jpg", (75, 100), DEFAULT_FILTER))
+        [only] = found
+        assert only.reason == "a label map with blurred edges"
+        assert str(tmp_path / "p.png") in only.detail
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_sharp_label_maps_are_taken(self, tmp_path: Path, seed: int) -> None:
+        """Of drawn scenes, and of blobs of many labels that touch."""
+        _, labels = render(scene(seed, 64))
+        rng = np.random.default_rng(seed)
+        at, centres = np.indices((64, 64)), rng.uniform(0, 64, (40, 2, 1, 1))
+        blobs = ((at - centres) ** 2).sum(1).argmin(0).astype(np.uint8)
+        for name, label_map in (("drawn", labels), ("blobs", blobs)):
+            Image.fromarray(label_map).save(tmp_path / f"{name}.png")
+            found = list(MaskFolder(tmp_path).find(f"{name}.jpg", (64, 64), DEFAULT_FILTER))
+            assert len(found) == len(np.unique(label_map[label_map > 0]))
+            assert all(isinstance(each, np.ndarray) for each in found)
 
     def test_one_object_each(self, tmp_path: Path) -> None:
         folder = tmp_path / "a" / "p"

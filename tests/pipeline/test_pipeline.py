@@ -19,7 +19,7 @@ from elements_jax.editing import edits
 from elements_jax.editing.edits import batched
 from elements_jax.elements import ImageElements, tokens
 from elements_jax.models.networks import Networks
-from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.pipeline import ElementsPipeline, to_uint8
 from tests.helpers.records import SMALL, record
 
 
@@ -288,7 +288,7 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
     assert (tmp_path / "photo-edited.png").read_bytes() == result.read_bytes()
     (tmp_path / "out.jpg").unlink(missing_ok=True)
     assert main([*command[:4], "--out", str(tmp_path / "out.jpg"), *model]) == 1
-    assert "is a PNG" in capsys.readouterr().err
+    assert "written as a PNG" in capsys.readouterr().err
     assert not (tmp_path / "out.jpg").exists()
     sampling = ["--sampler", "dpm", "--steps", "3", "--guidance", "2", "--element-guidance", "1"]
     assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model, *sampling]) == 0
@@ -341,6 +341,14 @@ def test_a_damaged_encoded_file_is_named(tmp_path, model_folder, capsys):
     path.write_bytes(b"PK not a zip")
     assert main(["reconstruct", str(path), str(tmp_path / "out.png"), "--model", str(model_folder)]) == 1
     assert "photo.npz: not a file that `elements encode` wrote" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_picture_that_is_not_finite_is_an_error(value):
+    image = jnp.zeros((2, 4, 4, 3))
+    assert (to_uint8(image) == 128).all()
+    with pytest.raises(ValueError, match="a decoded picture has values that are not finite: the guidance is too large"):
+        to_uint8(image.at[1, 3, 3, 2].set(value))
 
 
 def test_every_command_explains_itself(capsys):

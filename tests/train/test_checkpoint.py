@@ -46,6 +46,32 @@ def test_a_step_without_its_end_marker_counts_for_nothing(run):
         assert_is(checkpoints.restore(LIKE, STREAM), 6)
 
 
+def test_a_step_that_the_disk_has_no_room_for_is_not_begun(run, monkeypatch):
+    folder = run / "checkpoints"
+    before, room = sorted(folder.rglob("*")), shutil.disk_usage(run)
+    wanted = rf"^{folder}: step 8 is not saved: it takes 0.0 MB, and 0.0 MB are free$"
+    with Checkpoints(run) as checkpoints:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: room._replace(free=12_003))  # 3000 numbers and the step
+        with pytest.raises(OSError, match=wanted):
+            checkpoints.save(state(8), STREAM | {"examples": 64})
+        assert sorted(folder.rglob("*")) == before
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: room._replace(free=12_004))
+        checkpoints.save(state(8), STREAM | {"examples": 64})
+        assert_is(checkpoints.restore(LIKE, STREAM), 8)
+
+
+def test_a_step_that_fails_while_it_is_written_is_one_error_that_names_it(run, monkeypatch):
+    """As where another process takes the room. orbax has one for every array, and several lines of each."""
+
+    def save(self, *_: object, **__: object) -> None:
+        raise ValueError('RESOURCE_EXHAUSTED: Error writing "w": No space left on device [os_error_code=28]\nmore')
+
+    with Checkpoints(run) as checkpoints:
+        monkeypatch.setattr(type(checkpoints._manager), "save", save)
+        with pytest.raises(OSError, match=rf"^{run}/checkpoints: step 8 is not saved: No space left on device$"):
+            checkpoints.save(state(8), STREAM | {"examples": 64})
+
+
 def test_a_run_without_a_whole_step_has_none(run):
     for path in run.glob("checkpoints/*/commit_success.txt"):
         path.unlink()

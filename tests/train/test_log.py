@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event
 
 from elements_jax.data.tfrecord import TFRecordSource
@@ -15,7 +16,7 @@ from elements_jax.parallel.sharding import make_mesh
 from train import log as metrics
 from train.config import AutoencoderTrainConfig
 from train.cost.chips import Chip
-from train.log import Log, averaged
+from train.log import Events, Log, averaged
 from train.stages.autoencoder import AutoencoderStage
 from train.stages.diffusion import by_timestep
 from train.state import init_state, make_optimizer
@@ -85,6 +86,9 @@ class Machine:
 
     def __init__(self):
         self.now = self.free = 100.0
+
+    def time(self) -> float:
+        return self.now
 
     def monotonic(self) -> float:
         return self.now
@@ -189,3 +193,13 @@ def test_a_trace_of_a_run_that_ends_within_it_is_written(tmp_path):
     with Log(tmp_path, 0, dataclasses.replace(TRAIN, profile=(2, 100))) as log:
         log.profile(7)  # as a run that was resumed there
     assert len(traced(tmp_path)) == 1
+
+
+def test_events_that_cannot_be_written_end_the_run_by_an_error_that_names_the_file(tmp_path):
+    events = Events(tmp_path, 0)
+    [path] = tmp_path.iterdir()
+    events.add(1, summary.scalar("a", 1.0))
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        events.add(2, summary.scalar("a", 2.0))

@@ -38,6 +38,18 @@ def committed(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in (folder / "run" / "checkpoints").glob("*") if path.name.isdigit())
 
 
+def test_an_update_that_is_not_finite_is_skipped_and_counted(records, tmp_path, capsys):
+    """Loss and gradient may be finite: here the learning rate is beyond what float32 holds times a parameter."""
+    train = dataclasses.replace(CONFIG, steps=4, warmup=1, learning_rate=1e37, weight_decay=1e3, log_every=4)
+    still = dataclasses.replace(train, learning_rate=0.0)
+    moved = fit(Regression(None, train, tmp_path), train, records, tmp_path / "moved")
+    start = fit(Regression(None, still, tmp_path), still, records, tmp_path / "still")
+    jax.tree.map(np.testing.assert_array_equal, moved["params"], start["params"])
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), moved["ema"], start["ema"])
+    shown = re.findall(r"step 4/4 .* skipped", capsys.readouterr().out)
+    assert [line.rpartition("  ")[2] for line in shown] == ["75% skipped"]  # the first has a learning rate of zero
+
+
 def test_a_run_whose_loss_is_not_finite_skips_and_then_stops(small, records, tmp_path, capsys):
     class Diverging(AutoencoderStage):
         """The loss of some batches is not a number."""

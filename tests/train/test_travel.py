@@ -1,6 +1,7 @@
 """A run in one small file that goes on elsewhere."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +90,19 @@ def test_numbers_beyond_float16_are_named(first, tmp_path):
     with pytest.raises(ValueError, match="not finite in float16: params/bias"):
         Travel(tmp_path, state, 1.0).write(state, {"examples": 1})
     assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.parametrize("place", [-1, -3000, "examples", "learning_rate"])
+def test_a_flipped_bit_is_noticed(first, tmp_path, place):
+    """Of an array, be it the last or another, or of what the file says of the run."""
+    _, run = first
+    content = bytearray((run / FILE).read_bytes())
+    if isinstance(place, str):
+        place = re.search(rb"%s[^0-9]*(?=\d)" % place.encode(), content).end()
+    content[place] ^= 1
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{tmp_path / FILE} is damaged: its checksum does not fit"):
+        read(tmp_path / FILE, like(), {"seed": 0})
 
 
 def test_other_files_are_refused(first, tmp_path):

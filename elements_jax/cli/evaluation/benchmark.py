@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from elements_jax.bounds import COUNT, require_options
-from elements_jax.cli.command import exit_code
+from elements_jax.bounds import COUNT, SEED, require_within
+from elements_jax.cli.command import exit_code, parsed
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_photo
 from elements_jax.data.atomic import new_file
 from elements_jax.data.lock import locked
@@ -55,10 +55,9 @@ class Options:
     source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
-    def check(self) -> None:
-        """Raises ValueError naming an option that is out of its bounds."""
-        EditScript(seed=self.seed, sampling=self.sampling).checked()
-        require_options(self, batch_size=COUNT, limit=COUNT)
+    def __post_init__(self) -> None:
+        require_within(self, batch_size=COUNT, limit=COUNT, seed=SEED)
+        self.sampling.checked()
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,6 @@ class ObjmoveA:
 
     def run(self) -> None:
         """Do all tasks."""
-        self.options.check()
         from elements_jax.evaluation.public.datasets import objmove_a
 
         run(objmove_a(self.folder), self.out, self.options)
@@ -100,7 +98,6 @@ class Geobench2d:
 
     def run(self) -> None:
         """Do all moves and resizes."""
-        self.options.check()
         from elements_jax.evaluation.public.datasets import geobench_2d, write_geobench_report
 
         tasks, others = geobench_2d(self.folder)
@@ -109,12 +106,16 @@ class Geobench2d:
         print(f"{write_geobench_report(self.folder, self.out)}: what the scorer reads")
 
 
+Benchmark = (
+    Annotated[ObjmoveA, tyro.conf.subcommand("objmove-a")] | Annotated[Geobench2d, tyro.conf.subcommand("geobench-2d")]
+)
+
+
 def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
     """Do the tasks whose results are not there yet. Raises ValueError where none could be done."""
     from elements_jax.pipeline.pipeline import ElementsPipeline
     from elements_jax.pipeline.session import Editing
 
-    options.check()
     pipeline = ElementsPipeline.from_pretrained(options.model)
     editing = Editing(pipeline, Divider(pipeline.config.elements, options.source), options.source.chosen)
     with locked(out, "elements benchmark"):
@@ -245,8 +246,7 @@ def write(path: Path, picture: Image.Image) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
-    commands: dict[str, Any] = {"objmove-a": ObjmoveA, "geobench-2d": Geobench2d}
-    return exit_code(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog="elements benchmark", args=argv).run())
+    return exit_code(lambda: parsed(Benchmark, argv, "elements benchmark").run())
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from elements_jax.bounds import COUNT, require_options
-from elements_jax.cli.command import exit_code
+from elements_jax.bounds import COUNT, require_within
+from elements_jax.cli.command import exit_code, parsed
 from elements_jax.editing.script import MODELS_OWN, Sampling
 
 if TYPE_CHECKING:
@@ -41,10 +41,9 @@ class With:
     """Pictures decoded at once."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
 
-    def check(self) -> None:
-        """Raises ValueError naming an option that is out of its bounds."""
+    def __post_init__(self) -> None:
+        require_within(self, batch_size=COUNT)
         self.sampling.checked()
-        require_options(self, batch_size=COUNT)
 
     def run(self, out: Path, tasks: "Sequence[Task]", records: "Mapping[str, Record]", identity: str) -> None:
         """Write a results folder.
@@ -55,7 +54,6 @@ class With:
         from elements_jax.evaluation.run import run
         from elements_jax.pipeline.pipeline import ElementsPipeline
 
-        self.check()
         pipeline = ElementsPipeline.from_pretrained(self.model)
         methods = make_methods(self.methods, pipeline, self.model, self.sampling, self.sd, self.inpaint)
         failures = run(out, tasks, methods, pipeline, records, identity, self.batch_size, self.others)
@@ -87,7 +85,6 @@ class Compare:
 
     def run(self) -> None:
         """Check the scripts, then run what is missing."""
-        self.how.check()
         from elements_jax.data.index import RecordIndex
         from elements_jax.editing.script_list import ScriptLines
         from elements_jax.evaluation.run import task_of
@@ -100,4 +97,4 @@ class Compare:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
-    return exit_code(lambda: tyro.cli(Compare, args=list(argv), prog="elements compare").run())
+    return exit_code(lambda: parsed(Compare, argv, "elements compare").run())

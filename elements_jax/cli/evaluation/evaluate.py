@@ -17,13 +17,15 @@ import tyro
 
 from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
-from elements_jax.bounds import COUNT, require_options
-from elements_jax.cli.command import exit_code, run_with_local_paths
+from elements_jax.bounds import COUNT, require_within
+from elements_jax.cli.command import exit_code, parsed, run_with_local_paths
+from elements_jax.data.atomic import require_apart
 from elements_jax.editing.script import MODELS_OWN, Sampling
 from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
 from elements_jax.evaluation.reconstruction import Decoder, of_records, open_reconstructor
 from elements_jax.evaluation.report import FEW, Number, numbers, save_json, save_pictures, table
+from elements_jax.evaluation.results import not_run
 from elements_jax.metrics.fid import Statistics, extractor
 from elements_jax.metrics.lpips import has_weights
 from elements_jax.parallel.sharding import make_mesh
@@ -69,10 +71,21 @@ class Common:
     pictures: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Write here a PNG of each method's worst, median and best pictures, by the first metric that it has."""
 
+    def __post_init__(self) -> None:
+        require_within(self, batch_size=COUNT, count=COUNT)
+
     def judge(
-        self, every: Sequence[Samples], fid_name: str, settings: dict[str, Any], *, of_edits: bool = False
+        self,
+        every: Sequence[Samples],
+        fid_name: str,
+        settings: dict[str, Any],
+        *,
+        of_edits: bool = False,
+        not_run: Sequence[str] = (),
     ) -> None:
         """Judge, print the table, and write what is asked for. Raises ValueError for what cannot be computed."""
+        if self.out is not None:
+            require_apart(self.out, self.inception, self.reference)
         mesh = make_mesh(-1, 1, jax.local_devices())
         lpips: tuple[Name, ...] = ("lpips-alex",) if has_weights() else ()
         chosen = self.metrics or WHOLE + lpips + OF_EDITS * of_edits
@@ -102,17 +115,13 @@ class Common:
             if self.pictures is not None:
                 path, by = save_pictures(self.pictures, samples, verdict, judge)
                 print(f"{path}: worst, median and best by {by}")
-        print(table(found))
+        print(table(found, not_run))
         for note in notes:
             print(f"warning: {note}")
         if self.out is not None:
             settings = {**settings, "metrics": chosen, "devices": f"{mesh.size} x {jax.devices()[0].device_kind}"}
             save_json(self.out, found, settings, notes)
             print(f"{self.out}: {len(found)} numbers")
-
-    def check(self) -> None:
-        """Raises ValueError naming an option that is out of its bounds."""
-        require_options(self, batch_size=COUNT, count=COUNT)
 
     def settings(self) -> dict[str, Any]:
         """As JSON has them."""
@@ -138,7 +147,6 @@ class Records:
 
     def run(self) -> None:
         """Reconstruct and judge."""
-        self.common.check()
         sampling = self.sampling.checked()
         mesh = make_mesh(-1, 1, jax.local_devices())
         reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, sampling, mesh)
@@ -166,7 +174,6 @@ class Folders:
 
     def run(self) -> None:
         """Judge."""
-        self.common.check()
         settings = {"folder": str(self.pictures), "truths": str(self.truths), **self.common.settings()}
         self.common.judge([folder_pair(self.pictures, self.truths)], "fid", settings)
 
@@ -185,12 +192,11 @@ class Results:
 
     def run(self) -> None:
         """Judge."""
-        self.common.check()
         settings = {"results": str(self.results), **self.common.settings()}
         if self.records is not None:
             settings["records"] = str(self.records)
         every = of_results(self.results, self.methods, self.records)
-        self.common.judge(every, "fid", settings, of_edits=True)
+        self.common.judge(every, "fid", settings, of_edits=True, not_run=() if self.methods else not_run(self.results))
 
 
 @dataclass(frozen=True)
@@ -206,9 +212,12 @@ class FIDStatistics:
     batch_size: int = 8
     """Pictures that each device takes at once."""
 
+    def __post_init__(self) -> None:
+        require_within(self, batch_size=COUNT)
+
     def run(self) -> None:
         """Compute and write."""
-        require_options(self, batch_size=COUNT)
+        require_apart(self.out, self.inception)
         mesh = make_mesh(-1, 1, jax.local_devices())
         samples = of_files(self.pictures.name, {"picture": find_pictures(self.pictures)}, reference="picture")
         judge = Judge({}, mesh, self.batch_size * mesh.size, extractor(self.inception))
@@ -227,7 +236,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, end="", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
     chosen = commands[name]
-    return exit_code(lambda: run_with_local_paths(tyro.cli(chosen, args=rest, prog=f"elements evaluate {name}")))
+    return exit_code(lambda: run_with_local_paths(parsed(chosen, rest, f"elements evaluate {name}")))
 
 
 def _count(asked: int | None, samples: Samples) -> int:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from elements_jax.bounds import COUNT, require_options
-from elements_jax.cli.command import exit_code
+from elements_jax.bounds import COUNT, require_within
+from elements_jax.cli.command import exit_code, parsed
 from elements_jax.cli.evaluation.compare import With
 
 
@@ -37,10 +37,11 @@ class ScenesBenchmark:
     lpips: bool = True
     """Compute LPIPS, whose weights come with elements-jax[eval]."""
 
+    def __post_init__(self) -> None:
+        require_within(self, scenes=COUNT)
+
     def run(self) -> None:
         """Run what is missing, then score all methods of the folder."""
-        self.how.check()
-        require_options(self, scenes=COUNT)
         from elements_jax.data.index import read_split
         from elements_jax.evaluation.scenes import scores as scene_scores
         from elements_jax.evaluation.scenes.drawn_cases import identity, scene_cases
@@ -63,4 +64,4 @@ class ScenesBenchmark:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
-    return exit_code(lambda: tyro.cli(ScenesBenchmark, args=list(argv), prog="elements scenes-benchmark").run())
+    return exit_code(lambda: parsed(ScenesBenchmark, argv, "elements scenes-benchmark").run())

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import tyro
 
-from elements_jax.bounds import SEED, require_options
-from elements_jax.cli.command import exit_code
-from elements_jax.data.atomic import new_file
+from elements_jax.bounds import SEED, require_within
+from elements_jax.cli.command import exit_code, parsed
+from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.evaluation.study.answers import read_answers, read_key
 
 Results = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
@@ -45,9 +45,11 @@ class Make:
     finish: str = "Send it to whoever gave you this page."
     """What raters are told to do with the file of their answers."""
 
+    def __post_init__(self) -> None:
+        require_within(self, length=(1, 10_000), checks=(0, 1000), seed=SEED)
+
     def run(self) -> None:
         """Write and say what was written."""
-        require_options(self, length=(1, 10_000), checks=(0, 1000), seed=SEED)
         from elements_jax.evaluation.study.make import make
 
         settings = {name: getattr(self, name) for name in ("ours", "baselines", "length", "checks", "seed", "finish")}
@@ -76,14 +78,18 @@ class Analyse:
     seed: int = 0
     """Of the bootstrap."""
 
+    def __post_init__(self) -> None:
+        require_within(self, failures=(0, 1000), seed=SEED)
+
     def run(self) -> None:
         """Print the table and write it as JSON."""
-        require_options(self, failures=(0, 1000), seed=SEED)
         from elements_jax.evaluation.study.analysis import analyse, table
 
+        out = self.out or self.key.with_name("analysis.json")
+        require_apart(out, self.key, *self.answers)
         key = read_key(self.key)
         analysis = analyse(key, read_answers(self.answers, key), failures=self.failures, seed=self.seed)
-        with new_file(self.out or self.key.with_name("analysis.json")) as file:
+        with new_file(out) as file:
             file.write(json.dumps(dataclasses.asdict(analysis), indent=1).encode() + b"\n")
         print(table(analysis))
 
@@ -104,9 +110,11 @@ class Grid:
     cell: int = 256
     """Side of a picture's cell in pixels."""
 
+    def __post_init__(self) -> None:
+        require_within(self, rows=(1, 1000), cell=(16, 4096))
+
     def run(self) -> None:
         """Draw and say where."""
-        require_options(self, rows=(1, 1000), cell=(16, 4096))
         from elements_jax.evaluation.grids import write_grids
 
         print(write_grids(self.results, self.out, methods=self.methods, rows=self.rows, cell=self.cell))
@@ -114,7 +122,7 @@ class Grid:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
-    return exit_code(lambda: tyro.cli(Make | Analyse | Grid, args=argv, prog="elements study").run())
+    return exit_code(lambda: parsed(Make | Analyse | Grid, argv, "elements study").run())
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def test_records_of_different_settings_are_worth_a_warning(records: Path, capsys
     ("arguments", "message"),
     [
         (["--pictures", "-1"], "--pictures must be at least 0"),
-        (["--workers", "0"], "--workers 1"),
+        (["--workers", "0"], "--workers must be from 1"),
         (["--truth", "nowhere"], "--truth: nowhere is no folder"),
     ],
 )

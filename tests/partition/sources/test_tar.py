@@ -102,6 +102,37 @@ class TestTars:
             tar.addfile(tarfile.TarInfo("café.jpg"))
         assert read(plan(str(path), 1)) == [Sample("0/caf\\xe9", b"")]
 
+    def test_a_hard_link_is_the_file_that_came_before(self, tmp_path: Path) -> None:
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(b"1" * 700)
+        (folder / "a.txt").write_bytes(b"caption")
+        for name in ("b.jpg", "c.jpg"):
+            (folder / name).hardlink_to(folder / "a.jpg")
+        (folder / "b.txt").hardlink_to(folder / "a.txt")
+        with tarfile.open(tmp_path / "0.tar", "w") as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, path.name)
+            kinds = [member.type for member in tar.getmembers()]
+        assert kinds.count(tarfile.LNKTYPE) == 3
+        photo = b"1" * 700
+        samples = read(plan(str(tmp_path / "0.tar"), 1))
+        assert samples == [Sample("0/a", photo, "caption"), Sample("0/b", photo, "caption"), Sample("0/c", photo)]
+        (tmp_path / "0.tgz").write_bytes(gzip.compress((tmp_path / "0.tar").read_bytes()))
+        links = [Ignored(f"0/{name}", "a link") for name in ("b.jpg", "b.txt", "c.jpg")]
+        assert ignored(plan(str(tmp_path / "0.tgz"), 1)) == links
+
+    def test_a_hard_link_to_nothing_that_came_before_is_ignored(self, tmp_path: Path) -> None:
+        path = tmp_path / "0.tar"
+        with tarfile.open(path, "w") as tar:
+            for name, target in (("a.jpg", "a.jpg"), ("b.jpg", "/etc/passwd"), ("c.jpg", "d.jpg")):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = tarfile.LNKTYPE, target
+                tar.addfile(member)
+            tar.addfile(tarfile.TarInfo("d.jpg"))
+        assert ignored(plan(str(path), 1)) == [Ignored(f"0/{name}.jpg", "a link") for name in "abc"]
+        assert read(plan(str(path), 1)) == [Sample("0/d", b"")]
+
     def test_only_files_count(self, tmp_path: Path) -> None:
         path = tmp_path / "0.tar"
         with tarfile.open(path, "w") as tar:
