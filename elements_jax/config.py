@@ -193,7 +193,7 @@ class ModelConfig:
             raise ValueError(f"{path} is not a model configuration: {error}") from error
 
 
-ADDED_LATER: dict[str, dict[str, Any]] = {"unet": {"beside_latent": 0}, "vae": {"middle_attention": True}}
+FIELD_DEFAULTS: dict[str, dict[str, Any]] = {"unet": {"beside_latent": 0}, "vae": {"middle_attention": True}}
 """Fields that files of before do not have, and what models of before are."""
 
 
@@ -208,7 +208,7 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where}: {first['msg']}, got {first['input']!r}") from error
     hints = typing.get_type_hints(kind)
     if isinstance(value, dict):
-        value = ADDED_LATER.get(where, {}) | value
+        value = FIELD_DEFAULTS.get(where, {}) | value
     if not isinstance(value, dict) or set(value) != set(hints):
         odd = sorted(set(value) ^ set(hints)) if isinstance(value, dict) else value
         raise ValueError(f"{where or 'top level'} must have the fields {sorted(hints)}; differing: {odd}")

@@ -46,7 +46,7 @@ class Clock:
         self._step, self._read_at = now - self._read_at, now
         available = self._end - self._reserve - STEPS * self._step - self._start
         share = min((now - self._start) / available, 1.0) if available > 0 else 1.0
-        return np.full(devices, share if hosts.first() else 0, np.float32)
+        return np.full(devices, share if hosts.is_main_process() else 0, np.float32)
 
     def read(self, elapsed: Float[Array, ""]) -> None:
         """Take in the share of a step that has been started; the answers below are by the one before, which is done."""

@@ -35,7 +35,7 @@ def compiled_step(
         return training_cost(loss, *shapes).flops
 
     began = time.monotonic()
-    with waiting("compiling the training step") if hosts.first() else nullcontext():
+    with waiting("compiling the training step") if hosts.is_main_process() else nullcontext():
         lowered = step.lower(state, frozen, batch, key, *elapsed)
         # Of shapes: the first step gives the state away. And after lowering: only compiling leaves Python to others.
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (state["params"], frozen, batch, key))

@@ -185,7 +185,7 @@ class Log:
         print("  held out: " + "  ".join(shown), flush=True)
         self._scalars("held_out", step, figures)
         self._events.add(step, summary.image("samples", picture, dataformats="HWC"))
-        if hosts.first():
+        if hosts.is_main_process():
             save_png(path, picture)
 
     def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
@@ -213,7 +213,7 @@ class Events:
         self._append(*[Event(wall_time=time.time(), step=step, summary=each) for each in summaries])
 
     def _append(self, *events: Event) -> None:
-        if not hosts.first():
+        if not hosts.is_main_process():
             return
         try:
             with self._path.open("ab") as file:

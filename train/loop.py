@@ -63,8 +63,8 @@ def fit(
     optimizer = make_optimizer(train)
     shapes = abstract_state(stage, optimizer)
     state_sharding = sharding.shardings(shapes, mesh)
-    batch_sharding, replicated = sharding.over_batch(mesh), sharding.replicated(mesh)
-    frozen = sharding.put(stage.frozen, replicated)
+    batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    frozen = sharding.place_on_mesh(stage.frozen, replicated)
     keys = jax.jit(lambda: tuple(jax.random.split(jax.random.key(train.seed), 3)), out_shardings=replicated)
     init_key, step_key, held_out_key = keys()
 
@@ -84,7 +84,7 @@ def fit(
             masks=stage.masks,
             cached=stage.cached,
             start=start,
-            rows=sharding.own_rows(batch_sharding, train.batch_size),
+            rows=sharding.local_rows(batch_sharding, train.batch_size),
             augmentation=Augmentation(train.flip, train.crop) if shuffle and (train.flip or train.crop < 1) else None,
             in_memory=train.in_memory and shuffle,
             workers=train.workers if shuffle else 0,
@@ -95,8 +95,8 @@ def fit(
     held_out_keys = example_keys(held_out_key, 0, held_out["index"])
 
     def export(state: State) -> None:
-        params, batch, keys = hosts.whole((state["ema"], held_out, jax.random.key_data(held_out_keys)))
-        if hosts.first():
+        params, batch, keys = hosts.fetch_to_host((state["ema"], held_out, jax.random.key_data(held_out_keys)))
+        if hosts.is_main_process():
             made_by = f"runs/{run.name}, step {int(state['step'])}"
             stage.export(params, stage.frozen, batch, jax.random.wrap_key_data(keys), made_by)
 
@@ -104,7 +104,7 @@ def fit(
         """The step's argument that says what time it is, where the clock counts."""
         if clock is None:
             return ()
-        devices = len(sharding.own_rows(batch_sharding, mesh.size))
+        devices = len(sharding.local_rows(batch_sharding, mesh.size))
         return (jax.make_array_from_process_local_data(batch_sharding, clock.elapsed(devices)),)
 
     with Checkpoints(run, train.keep, train.keep_every) as checkpoints:
@@ -114,7 +114,7 @@ def fit(
         if found is None and resumed is not None:
             found = (travel.read if resumed.is_file() else resume)(resumed, like, stream)
         if found is None:
-            params = sharding.put(stage.init(init_key, stage.pretrained()), state_sharding["params"])
+            params = sharding.place_on_mesh(stage.init(init_key, stage.pretrained()), state_sharding["params"])
             start = jax.jit(partial(init_state, optimizer), out_shardings=state_sharding, donate_argnums=0)
             found = start(params), {"examples": 0}
             del params

@@ -56,7 +56,7 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
     lie, whole = sharding.shardings(abstract_state(stage, optimizer), mesh), sharding.replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(lie, whole, sharding.over_batch(mesh), whole) + timed * (sharding.over_batch(mesh),),
+        in_shardings=(lie, whole, sharding.batch_sharding(mesh), whole) + timed * (sharding.batch_sharding(mesh),),
         out_shardings=(lie, whole),
         donate_argnames="state",
     )
@@ -92,14 +92,14 @@ def mean_gradient(
     step: Int[Array, ""],
 ) -> tuple[Metrics, Tree]:
     """Figures and gradient of the mean loss over a paired batch; the gradient lies on the devices as `params` do."""
-    specs = sharding.specs(params, mesh)
+    specs = sharding.partition_specs(params, mesh)
 
     def of_part(
         params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " b"], step: Int[Array, ""]
     ) -> tuple[Metrics, Tree]:
         (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(params, frozen, batch, keys, step)
         metrics = lax.pmean(metrics | {"loss": loss}, mesh.axis_names)
-        return metrics, sharding.mean_scatter(gradient, specs)
+        return metrics, sharding.reduce_scatter_grads(gradient, specs)
 
     def divided(array: Shaped[Array, "b *rest"]) -> Shaped[Array, "A b/A *rest"]:
         return array.reshape(train.accumulate, -1, *array.shape[1:])
@@ -122,7 +122,7 @@ def mean_gradient(
 
 def _on_each_device(function: Callable, stage: Stage, mesh: Mesh, params: Tree, out_specs: Tree) -> Callable:
     """`function(params, frozen, batch, keys, step)` run by every device on its own examples, with all parameters."""
-    specs, split = sharding.specs(params, mesh), sharding.over_batch(mesh).spec
+    specs, split = sharding.partition_specs(params, mesh), sharding.batch_sharding(mesh).spec
 
     @partial(
         jax.shard_map,
@@ -132,6 +132,6 @@ def _on_each_device(function: Callable, stage: Stage, mesh: Mesh, params: Tree, 
         check_vma=False,  # kernels do not say over which axes their results vary
     )
     def run(params, frozen, batch, keys, step):
-        return function(sharding.gather(stage.cast(params), specs), frozen, batch, keys, step)
+        return function(sharding.all_gather_params(stage.cast(params), specs), frozen, batch, keys, step)
 
     return run

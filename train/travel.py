@@ -52,8 +52,8 @@ class Travel:
         Raises ValueError naming a parameter that float16 does not hold.
         """
         types = _packed_types(state, self._moments)
-        arrays = {name: leaf for name, leaf in named(hosts.whole(state)).items() if name in types}
-        if not hosts.first():
+        arrays = {name: leaf for name, leaf in named(hosts.fetch_to_host(state)).items() if name in types}
+        if not hosts.is_main_process():
             return
         with np.errstate(over="ignore"):
             packed = {name: np.asarray(leaf).astype(types[name].dtype) for name, leaf in arrays.items()}
@@ -88,7 +88,7 @@ def read(path: Path, like: State, stream: Place) -> tuple[State, Place]:
 
     leaves = [restored(name, leaf) for name, leaf in named(like).items()]
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    return sharding.put(state, jax.tree.map(lambda leaf: leaf.sharding, like)), place
+    return sharding.place_on_mesh(state, jax.tree.map(lambda leaf: leaf.sharding, like)), place
 
 
 def _checksum(place: Place, arrays: Mapping[str, np.ndarray]) -> str:

@@ -95,7 +95,7 @@ def to_diffusers(config: ModelConfig) -> dict[str, Json]:
     }
 
 
-_DOES_NOT_MATTER = {"_class_name", "architectures", "model_type", "sample_size"} | {
+_IGNORED_KEYS = {"_class_name", "architectures", "model_type", "sample_size"} | {
     "timestep_spacing",
     "steps_offset",
     "set_alpha_to_one",
@@ -111,7 +111,7 @@ def differing_parts(one: ModelConfig, other: ModelConfig) -> list[str]:
     return [
         path.partition("/")[0]
         for path, settings in to_diffusers(one).items()
-        if any(theirs[path][name] != wanted for name, wanted in settings.items() if name not in _DOES_NOT_MATTER)
+        if any(theirs[path][name] != wanted for name, wanted in settings.items() if name not in _IGNORED_KEYS)
     ]
 
 
@@ -177,7 +177,7 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
         f"expected {wanted!r} as {name} of {path}, found {files[path][name]!r}"
         for path, ours in to_diffusers(config).items()
         for name, wanted in ours.items()
-        if name not in _DOES_NOT_MATTER and name in files[path] and files[path][name] != wanted
+        if name not in _IGNORED_KEYS and name in files[path] and files[path][name] != wanted
     ]
     if problems:
         raise ValueError("this is not a Stable Diffusion 1:\n  " + "\n  ".join(problems))

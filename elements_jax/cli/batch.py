@@ -8,7 +8,7 @@ import tyro
 
 from elements_jax.bounds import COUNT, require_within
 from elements_jax.cli.arguments import Model, Out, Records, Scripts
-from elements_jax.editing.script import MODELS_OWN, Sampling
+from elements_jax.editing.script import DEFAULT_SAMPLING, Sampling
 
 SHOWN = 10
 """Failures named on the terminal; the manifests name all."""
@@ -41,7 +41,7 @@ class Batch:
     """Keep the pixels outside edited regions, as in `elements edit`."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Start again where another job, or this one with other scripts, records, settings or model, has written."""
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def __post_init__(self) -> None:
         require_within(self, batch_size=COUNT, shard_size=COUNT)
@@ -51,7 +51,7 @@ class Batch:
         self.sampling.checked()
         from elements_jax.parallel import hosts
 
-        hosts.join()
+        hosts.initialize_distributed()
         import jax
 
         from elements_jax.data.index import RecordIndex
@@ -85,7 +85,7 @@ class Batch:
         # With --overwrite those of another job may be there.
         there = [number for number in job.own_shards if job.shard_path(number).is_dir() and not self.overwrite]
         count = batch.run(job, self.overwrite)
-        hosts.wait("all shards are written")  # a host that ends early would end the others
+        hosts.barrier("all shards are written")  # a host that ends early would end the others
         print(f"{count['written']} pictures written to {self.out}")
         if there:
             print(f"{sum(len(job.places(number)) for number in there)} scripts of them were run before")

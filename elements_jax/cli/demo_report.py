@@ -23,7 +23,7 @@ from elements_jax.evaluation.scenes.drawn_cases import elements_under, identity,
 from elements_jax.evaluation.scenes.scores import as_text, rows, score
 from elements_jax.metrics.image_quality import psnr
 from elements_jax.metrics.lpips import LPIPS, has_weights
-from elements_jax.parallel.sharding import filled
+from elements_jax.parallel.sharding import pad_batch
 from elements_jax.pipeline.pipeline import ElementsPipeline
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -136,7 +136,7 @@ def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: S
     light, full = list[Picture](), list[Picture]()
     for start in range(0, len(records), BATCH):
         some = records[start : start + BATCH]
-        whole = filled(some, BATCH)
+        whole = pad_batch(some, BATCH)
         elements = pipeline.encode_batch(
             *(np.stack([getattr(r, name) for r in whole]) for name in ("image", "label_map"))
         ).elements

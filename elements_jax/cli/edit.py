@@ -14,7 +14,7 @@ from elements_jax.cli.arguments import File, ModelOrTiny, Out, Photograph
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_editing, open_photo
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded, read_encoded, write_encoded
-from elements_jax.editing.script import MODELS_OWN, Detail, EditScript, Fit, Sampling
+from elements_jax.editing.script import DEFAULT_SAMPLING, Detail, EditScript, Fit, Sampling
 from elements_jax.progress import sampling
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Edit:
     """For an encoded file: keep the pixels outside the edited region and a narrow band around it, even where the script
     does not say so; otherwise all are decoded, as in the paper. A photograph always keeps them."""
     source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
     """In place of the script's."""
 
     def run(self) -> None:
@@ -101,7 +101,7 @@ class Edit:
         script = replace(
             script,
             preserve=script.preserve or self.preserve,
-            sampling=script.sampling.overridden(self.sampling),
+            sampling=script.sampling.merged_with(self.sampling),
             detail=self.detail or script.detail,
         ).checked()
         if is_encoded(self.photo):
@@ -152,7 +152,7 @@ class Reconstruct:
     fit: Fit = "crop"
     """Take the square at the photograph's centre, or all of it."""
     source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def run(self) -> None:
         """Decode and write."""

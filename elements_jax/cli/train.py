@@ -93,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from train.preemption import Preemption
 
     try:
-        hosts.join()
-        with contextlib.redirect_stdout(sys.stdout if hosts.first() else None):
+        hosts.initialize_distributed()
+        with contextlib.redirect_stdout(sys.stdout if hosts.is_main_process() else None):
             with mirrored(job.model) as model:
                 resumed = None if job.resume is None else local_copy(job.resume)
                 job = replace(job, data=tuple(map(local_copy, job.data)), model=model, resume=resumed)
@@ -103,15 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name = signal.Signals(Preemption.ended).name
                 print(f"ended by {name} after step {step}, which is saved; the same command resumes from there")
     except (OSError, ValueError, FloatingPointError) as error:
-        hosts.abandon(f"error: {error}")
+        hosts.abort(f"error: {error}")
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the first step
-        hosts.abandon("interrupted")
+        hosts.abort("interrupted")
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BaseException:
-        hosts.abandon(traceback.format_exc())
+        hosts.abort(traceback.format_exc())
         raise
     return 128 + Preemption.ended if Preemption.ended else 0
 
@@ -129,7 +129,7 @@ def run(stage: str, job: Job, began: float | None = None) -> int:
     if isinstance(job.train, AutoencoderTrainConfig | DiffusionTrainConfig) and job.train.element_dropout:
         require_masks(job.data, "train", job.train.element_dropout)
     own = job.model / "runs" / stage
-    with locked(own, f"elements train {stage}") if hosts.first() else contextlib.nullcontext():
+    with locked(own, f"elements train {stage}") if hosts.is_main_process() else contextlib.nullcontext():
         return _run(stage, job, began, own)
 
 
@@ -145,13 +145,13 @@ def _run(stage: str, job: Job, began: float, own: Path) -> int:
     from train.stages.vae_adversarial import AdversarialVAEStage
     from train.start import open_folder, start_from, start_text
 
-    if hosts.first():
+    if hosts.is_main_process():
         if job.init is not None:
             start_from(job.init, job.model, job.config)
         open_folder(job.model, job.config)
         if isinstance(job.train, DiffusionTrainConfig) and job.train.text_from_scratch:
             start_text(job.config, job.train.seed, job.model, job.data)
-    hosts.wait("the model folder is made")
+    hosts.barrier("the model folder is made")
     made: Stage
     match stage, job.train:
         case "vae", VAETrainConfig() as train:

@@ -84,7 +84,7 @@ def _mask(canvas: Canvas, selected: Selection) -> Bool[Array, " N"]:
     return selection(canvas.num_elements, selected)
 
 
-def covered_by(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_elements: int) -> Float[Array, " N"]:
+def covered_fraction(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_elements: int) -> Float[Array, " N"]:
     """The share of each element's pixels that lie under a mask; 0 for an element without pixels."""
     labels = label_map.reshape(-1)
     area = jax.ops.segment_sum(jnp.ones(labels.shape), labels, num_segments=num_elements + 1)[:-1]
@@ -232,7 +232,7 @@ def _lay(canvas: Canvas, arrived: Int[Array, "H W"], picture: UInt8[Array, "H W 
 
 def _make_room(canvas: Canvas, mask: Bool[Array, "H W"], tolerance: Float[Array, ""] | float) -> Canvas:
     """Delete the elements of which more than `tolerance`, or all, is under the mask."""
-    covered = covered_by(canvas.label_map, mask, canvas.num_elements)
+    covered = covered_fraction(canvas.label_map, mask, canvas.num_elements)
     return delete(canvas, (covered > tolerance) | (covered >= 1))
 
 

@@ -227,14 +227,14 @@ class Sampling:
         """These settings, if a script with them could be read. Raises EditError naming the field."""
         return EditScript(sampling=self).checked().sampling
 
-    def overridden(self, by: "Sampling") -> "Sampling":
+    def merged_with(self, by: "Sampling") -> "Sampling":
         """These settings but for those that `by` has."""
         return dataclasses.replace(
             self, **{name: value for name, value in dataclasses.asdict(by).items() if value is not None}
         )
 
 
-MODELS_OWN = Sampling()
+DEFAULT_SAMPLING = Sampling()
 """Nothing but what is the model's own."""
 
 

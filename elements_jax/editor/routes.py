@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.sse import EventSourceResponse
 from starlette.requests import ClientDisconnect
 
-from elements_jax.editing.edits import Canvas, covered_by
+from elements_jax.editing.edits import Canvas, covered_fraction
 from elements_jax.editing.script import EditScript, Fit
 from elements_jax.editor import wire
 from elements_jax.editor.images import TooManyPixels, open_upload, png
@@ -130,7 +130,7 @@ async def post_objects(request: wire.ObjectPoints, editor: SharedEditor) -> wire
         points = (np.array(points, np.float32).reshape(-1, 2) for points in (request.positive, request.negative))
         canvas = edited.canvas
         mask = jnp.asarray(select(np.asarray(canvas.picture), *points))
-        return np.flatnonzero(covered_by(canvas.label_map, mask, canvas.num_elements) > 0.5).tolist()
+        return np.flatnonzero(covered_fraction(canvas.label_map, mask, canvas.num_elements) > 0.5).tolist()
 
     return wire.Selection(elements=await editor.in_thread(covered))
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from elements_jax.metrics import image_quality
 from elements_jax.metrics.fid import Moments, Statistics, frechet_distance
 from elements_jax.metrics.lpips import LPIPS
-from elements_jax.parallel.sharding import filled, replicated, split_batch
+from elements_jax.parallel.sharding import pad_batch, replicated, shard_over_batch
 
 Arrays = Mapping[str, np.ndarray]
 """Of one picture, and what it is judged by: uint8 pictures (H, W, 3), and masks (H, W).
@@ -126,7 +126,7 @@ class Judge:
         self._has_fid = extract is not None
         computes = {name: metric.compute for name, metric in metrics.items()}
         self._shared = jax.device_put({"computes": computes, "extract": extract}, replicated(mesh))
-        self._program = jax.jit(split_batch(_judge, mesh), static_argnames=("of", "featured"))
+        self._program = jax.jit(shard_over_batch(_judge, mesh), static_argnames=("of", "featured"))
 
     def __call__(self, samples: Samples, count: int) -> Verdict:
         """Judge the first `count` pictures. Raises ValueError naming a picture that is not of the others' size."""
@@ -163,7 +163,7 @@ class Judge:
 
         def read(start: int) -> tuple[range, list[str], list[Arrays]]:
             numbers = range(start, min(start + self.batch_size, count))
-            whole = filled(numbers, self.batch_size)
+            whole = pad_batch(numbers, self.batch_size)
             return numbers, [samples.names[number] for number in whole], samples.read(whole)
 
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=BATCHES_AHEAD)

@@ -19,7 +19,7 @@ from elements_jax.editing.script import Sampling
 from elements_jax.evaluation.judge import Arrays, Samples
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
-from elements_jax.parallel.sharding import replicated, split_batch
+from elements_jax.parallel.sharding import replicated, shard_over_batch
 from elements_jax.pipeline.pipeline import ElementsPipeline, checksum, encode_image, require_fit, to_uint8
 from elements_jax.pipeline.session import decode_arguments
 
@@ -98,7 +98,7 @@ def _by_diffusion(pipeline: ElementsPipeline, sampling: Sampling) -> Reconstruct
 
 
 def _directly(config: ModelConfig, params: Mapping[str, Params], function: Callable, mesh: Mesh) -> Reconstructor:
-    program = jax.jit(split_batch(function, mesh))
+    program = jax.jit(shard_over_batch(function, mesh))
     laid_out = jax.device_put(dict(params), replicated(mesh))
 
     def run(records: Sequence[Record], seeds: Sequence[int]) -> UInt8[np.ndarray, "B H W 3"]:

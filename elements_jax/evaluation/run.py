@@ -24,10 +24,10 @@ from elements_jax.editing.edits import Canvas
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditError, EditScript, Resize
 from elements_jax.editing.script_list import ScriptLine
-from elements_jax.evaluation.methods.external import needs_of, write_needs
+from elements_jax.evaluation.methods.external import external_input_paths, write_needs
 from elements_jax.evaluation.methods.method import Method, Prepared, canvas_of, prepare
 from elements_jax.evaluation.results import CASES, Case, Task, path_of, save, write_cases
-from elements_jax.parallel.sharding import filled
+from elements_jax.parallel.sharding import pad_batch
 from elements_jax.pipeline.pipeline import ElementsPipeline, require_fit
 
 STATE = "compare.json"
@@ -91,7 +91,7 @@ def _run(
             for name, method in methods.items():
                 todo = [case for case in batch if not path_of(out, name, case.task.case).is_file()]
                 if todo:
-                    for case, picture in zip(todo, method.run(filled(todo, batch_size)), strict=False):
+                    for case, picture in zip(todo, method.run(pad_batch(todo, batch_size)), strict=False):
                         _write(out, name, case, picture, method.settings)
             for case in batch:
                 _write_parts(out, case)
@@ -119,7 +119,7 @@ def _batches(
             bar.update()
             parts = ["input", *["truth"] * (task.truth is not None), "region", "drawing"]
             paths = [path_of(out, name, task.case) for name in (*parts, *methods)]
-            if all(path.exists() for path in paths + others * needs_of(out, task.case)):
+            if all(path.exists() for path in paths + others * external_input_paths(out, task.case)):
                 continue
             try:
                 yield prepare(task, open_canvas)

@@ -79,7 +79,7 @@ class Conv3x3(nnx.Module):
                 lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
             )
         in_channels, out_channels = kernel.shape[2:]
-        tap = jnp.arange(side)[:, None] - jnp.arange(side) + 1  # [from, to]: the kernel's row or column between two pixels
+        tap = jnp.arange(side)[:, None] - jnp.arange(side) + 1  # [from, to]: the kernel's row or column between pixels
         dense = kernel[tap[:, None, :, None], tap[None, :, None, :]]  # (y, x, to y, to x, in, out)
         dense = dense.transpose(0, 1, 4, 2, 3, 5).reshape(side**2 * in_channels, side**2 * out_channels)
         return (x.reshape(-1, side**2 * in_channels) @ dense).reshape(-1, side, side, out_channels) + bias

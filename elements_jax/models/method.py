@@ -21,7 +21,7 @@ from elements_jax.elements import ImageElements, extract, tokens
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
 from elements_jax.models.unet import Context
-from elements_jax.parallel.sharding import over_batch, split_batch
+from elements_jax.parallel.sharding import batch_sharding, shard_over_batch
 
 
 class Conditions(NamedTuple):
@@ -142,7 +142,7 @@ def jit_decode(networks: Networks, mesh: Mesh) -> Any:
     def decode(shared, batch, **static):
         return decode_elements(networks, **shared, **batch, **static)
 
-    return jax.jit(split_batch(decode, mesh), static_argnames=("steps", "sampler"))
+    return jax.jit(shard_over_batch(decode, mesh), static_argnames=("steps", "sampler"))
 
 
 class Cancelled(Exception):
@@ -169,11 +169,11 @@ class StepByStep:
         def finish(shared, batch):
             return decode_latent(networks, shared, **batch)
 
-        split = over_batch(mesh)
+        split = batch_sharding(mesh)
         self._start = jax.jit(start, static_argnames=("steps", "sampler"), out_shardings=(split, None))
-        self._condition = jax.jit(split_batch(conditions, mesh), out_shardings=split)
-        self._step = jax.jit(split_batch(step, mesh), static_argnames="sampler", out_shardings=split)
-        self._finish = jax.jit(split_batch(finish, mesh), out_shardings=split)
+        self._condition = jax.jit(shard_over_batch(conditions, mesh), out_shardings=split)
+        self._step = jax.jit(shard_over_batch(step, mesh), static_argnames="sampler", out_shardings=split)
+        self._finish = jax.jit(shard_over_batch(finish, mesh), out_shardings=split)
 
     def __call__(
         self, shared: Mapping[str, Any], batch: Mapping[str, Any], steps: int, sampler: Sampler, report: Callable

@@ -11,7 +11,7 @@ from elements_jax.typing import Tree
 _GIVEN = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")  # which JAX leaves to programs to read, unlike the coordinator's
 
 
-def join() -> None:
+def initialize_distributed() -> None:
     """Make this process one of several, where its environment says so; otherwise do nothing.
 
     JAX itself knows TPU pods, SLURM, Open MPI and indexed jobs of Kubernetes. Elsewhere JAX_COORDINATOR_ADDRESS, the
@@ -34,22 +34,22 @@ def join() -> None:
             raise
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this host is the one that prints and writes what is written once."""
     return jax.process_index() == 0
 
 
-def wait(what: str) -> None:
+def barrier(what: str) -> None:
     """Go on when all hosts have come here."""
     multihost_utils.sync_global_devices(what)
 
 
-def whole(tree: Tree) -> Tree:
+def fetch_to_host(tree: Tree) -> Tree:
     """NumPy's arrays of a tree of which every host holds parts; all must ask for it."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def abandon(why: str) -> None:
+def abort(why: str) -> None:
     """After an error, where this process is one of several: say why and end now, with exit code 1.
 
     At its ordinary end it would wait for the others, which wait for what it should have sent them.

@@ -15,11 +15,11 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 Tree = Any
 T = TypeVar("T")
 
-SMALL = 2**16
+MIN_SHARDED_SIZE = 2**16
 """Leaves with fewer numbers than this are held whole by every device: splitting them would cost more than it saves."""
 
 
-BUNDLE = 2**23
+BUNDLE_BYTES = 2**23
 """Bytes, about, of a device's part of what is sent at once: many, so that a message's start-up does not count, and few,
 so that devices compute meanwhile."""
 
@@ -38,7 +38,7 @@ def make_mesh(data: int, fsdp: int, devices: Sequence[Any] | None = None) -> Mes
     return Mesh(placed, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
-def over_batch(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Examples split over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
@@ -48,7 +48,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def own_rows(batch: NamedSharding, size: int) -> np.ndarray:
+def local_rows(batch: NamedSharding, size: int) -> np.ndarray:
     """The rows of a batch of `size` that lie on this host's devices, in the order in which it gives them to JAX."""
     own = np.zeros(size, bool)
     for rows in batch.addressable_devices_indices_map((size,)).values():
@@ -56,7 +56,7 @@ def own_rows(batch: NamedSharding, size: int) -> np.ndarray:
     return np.flatnonzero(own)
 
 
-def put(tree: Tree, layout: Tree) -> Tree:
+def place_on_mesh(tree: Tree, layout: Tree) -> Tree:
     """Lay out arrays that every host has whole; `layout` is a sharding or a tree of them.
 
     `jax.device_put` would first send all of them to every host, to see that they are the same.
@@ -69,7 +69,7 @@ def put(tree: Tree, layout: Tree) -> Tree:
     return jax.tree.map(of_leaf, tree, jax.tree.broadcast(layout, tree))
 
 
-def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
+def shard_over_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
     """`function(shared, batch, **static)`, of which every device of a mesh computes its part of the batch by itself.
 
     The leaves of `batch`, and of what is returned, have an axis of examples first, which the number of devices must
@@ -77,7 +77,7 @@ def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree
     each other in every step of sampling. Each runs the program of a single device here: the bits are the same on one
     device or many, if each has as many examples.
     """
-    whole, divided = replicated(mesh).spec, over_batch(mesh).spec
+    whole, divided = replicated(mesh).spec, batch_sharding(mesh).spec
 
     def split(shared: Tree, batch: Tree, **static: Any) -> Tree:
         # The check is of what differs between devices, which the samplers' loops would have to declare.
@@ -89,46 +89,46 @@ def split_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree
     return split
 
 
-def filled(items: Sequence[T], size: int) -> list[T]:
+def pad_batch(items: Sequence[T], size: int) -> list[T]:
     """As many as a batch holds: copies of the last are added. One size of batch is compiled once."""
     return [*items, *[items[-1]] * (size - len(items))]
 
 
-def gather(tree: Tree, specs: Tree) -> Tree:
-    """Inside `shard_map`, the whole of arrays that lie as `specs` say, from this device's parts of them."""
+def all_gather_params(tree: Tree, partition_specs: Tree) -> Tree:
+    """Inside `shard_map`, the whole of arrays that lie as `partition_specs` say, from this device's parts of them."""
 
     def move(stack: jax.Array, axis: int) -> jax.Array:
         return lax.all_gather(stack, "fsdp", axis=axis, tiled=True)
 
-    return _in_bundles(move, tree, specs, parts=1)
+    return _in_bundles(move, tree, partition_specs, parts=1)
 
 
-def mean_scatter(tree: Tree, specs: Tree) -> Tree:
+def reduce_scatter_grads(tree: Tree, partition_specs: Tree) -> Tree:
     """The inverse way: this device's part of the mean of all devices' whole arrays, summed in float32."""
 
     def move(stack: jax.Array, axis: int) -> jax.Array:
         return lax.psum_scatter(stack.astype(jnp.float32), "fsdp", scatter_dimension=axis, tiled=True)
 
-    def mean(part: jax.Array, spec: PartitionSpec) -> jax.Array:
-        if _split_axis(spec) is None:
+    def mean(part: jax.Array, partition_spec: PartitionSpec) -> jax.Array:
+        if _split_axis(partition_spec) is None:
             return lax.pmean(part.astype(jnp.float32), ("data", "fsdp"))
         return lax.pmean(part, "data") / lax.axis_size("fsdp")
 
-    return jax.tree.map(mean, _in_bundles(move, tree, specs, parts=lax.axis_size("fsdp")), specs)
+    return jax.tree.map(mean, _in_bundles(move, tree, partition_specs, parts=lax.axis_size("fsdp")), partition_specs)
 
 
-def _in_bundles(move: Callable[[jax.Array, int], jax.Array], tree: Tree, specs: Tree, parts: int) -> Tree:
+def _in_bundles(move: Callable[[jax.Array, int], jax.Array], tree: Tree, partition_specs: Tree, parts: int) -> Tree:
     """Let `move(stack, axis)` send what is split, arrays of like shape and layout together, each in as many `parts`.
 
     Stable Diffusion's UNet has 334 large parameters of 40 shapes; a message for each is mostly start-up time.
     """
     leaves, structure = jax.tree.flatten(tree)
     alike: dict[tuple, list[int]] = {}
-    for index, (leaf, spec) in enumerate(zip(leaves, jax.tree.leaves(specs), strict=True)):
-        if (axis := _split_axis(spec)) is not None:
+    for index, (leaf, partition_spec) in enumerate(zip(leaves, jax.tree.leaves(partition_specs), strict=True)):
+        if (axis := _split_axis(partition_spec)) is not None:
             alike.setdefault((leaf.shape, leaf.dtype, axis), []).append(index)
     for (_, _, axis), indices in alike.items():
-        size = max(1, BUNDLE * parts // leaves[indices[0]].nbytes)
+        size = max(1, BUNDLE_BYTES * parts // leaves[indices[0]].nbytes)
         for bundle in (indices[start : start + size] for start in range(0, len(indices), size)):
             moved = move(jnp.stack([leaves[index] for index in bundle]), axis + 1)
             for index, leaf in zip(bundle, moved, strict=True):
@@ -136,16 +136,16 @@ def _in_bundles(move: Callable[[jax.Array, int], jax.Array], tree: Tree, specs: 
     return jax.tree.unflatten(structure, leaves)
 
 
-def _split_axis(spec: PartitionSpec) -> int | None:
-    return next((axis for axis, name in enumerate(spec) if name == "fsdp"), None)
+def _split_axis(partition_spec: PartitionSpec) -> int | None:
+    return next((axis for axis, name in enumerate(partition_spec) if name == "fsdp"), None)
 
 
-def spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+def partition_spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     """Split the largest axis that `fsdp` divides; small leaves stay whole.
 
     Raises ValueError naming a leaf that should be split and cannot.
     """
-    if fsdp == 1 or math.prod(shape) < SMALL:
+    if fsdp == 1 or math.prod(shape) < MIN_SHARDED_SIZE:
         return PartitionSpec()
     axes = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
     if not axes:
@@ -154,7 +154,7 @@ def spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     return PartitionSpec(*("fsdp" if axis == best else None for axis in range(len(shape))))
 
 
-def specs(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
+def partition_specs(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
     """How every leaf of a tree of arrays or their shapes is split: parameters, moments and averages alike.
 
     Raises one ValueError that lists every leaf no rule covers.
@@ -163,7 +163,7 @@ def specs(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
 
     def of_leaf(path, leaf):
         try:
-            return spec(jax.tree_util.keystr(path), leaf.shape, mesh.shape["fsdp"])
+            return partition_spec(jax.tree_util.keystr(path), leaf.shape, mesh.shape["fsdp"])
         except ValueError as error:
             problems.append(str(error))
 
@@ -174,5 +174,5 @@ def specs(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
 
 
 def shardings(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
-    """`specs` on a mesh. Raises as it does."""
-    return jax.tree.map(lambda found: NamedSharding(mesh, found), specs(tree, mesh))
+    """`partition_specs` on a mesh. Raises as it does."""
+    return jax.tree.map(lambda found: NamedSharding(mesh, found), partition_specs(tree, mesh))

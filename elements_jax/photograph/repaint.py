@@ -108,7 +108,7 @@ def _photo(editing: Editing, photograph: Photograph, window: Window, label: Labe
 def _under(canvas: Canvas, window: Window, step: Step) -> tuple[int, ...]:
     """The elements of a window that are mostly under what a step selects; at least the one that is most so."""
     mask = window.resample_mask(step.selection.mask, canvas.label_map.shape[0], least=0.0)
-    covered = np.asarray(edits.covered_by(canvas.label_map, jnp.asarray(mask), canvas.num_elements))
+    covered = np.asarray(edits.covered_fraction(canvas.label_map, jnp.asarray(mask), canvas.num_elements))
     if not covered.any():
         raise EditError(f"{step.where}: no element of the window is under what it selects")
     return tuple(np.flatnonzero((covered > 0.5) | (covered == covered.max())).tolist())

@@ -42,7 +42,7 @@ from elements_jax.editing.edits import Canvas, batched, edited_region, unbatched
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLine, ScriptLines
-from elements_jax.parallel.sharding import filled
+from elements_jax.parallel.sharding import pad_batch
 from elements_jax.pipeline.pipeline import ElementsPipeline, require_fit
 
 MANIFEST = "manifest.jsonl"
@@ -220,7 +220,7 @@ def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
 
 def _arguments(job: Job, edited: Sequence[tuple[EditScript, Record, Canvas, Canvas]]) -> dict[str, Any]:
     """What `ElementsPipeline.decode_batch` takes, from scripts, their records, and the canvases before and after."""
-    scripts, records, before, after = zip(*filled(edited, job.batch_size), strict=True)
+    scripts, records, before, after = zip(*pad_batch(edited, job.batch_size), strict=True)
     arguments = {
         "elements": batched(after).elements,
         "prompts": [script.prompt for script in scripts],
@@ -251,7 +251,7 @@ def _open(job: Job, records: Mapping[str, Record]) -> dict[str, Canvas]:
     every, opened = list(records.values()), list[Canvas]()
     for start in range(0, len(every), job.batch_size):
         some = every[start : start + job.batch_size]
-        whole = filled(some, job.batch_size)
+        whole = pad_batch(some, job.batch_size)
         image, label_map = (np.stack([getattr(record, name) for record in whole]) for name in ("image", "label_map"))
         opened += unbatched(job.pipeline.encode_batch(image, label_map))[: len(some)]
     return dict(zip(records, opened, strict=True))

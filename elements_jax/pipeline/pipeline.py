@@ -29,7 +29,7 @@ from elements_jax.elements import ImageElements
 from elements_jax.models.functional import Params
 from elements_jax.models.method import StepByStep, encode_image, jit_decode
 from elements_jax.models.networks import Networks
-from elements_jax.parallel.sharding import make_mesh, replicated, split_batch
+from elements_jax.parallel.sharding import make_mesh, replicated, shard_over_batch
 
 
 class ElementsPipeline:
@@ -60,8 +60,8 @@ class ElementsPipeline:
         def encode(params, batch):
             return encode_image(networks, params, **batch)
 
-        self._encode = jax.jit(split_batch(encode, mesh))
-        self._reconstruct = jax.jit(split_batch(networks.decoder, mesh))
+        self._encode = jax.jit(shard_over_batch(encode, mesh))
+        self._reconstruct = jax.jit(shard_over_batch(networks.decoder, mesh))
         self._decode = jit_decode(networks, mesh)
         self._step_by_step = StepByStep(networks, mesh)
         shape = config.latent_size, config.latent_size, config.vae.latent_channels

@@ -24,7 +24,7 @@ from elements_jax.models.networks import Networks
 from elements_jax.parallel.sharding import make_mesh
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 from train.config import DiffusionTrainConfig
-from train.cost.ahead_of_time import StageOfShapes, sampler_arguments, step_arguments
+from train.cost.ahead_of_time import AbstractStage, sampler_arguments, step_arguments
 from train.state import make_optimizer
 from train.step import jit_step
 
@@ -40,7 +40,7 @@ def sampler(config, train: DiffusionTrainConfig) -> Any:
 
 def training_step(config, train: DiffusionTrainConfig) -> Any:
     """The loop's step of stage 2 at the preset's batch size, on one device, traced."""
-    mesh, stage = make_mesh(1, 1), StageOfShapes(config, train)
+    mesh, stage = make_mesh(1, 1), AbstractStage(config, train)
     return jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
 
 

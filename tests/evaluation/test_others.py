@@ -9,7 +9,7 @@ from elements_jax.editing.apply import Edited
 from elements_jax.editing.script import Compose, Delete, EditScript, Move
 from elements_jax.evaluation.methods.external import (
     background,
-    needs_of,
+    external_input_paths,
     paint_by_example,
     self_guidance,
     write_needs,
@@ -77,7 +77,7 @@ def test_needs_are_written_whole(tmp_path):
     prepared = Prepared(Task(case), Edited(canvas(), canvas()), run(*script.edits))
     write_needs(tmp_path, prepared)
     write_needs(tmp_path, prepared)
-    folder, guidance = needs_of(tmp_path, case)
+    folder, guidance = external_input_paths(tmp_path, case)
     steps = json.loads((folder / "steps.json").read_text())
     assert [sorted(step) for step in steps] == [["example", "mask"]] * 2
     with Image.open(folder / steps[0]["mask"]) as mask:

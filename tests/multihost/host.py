@@ -30,14 +30,14 @@ from train.stages import autoencoder
 if os.environ.get("STAGE") != "real":
     autoencoder.AutoencoderStage = Regression
 PRESETS["tiny"] = Preset(model=SMALL, autoencoder=TRAIN)
-sharding.SMALL = 64  # so that there is something to split
+sharding.MIN_SHARDED_SIZE = 64  # so that there is something to split
 fit, took_in = loop.fit, metrics.Log.step
 
 
 def fit_and_keep(*arguments):
     state = fit(*arguments)
-    whole = hosts.whole(state)
-    if hosts.first() and "STATE" in os.environ:
+    whole = hosts.fetch_to_host(state)
+    if hosts.is_main_process() and "STATE" in os.environ:
         Path(os.environ["STATE"]).write_bytes(pickle.dumps(whole))
     return state
 

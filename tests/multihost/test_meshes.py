@@ -38,7 +38,7 @@ class Recorded(Regression):
         jax.debug.callback(lambda *arrays: drawn.append(np.column_stack(arrays)), batch["index"], *found)
         return found
 
-sharding.SMALL = 64  # so that there is something to split
+sharding.MIN_SHARDED_SIZE = 64  # so that there is something to split
 batches = dataset(Path(sys.argv[1]), "train", batch_size=TRAIN.batch_size, seed=0, shuffle=True, tokenize=None)
 batches = [next(batches) for _ in range(STEPS)]
 results = {}
@@ -54,7 +54,7 @@ for shape in MESHES:
         split = {name: leaf.sharding.shard_shape(leaf.shape) for name, leaf in state["params"].items()}
         step = jit_step(stage, optimizer, train, mesh)
         for batch in batches:
-            batch = {name: jax.device_put(array, sharding.over_batch(mesh)) for name, array in batch.items()}
+            batch = {name: jax.device_put(array, sharding.batch_sharding(mesh)) for name, array in batch.items()}
             state, _ = step(state, stage.frozen, batch, jax.random.key(1))
             jax.block_until_ready(state)
         jax.effects_barrier()

@@ -211,7 +211,7 @@ def test_an_interrupted_run_saves_its_step_and_says_one_line(data, tmp_path):
 ALONE = """
 import jax
 from elements_jax.parallel import hosts
-hosts.join()
+hosts.initialize_distributed()
 assert jax.process_count() == 1 and not jax.distributed.is_initialized()
 """
 

@@ -8,7 +8,15 @@ from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from elements_jax.parallel import sharding
-from elements_jax.parallel.sharding import make_mesh, over_batch, own_rows, put, replicated, shardings, spec
+from elements_jax.parallel.sharding import (
+    batch_sharding,
+    local_rows,
+    make_mesh,
+    partition_spec,
+    place_on_mesh,
+    replicated,
+    shardings,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +33,7 @@ from elements_jax.parallel.sharding import make_mesh, over_batch, own_rows, put,
     ],
 )
 def test_the_largest_divisible_axis_is_split(shape, fsdp, expected):
-    assert spec("w", shape, fsdp) == expected
+    assert partition_spec("w", shape, fsdp) == expected
 
 
 def test_every_leaf_is_covered_or_all_that_are_not_are_named():
@@ -47,20 +55,20 @@ def test_a_mesh_that_does_not_fit_is_refused():
 
 
 def test_a_host_reads_the_rows_that_lie_on_its_devices(monkeypatch):
-    batch = over_batch(make_mesh(1, 1))
-    assert own_rows(batch, 3).tolist() == [0, 1, 2]
+    batch = batch_sharding(make_mesh(1, 1))
+    assert local_rows(batch, 3).tolist() == [0, 1, 2]
 
     def every_other_of_six(self, shape):
         return {device: (slice(device * shape[0] // 6, (device + 1) * shape[0] // 6),) for device in (4, 0, 2)}
 
     monkeypatch.setattr(NamedSharding, "addressable_devices_indices_map", every_other_of_six)
-    assert own_rows(batch, 12).tolist() == [0, 1, 4, 5, 8, 9]
+    assert local_rows(batch, 12).tolist() == [0, 1, 4, 5, 8, 9]
 
 
 def test_arrays_are_laid_out_as_asked():
     mesh = make_mesh(1, 1)
     tree = {"a": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": jnp.ones(3)}
-    laid_out = put(tree, replicated(mesh))
+    laid_out = place_on_mesh(tree, replicated(mesh))
     assert {leaf.sharding for leaf in laid_out.values()} == {replicated(mesh)}
     jax.tree.map(np.testing.assert_array_equal, laid_out, tree)
 
@@ -75,8 +83,8 @@ def test_what_is_gathered_is_whole_and_what_is_scattered_is_the_mean(bundle, mon
 
     @partial(jax.shard_map, mesh=mesh, in_specs=(layout,), out_specs=layout, check_vma=False)
     def there_and_back(tree):
-        whole = sharding.gather(tree, layout)
-        return sharding.mean_scatter(jax.tree.map(lambda leaf: (2 * leaf).astype(jnp.bfloat16), whole), layout)
+        whole = sharding.all_gather_params(tree, layout)
+        return sharding.reduce_scatter_grads(jax.tree.map(lambda leaf: (2 * leaf).astype(jnp.bfloat16), whole), layout)
 
     found = there_and_back(tree)
     for name, leaf in tree.items():

@@ -336,7 +336,7 @@ def test_hosts_share_the_shards(tmp_path, seven, records, model, monkeypatch, ca
     command = ["batch", str(records), str(seven), "--model", model, "--shard-size", "2"]
     assert main([*command, str(tmp_path / "alone")]) == 0
     monkeypatch.setattr(jax, "process_count", lambda *_: 2)
-    monkeypatch.setattr("elements_jax.parallel.hosts.wait", lambda _: None)  # the other is not there
+    monkeypatch.setattr("elements_jax.parallel.hosts.barrier", lambda _: None)  # the other is not there
     for host, shards in ((1, [1, 3]), (0, [0, 1, 2, 3])):
         monkeypatch.setattr(jax, "process_index", lambda *_, host=host: host)
         assert main([*command, str(tmp_path / "shared")]) == 0

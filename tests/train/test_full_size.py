@@ -11,7 +11,7 @@ import pytest
 
 from configs import sd15
 from elements_jax.parallel.sharding import make_mesh
-from train.cost.ahead_of_time import StageOfShapes
+from train.cost.ahead_of_time import AbstractStage
 from train.state import init_state, make_optimizer
 from train.step import jit_step
 
@@ -20,7 +20,7 @@ TRAIN = dataclasses.replace(sd15.DIFFUSION, batch_size=1, random_partition=False
 
 @pytest.mark.slow
 def test_sd15_trains_for_a_few_steps():
-    stage, optimizer = StageOfShapes(sd15.MODEL, TRAIN), make_optimizer(TRAIN)
+    stage, optimizer = AbstractStage(sd15.MODEL, TRAIN), make_optimizer(TRAIN)
     frozen = {name: getattr(stage.networks, name).init(jax.random.key(1)) for name in stage.frozen}
     state = jax.jit(partial(init_state, optimizer))(stage.init(jax.random.key(0), {}))
     name = "mid_block.attentions.0.block.element_attention.to_k.kernel"

@@ -44,7 +44,7 @@ QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 `sd15` took more than 24 GB. Everything lies in HBM then; at full effort part of it is in VMEM, and less is moved."""
 
 
-class StageOfShapes(DiffusionStage):
+class AbstractStage(DiffusionStage):
     """Stage 2 without a model folder: its frozen networks are shapes, which compiling needs no more than.
 
     To run its step, give that arrays of these shapes.
@@ -60,13 +60,13 @@ class StageOfShapes(DiffusionStage):
             self.frozen["no_text"] = jax.ShapeDtypeStruct(no_text, jnp.float32)
 
 
-class UnfrozenStageOfShapes(StageOfShapes, UnfrozenStage):
+class UnfrozenStageOfShapes(AbstractStage, UnfrozenStage):
     """The same of a stage 2 that trains the content encoder."""
 
 
-def stage_of_shapes(model: ModelConfig, train: DiffusionTrainConfig) -> StageOfShapes:
+def stage_of_shapes(model: ModelConfig, train: DiffusionTrainConfig) -> AbstractStage:
     """The stage that `train` describes, without a model folder."""
-    return (StageOfShapes if train.encoder == "frozen" else UnfrozenStageOfShapes)(model, train)
+    return (AbstractStage if train.encoder == "frozen" else UnfrozenStageOfShapes)(model, train)
 
 
 class DoesNotFit(Exception):
@@ -132,7 +132,7 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
     return (
         laid(state, sharding.shardings(state, mesh)),
         all_alike(stage.frozen, replicated),
-        all_alike(batch, sharding.over_batch(mesh)),
+        all_alike(batch, sharding.batch_sharding(mesh)),
         all_alike(key, replicated),
     )
 
@@ -140,7 +140,7 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
 def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[Tree, Tree]:
     """Shapes of what `jit_decode` takes, laid out as `ElementsPipeline` lays them."""
     model, size = networks.config, networks.config.latent_size
-    whole, split = sharding.replicated(mesh), sharding.over_batch(mesh)
+    whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
     def array(lie: NamedSharding, dtype: DTypeLike, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=lie)

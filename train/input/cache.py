@@ -76,15 +76,15 @@ def _write(
     _begin(out, made_of)
     mesh = sharding.make_mesh(-1, 1)
     params = jax.device_put(params, sharding.replicated(mesh))
-    program = jax.jit(sharding.split_batch(partial(features, networks), mesh))
-    size, batch, over_batch = config.elements.image_size, batch_size * mesh.size, sharding.over_batch(mesh)
+    program = jax.jit(sharding.shard_over_batch(partial(features, networks), mesh))
+    size, batch, batch_sharding = config.elements.image_size, batch_size * mesh.size, sharding.batch_sharding(mesh)
 
     def compute(*arrays: np.ndarray) -> Features:
         """Of a whole batch, or of the last part of a file, padded with copies of its last record."""
         padded = tuple(
             np.pad(array, [(0, batch - len(array))] + [(0, 0)] * (array.ndim - 1), "edge") for array in arrays
         )
-        return program(params, jax.device_put(padded, over_batch))
+        return program(params, jax.device_put(padded, batch_sharding))
 
     sources = {name: TFRecordSource([records / name]) for name in made_of["records"] if not (out / name).is_file()}
     total = sum(map(len, sources.values()))

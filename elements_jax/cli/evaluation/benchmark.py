@@ -20,7 +20,7 @@ from elements_jax.cli.command import exit_code, parsed
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_photo
 from elements_jax.data.atomic import new_file
 from elements_jax.data.lock import locked
-from elements_jax.editing.script import MODELS_OWN, EditScript, Sampling
+from elements_jax.editing.script import DEFAULT_SAMPLING, EditScript, Sampling
 
 if TYPE_CHECKING:
     from elements_jax.data.photo import Photo
@@ -53,7 +53,7 @@ class Options:
     preserve: bool = False
     """Keep the pixels outside the edited region, as in `elements edit`."""
     source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def __post_init__(self) -> None:
         require_within(self, batch_size=COUNT, limit=COUNT, seed=SEED)
@@ -213,10 +213,10 @@ def decode(jobs: Sequence[Job], editing: "Editing", batch_size: int) -> UInt8[np
     """The pictures of at most `batch_size` jobs of the same options; the batch is filled up with its last one."""
     from elements_jax.diffusion.preserve import Preserve
     from elements_jax.editing.edits import batched, edited_region
-    from elements_jax.parallel.sharding import filled
+    from elements_jax.parallel.sharding import pad_batch
     from elements_jax.pipeline.session import decode_arguments
 
-    whole = filled(jobs, batch_size)
+    whole = pad_batch(jobs, batch_size)
     script = jobs[0].script
     preserve = None
     if script.preserve:

@@ -9,7 +9,7 @@ import tyro
 
 from elements_jax.bounds import COUNT, require_within
 from elements_jax.cli.command import exit_code, parsed
-from elements_jax.editing.script import MODELS_OWN, Sampling
+from elements_jax.editing.script import DEFAULT_SAMPLING, Sampling
 
 if TYPE_CHECKING:
     from elements_jax.data.record import Record
@@ -39,7 +39,7 @@ class With:
     partition.diffusers_baselines` runs methods of others on a results folder."""
     batch_size: int = 4
     """Pictures decoded at once."""
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def __post_init__(self) -> None:
         require_within(self, batch_size=COUNT)

@@ -20,7 +20,7 @@ from elements_jax.arguments import PathOrURL
 from elements_jax.bounds import COUNT, require_within
 from elements_jax.cli.command import exit_code, parsed, run_with_local_paths
 from elements_jax.data.atomic import require_apart
-from elements_jax.editing.script import MODELS_OWN, Sampling
+from elements_jax.editing.script import DEFAULT_SAMPLING, Sampling
 from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
 from elements_jax.evaluation.judge import Judge, Name, Samples, metric
 from elements_jax.evaluation.reconstruction import Decoder, of_records, open_reconstructor
@@ -142,7 +142,7 @@ class Records:
     """Stage 2; stage 1's light decoder; or the VAE alone, encoder and decoder, without elements."""
     split: str | None = None
     """Of the records; by default val, or the only one."""
-    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = MODELS_OWN
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
     common: Annotated[Common, tyro.conf.arg(name="")] = Common()
 
     def run(self) -> None:

@@ -44,7 +44,7 @@ class Painting:
     """What it shall show."""
 
 
-def needs_of(out: Path, case: Case) -> list[Path]:
+def external_input_paths(out: Path, case: Case) -> list[Path]:
     """Where what a case needs lies, or will."""
     folder = out / "needs"
     return [folder / "paint-by-example" / case.name, folder / "self-guidance" / f"{case.name}.json"]
@@ -53,7 +53,7 @@ def needs_of(out: Path, case: Case) -> list[Path]:
 def write_needs(out: Path, prepared: Prepared) -> None:
     """Write what a case needs, each whole or not at all; what is there is left alone."""
     case = prepared.task.case
-    paintings, guidance = needs_of(out, case)
+    paintings, guidance = external_input_paths(out, case)
     for path in (paintings, guidance):
         path.parent.mkdir(parents=True, exist_ok=True)
     if not paintings.is_dir():

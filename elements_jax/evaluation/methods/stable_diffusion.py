@@ -39,12 +39,14 @@ class StableDiffusion:
         self,
         config: ModelConfig,
         params: dict[str, Params],
-        tokenizer: PromptTokenizer,
+        tokenizer: PromptTokenizer | None,
         *,
         guidance: float = GUIDANCE,
         steps: int | None = None,
     ):
-        """`steps` of DDIM are by default the configuration's."""
+        """`steps` of DDIM are by default the configuration's. Raises ValueError for a model of stage 1 alone."""
+        if tokenizer is None:
+            raise ValueError("the model has no diffusion decoder: stage 2 was not trained")
         networks = Networks(config)
         self.config, self._tokenizer, self._guidance = config, tokenizer, guidance
         self.steps = config.diffusion.sample_steps if steps is None else steps

@@ -38,7 +38,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 from elements_jax.config import ElementsConfig
 from elements_jax.parallel.sharding import make_mesh
 from tests.helpers.records import SMALL
-from train.cost.ahead_of_time import StageOfShapes, compile_step, step_arguments, topology_devices
+from train.cost.ahead_of_time import AbstractStage, compile_step, step_arguments, topology_devices
 from train.config import DiffusionTrainConfig
 from train.state import make_optimizer
 from train.step import jit_step
@@ -52,7 +52,7 @@ slice_ = topology_devices("v5e:2x2")
 """
 
 LOWERED_TWICE = r"""
-stage, texts = StageOfShapes(model, train), []
+stage, texts = AbstractStage(model, train), []
 for devices in (jax.devices(), slice_):
     mesh = make_mesh(2, 2, devices)
     traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
