@@ -32,6 +32,13 @@ def _require_levels(config: Any, name: str) -> None:
         raise FieldError(config, (name,), f"must have 1 to 10 levels, got {len(getattr(config, name))}")
 
 
+def _require_divides(config: Any, name: str, whole: str) -> None:
+    """Check that a number divides another, or each of several."""
+    divisor, value = getattr(config, name), getattr(config, whole)
+    if any(number % divisor for number in (value if isinstance(value, tuple) else (value,))):
+        raise FieldError(config, (name,), f"must divide {whole} = {value}, got {divisor}")
+
+
 @dataclass(frozen=True)
 class ElementsConfig:
     """The representation: how an image is divided and what an element carries (Section 3.1)."""
@@ -67,6 +74,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         require_within(self, base_channels=WIDTH, multipliers=(1, 1024), norm_groups=WIDTH)
         _require_levels(self, "multipliers")
+        _require_divides(self, "norm_groups", "base_channels")
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         require_within(self, blocks=DEPTH, channels=WIDTH, mlp_ratio=(1, 1024), query_grid=(1, 4096))
         require_within(self, self_heads=(1, self.channels), cross_heads=(1, self.channels))
+        for heads in ("self_heads", "cross_heads"):
+            _require_divides(self, heads, "channels")
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ class VAEConfig:
         require_within(self, block_out_channels=WIDTH, layers_per_block=DEPTH, latent_channels=WIDTH, norm_groups=WIDTH)
         require_above_zero(self, "scaling_factor")
         _require_levels(self, "block_out_channels")
+        _require_divides(self, "norm_groups", "block_out_channels")
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         require_within(self, vocab_size=(1, 1 << 24), max_length=(1, 1 << 16), hidden_size=WIDTH, layers=DEPTH)
         require_within(self, intermediate_size=WIDTH, heads=(1, self.hidden_size))
+        _require_divides(self, "heads", "hidden_size")
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,8 @@ class UNetConfig:
         if len(self.attention_levels) != len(self.block_out_channels):
             expected = f"must have a value for each of block_out_channels, got {self.attention_levels}"
             raise FieldError(self, ("attention_levels",), expected)
+        for divisor in ("norm_groups", "heads"):
+            _require_divides(self, divisor, "block_out_channels")
 
 
 @dataclass(frozen=True)

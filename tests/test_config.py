@@ -38,6 +38,27 @@ def test_every_number_has_its_bounds(part, name):
 
 
 @pytest.mark.parametrize(
+    ("part", "fields", "message"),
+    [
+        (EncoderConfig, {"norm_groups": 7}, "norm_groups must divide base_channels = 128, got 7"),
+        (DecoderConfig, {"self_heads": 7}, "self_heads must divide channels = 512, got 7"),
+        (DecoderConfig, {"cross_heads": 3}, "cross_heads must divide channels = 512, got 3"),
+        (
+            VAEConfig,
+            {"block_out_channels": (32, 48)},
+            "norm_groups must divide block_out_channels",
+        ),
+        (TextConfig, {"heads": 5}, "heads must divide hidden_size = 768, got 5"),
+        (UNetConfig, {"heads": 7}, r"heads must divide block_out_channels = \(320, 640, 1280, 1280\), got 7"),
+        (UNetConfig, {"norm_groups": 48}, "norm_groups must divide block_out_channels"),
+    ],
+)
+def test_numbers_that_do_not_divide_each_other_are_refused(part, fields, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        part(**fields)
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         (("unet", "heads"), "4"),

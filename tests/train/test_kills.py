@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from elements_jax.checkpoints.model_folder import save_network, write_config
@@ -69,30 +68,20 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_kill_at_any_boundary_changes_nothing(name, small, records, tmp_path, monkeypatch, compiled_once):
     folder, copies = tmp_path / "model", []
     start(name, folder, small, records)
-    (save, wait), replaced = (Checkpoints.save, Checkpoints.wait), Path.replace
-    before, waiting, saves = contents(folder), [], 0
+    save, replaced = Checkpoints.save, Path.replace
+    before, saves = contents(folder), 0
 
     def snapshot(moment: str) -> None:
         if saves == 1 and moment not in dict(copies):
             copies.append((moment, tmp_path / f"copy-{len(copies)}"))
             shutil.copytree(folder, copies[-1][1])
 
-    def save_late(checkpoints, state, place):
-        """The background takes until somebody waits for it."""
+    def save_and_copy(checkpoints, state, place):
         nonlocal saves
         saves += 1
-        waiting.append((checkpoints, jax.tree.map(jnp.copy, state), place))
-
-    def finish(checkpoints):
-        while waiting:
-            snapshot("before the checkpoint is complete")
-            save(*waiting.pop())
-        wait(checkpoints)
+        snapshot("before the checkpoint is complete")
+        save(checkpoints, state, place)
         snapshot("after the checkpoint")
-
-    def leave(checkpoints, *exception):
-        finish(checkpoints)
-        checkpoints._manager.close()
 
     def replace_and_copy(path, target):
         done = replaced(path, target)
@@ -101,9 +90,7 @@ def test_a_kill_at_any_boundary_changes_nothing(name, small, records, tmp_path, 
         return done
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "save", save_late)
-        patched.setattr(Checkpoints, "wait", finish)
-        patched.setattr(Checkpoints, "__exit__", leave)
+        patched.setattr(Checkpoints, "save", save_and_copy)
         patched.setattr(Path, "replace", replace_and_copy)
         train(name, folder, records, small)
     assert len(copies) == 4
