@@ -51,20 +51,19 @@ class Editor:
             raise ValueError(f"--root-path {self.root_path}: expected a path such as /editor")
         pipeline = open_pipeline(self.model)
         divider = Divider(pipeline.config.elements, self.source)
-        select_object = None
-        if self.source.chosen in ("sam", "mobile-sam"):
-            from partition.segmenters.object_selector import ObjectSelector
-
-            select_object = ObjectSelector(divider.segmenter)
+        finder = ObjectFinder(divider, self.source)
+        if points := self.source.chosen in ("sam", "mobile-sam") or self.source.checkpoint is not None:
+            finder.load()
         said = notices(self.model, self.source)
         app = make_app(
             Editing(pipeline, divider, self.source.chosen),
             name=Path(self.model or TINY).name,
             segmenter=self.source.chosen,
-            notice=" ".join(said) or None,
-            select_object=select_object,
-            find_object=ObjectFinder(divider, self.source),
             label=divider.label,
+            pieces=divider.pieces,
+            notice=" ".join(said) or None,
+            find_object=finder,
+            points=points,
             names=self.name,
             remote=not is_loopback(self.host),
         )

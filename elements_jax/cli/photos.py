@@ -54,7 +54,9 @@ class Source:
 
 
 DEFAULT_SOURCE = Source()
-TINY_NOTICE = "Demo model: 64 px, drawn scenes only; photos come out blurred."
+PIECES = 22
+"""The square root of the number of pieces that a photograph is divided into for people to select from."""
+TINY_NOTICE = "Demo model (64 px): what it paints itself is blurred."
 
 
 def notices(model: str | None, source: Source) -> list[str]:
@@ -92,6 +94,13 @@ class Divider:
 
         return partition_image(image, self.segmenter, self.config).label_map
 
+    def pieces(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt16[np.ndarray, "H W"]:
+        """Each pixel's superpixel, of a picture of any size: pieces for people to select from."""
+        from partition.config import PartitionConfig
+        from partition.segmenters.superpixels import Slic
+
+        return Slic(PartitionConfig(grid=PIECES, compactness=10))(image).astype(np.uint16)
+
     def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
         """Raises ValueError for bytes that are not a readable image."""
         from partition.photos import divide_photo
@@ -123,6 +132,10 @@ class ObjectFinder:
         from partition.segmenters.find_object import find_object
 
         return find_object(self._select, image, at.point, at.box)
+
+    def load(self) -> None:
+        """Read SAM now. Raises ValueError where it has no checkpoint, or a wrong one."""
+        _ = self._select
 
     @cached_property
     def _select(self) -> Any:

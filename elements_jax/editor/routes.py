@@ -1,20 +1,17 @@
 """The API's endpoints. Each refuses with a status and one sentence."""
 
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import jax.numpy as jnp
-import numpy as np
 from anyio import fail_after
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.sse import EventSourceResponse
 from starlette.requests import ClientDisconnect
 
-from elements_jax.editing.edits import Canvas, covered_fraction
-from elements_jax.editing.script import EditScript, Fit
+from elements_jax.editing.script import EditError, EditScript
 from elements_jax.editor import wire
-from elements_jax.editor.images import TooManyPixels, open_upload, png
+from elements_jax.editor.images import FORMATS, TooManyPixels, decoded, open_upload, view_of
 from elements_jax.editor.jobs import Job
 from elements_jax.editor.state import Editor
 
@@ -25,9 +22,8 @@ ERRORS = {
     403: "From a page of another origin.",
     404: "An id that is unknown, or was forgotten.",
     408: "The file did not arrive in time.",
-    409: "The server has no SAM.",
     413: "Too many bytes, or pixels.",
-    415: "No image, or a damaged one.",
+    415: "No photograph that can be edited, or a damaged one.",
     422: "A field that does not fit.",
     429: "The queue is full.",
 }
@@ -69,9 +65,9 @@ def refuses(*statuses: int, events: bool = False) -> dict[int | str, dict[str, A
     return errors
 
 
-def gives_png() -> dict[str, Any]:
-    """The declarations of an endpoint whose response is a PNG."""
-    found = {200: {"content": {"image/png": FILE}, "description": "The picture."}}
+def gives(*types: str) -> dict[str, Any]:
+    """The declarations of an endpoint whose response is a picture of one of these types."""
+    found = {200: {"content": dict.fromkeys(types, FILE), "description": "The picture."}}
     return {"response_class": Response, "responses": refuses(404, 422) | found}
 
 
@@ -87,56 +83,58 @@ async def get_model(editor: SharedEditor) -> wire.Model:
 @api.post(
     "/images",
     status_code=201,
-    responses=refuses(403, 408, 413, 415, 422),
+    responses=refuses(403, 408, 413, 415),
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": FILE}}},
 )
-async def post_image(request: Request, editor: SharedEditor, fit: Fit = "crop") -> wire.Image:
-    """Upload a photograph: the bytes of its file. The same photograph has the same id again."""
+async def post_image(request: Request, editor: SharedEditor) -> wire.Image:
+    """Upload a photograph or a mask: the bytes of its file. The same bytes have the same id again."""
     async with editor.uploads:
         encoded = await _file(request)
         try:
-            limit = editor.model.limits.pixels
-            upload = await editor.in_thread(open_upload, encoded, fit, editor.editing, limit)
+            upload = await editor.in_thread(open_upload, encoded, editor.model.limits.pixels)
         except TooManyPixels as error:
             raise HTTPException(413, str(error)) from error
         except ValueError as error:
             raise HTTPException(415, str(error)) from error
     editor.images.keep(upload)
-    return wire.Image(id=upload.id, width=upload.width, height=upload.height, box=upload.photo.box, said=upload.said)
+    return wire.Image(
+        id=upload.id,
+        width=upload.width,
+        height=upload.height,
+        format=upload.format.lower(),
+        shown=upload.view.size,
+        notes=list(upload.notes),
+    )
 
 
-@api.get("/images/{id}.png", **gives_png())
-async def get_image(id: str, editor: SharedEditor) -> Response:
-    """The square picture."""
-    return Response(editor.upload(id).png, media_type="image/png")
+@api.get("/images/{id}/view", **gives("image/jpeg", "image/png"))
+async def get_view(id: str, editor: SharedEditor) -> Response:
+    """The photograph as a page shows it: upright, in sRGB, at most 2048 px wide and high."""
+    view = editor.upload(id).view
+    return Response(view.encoded, media_type=view.type)
 
 
-@api.post("/canvas", responses=refuses(403, 404, 413, 422))
-async def post_canvas(request: wire.Edits, editor: SharedEditor) -> wire.Canvas:
-    """The elements after the edits of a script, and a preview."""
-    _, edited = await editor.edit(request)
-    return await editor.in_thread(_describe, edited.canvas)
+@api.get("/images/{id}/pieces", **gives("image/png"))
+async def get_pieces(id: str, editor: SharedEditor) -> Response:
+    """Pieces of the photograph, to select from: a PNG whose red and green are the bytes of each pixel's number."""
+    return Response(await editor.in_thread(editor.divided, editor.upload(id)), media_type="image/png")
 
 
-@api.post("/objects", responses=refuses(403, 404, 409, 413, 422))
-async def post_objects(request: wire.ObjectPoints, editor: SharedEditor) -> wire.Selection:
-    """The elements of which more than half belongs to an object, found by SAM after the edits of a script."""
-    select = editor.select_object
-    if select is None:
-        raise HTTPException(409, "this server has no SAM, that finds objects: start it with --checkpoint")
-    _, edited = await editor.edit(request)
-
-    def covered() -> list[int]:
-        points = (np.array(points, np.float32).reshape(-1, 2) for points in (request.positive, request.negative))
-        canvas = edited.canvas
-        mask = jnp.asarray(select(np.asarray(canvas.picture), *points))
-        return np.flatnonzero(covered_fraction(canvas.label_map, mask, canvas.num_elements) > 0.5).tolist()
-
-    return wire.Selection(elements=await editor.in_thread(covered))
+@api.post("/objects", responses=refuses(403, 404, 413, 415, 422))
+async def post_object(request: wire.ObjectPlace, editor: SharedEditor) -> wire.Mask:
+    """Find an object: the mask that an edit of a script with the same `object` selects."""
+    try:
+        png = await editor.in_thread(editor.select(request))
+    except EditError:
+        raise
+    except ValueError as error:
+        raise HTTPException(415, str(error)) from error
+    return wire.Mask(mask="data:image/png;base64," + base64.b64encode(png).decode())
 
 
 @api.post(
     "/scripts",
+    response_model_exclude_none=True,
     responses=refuses(403, 408, 413, 422),
     openapi_extra={
         "requestBody": {
@@ -155,25 +153,14 @@ async def post_script(request: Request, editor: SharedEditor) -> wire.Script:
     return wire.Script(script=script)
 
 
-@api.post("/jobs", status_code=202, responses=refuses(403, 404, 409, 413, 415, 422, 429))
+@api.post("/jobs", status_code=202, responses=refuses(403, 404, 413, 422, 429))
 async def post_job(request: wire.JobRequest, editor: SharedEditor) -> wire.JobState:
-    """Queue edits to be decoded: as many variants, with the script's seed and those that follow it."""
+    """Queue edits of a photograph: as many variants, with the script's seed and those that follow it."""
     script = request.script
     if script.seed + request.variants > 2**32:
         raise HTTPException(422, f"{request.variants} variants from seed {script.seed} would pass the largest seed")
-    editor.jobs.require_room()  # before the work
-    steps = script.sampling.steps or editor.model.steps
-    if request.result == "photograph":
-        work, suffix = await editor.in_thread(editor.whole, request)
-        job = Job(work, script, request.variants, steps, suffix)
-    else:
-        photo, edited = await editor.edit(request)
-        editing = editor.editing
-
-        def work(script: EditScript, report: Callable[[], bool]) -> bytes:
-            return editing.png(editing.decode(photo, edited, script, report), script)
-
-        job = Job(work, script, request.variants, steps)
+    work, suffix = editor.work(request)
+    job = Job(work, script, request.variants, script.sampling.steps or editor.model.steps, suffix)
     editor.jobs.submit(job)
     return editor.jobs.state(job)
 
@@ -198,12 +185,23 @@ async def delete_job(job: FoundJob, editor: SharedEditor) -> wire.JobState:
     return editor.jobs.state(job)
 
 
-@api.get("/jobs/{id}/{k}.{suffix}", **gives_png())
+@api.get("/jobs/{id}/{k}.{suffix}", **gives(*(f"image/{format.lower()}" for format in FORMATS)))
 async def get_result(job: FoundJob, k: int, suffix: str) -> Response:
-    """The k-th result, counted from 0. A square picture's PNG carries its script and settings."""
+    """The k-th result, counted from 0: the photograph in its own size and format, as `elements edit` writes it."""
+    return Response(_result(job, k, suffix), media_type=f"image/{suffix}")
+
+
+@api.get("/jobs/{id}/{k}.{suffix}/view", **gives("image/jpeg", "image/png"))
+async def get_result_view(job: FoundJob, k: int, suffix: str, editor: SharedEditor) -> Response:
+    """The k-th result as a page shows it."""
+    view = await editor.in_thread(lambda encoded: view_of(decoded(encoded)), _result(job, k, suffix))
+    return Response(view.encoded, media_type=view.type)
+
+
+def _result(job: Job, k: int, suffix: str) -> bytes:
     if not 0 <= k < len(job.results) or suffix != job.suffix:
         raise HTTPException(404, f"job {job.id!r} has no result {k}.{suffix} (yet)")
-    return Response(job.results[k], media_type=f"image/{suffix}")
+    return job.results[k]
 
 
 async def _file(request: Request) -> bytes:
@@ -215,19 +213,3 @@ async def _file(request: Request) -> bytes:
         raise HTTPException(408, f"the file was not received within {UPLOAD_SECONDS} seconds") from None
     except ClientDisconnect:
         raise HTTPException(400, "the file broke off") from None
-
-
-def _describe(canvas: Canvas) -> wire.Canvas:
-    position, valid = np.asarray(canvas.elements.position), np.asarray(canvas.elements.valid)
-    elements = [
-        wire.Element(number=n, x=x, y=y, width=width, height=height)
-        for n, (x, y, width, height) in enumerate(position.tolist())
-        if valid[n]
-    ]
-    return wire.Canvas(
-        size=canvas.label_map.shape[0],
-        elements=elements,
-        label_map=base64.b64encode(np.asarray(canvas.label_map).astype("<u2").tobytes()).decode(),
-        preview="data:image/png;base64," + base64.b64encode(png(np.asarray(canvas.picture))).decode(),
-        free=int((~valid).sum()),
-    )

@@ -1,7 +1,7 @@
 """The editor's HTTP server: the page, and the API that it and programs use.
 
-The event loop only receives and answers. Photographs are opened and edited on a few threads, and decoded on one
-(`jobs`). Whatever is refused is answered with a status and one sentence (`wire.Error`).
+The event loop only receives and answers. Photographs are opened, and objects found, on a few threads; edits run on
+one (`jobs`). Whatever is refused is answered with a status and one sentence (`wire.Error`).
 """
 
 import asyncio
@@ -29,14 +29,14 @@ from elements_jax.editor.guard import Guard
 from elements_jax.editor.images import Images
 from elements_jax.editor.jobs import Full, Jobs
 from elements_jax.editor.routes import api
-from elements_jax.editor.state import Editor, SelectObject
+from elements_jax.editor.state import Editor, Pieces
 from elements_jax.photograph.repaint import Label
 from elements_jax.photograph.selecting import FindObject
 from elements_jax.pipeline.session import Editing
 
 STATIC = Path(__file__).with_name("static")
 THREADS = 2
-"""That open and edit photographs at once."""
+"""That open photographs and find objects at once."""
 UPLOADS = 4
 """Files that are received at once; others wait, and are not in memory yet."""
 IMAGES, IMAGE_BYTES = 100, 256 * 2**20
@@ -46,9 +46,9 @@ JSON_BYTES = 2 * 2**20
 DEFAULT_LIMITS = wire.Limits()
 
 DESCRIPTION = (
-    "Edit photographs by their elements, as the editor's page does and as `elements edit` does: the same script gives "
-    "the same bytes. A photograph is uploaded, a job edits and decodes it, and its results are PNG files that carry "
-    "their script. Uploads and jobs are in memory alone, and the oldest are forgotten."
+    "Edit photographs as the editor's page does and as `elements edit` does: the same script gives the same bytes. A "
+    "photograph is uploaded, a job edits it, and its results are photographs of the same size and format. Uploads and "
+    "jobs are in memory alone, and the oldest are forgotten."
 )
 
 
@@ -57,10 +57,11 @@ def make_app(
     *,
     name: str,
     segmenter: str,
+    label: Label,
+    pieces: Pieces,
     notice: str | None = None,
-    select_object: SelectObject | None = None,
     find_object: FindObject | None = None,
-    label: Label | None = None,
+    points: bool = False,
     limits: wire.Limits = DEFAULT_LIMITS,
     names: Sequence[str] = (),
     remote: bool = False,
@@ -69,11 +70,12 @@ def make_app(
 
     Args:
         name: of the model.
-        segmenter: that `editing` divides photographs by, in words.
+        segmenter: that windows of photographs are divided by, in words.
+        label: divides such a window into elements.
+        pieces: divides a picture of any size for people to select from.
         notice: what people should know of the model.
-        select_object: finds objects from points, where there is a SAM.
         find_object: finds objects of photographs, as scripts name them.
-        label: divides windows of photographs; without it results are square pictures only.
+        points: whether it finds them from points, too.
         names: host names that the page is reached by, besides localhost.
         remote: whether other machines may reach the server by this machine's address.
     """
@@ -81,21 +83,20 @@ def make_app(
     model = wire.Model(
         name=name,
         image_size=config.elements.image_size,
-        num_elements=config.elements.num_elements,
         steps=config.diffusion.sample_steps,
         guidance=config.diffusion.guidance,
         samplers=list(SAMPLERS),
         segmenter=segmenter,
-        select_objects=select_object is not None,
+        select_objects=points,
         notice=notice,
         limits=limits,
     )
     editor = Editor(
         editing,
         model,
-        select_object,
-        find_object,
         label,
+        pieces,
+        find_object,
         Images(IMAGES, IMAGE_BYTES),
         Jobs(limits.queue),
         CapacityLimiter(THREADS),

@@ -1,32 +1,32 @@
 """What the server's endpoints share: the model, the photographs and the jobs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import HTTPException
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import UInt8, UInt16
 
 from elements_jax.data.photo import Photo
-from elements_jax.editing.apply import Edited, apply_script
-from elements_jax.editing.edits import Canvas
-from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript, Move
+from elements_jax.editing.apply import Edited
+from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript
 from elements_jax.editor import wire
-from elements_jax.editor.images import Images, Upload
+from elements_jax.editor.images import Images, Upload, decoded, labels_png, mask_png, reduced
 from elements_jax.editor.jobs import Jobs, Work
+from elements_jax.photograph.colour import rgb8
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.repaint import Label
-from elements_jax.photograph.selecting import FindObject
+from elements_jax.photograph.selecting import FindObject, Selector
 from elements_jax.pipeline.session import Editing
 
 T = TypeVar("T")
-SelectObject = Callable[
-    [UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 2"], Float[np.ndarray, "Q 2"]], Bool[np.ndarray, "H W"]
-]
-"""The mask of the object that positive points (x, y) lie on and negative ones do not, in units of the sides."""
+Pieces = Callable[[UInt8[np.ndarray, "H W 3"]], UInt16[np.ndarray, "H W"]]
+"""Divides a picture of any size into pieces to select: the number of each pixel's."""
+PIECES_SIDE = 1024
+"""The longer side of what is divided of a photograph, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,9 @@ class Editor:
 
     editing: Editing
     model: wire.Model
-    select_object: SelectObject | None
+    label: Label
+    pieces: Pieces
     find_object: FindObject | None
-    label: Label | None
     images: Images
     jobs: Jobs
     threads: CapacityLimiter
@@ -54,55 +54,61 @@ class Editor:
         except KeyError:
             raise HTTPException(404, f"there is no image {id!r}, or it was forgotten: upload it again") from None
 
-    async def edit(self, request: wire.Edits) -> tuple[Photo, Edited]:
-        """The photograph of a request and what its script makes of it. Raises HTTPException or EditError."""
-        upload, *rest = (self.upload(id) for id in (request.image, *request.images.values()))
-        for each in (upload, *rest):
-            if each.fit != request.script.fit:  # the command line would open it otherwise, and give another picture
-                raise EditError(
-                    f"fit: image {each.id!r} was uploaded with {each.fit}, but the script says {request.script.fit}"
-                )
-        others = dict(zip(request.images, rest, strict=True))
+    def divided(self, upload: Upload) -> bytes:
+        """The pieces of a photograph, as a PNG of labels."""
+        return labels_png(self.pieces(reduced(decoded(upload.encoded), PIECES_SIDE)))
 
-        def open_image(name: str, within: Bool[np.ndarray, "H W"] | None) -> Canvas:
-            if name not in others:
+    def select(self, request: wire.ObjectPlace) -> Callable[[], bytes]:
+        """What finds an object, and gives its mask as a PNG. Raises HTTPException; the callable raises EditError."""
+        upload, open_named = self.upload(request.image), self._opener(request.images)
+
+        def find() -> bytes:
+            photograph = decoded(upload.encoded)
+            selector = Selector(self.editing.open, self.find_object, open_named)
+            edit = Delete((), object=request.object)
+            return mask_png(selector(photograph, rgb8(photograph.pixels), edit, "crop").mask)
+
+        return find
+
+    def work(self, request: wire.JobRequest) -> tuple[Work, str]:
+        """What edits the photograph of a request, and its format's suffix. Raises HTTPException and EditError."""
+        upload, open_named = self.upload(request.image), self._opener(request.images)
+        for name in _named(request.script):
+            if name not in request.images:
                 raise EditError(f"the script names {name!r}, which is not in images")
-            return others[name].canvas if within is None else self.editing.canvas(others[name].photo, within)
-
-        return upload.photo, await self.in_thread(apply_script, request.script, upload.canvas, open_image)
-
-    def whole(self, request: wire.Edits) -> tuple[Work, str]:
-        """What edits the uploaded photograph at its own size, and its format's suffix. Raises HTTPException."""
-        upload = self.upload(request.image)
-        others = {name: self.upload(id).encoded for name, id in request.images.items()}
-        label = self.label
-        if label is None:
-            raise HTTPException(409, "this server cannot divide windows of a photograph")
-        try:
-            format = Photograph.decode(upload.encoded).format
-        except ValueError as error:
-            raise HTTPException(415, str(error)) from error
-
-        def open_named(name: str) -> Photograph:
-            if name not in others:
-                raise EditError(f"the script names {name!r}, which is not in images")
-            return Photograph.decode(others[name])
 
         def work(script: EditScript, report: Callable[[], bool]) -> bytes:
-            photograph = Photograph.decode(upload.encoded)  # queued jobs hold files, not pixels
+            photograph = decoded(upload.encoded)  # queued jobs hold files, not pixels
             edited = edit_photograph(
-                self.editing, photograph, script, label,
+                self.editing, photograph, script, self.label,
                 find_object=self.find_object, open_named=open_named, report=report,
             )  # fmt: skip
-            return upload.encoded if edited is photograph else edited.encode(edited.pixels, format)
+            return upload.encoded if edited is photograph else edited.encode(edited.pixels, upload.format)
 
-        return work, format.lower()
+        return work, upload.format.lower()
+
+    def _opener(self, images: Mapping[str, str]) -> Callable[[str], Photograph]:
+        """Opens the pictures of a request by their names. Raises HTTPException for one that is not here."""
+        named = {name: self.upload(id).encoded for name, id in images.items()}
+
+        def open_named(name: str) -> Photograph:
+            if name not in named:
+                raise EditError(f"{name!r} is not in images")
+            return Photograph.decode(named[name])
+
+        return open_named
 
     def warm_up(self) -> None:
-        """Compile what every edit needs, by editing and decoding a picture of nothing."""
+        """Compile what every edit needs, by decoding a picture of nothing."""
         config = self.editing.pipeline.config.elements
         side, cells = config.image_size, np.arange(config.image_size) * config.grid // config.image_size
         blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))
         canvas = self.editing.canvas(blank)
-        script = EditScript((Move((0,), (0.0, 0.0)), Delete((1,)), Compose("", (0,)), Continue("")))
-        self.editing.decode(blank, apply_script(script, canvas, lambda *_: canvas), script)
+        self.editing.decode(blank, Edited(canvas, canvas), EditScript())
+
+
+def _named(script: EditScript) -> list[str]:
+    """The pictures and masks that a script names."""
+    images = [edit.image for edit in script.edits if isinstance(edit, Compose | Continue)]
+    objects = [edit.object for edit in script.edits if not isinstance(edit, Continue)]
+    return images + [at.mask for at in objects if at is not None and at.mask is not None]

@@ -4,24 +4,27 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from elements_jax.editing.script import EditScript, ScriptFields
+from elements_jax.editing.script import EditScript, Object, ObjectAt, ScriptFields
 
 MOST_EDITS = 1000
-"""Of one script. Every canvas is made from the first edit on."""
+"""Of one script."""
 MOST_VARIANTS = 8
-MOST_NAMES = 64
-MOST_POINTS = 64
+MOST_NAMES = 1000
 
 Id = Annotated[str, Field(max_length=64)]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
-Point = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
-Points = Annotated[list[Point], Field(max_length=MOST_POINTS)]
 
 
 def _limit_edits(script: EditScript) -> EditScript:
     if len(script.edits) > MOST_EDITS:
         raise ValueError(f"the editor takes at most {MOST_EDITS} edits, not {len(script.edits)}")
     return script
+
+
+def _required(object: ObjectAt | None) -> ObjectAt:
+    if object is None:
+        raise ValueError("expected one of point, box and mask")
+    return object
 
 
 class Body(BaseModel):
@@ -49,12 +52,11 @@ class Model(Body):
     """The model that the server runs, and what else it has."""
 
     name: str
-    image_size: int = Field(description="Side of the square picture in pixels.")
-    num_elements: int = Field(description="The most elements of a picture.")
+    image_size: int = Field(description="Side of the squares that it sees, in pixels.")
     steps: int = Field(description="Of the sampler, by default.")
     guidance: float = Field(description="By default.")
     samplers: list[str]
-    segmenter: str = Field(description="Divides photographs into elements.")
+    segmenter: str = Field(description="Divides what it sees into elements.")
     select_objects: bool = Field(description="Whether there is a SAM, that finds objects from points.")
     notice: str | None = Field(description="What people should know of this model.")
     limits: Limits
@@ -64,59 +66,34 @@ class Image(Body):
     """A photograph that was uploaded."""
 
     id: Id
-    width: int = Field(description="Of the photograph, in pixels.")
-    height: int = Field(description="Of the photograph, in pixels.")
-    box: tuple[int, int, int, int] = Field(
-        description="Left, top, right and bottom, in pixels, of what is photograph in the square picture."
-    )
-    said: str = Field(description="One sentence on what was cropped or padded.")
+    width: int = Field(description="Of the photograph as it is seen, in pixels.")
+    height: int = Field(description="Of the photograph as it is seen, in pixels.")
+    format: str = Field(description="Of its file, which results have too: jpeg, png, webp, tiff, bmp, avif or heif.")
+    shown: tuple[int, int] = Field(description="Width and height of its view, and of masks of it, in pixels.")
+    notes: list[str] = Field(description="What results cannot keep, one sentence each.")
 
 
-class Edits(Body):
-    """A picture and what is done to it."""
+class Pictures(Body):
+    """A photograph, and the pictures that are named with it."""
 
     image: Id
     images: dict[Name, Id] = Field(
         default_factory=dict,
         max_length=MOST_NAMES,
-        description="Ids of the pictures that the script names in compose and continue.",
+        description="Ids of the pictures that are named: masks, other photographs, earlier results.",
     )
-    script: Annotated[ScriptFields, AfterValidator(_limit_edits)]
 
 
-class Element(Body):
-    """A live element: its number, its centroid and its size, in units of the picture's side."""
+class ObjectPlace(Pictures):
+    """An object of a photograph, by where it is seen."""
 
-    number: int
-    x: float
-    y: float
-    width: float
-    height: float
+    object: Annotated[Object, AfterValidator(_required)]
 
 
-class Canvas(Body):
-    """The elements after the edits."""
+class Mask(Body):
+    """The pixels of an object."""
 
-    size: int = Field(description="Side of the picture in pixels.")
-    elements: list[Element]
-    label_map: str = Field(
-        description="The element of each pixel, row by row: base64 of little-endian uint16; num_elements where none is."
-    )
-    preview: str = Field(description="A data: URL of a PNG, the edits by copied pixels.")
-    free: int = Field(description="Elements that can still be added.")
-
-
-class ObjectPoints(Edits):
-    """A picture, what is done to it, and points (x, y) on an object and beside it, in units of the picture's side."""
-
-    positive: Points = Field(min_length=1)
-    negative: Points = []
-
-
-class Selection(Body):
-    """Numbers of elements."""
-
-    elements: list[int]
+    mask: str = Field(description="A data: URL of a grey PNG as large as the photograph's view, white on the object.")
 
 
 class Script(Body):
@@ -125,15 +102,11 @@ class Script(Body):
     script: ScriptFields
 
 
-class JobRequest(Edits):
-    """Edits to decode, with as many seeds, from the script's on."""
+class JobRequest(Pictures):
+    """A photograph and its edits, with as many seeds, from the script's on."""
 
+    script: Annotated[ScriptFields, AfterValidator(_limit_edits)]
     variants: int = Field(default=1, ge=1, le=MOST_VARIANTS)
-    result: Literal["square", "photograph"] = Field(
-        default="square",
-        description="The model's square picture as a PNG, or the uploaded photograph in its own size and format, as "
-        "`elements edit` writes it.",
-    )
 
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -147,7 +120,7 @@ class JobState(Body):
     position: int = Field(description="Jobs that come before it; 0 for one that is not queued.")
     variant: int = Field(description="Variants that are done.")
     variants: int
-    step: int = Field(description="The step that is computed of the variant that is decoded, from 1; 0 before it.")
-    steps: int = Field(description="Of every variant.")
-    results: list[str] = Field(description="Paths of the pictures that are done.")
+    step: int = Field(description="The step that is computed of a window of the photograph, from 1; 0 before it.")
+    steps: int = Field(description="Of every window.")
+    results: list[str] = Field(description="Paths of the photographs that are done.")
     error: str | None = Field(description="Why it failed.")

@@ -81,7 +81,7 @@ class Photograph:
     @classmethod
     def decode(cls, encoded: bytes) -> "Photograph":
         """Decode the bytes of a file. Raises ValueError."""
-        _register_heif()
+        register_heif()
         if not encoded:
             raise ValueError("the file is empty")
         try:
@@ -150,7 +150,7 @@ def _save(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
 
 def format_of(path: Path) -> str:
     """The format that a file's suffix asks for. Raises ValueError if it cannot be written."""
-    _register_heif()
+    register_heif()
     format = SUFFIXES.get(path.suffix.lower())
     if format is None:
         raise ValueError(f"{path}: unknown suffix; expected one of {', '.join(SUFFIXES)}")
@@ -187,7 +187,8 @@ def turned(pixels: Shaped[np.ndarray, "H W C"], orientation: int, *, back: bool 
     return pixels
 
 
-def _register_heif() -> None:
+def register_heif() -> None:
+    """Let Pillow open HEIC, where pillow-heif is installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:

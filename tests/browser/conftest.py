@@ -5,19 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fastapi import FastAPI
-from jaxtyping import Bool, Float, UInt8
 
 from elements_jax.checkpoints.model_folder import save_network, write_config
 from elements_jax.cli.photos import Source, open_editing
 from elements_jax.config import ModelConfig
-from elements_jax.editor.server import make_app
 from elements_jax.models.networks import Networks
 from elements_jax.pipeline.session import Editing
 from tests.browser.driver import Driver
-from tests.editor.conftest import StepByStep, served
+from tests.editor.conftest import StepByStep, app_of, served
 from tests.helpers.records import SMALL
 from train.start import write_tokenizer
 
@@ -26,13 +23,8 @@ playwright.expect.set_options(timeout=15_000)
 jax = pytest.importorskip("jax")
 
 NOTICE = "Random weights: this model paints noise."
-# 64 elements of 8 x 8 pixels; and 256 of 32 x 32, as many as the paper has, whose latent is but 8 x 8.
+# 64 elements of 8 x 8 pixels.
 SIZE_64 = replace(SMALL, elements=replace(SMALL.elements, image_size=64, grid=8))
-SIZE_512 = replace(
-    SMALL,
-    elements=replace(SMALL.elements, image_size=512, grid=16),
-    vae=replace(SMALL.vae, block_out_channels=(8,) * 7),
-)
 
 
 def write_model(folder: Path, config: ModelConfig) -> Path:
@@ -45,20 +37,6 @@ def write_model(folder: Path, config: ModelConfig) -> Path:
     return folder
 
 
-def same_colour(
-    picture: UInt8[np.ndarray, "H W 3"], positive: Float[np.ndarray, "P 2"], negative: Float[np.ndarray, "Q 2"]
-) -> Bool[np.ndarray, "H W"]:
-    """What stands for SAM: the pixels that have a colour of the positive points, and none of the negative ones."""
-
-    def like(points: Float[np.ndarray, "P 2"]) -> Bool[np.ndarray, "H W"]:
-        mask = np.zeros(picture.shape[:2], bool)
-        for x, y in (points * len(picture)).astype(int):
-            mask |= np.abs(picture.astype(int) - picture[y, x]).max(axis=-1) < 30
-        return mask
-
-    return like(positive) & ~like(negative)
-
-
 @pytest.fixture(scope="session")
 def editing(tmp_path_factory: pytest.TempPathFactory) -> Editing:
     return open_editing(str(write_model(tmp_path_factory.mktemp("model"), SIZE_64)), Source("grid"))
@@ -67,7 +45,7 @@ def editing(tmp_path_factory: pytest.TempPathFactory) -> Editing:
 @pytest.fixture(scope="session")
 def address(editing: Editing) -> Iterator[str]:
     """The server's address."""
-    app = make_app(editing, name="small", segmenter="grid", notice=NOTICE, select_object=same_colour)
+    app = app_of(editing, notice=NOTICE)
     with served(app) as address:
         yield address
 
@@ -82,7 +60,7 @@ def stepping(editing: Editing) -> StepByStep:
 def slow_app(stepping: StepByStep) -> FastAPI:
     """Its server, which has no SAM either."""
     stepping.go_on(2)  # to warm up
-    return make_app(stepping, name="slow", segmenter="grid")
+    return app_of(stepping, points=False)
 
 
 def launch(started: "playwright.Playwright") -> "playwright.Browser":
@@ -124,6 +102,6 @@ def editor(page: "playwright.Page", address: str) -> Iterator[Driver]:
 
 @pytest.fixture
 def opened(editor: Driver) -> Driver:
-    """With a photograph in it: a red square, of elements 18, 19, 26 and 27, on a slope of greys."""
+    """With a photograph in it: a red square on a slope of greys."""
     editor.upload()
     return editor

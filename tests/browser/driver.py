@@ -1,9 +1,7 @@
 """Drives the editor's page as a person does, and reads from it what a person sees and what the server was sent."""
 
-import base64
 import io
 import json
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,46 +9,45 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt8
 from PIL import Image
-from playwright.sync_api import ConsoleMessage, Page, Request, Response, expect
+from playwright.sync_api import ConsoleMessage, Page, Request, expect
 
-RED = (220, 30, 30)
+RED, BLUE = (220, 30, 30), (40, 60, 230)
+WIDTH, HEIGHT = 96, 64
+SQUARE = (16, 16, 32, 32)
+"""Left, top, right and bottom of the coloured square in `photograph`."""
 
 
-def photograph(size: int = 64, colour: tuple[int, int, int] = RED) -> UInt8[np.ndarray, "H W 3"]:
-    """A square over four cells of an 8 x 8 grid, on a slope of greys."""
-    image = np.repeat(np.linspace(60, 200, size)[None, :, None], size, axis=0).repeat(3, axis=2).astype(np.uint8)
-    image[size // 4 : size // 2, size // 4 : size // 2] = colour
+def photograph(colour: tuple[int, int, int] = RED) -> UInt8[np.ndarray, "H W 3"]:
+    """A square of one colour on a slope of greys, wider than high."""
+    image = np.repeat(np.linspace(60, 200, WIDTH)[None, :, None], HEIGHT, axis=0).repeat(3, axis=2).astype(np.uint8)
+    left, top, right, bottom = SQUARE
+    image[top:bottom, left:right] = colour
     return image
 
 
-def file_of(image: UInt8[np.ndarray, "H W 3"], name: str = "photo.png") -> dict[str, Any]:
+def file_of(image: UInt8[np.ndarray, "H W 3"], name: str = "photo.png", **options: Any) -> dict[str, Any]:
     """A file to choose."""
     encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, "png")
-    return {"name": name, "mimeType": "image/png", "buffer": encoded.getvalue()}
+    kind = "jpeg" if name.endswith(".jpg") else "png"
+    Image.fromarray(image).save(encoded, kind, **options)
+    return {"name": name, "mimeType": f"image/{kind}", "buffer": encoded.getvalue()}
 
 
 class Driver:
     """One page. Places on pictures are (x, y) in pixels of the picture."""
 
-    def __init__(self, page: Page, address: str):
+    def __init__(self, page: Page, address: str, begins: str = "Open a photo to begin."):
         self.page = page
         self.requests: list[Request] = []
-        self._answers: list[Response] = []
         self.problems: list[str] = []
         self._address = address
         page.on("request", lambda request: self.requests.append(request))
-        page.on("response", self._keep_canvas)
         page.on("console", self._keep_problem)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.goto(address)
-        expect(self.status).to_have_text("Open a photograph to begin.")
-
-    def _keep_canvas(self, response: Response) -> None:
-        if response.url.endswith("/api/canvas") and response.ok:
-            self._answers.append(response)
+        expect(self.status).to_have_text(begins)
 
     def _keep_problem(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -75,32 +72,11 @@ class Driver:
         found = [r for r in self.requests if urlsplit(r.url).path == path and r.method == method]
         return [json.loads(request.post_data or "null") for request in found]
 
-    @property
     def edits(self) -> list[dict[str, Any]]:
-        """Those of the last request for a canvas."""
-        return self.sent("/api/canvas")[-1]["script"].get("edits", [])
-
-    @property
-    def canvas(self) -> dict[str, Any]:
-        """The server's last one."""
-        return self._answers[-1].json()
-
-    @property
-    def live(self) -> set[int]:
-        """Its elements."""
-        return {element["number"] for element in self.canvas["elements"]}
-
-    @property
-    def labels(self) -> UInt16[np.ndarray, "S S"]:
-        """Its label map."""
-        labels = np.frombuffer(base64.b64decode(self.canvas["label_map"]), "<u2")
-        return labels.reshape(self.canvas["size"], -1)
-
-    @property
-    def answered_picture(self) -> UInt8[np.ndarray, "S S 3"]:
-        """Its preview."""
-        encoded = base64.b64decode(self.canvas["preview"].partition(",")[2])
-        return np.asarray(Image.open(io.BytesIO(encoded)))
+        """Those that a saved script has."""
+        with self.page.expect_download(lambda download: download.suggested_filename == "edit.json") as download:
+            self.page.get_by_role("button", name="Save script").click()
+        return json.loads(download.value.path().read_text())["edits"]
 
     # What is seen
 
@@ -116,24 +92,28 @@ class Driver:
     def tray(self):
         return self.page.locator("#tray-stage")
 
-    def selected(self, stage: Any = None) -> set[int]:
-        """What the picture says is selected."""
-        label = (stage or self.stage).get_attribute("aria-label")
-        return set(map(int, re.findall(r"\d+", label.partition("selected")[2])))
+    def box(self) -> tuple[int, ...]:
+        """The selection's box in numbers: left, top, width, height; empty where nothing is selected."""
+        values = [self.page.locator(f"#box-{name}").input_value() for name in ("x", "y", "width", "height")]
+        return tuple(int(value) for value in values if value)
 
-    def picture(self) -> UInt8[np.ndarray, "S S 4"]:
-        """The pixels that the stage shows, transparent at holes, without what is drawn over them."""
-        read = """async (canvas) => {
+    def pixel(self, *at: float, stage: Any = None) -> tuple[int, ...]:
+        """The colour (RGBA) that the picture's canvas shows in the middle of a pixel."""
+        left, top, _, _ = self._frame(stage)
+        x, y = self.place((at[0] + 0.5, at[1] + 0.5), stage)
+        read = """async (canvas, [x, y]) => {
           await new Promise(requestAnimationFrame); // what is to be drawn is drawn with the next frame
-          return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+          return [...canvas.getContext("2d").getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data];
         }"""
-        pixels = np.array(self.stage.locator("canvas").first.evaluate(read), np.uint8)
-        side = round((len(pixels) / 4) ** 0.5)
-        return pixels.reshape(side, side, 4)
+        return tuple((stage or self.stage).locator("canvas").first.evaluate(read, [x - left, y - top]))
+
+    def shows(self, *at: float, colour: tuple[int, int, int]) -> None:
+        """Wait until a colour is shown at a pixel, up to rounding."""
+        self.until(lambda: np.abs(np.subtract(self.pixel(*at)[:3], colour)).max() <= 3)
 
     def settled(self) -> None:
         """The server has answered."""
-        expect(self.stage).to_have_attribute("aria-busy", "false")
+        expect(self.stage).not_to_have_attribute("aria-busy", "true")
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for what playwright has no `expect` for: the page's own policy forbids its polling there."""
@@ -142,52 +122,63 @@ class Driver:
             assert time.monotonic() < end, "waited in vain"
             self.page.wait_for_timeout(20)
 
-    def shows(self, box: tuple[slice, slice], pixel: tuple[int, ...]) -> None:
-        """Wait until the stage shows a pixel (RGB, or RGBA) all over a box of (rows, columns)."""
-        self.until(lambda: (self.picture()[box][..., : len(pixel)] == pixel).all())
-
     # What is done
 
-    def upload(self, image: UInt8[np.ndarray, "H W 3"] | None = None, **options: Any) -> None:
-        self.page.get_by_label("Photograph", exact=True).set_input_files(
-            file_of(photograph() if image is None else image, **options)
-        )
-        expect(self.status).to_contain_text("elements.", timeout=60_000)  # the first time compiles
+    def upload(self, image: UInt8[np.ndarray, "H W 3"] | None = None, name: str = "photo.png", **options: Any) -> None:
+        file = file_of(photograph() if image is None else image, name, **options)
+        self.page.get_by_label("Photograph", exact=True).set_input_files(file)
+        expect(self.status).to_contain_text(f"{name}: click")
 
     def second(self, image: UInt8[np.ndarray, "H W 3"], name: str = "bird.png") -> None:
         self.page.locator("#second-file").set_input_files(file_of(image, name))
-        expect(self.status).to_contain_text("beside the canvas")
+        expect(self.status).to_contain_text("beside the photo")
 
-    def place(self, at: tuple[float, float], stage: Any = None, size: int = 64) -> tuple[float, float]:
-        """Where a pixel's corner is on the screen."""
+    def _frame(self, stage: Any = None) -> tuple[float, float, float, float]:
         box = (stage or self.stage).bounding_box()
-        return box["x"] + at[0] * box["width"] / size, box["y"] + at[1] * box["height"] / size
+        return box["x"], box["y"], box["width"], box["height"]
 
-    def click(self, *at: float, keys: str = "", stage: Any = None, button: Any = "left") -> None:
+    def place(self, at: tuple[float, float], stage: Any = None) -> tuple[float, float]:
+        """Where a pixel's corner is on the screen, while all of the picture is seen."""
+        left, top, width, height = self._frame(stage)
+        k = min((width - 32) / WIDTH, (height - 32) / HEIGHT)
+        return left + (width - WIDTH * k) / 2 + at[0] * k, top + (height - HEIGHT * k) / 2 + at[1] * k
+
+    def click(self, *at: float, keys: str = "", stage: Any = None) -> None:
         if keys:
             self.page.keyboard.down(keys)
-        self.page.mouse.click(*self.place(at, stage), button=button)
+        self.page.mouse.click(*self.place(at, stage))
         if keys:
             self.page.keyboard.up(keys)
+        self.settled()
 
-    def press(self, *at: float, stage: Any = None, size: int = 64) -> None:
-        self.page.mouse.move(*self.place(at, stage, size))
+    def select(self, *at: float) -> None:
+        """Click an object, and wait until it is selected."""
+        self.click(*at)
+        expect(self.status).to_contain_text("Selected")
+
+    def press(self, *at: float, stage: Any = None) -> None:
+        self.page.mouse.move(*self.place(at, stage))
         self.page.mouse.down()
 
-    def drag(self, *path: tuple[float, float], keys: str = "", stage: Any = None, size: int = 64) -> None:
+    def drag(self, *path: tuple[float, float], keys: str = "", stage: Any = None) -> None:
         """Press at the first place, and let go at the last."""
         if keys:
             self.page.keyboard.down(keys)
-        self.press(*path[0], stage=stage, size=size)
+        self.press(*path[0], stage=stage)
         for at in path[1:]:
-            self.page.mouse.move(*self.place(at, stage, size), steps=4)
+            self.page.mouse.move(*self.place(at, stage), steps=4)
         self.page.mouse.up()
         if keys:
             self.page.keyboard.up(keys)
+        self.settled()
 
     def keys(self, *keys: str) -> None:
         for key in keys:
             self.page.keyboard.press(key)
+
+    def run(self, results: int = 1) -> None:
+        self.keys("Control+Enter")
+        expect(self.status).to_have_text(f"Done: {results} result{'s' * (results > 1)}.", timeout=60_000)
 
     def save(self, button: str, folder: Path) -> Path:
         """What a button downloads."""

@@ -13,15 +13,45 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 
-from elements_jax.cli.photos import Source, open_editing
+from elements_jax.cli.photos import Divider, Source, open_editing
+from elements_jax.editing.script import ObjectAt
 from elements_jax.editor.server import make_app
 from elements_jax.editor.wire import Limits
+from elements_jax.photograph.selecting import Found
 from elements_jax.pipeline.session import Cancelled, Editing
 
 LOCAL = "http://localhost:8000"
 SMALL_LIMITS = Limits(upload_bytes=200_000, pixels=250_000, queue=3)
+DELETE = {"edit": "delete", "object": {"box": [0.25, 0.25, 0.5, 0.5]}}
+
+
+def find_exactly(image: UInt8[np.ndarray, "H W 3"], at: ObjectAt) -> Found:
+    """What stands for SAM: all of a box, or the pixels that have the colour of a point."""
+    height, width = image.shape[:2]
+    if at.box is not None:
+        left, top, right, bottom = np.rint(np.array(at.box) * (width, height, width, height)).astype(int)
+        mask = np.zeros((height, width), bool)
+        mask[top:bottom, left:right] = True
+        return mask, 1.0
+    assert at.point is not None
+    x, y = min(int(at.point[0] * width), width - 1), min(int(at.point[1] * height), height - 1)
+    return np.abs(image.astype(int) - image[y, x]).max(axis=-1) < 30, 1.0
+
+
+def eighths(image: UInt8[np.ndarray, "H W 3"]) -> UInt16[np.ndarray, "H W"]:
+    """An 8 x 8 grid of pieces."""
+    height, width = image.shape[:2]
+    return (np.arange(height)[:, None] * 8 // height * 8 + np.arange(width) * 8 // width).astype(np.uint16)
+
+
+def app_of(editing: Editing, **options: Any) -> FastAPI:
+    """A server with stand-ins for what finds objects and pieces."""
+    label = Divider(editing.pipeline.config.elements, Source("grid")).label
+    defaults = {"name": "small", "segmenter": "grid", "find_object": find_exactly, "points": True}
+    return make_app(editing, label=label, pieces=eighths, **defaults | options)
 
 
 class StepByStep(Editing):
@@ -40,7 +70,7 @@ class StepByStep(Editing):
             if not report():
                 raise Cancelled
             assert self.steps.acquire(timeout=30)
-        return np.zeros((16, 16, 3), np.uint8)
+        return np.zeros_like(photo.image)
 
     def go_on(self, steps: int = 1) -> None:
         self.steps.release(steps)
@@ -53,7 +83,7 @@ def editing(model_folder: Path) -> Editing:
 
 @pytest.fixture(scope="session")
 def app(editing: Editing) -> FastAPI:
-    return make_app(editing, name="small", segmenter="grid", limits=SMALL_LIMITS)
+    return app_of(editing, limits=SMALL_LIMITS)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +101,7 @@ def stepping(editing: Editing) -> StepByStep:
 def slow_client(stepping: StepByStep) -> Iterator[TestClient]:
     """A server whose decoder waits for the test, warmed up."""
     stepping.go_on(2)
-    with TestClient(make_app(stepping, name="slow", segmenter="grid", limits=SMALL_LIMITS), base_url=LOCAL) as client:
+    with TestClient(app_of(stepping, limits=SMALL_LIMITS), base_url=LOCAL) as client:
         yield client
         stepping.go_on(1000)
 
@@ -107,9 +137,9 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def upload(client: Any, image: np.ndarray | None = None, fit: str = "crop") -> str:
+def upload(client: Any, image: np.ndarray | None = None) -> str:
     """The id of an uploaded picture."""
-    response = client.post(f"/api/images?fit={fit}", content=encode(noise(16, 16) if image is None else image))
+    response = client.post("/api/images", content=encode(noise(16, 16) if image is None else image))
     assert response.status_code == 201, response.text
     return response.json()["id"]
 

@@ -12,79 +12,57 @@ import time
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
 import elements_jax
-from elements_jax.cli.edit import Edit, Encode
+from elements_jax.cli.edit import Edit
 from elements_jax.cli.main import main
 from elements_jax.cli.photos import Divider, ObjectFinder, Source
-from elements_jax.editor.server import make_app
 from elements_jax.pipeline.session import Editing
-from tests.editor.conftest import LOCAL, encode, noise, script, upload, wait_until
-
-FEATURES = {
-    "moved": ([{"edit": "move", "elements": [1], "by": [0.25, 0.125]}], {"prompt": "a red square", "seed": 3}),
-    "composed": (
-        [
-            {"edit": "delete", "elements": [0, 3]},
-            {"edit": "compose", "image": "other.npz", "elements": [1], "scale": [0.5, 0.75]},
-            {"edit": "continue", "image": "round.npz"},
-        ],
-        {"preserve": True, "sampling": {"sampler": "dpm", "steps": 3}, "negative_prompt": "blue"},
-    ),
-    "padded": ([{"edit": "resize", "elements": [0], "scale": 0.5}], {"fit": "pad", "sampling": {"eta": 0.5}}),
-}
-
-
-@pytest.mark.parametrize("name", FEATURES)
-def test_page_and_command_give_the_same_bytes(
-    client: TestClient, model_folder: Path, tmp_path: Path, name: str
-) -> None:
-    edits, fields = FEATURES[name]
-    pictures = {"photo.npz": noise(20, 30), "other.npz": noise(16, 16, seed=1), "round.npz": noise(16, 16, seed=2)}
-    fit = fields.get("fit", "crop")
-    for file, image in pictures.items():
-        photo = tmp_path / file.replace(".npz", ".png")
-        photo.write_bytes(encode(image))
-        Encode(photo, tmp_path / file, str(model_folder), fit, Source("grid")).run()
-    ids = {file: upload(client, image, fit) for file, image in pictures.items()}
-    (tmp_path / "script.json").write_text(json.dumps(script(*edits, **fields)))
-    out = tmp_path / "out.png"
-    Edit(tmp_path / "photo.npz", tmp_path / "script.json", str(model_folder), out, source=Source("grid")).run()
-
-    body = {"image": ids.pop("photo.npz"), "images": ids, "script": script(*edits, **fields)}
-    id = client.post("/api/jobs", json=body).json()["id"]
-    wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] == "done")
-    assert client.get(f"/api/jobs/{id}/0.png").content == out.read_bytes()
+from tests.editor.conftest import LOCAL, app_of, encode, noise, script, wait_until
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
 @pytest.mark.parametrize("detail", ["pixels", "decoder"])
-def test_http_and_command_give_the_same_photograph(
+def test_page_and_command_give_the_same_photograph(
     editing: Editing, model_folder: Path, tmp_path: Path, kind: str, detail: str
 ) -> None:
-    content = encode(noise(30, 50), kind, dpi=(300, 300))
-    (tmp_path / f"photo.{kind}").write_bytes(content)
-    fields = script({"edit": "delete", "object": {"box": [0.2, 0.2, 0.5, 0.6]}}, detail=detail)
+    mask = np.zeros((15, 25, 3), np.uint8)
+    mask[10:14, 18:24] = 255
+    pictures = {f"photo.{kind}": encode(noise(30, 50), kind, dpi=(300, 300)), "mask.png": encode(mask)}
+    pictures["other.png"] = encode(noise(40, 30, seed=1))
+    for name, content in pictures.items():
+        (tmp_path / name).write_bytes(content)
+    edits = (
+        {"edit": "delete", "object": {"box": [0.2, 0.2, 0.5, 0.6]}},
+        {"edit": "move", "object": {"mask": "mask.png"}, "by": [-0.1, 0]},
+        {"edit": "compose", "image": "other.png", "object": {"box": [0.1, 0.1, 0.4, 0.4]}, "scale": 0.5},
+    )
+    fields = script(*edits, detail=detail)
     (tmp_path / "script.json").write_text(json.dumps(fields))
     out = tmp_path / f"out.{kind}"
     Edit(tmp_path / f"photo.{kind}", tmp_path / "script.json", str(model_folder), out, source=Source("grid")).run()
 
     divider = Divider(editing.pipeline.config.elements, Source("grid"))
-    finder = ObjectFinder(divider, Source("grid"))
-    app = make_app(editing, name="small", segmenter="grid", label=divider.label, find_object=finder)
+    app = app_of(editing, find_object=ObjectFinder(divider, Source("grid")))
     with TestClient(app, base_url=LOCAL) as client:
-        image = client.post("/api/images", content=content).json()["id"]
-        job = client.post("/api/jobs", json={"image": image, "script": fields, "result": "photograph"}).json()
+        ids = {name: client.post("/api/images", content=content).json()["id"] for name, content in pictures.items()}
+        body = {"image": ids.pop(f"photo.{kind}"), "images": ids, "script": fields}
+        job = client.post("/api/jobs", json=body).json()
         wait_until(lambda: client.get(f"/api/jobs/{job['id']}").json()["status"] in ("done", "failed"), 60)
-        (result,) = client.get(f"/api/jobs/{job['id']}").json()["results"]
+        state = client.get(f"/api/jobs/{job['id']}").json()
+        assert state["error"] is None
+        (result,) = state["results"]
         response = client.get(result)
+        view = client.get(f"{result}/view")
     assert response.headers["content-type"] == f"image/{kind}"
-    assert response.content == out.read_bytes() != content
-    with Image.open(io.BytesIO(response.content)) as picture:
-        assert (picture.size, picture.format) == ((50, 30), kind.upper())
+    assert response.content == out.read_bytes() != pictures[f"photo.{kind}"]
+    for content in (response.content, view.content):
+        with Image.open(io.BytesIO(content)) as picture:
+            assert (picture.size, picture.format) == ((50, 30), kind.upper())
 
 
 def test_sam_needs_a_checkpoint_at_once(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,8 @@ from fastapi.testclient import TestClient
 
 from elements_jax.editor import routes
 from elements_jax.editor.images import Images
-from elements_jax.editor.server import make_app
 from elements_jax.pipeline.session import Editing
-from tests.editor.conftest import LOCAL, SMALL_LIMITS, encode, noise, script, served, upload
+from tests.editor.conftest import DELETE, LOCAL, SMALL_LIMITS, app_of, encode, noise, script, served, upload
 
 
 def refusal(response: Any, status: int) -> str:
@@ -56,7 +55,7 @@ def test_the_own_origin_and_none_are_taken(client: TestClient) -> None:
 
 
 def test_a_proxy_serves_the_page_below_a_path(editing: Editing) -> None:
-    app = make_app(editing, name="small", segmenter="grid", names=["Photos.example"])
+    app = app_of(editing, names=["Photos.example"])
     with TestClient(app, base_url="http://photos.example", root_path="/editor") as behind:
         for path in re.findall(r'(?:src|href)="([^"#]+)"', behind.get("/editor/").text):
             assert behind.get(f"/editor/{path}").status_code == 200, path
@@ -72,7 +71,7 @@ def test_a_proxy_serves_the_page_below_a_path(editing: Editing) -> None:
 
 
 def test_other_machines_come_by_address_if_they_may(editing: Editing, client: TestClient) -> None:
-    with TestClient(make_app(editing, name="small", segmenter="grid", remote=True), base_url=LOCAL) as remote:
+    with TestClient(app_of(editing, remote=True), base_url=LOCAL) as remote:
         for host in ("192.168.1.7:8000", "[fe80::1]:8000", "localhost"):
             assert remote.get("/api/model", headers={"Host": host}).status_code == 200
         for host in ("evil.example", "192.168.1.7.evil.example", "192.168.1.7:port"):
@@ -97,7 +96,7 @@ def test_every_response_tells_the_browser_what_it_may_do(client: TestClient) -> 
 
 def test_json_is_compressed_and_events_are_not(client: TestClient) -> None:
     assert client.get("/openapi.json", headers={"Accept-Encoding": "gzip"}).headers["content-encoding"] == "gzip"
-    id = client.post("/api/jobs", json={"image": upload(client), "script": script()}).json()["id"]
+    id = client.post("/api/jobs", json={"image": upload(client), "script": script(DELETE)}).json()["id"]
     events = client.get(f"/api/jobs/{id}/events", headers={"Accept-Encoding": "gzip"})
     assert "content-encoding" not in events.headers
 
@@ -141,7 +140,7 @@ def test_what_is_no_image_is_refused(client: TestClient, content: bytes) -> None
 def test_bodies_are_limited_while_they_come(client: TestClient) -> None:
     refusal(client.post("/api/images", content=b"x" * 200_001), 413)
     refusal(client.post("/api/scripts", content=b"x" * 200_001), 413)
-    for path in ("canvas", "objects", "jobs"):
+    for path in ("objects", "jobs"):
         huge = b'{"image": "' + b"x" * 3_000_000 + b'"}'
         refusal(client.post(f"/api/{path}", content=huge, headers={"Content-Type": "application/json"}), 413)
 
@@ -152,7 +151,7 @@ def test_bodies_are_limited_while_they_come(client: TestClient) -> None:
 
 def test_a_body_without_end_is_not_read_to_its_end(editing: Editing) -> None:
     """A real server: it answers while the client goes on sending."""
-    with served(make_app(editing, name="small", segmenter="grid", limits=SMALL_LIMITS)) as address:
+    with served(app_of(editing, limits=SMALL_LIMITS)) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as connection:
             start = f"POST /api/images HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -168,7 +167,7 @@ def test_a_body_without_end_is_not_read_to_its_end(editing: Editing) -> None:
 
 def test_a_body_that_does_not_come_ends(editing: Editing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "UPLOAD_SECONDS", 0.2)
-    with served(make_app(editing, name="small", segmenter="grid")) as address:
+    with served(app_of(editing)) as address:
         host, port = address.removeprefix("http://").split(":")
         for path in ("images", "scripts"):
             with socket.create_connection((host, int(port)), timeout=20) as connection:
@@ -194,7 +193,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
     ],
 )
 def test_odd_json_is_refused(client: TestClient, content: bytes, status: int) -> None:
-    for path in ("canvas", "objects", "jobs"):
+    for path in ("objects", "jobs"):
         response = client.post(f"/api/{path}", content=content, headers={"Content-Type": "application/json"})
         refusal(response, status)
 
@@ -207,7 +206,7 @@ def test_what_is_no_script_is_refused(client: TestClient, content: bytes) -> Non
     refusal(client.post("/api/scripts", content=content), 422)
 
 
-MOVE = {"edit": "move", "elements": [0], "by": [0, 0]}
+MOVE = {"edit": "move", "object": {"point": [0, 0]}, "by": [0, 0]}
 
 
 @pytest.mark.parametrize(
@@ -216,8 +215,8 @@ MOVE = {"edit": "move", "elements": [0], "by": [0, 0]}
         ([MOVE | {"by": [float("nan"), 0]}], {}, "script: edits[0].by: expected"),
         ([MOVE | {"by": [float("inf"), 0]}], {}, "script: edits[0].by: expected"),
         ([MOVE | {"by": [1e300, 0]}], {}, "script: edits[0].by: expected"),
-        ([MOVE | {"elements": [-1]}], {}, "script: edits[0].elements: expected"),
-        ([MOVE | {"elements": [9]}], {}, "edits[0] (move): element 9 does not exist"),
+        ([MOVE | {"object": {"point": [-1, 0]}}], {}, "script: edits[0].object: expected"),
+        ([MOVE | {"object": None}], {}, "script: edits[0]: expected"),
         ([{"edit": "format", "elements": [0]}], {}, "script: edits[0]: expected an object"),
         ([MOVE] * 1001, {}, "at most 1000 edits, not 1001"),
         ([], {"seed": 2**32}, "script: seed: expected"),
@@ -227,33 +226,34 @@ MOVE = {"edit": "move", "elements": [0], "by": [0, 0]}
         ([], {"path": "x"}, "script: path: unknown field"),
         ([{"edit": "continue", "image": "../../etc/passwd"}], {}, "'../../etc/passwd', which is not in images"),
         ([{"edit": "compose", "image": "/etc/passwd", "elements": [0]}], {}, "'/etc/passwd', which is not in images"),
-        ([], {"fit": "pad"}, "was uploaded with crop, but the script says pad"),
+        ([MOVE | {"object": {"mask": "/etc/passwd"}}], {}, "'/etc/passwd', which is not in images"),
     ],
 )
 def test_absurd_scripts_are_refused(client: TestClient, edits: list[Any], fields: dict[str, Any], named: str) -> None:
-    body = {"image": upload(client), "script": script(*edits, **fields)}
-    for path, more in (("canvas", {}), ("jobs", {"variants": 2})):
-        content = json.dumps(body | more).encode()  # with NaN, which JSON does not have
-        response = client.post(f"/api/{path}", content=content, headers={"Content-Type": "application/json"})
-        assert named in refusal(response, 422)
+    body = {"image": upload(client), "script": script(*edits, **fields), "variants": 2}
+    content = json.dumps(body).encode()  # with NaN, which JSON does not have
+    response = client.post("/api/jobs", content=content, headers={"Content-Type": "application/json"})
+    assert named in refusal(response, 422)
 
 
 @pytest.mark.parametrize(
-    ("path", "more", "named"),
+    ("path", "fields", "named"),
     [
-        ("jobs", {"variants": 0}, "variants: "),
-        ("jobs", {"variants": 9}, "variants: "),
-        ("jobs", {"variants": 2, "script": script(seed=2**32 - 1)}, "largest seed"),
-        ("jobs", {"images": {str(n): "x" for n in range(65)}}, "images: "),
-        ("jobs", {"surplus": 1}, "surplus: "),
-        ("objects", {"positive": []}, "positive: "),
-        ("objects", {"positive": [[2, 0]]}, "positive.0.0: "),
-        ("objects", {"positive": [[float("nan"), 0]]}, "positive.0.0: "),
-        ("objects", {"positive": [[0, 0]] * 65}, "positive: "),
+        ("jobs", {"script": script(), "variants": 0}, "variants: "),
+        ("jobs", {"script": script(), "variants": 9}, "variants: "),
+        ("jobs", {"script": script(seed=2**32 - 1), "variants": 2}, "largest seed"),
+        ("jobs", {"script": script(), "images": {str(n): "x" for n in range(1001)}}, "images: "),
+        ("jobs", {"script": script(), "surplus": 1}, "surplus: "),
+        ("objects", {}, "object: "),
+        ("objects", {"object": None}, "object: "),
+        ("objects", {"object": {"point": [2, 0]}}, "object.point.0: "),
+        ("objects", {"object": {"point": [float("nan"), 0]}}, "object.point.0: "),
+        ("objects", {"object": {"box": [0.5, 0, 0.4, 1]}}, "object: "),
+        ("objects", {"object": {"mask": "/etc/passwd"}}, "'/etc/passwd' is not in images"),
     ],
 )
-def test_absurd_requests_are_refused(client: TestClient, path: str, more: dict[str, Any], named: str) -> None:
-    content = json.dumps({"image": upload(client), "script": script()} | more).encode()
+def test_absurd_requests_are_refused(client: TestClient, path: str, fields: dict[str, Any], named: str) -> None:
+    content = json.dumps({"image": upload(client)} | fields).encode()
     response = client.post(f"/api/{path}", content=content, headers={"Content-Type": "application/json"})
     assert named in refusal(response, 422)
 
@@ -262,17 +262,17 @@ def test_forms_and_unknown_things(client: TestClient) -> None:
     """A form is what another page may send without asking first."""
     body = json.dumps({"image": upload(client), "script": script()}).encode()
     refusal(client.post("/api/jobs", content=body, headers={"Content-Type": "text/plain"}), 422)
-    unknown = {"image": "0" * 32, "script": script()}
-    for path in ("canvas", "jobs"):
-        assert "upload it again" in refusal(client.post(f"/api/{path}", json=unknown), 404)
+    unknown = {"image": "0" * 32}
+    for path, more in (("objects", {"object": {"point": [0, 0]}}), ("jobs", {"script": script()})):
+        assert "upload it again" in refusal(client.post(f"/api/{path}", json=unknown | more), 404)
     named = {"image": upload(client), "images": {"bird.png": "0" * 32}, "script": script()}
-    refusal(client.post("/api/canvas", json=named), 404)
-    for path in ("/api/images/0.png", "/api/jobs/0", "/api/jobs/0/0.png", "/api/jobs/0/events", "/api", "/none"):
+    refusal(client.post("/api/jobs", json=named), 404)
+    nowhere = ("/api/images/0/view", "/api/images/0/pieces", "/api", "/none")
+    for path in (*nowhere, *(f"/api/jobs/0{end}" for end in ("", "/0.png", "/0.png/view", "/events"))):
         refusal(client.get(path), 404)
     for path in ("/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py", "/static//etc/passwd"):
         refusal(client.get(path), 404)
     refusal(client.put("/api/jobs"), 405)
-    refusal(client.post("/api/images?fit=stretch", content=b""), 422)
 
 
 def test_images_are_forgotten_by_number_and_by_size(client: TestClient, app: FastAPI) -> None:

@@ -10,12 +10,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from elements_jax.editor import jobs
-from elements_jax.editor.server import make_app
-from tests.editor.conftest import SMALL_LIMITS, StepByStep, script, served, upload, wait_until
+from tests.editor.conftest import DELETE, SMALL_LIMITS, StepByStep, app_of, script, served, upload, wait_until
 
 
 def submit(client: Any, **fields: Any) -> Any:
-    body = {"image": upload(client), "script": script(**fields.pop("script", {})), **fields}
+    body = {"image": upload(client), "script": script(DELETE, **fields.pop("script", {})), **fields}
     return client.post("/api/jobs", json=body)
 
 
@@ -109,7 +108,7 @@ def test_a_job_is_cancelled_when_its_last_listener_leaves(stepping: StepByStep) 
     """A real server, and clients that close their connection: of a queued and of a running job."""
     stepping.go_on(2)
     with (
-        served(make_app(stepping, name="slow", segmenter="grid", limits=SMALL_LIMITS)) as address,
+        served(app_of(stepping, limits=SMALL_LIMITS)) as address,
         httpx2.Client(base_url=address) as client,
     ):
         running, queued, unheard = (submit(client).json()["id"] for _ in range(3))
@@ -126,7 +125,7 @@ def test_a_job_is_cancelled_when_its_last_listener_leaves(stepping: StepByStep) 
 def test_one_of_two_listeners_may_leave(stepping: StepByStep) -> None:
     stepping.go_on(2)
     with (
-        served(make_app(stepping, name="slow", segmenter="grid", limits=SMALL_LIMITS)) as address,
+        served(app_of(stepping, limits=SMALL_LIMITS)) as address,
         httpx2.Client(base_url=address) as client,
     ):
         id = submit(client).json()["id"]

@@ -47,15 +47,12 @@ class Load:
     def _run(self, client: Any, draw: random.Random) -> str:
         image = upload(client, noise(draw.randrange(64, 300), draw.randrange(64, 300), draw.randrange(10**6)))
         edits = []
-        for _ in range(draw.randrange(4)):
-            live = client.post("/api/canvas", json={"image": image, "script": script(*edits)}).json()["elements"]
-            if len(live) < 2:
-                break
-            numbers = [element["number"] for element in draw.sample(live, 2)]
+        for _ in range(draw.randrange(1, 4)):
+            left, top = draw.uniform(0, 0.7), draw.uniform(0, 0.7)
+            at = {"object": {"box": [left, top, left + draw.uniform(0.1, 0.3), top + draw.uniform(0.1, 0.3)]}}
+            assert client.post("/api/objects", json={"image": image, **at}).status_code == 200
             by = [draw.uniform(-0.5, 0.5), draw.uniform(-0.5, 0.5)]
-            edits.append(
-                draw.choice([{"edit": "delete", "elements": numbers}, {"edit": "move", "elements": numbers, "by": by}])
-            )
+            edits.append({"edit": "duplicate", **at, "by": by} if edits else {"edit": "delete", **at})
         fields = script(*edits, seed=draw.randrange(2**20), sampling={"steps": 4})
         response = client.post("/api/jobs", json={"image": image, "script": fields, "variants": draw.randrange(1, 4)})
         if response.status_code == 429:

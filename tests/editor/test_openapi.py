@@ -4,7 +4,6 @@ import contextlib
 
 import httpx2
 import jsonschema
-import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -18,9 +17,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from elements_jax.editor.server import make_app
 from elements_jax.pipeline.session import Editing
-from tests.editor.conftest import SMALL_LIMITS, script, served, upload
+from tests.editor.conftest import DELETE, SMALL_LIMITS, app_of, script, served, upload
 
 CHECKS = [
     not_a_server_error,
@@ -36,17 +34,13 @@ SECONDS = 20
 def test_every_request_is_answered_as_declared(editing: Editing, mode: GenerationMode) -> None:
     """Requests that fit the schema, and such that do not; of ids as they come, and of what is there."""
 
-    def select(image: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-        return image[..., 0] > 100
-
-    app = make_app(editing, name="small", segmenter="grid", select_object=select, limits=SMALL_LIMITS)
-    with served(app) as address, httpx2.Client(base_url=address) as client:
+    with served(app_of(editing, limits=SMALL_LIMITS)) as address, httpx2.Client(base_url=address) as client:
         image = upload(client)
-        job = client.post("/api/jobs", json={"image": image, "script": script()}).json()["id"]
+        job = client.post("/api/jobs", json={"image": image, "script": script(DELETE)}).json()["id"]
         real = {"images": image, "jobs": job}
         schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
         operations = [result.ok() for result in schema.get_all_operations()]
-        assert len(operations) == 11
+        assert len(operations) == 12
         for operation in operations:
             _request_all_kinds(operation, mode, real)
         assert client.get("/api/model").status_code == 200

@@ -3,115 +3,128 @@
 import base64
 import io
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from elements_jax.editing.script import EditScript
+from elements_jax.cli.photos import Divider, Source
+from elements_jax.editing.script import EditScript, ObjectAt
 from elements_jax.editor.server import make_app
+from elements_jax.photograph.edit import edit_photograph
+from elements_jax.photograph.file import Photograph
 from elements_jax.pipeline.session import Editing
-from tests.editor.conftest import LOCAL, encode, noise, script, upload, wait_until
+from tests.editor.conftest import DELETE, LOCAL, app_of, encode, find_exactly, noise, script, upload, wait_until
 
 
 def test_the_model_is_described(client: TestClient, editing: Editing) -> None:
     model = client.get("/api/model").json()
     assert model["name"] == "small"
-    assert (model["image_size"], model["num_elements"], model["steps"]) == (16, 4, 2)
+    assert (model["image_size"], model["steps"]) == (16, 2)
     assert model["guidance"] == editing.pipeline.config.diffusion.guidance
     assert model["samplers"] == ["ddim", "euler", "dpm"]
-    assert (model["segmenter"], model["select_objects"], model["notice"]) == ("grid", False, None)
+    assert (model["segmenter"], model["select_objects"], model["notice"]) == ("grid", True, None)
     assert model["limits"] == {"upload_bytes": 200_000, "pixels": 250_000, "variants": 8, "queue": 3}
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "fit", "box", "said"),
-    [
-        (20, 20, "crop", [0, 0, 16, 16], "20 x 20 px, shown at 16 x 16 px."),
-        (20, 40, "crop", [0, 0, 16, 16], "Cropped to the centre square (50 % of your photo)"),
-        (20, 40, "pad", [0, 4, 16, 12], "All of your photo, with margins"),
-    ],
+    ("kind", "options", "view"),
+    [("png", {}, "png"), ("jpeg", {}, "jpeg"), ("webp", {}, "jpeg"), ("tiff", {}, "png"), ("bmp", {}, "png")],
 )
-def test_upload_says_what_was_cropped_or_padded(
-    client: TestClient, height: int, width: int, fit: str, box: list[int], said: str
+def test_an_upload_is_kept_whole_and_shown_in_its_own_shape(
+    client: TestClient, kind: str, options: dict[str, Any], view: str
 ) -> None:
-    response = client.post(f"/api/images?fit={fit}", content=encode(noise(height, width)))
+    image = noise(20, 40)
+    response = client.post("/api/images", content=encode(image, kind, **options))
     assert response.status_code == 201
     answer = response.json()
-    assert (answer["width"], answer["height"], answer["box"]) == (width, height, box)
-    assert answer["said"].startswith(said)
-    picture = client.get(f"/api/images/{answer['id']}.png")
-    assert picture.headers["content-type"] == "image/png"
-    assert Image.open(io.BytesIO(picture.content)).size == (16, 16)
+    assert (answer["width"], answer["height"], answer["format"]) == (40, 20, kind)
+    assert (answer["shown"], answer["notes"]) == ([40, 20], [])
+    shown = client.get(f"/api/images/{answer['id']}/view")
+    assert shown.headers["content-type"] == f"image/{view}"
+    picture = Image.open(io.BytesIO(shown.content))
+    assert (picture.size, picture.mode) == ((40, 20), "RGB")
+    if view == "png":
+        np.testing.assert_array_equal(np.asarray(picture), image)
 
 
-def test_a_turned_photograph_has_the_size_it_is_seen_in(client: TestClient) -> None:
+def test_a_large_photograph_is_shown_smaller(editing: Editing) -> None:
+    with TestClient(app_of(editing), base_url=LOCAL) as client:
+        answer = client.post("/api/images", content=encode(np.zeros((1000, 4000, 3), np.uint8), "jpeg")).json()
+        assert (answer["width"], answer["height"], answer["shown"]) == (4000, 1000, [2048, 512])
+        view = client.get(f"/api/images/{answer['id']}/view").content
+        assert Image.open(io.BytesIO(view)).size == (2048, 512)
+        body = {"image": answer["id"], "object": {"box": [0, 0, 0.5, 1]}}
+        mask = picture_of(client.post("/api/objects", json=body).json()["mask"])
+        np.testing.assert_array_equal(mask, np.repeat([[255] * 1024 + [0] * 1024], 512, axis=0))
+
+
+def test_a_turned_photograph_is_shown_upright(client: TestClient) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    answer = client.post("/api/images", content=encode(noise(20, 40), "jpeg", exif=exif)).json()
-    assert (answer["width"], answer["height"]) == (20, 40)
+    image = noise(20, 40)
+    answer = client.post("/api/images", content=encode(image, "png", exif=exif)).json()
+    assert (answer["width"], answer["height"], answer["shown"]) == (20, 40, [20, 40])
+    view = client.get(f"/api/images/{answer['id']}/view").content
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(view))), np.rot90(image, -1))
 
 
-def test_an_id_is_that_of_bytes_and_fit(client: TestClient) -> None:
+def test_transparency_is_shown_and_what_is_not_kept_is_said(client: TestClient) -> None:
+    image = np.dstack([noise(8, 8), np.arange(64, dtype=np.uint8).reshape(8, 8)])
+    answer = client.post("/api/images", content=encode(image)).json()
+    view = client.get(f"/api/images/{answer['id']}/view").content
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(view))), image)
+    file = io.BytesIO()
+    Image.fromarray(noise(8, 8)).quantize(4).save(file, "png")
+    (note,) = client.post("/api/images", content=file.getvalue()).json()["notes"]
+    assert "palette" in note
+
+
+def test_an_id_is_that_of_the_bytes(client: TestClient) -> None:
     image, other = noise(16, 16, seed=1), noise(16, 16, seed=2)
-    assert upload(client, image) == upload(client, image)
-    assert len({upload(client, image), upload(client, image, "pad"), upload(client, other)}) == 3
+    assert upload(client, image) == upload(client, image) != upload(client, other)
 
 
-def test_canvas_shows_elements_and_preview(client: TestClient) -> None:
-    image = noise(16, 16)
-    body = {"image": upload(client, image), "script": script({"edit": "delete", "elements": [3]})}
-    canvas = client.post("/api/canvas", json=body).json()
-    assert canvas["size"] == 16
-    assert [element["number"] for element in canvas["elements"]] == [0, 1, 2]
-    assert canvas["elements"][1] == {"number": 1, "x": 0.75, "y": 0.25, "width": 0.5, "height": 0.5}
-    labels = np.frombuffer(base64.b64decode(canvas["label_map"]), "<u2").reshape(16, 16)
-    expected = np.kron([[0, 1], [2, 4]], np.ones((8, 8), int))  # N where no element is
-    np.testing.assert_array_equal(labels, expected)
-    assert canvas["free"] == 1
-    kind, encoded = canvas["preview"].split(",")
+def picture_of(url: str) -> np.ndarray:
+    kind, encoded = url.split(",")
     assert kind == "data:image/png;base64"
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)))), image)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
 
 
-def test_compose_takes_the_picture_of_that_name(client: TestClient) -> None:
-    here, there = noise(16, 16, seed=3), noise(16, 16, seed=4)
-    edits = [
-        {"edit": "delete", "elements": [3]},
-        {"edit": "compose", "image": "../bird.png", "elements": [0], "by": [0.5, 0.5]},
-    ]
-    body = {"image": upload(client, here), "images": {"../bird.png": upload(client, there)}, "script": script(*edits)}
-    canvas = client.post("/api/canvas", json=body).json()
-    preview = np.asarray(Image.open(io.BytesIO(base64.b64decode(canvas["preview"].split(",")[1]))))
-    np.testing.assert_array_equal(preview[8:, 8:], there[:8, :8])
-    np.testing.assert_array_equal(preview[:8], here[:8])
+def test_an_object_is_the_mask_that_an_edit_there_selects(client: TestClient) -> None:
+    image = np.full((16, 32, 3), 100, np.uint8)
+    image[4:8, 8:20] = (220, 30, 30)
+    drawn = np.zeros((16, 32), np.uint8)
+    drawn[4:8, 8:20] = 255
+    body = {"image": upload(client, image), "images": {"../mask.png": upload(client, np.dstack([drawn] * 3))}}
+    for at in ({"point": [0.5, 0.4]}, {"box": [0.25, 0.25, 0.625, 0.5]}, {"mask": "../mask.png"}):
+        response = client.post("/api/objects", json=body | {"object": at})
+        assert response.status_code == 200, response.text
+        np.testing.assert_array_equal(picture_of(response.json()["mask"]), drawn)
 
 
-def test_objects_are_the_elements_that_the_mask_covers(editing: Editing, client: TestClient) -> None:
-    asked = []
+def test_where_nothing_is_found_it_says_so(editing: Editing) -> None:
+    def find(image: np.ndarray, at: ObjectAt) -> tuple[np.ndarray, float]:
+        return np.zeros(image.shape[:2], bool), 1.0
 
-    def select(image: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-        asked.append((image, positive, negative))
-        mask = np.zeros((16, 16), bool)
-        mask[:9, :12] = True  # all of element 0, half of element 1, an eighth of 2
-        mask[0, 12] = True  # and a pixel
-        return mask
+    with TestClient(app_of(editing, find_object=find, points=False), base_url=LOCAL) as client:
+        assert not client.get("/api/model").json()["select_objects"]
+        response = client.post("/api/objects", json={"image": upload(client), "object": {"point": [0, 0]}})
+        assert (response.status_code, response.json()) == (422, {"error": "no object is found there"})
 
-    app = make_app(editing, name="small", segmenter="grid", select_object=select)
-    with TestClient(app, base_url=LOCAL) as with_sam:
-        image = noise(16, 16)
-        body = {"image": upload(with_sam, image), "script": script(), "positive": [[0.25, 0.5]]}
-        assert with_sam.get("/api/model").json()["select_objects"]
-        assert with_sam.post("/api/objects", json=body).json() == {"elements": [0, 1]}
-        with_sam.post("/api/objects", json=body | {"negative": [[1, 0], [0, 1]]})
-    (seen, positive, negative), (*_, negatives) = asked
-    np.testing.assert_array_equal(seen, image)
-    assert positive.tolist() == [[0.25, 0.5]]
-    assert (negative.shape, negatives.tolist()) == ((0, 2), [[1, 0], [0, 1]])
-    response = client.post("/api/objects", json=body | {"image": upload(client, image)})
-    assert response.status_code == 409
-    assert "--checkpoint" in response.json()["error"]
+
+def test_pieces_are_numbered_in_red_and_green(editing: Editing) -> None:
+    def pieces(image: np.ndarray) -> np.ndarray:
+        return np.arange(image.shape[0] * image.shape[1], dtype=np.uint16).reshape(image.shape[:2])
+
+    label = Divider(editing.pipeline.config.elements, Source("grid")).label
+    app = make_app(editing, name="small", segmenter="grid", label=label, pieces=pieces)
+    with TestClient(app, base_url=LOCAL) as client:
+        response = client.get(f"/api/images/{upload(client, noise(20, 40))}/pieces")
+    colours = np.asarray(Image.open(io.BytesIO(response.content))).astype(int)
+    np.testing.assert_array_equal(colours[..., 0] + 256 * colours[..., 1], np.arange(800).reshape(20, 40))
 
 
 def test_scripts_are_read_from_json_and_from_results(client: TestClient, editing: Editing) -> None:
@@ -122,28 +135,37 @@ def test_scripts_are_read_from_json_and_from_results(client: TestClient, editing
         assert EditScript.from_fields(response.json()["script"]) == wanted
 
 
-def test_a_job_gives_a_picture_for_each_seed_as_the_library_does(client: TestClient, editing: Editing) -> None:
-    image = noise(16, 16)
-    edits = ({"edit": "move", "elements": [1], "by": [0, 0.5]},)
-    fields = script(*edits, prompt="a red square", seed=5)
-    response = client.post("/api/jobs", json={"image": upload(client, image), "script": fields, "variants": 2})
+def test_a_job_gives_a_photograph_for_each_seed_as_the_library_does(client: TestClient, editing: Editing) -> None:
+    content = encode(noise(20, 30), "jpeg")
+    image = client.post("/api/images", content=content).json()["id"]
+    fields = script(DELETE, prompt="a red square", seed=5)
+    response = client.post("/api/jobs", json={"image": image, "script": fields, "variants": 2})
     assert response.status_code == 202
     id = response.json()["id"]
     assert response.json()["results"] == []
     wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] == "done")
     job = client.get(f"/api/jobs/{id}").json()
-    assert job["results"] == [f"/api/jobs/{id}/0.png", f"/api/jobs/{id}/1.png"]
+    assert job["results"] == [f"/api/jobs/{id}/0.jpeg", f"/api/jobs/{id}/1.jpeg"]
     assert (job["position"], job["variant"], job["variants"], job["steps"], job["error"]) == (0, 2, 2, 2, None)
-    photo = editing.open(encode(image), "crop")
+    label, photograph = Divider(editing.pipeline.config.elements, Source("grid")).label, Photograph.decode(content)
     for k, path in enumerate(job["results"]):
         wanted = EditScript.from_fields(fields | {"seed": 5 + k})
-        edited = editing.edit(photo, wanted, lambda name: photo)
-        assert client.get(path).content == editing.png(editing.decode(photo, edited, wanted), wanted)
-    assert client.get(f"/api/jobs/{id}/2.png").status_code == 404
+        edited = edit_photograph(editing, photograph, wanted, label, find_object=find_exactly)
+        assert client.get(path).content == edited.encode(edited.pixels, "JPEG")
+    for path in (f"/api/jobs/{id}/2.jpeg", f"/api/jobs/{id}/0.png", f"/api/jobs/{id}/2.jpeg/view"):
+        assert client.get(path).status_code == 404
+
+
+def test_without_edits_the_photograph_comes_back_as_it_was(client: TestClient) -> None:
+    content = encode(noise(20, 30), "jpeg", quality=30)
+    image = client.post("/api/images", content=content).json()["id"]
+    id = client.post("/api/jobs", json={"image": image, "script": script()}).json()["id"]
+    wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] == "done")
+    assert client.get(f"/api/jobs/{id}/0.jpeg").content == content
 
 
 def test_events_tell_each_step_until_the_end(client: TestClient) -> None:
-    body = {"image": upload(client), "script": script(sampling={"steps": 3}), "variants": 2}
+    body = {"image": upload(client), "script": script(DELETE, sampling={"steps": 3}), "variants": 2}
     id = client.post("/api/jobs", json=body).json()["id"]
     with client.stream("GET", f"/api/jobs/{id}/events") as events:
         assert events.headers["content-type"].startswith("text/event-stream")

@@ -9,58 +9,81 @@ export class ApiError extends Error {
 }
 
 /**
- * @typedef {{id: string, width: number, height: number, box: number[], said: string}} Uploaded
- * @typedef {{image: string, images: Object<string, string>, script: object}} Request_
+ * @typedef {{id: string, width: number, height: number, format: string, shown: [number, number], notes: string[]}} Uploaded
+ * @typedef {{image: string, images: Object<string, string>}} Pictures a photograph, and those that are named with it
  * @typedef {{id: string, status: "queued"|"running"|"done"|"failed"|"cancelled", position: number, variant: number,
  *            variants: number, step: number, steps: number, results: string[], error: string?}} Job
  */
 
+const silent = () => new ApiError("Can't reach the editor's server. Is it still running in the terminal?", 0);
+
+/** @param {number} status @param {string} [sentence] */
+const refused = (status, sentence) => new ApiError(sentence ?? `The server answered ${status}.`, status);
+
 /** @param {string} path @param {RequestInit} [init] */
 async function ask(path, init) {
-  let response;
-  try {
-    response = await fetch(path, init);
-  } catch {
-    throw new ApiError("Can't reach the editor's server. Is it still running in the terminal?", 0);
-  }
-  if (response.ok) return response.json();
+  const response = await fetch(path, init).catch(() => {
+    throw silent();
+  });
+  if (response.ok) return response;
   const { error } = await response.json().catch(() => ({}));
-  throw new ApiError(error ?? `The server answered ${response.status}.`, response.status);
+  throw refused(response.status, error);
 }
+
+const read = async (/** @type {Promise<Response>} */ asked) => (await asked).json();
 
 /** @param {string} path @param {object} body */
 const post = (path, body) =>
-  ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  read(ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } }));
 
-export const model = () => ask("api/model");
+export const model = () => read(ask("api/model"));
 
-/** @param {Blob} file @param {"crop"|"pad"} fit @returns {Promise<Uploaded>} */
-export const upload = (file, fit) => ask(`api/images?fit=${fit}`, { method: "POST", body: file });
+/**
+ * By XMLHttpRequest, since `fetch` does not say how much has gone out.
+ * @param {Blob} file @param {(part: number) => void} [progress] from 0 to 1 @returns {Promise<Uploaded>}
+ */
+export function upload(file, progress) {
+  const request = new XMLHttpRequest();
+  return new Promise((resolve, reject) => {
+    request.open("POST", "api/images");
+    request.responseType = "json";
+    request.upload.onprogress = ({ loaded, total }) => progress?.(loaded / total);
+    request.onerror = () => reject(silent());
+    request.onload = () =>
+      request.status === 201 ? resolve(request.response) : reject(refused(request.status, request.response?.error));
+    request.send(file);
+  });
+}
 
 /** @param {string} id */
-export const imageUrl = (id) => `api/images/${id}.png`;
+export const viewUrl = (id) => `api/images/${id}/view`;
 
-/** @param {Request_} request */
-export const canvas = (request) => post("api/canvas", request);
+/** @param {string} id @returns {Promise<import("./session.js").Labels>} */
+export async function pieces(id) {
+  const bitmap = await createImageBitmap(await fetchBlob(`api/images/${id}/pieces`));
+  const { width, height } = bitmap;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const pixels = context.getImageData(0, 0, width, height).data;
+  const numbers = new Uint16Array(width * height);
+  for (let i = 0; i < numbers.length; i++) numbers[i] = pixels[4 * i] | (pixels[4 * i + 1] << 8);
+  return { width, height, numbers };
+}
 
-/** @param {Request_ & {positive: number[][], negative: number[][]}} request @returns {Promise<{elements: number[]}>} */
-export const objects = (request) => post("api/objects", request);
+/** @param {Pictures & {object: object}} request @returns {Promise<{mask: string}>} */
+export const object = (request) => post("api/objects", request);
 
-/** @param {Blob} file @returns {Promise<{script: object}>} */
-export const readScript = (file) => ask("api/scripts", { method: "POST", body: file });
+/** @param {Blob} file @returns {Promise<{script: any}>} */
+export const readScript = (file) => read(ask("api/scripts", { method: "POST", body: file }));
 
-/** @param {Request_ & {variants: number}} request @returns {Promise<Job>} */
+/** @param {Pictures & {script: object, variants: number}} request @returns {Promise<Job>} */
 export const run = (request) => post("api/jobs", request);
 
 /** @param {string} id */
 export const cancel = (id) => ask(`api/jobs/${id}`, { method: "DELETE" });
 
-/** A result's very bytes. @param {string} url */
-export async function fetchBlob(url) {
-  const response = await fetch(url.slice(1)); // the page may be below a path of its host
-  if (!response.ok) throw new ApiError("The server has forgotten this result: run it again.", response.status);
-  return response.blob();
-}
+/** The very bytes of a picture. @param {string} path */
+export const fetchBlob = async (path) => (await ask(path)).blob();
 
 /**
  * Follow a job until it ends. The stream is what keeps a job alive: the server cancels one that nobody follows.

@@ -1,113 +1,174 @@
-// From the pointer to gestures: drags of the selection, of its handles, and of elements out of the tray.
+// Gestures: a move or a resize in the making, seen at once in the photograph's own pixels.
 
-import { Move, Resize, insertion } from "./gestures.js";
-import { handlePoints } from "./stage.js";
+import { handlePoints } from "./drawing.js";
+import { place, STAYS } from "./placement.js";
 
 /**
  * @typedef {import("./session.js").Session} Session
  * @typedef {import("./stage.js").Stage} Stage
  * @typedef {import("./pointing.js").Drag} Drag
- * @typedef {{session: Session, stage: Stage, say: (text: string) => void, attempt: (work: () => Promise<any>) => any,
- *            settle: () => Promise<void>}} Page `settle` ends what is under way and awaits the server's answer
+ * @typedef {{session: Session, stage: Stage, say: (text: string) => void, attempt: (work: () => Promise<any>) => any}} Page
  */
 
-/**
- * A drag whose gesture starts as soon as the server's last answer is there.
- * @template {import("./gestures.js").Gesture} G
- * @param {Page} page @param {() => Promise<G>} start @param {(gesture: G, event: PointerEvent) => void} follow
- * @param {(event: PointerEvent) => boolean} [here] whether it may be let go there
- * @returns {Drag}
- */
-function drag({ settle, attempt }, start, follow, here = () => true) {
-  /** @type {G} */ let gesture;
-  /** @type {PointerEvent} */ let last;
-  let over = false;
-  const update = () => {
-    if (!gesture || !last || over) return;
-    if (here(last)) follow(gesture, last);
-    else gesture.cancel();
-  };
-  const started = attempt(async () => {
-    await settle();
-    gesture = await start();
-    update();
-    return gesture;
-  });
+/** What is selected, on its way. */
+export class Gesture {
+  placement = STAYS;
+  done = "Moved";
+
+  /** @param {Page} page */
+  constructor({ session, stage, say }) {
+    this.session = session;
+    this.stage = stage;
+    this.say = say;
+    this.box = stage.box;
+    const { photo } = session;
+    this.full = photo.width / photo.shown[0]; // the photograph's own pixels to one that is shown
+    this.taken = session.scene.without(session.selection);
+  }
+
+  /** @param {number} dx @param {number} dy in the photograph's own pixels */
+  by(dx, dy) {
+    const [x, y] = [Math.round(dx), Math.round(dy)];
+    this.#show(place([1, 1], [0, 0], [x / this.full, y / this.full]), x || y ? `Move by ${x}, ${y} px.` : "Not moved.");
+  }
+
+  /** Scale about a point. @param {number} sx @param {number} sy @param {number[]} anchor in pixels of the picture */
+  scale(sx, sy, anchor) {
+    const { left, top, right, bottom } = this.box;
+    const bounded = (v, side) => Math.min(100, Math.max(0.01, 1 / (side * this.full), v));
+    const [x, y] = [bounded(sx, right - left), bounded(sy, bottom - top)];
+    const share = [...new Set([x, y].map((v) => `${Math.round(v * 100)} %`))].join(" x ");
+    this.done = "Resized";
+    this.#show(place([x, y], anchor, [0, 0]), `Resize to ${share}.`);
+  }
+
+  #show(/** @type {import("./placement.js").Placement} */ placement, /** @type {string} */ sentence) {
+    this.placement = placement;
+    this.stage.underway = { ...this.taken, placement };
+    this.stage.draw();
+    this.say(sentence);
+  }
+
+  async finish() {
+    const { scale, offset } = this.placement;
+    if (scale.some((v) => v !== 1) || offset.some((v) => v !== 0)) {
+      await this.session.put(this.placement, this.done);
+      this.say(`${this.done}. The gap will be filled when you run.`);
+    }
+    this.cancel();
+  }
+
+  cancel() {
+    this.stage.underway = null;
+    this.stage.draw();
+  }
+}
+
+/** @param {Page} page @param {(gesture: Gesture, event: PointerEvent) => void} follow @returns {Drag} */
+function drag(page, follow) {
+  const gesture = new Gesture(page);
   return {
-    move(event) {
-      last = event;
-      update();
-    },
-    async finish() {
-      await started;
-      over = true;
-      if (here(last)) await attempt(() => gesture?.finish());
-    },
-    async cancel() {
-      over = true;
-      await started;
-      gesture?.cancel();
-    },
+    move: (event) => follow(gesture, event),
+    finish: () => page.attempt(() => gesture.finish()),
+    cancel: () => gesture.cancel(),
   };
 }
 
 /** @param {Page} page @param {PointerEvent} pressed */
 export function dragSelection(page, pressed) {
-  const { session, stage, say } = page;
-  const from = stage.pixel(pressed);
-  return drag(
-    page,
-    () => Move.start(session, stage, say),
-    (gesture, event) => {
-      const to = stage.pixel(event);
-      gesture.by(Math.round(to[0] - from[0]), Math.round(to[1] - from[1]));
-    },
-  );
+  const from = page.stage.pixel(pressed);
+  return drag(page, (gesture, event) => {
+    const to = page.stage.pixel(event);
+    gesture.by((to[0] - from[0]) * gesture.full, (to[1] - from[1]) * gesture.full);
+  });
 }
 
-/**
- * The box grows from the opposite handle.
- * @param {Page} page @param {PointerEvent} pressed @param {number} handle @param {() => boolean} locked
- */
+/** The box grows from the opposite handle. @param {Page} page @param {PointerEvent} pressed @param {number} handle @param {() => boolean} locked */
 export function dragHandle(page, pressed, handle, locked) {
-  const { session, stage, say } = page;
-  const box = stage.box;
+  const { stage } = page;
+  const { box } = stage;
   const [hold, anchor] = [handlePoints(box)[handle], handlePoints(box)[(handle + 4) % 8]];
   const from = stage.pixel(pressed);
   const [w, h] = [box.right - box.left, box.bottom - box.top];
-  return drag(
-    page,
-    async () => Resize.start(session, stage, say, anchor),
-    (gesture, event) => {
-      const to = stage.pixel(event);
-      // How far the handle is from the anchor, counted outwards; an edge's handle leaves the other axis as it is.
-      const [x, y] = [0, 1].map((i) => (to[i] - from[i]) * Math.sign(hold[i] - anchor[i]));
-      const corner = handle % 2 === 0;
-      if (corner && locked() !== event.shiftKey) {
-        const grown = 1 + (x * w + y * h) / (w * w + h * h); // along the diagonal
-        gesture.to(Math.round(w * grown), Math.round(h * grown), true);
-      } else {
-        gesture.to(Math.round(w + x), Math.round(h + y), false);
-      }
-    },
-  );
+  return drag(page, (gesture, event) => {
+    const to = stage.pixel(event);
+    // How far the handle is from the anchor, counted outwards; an edge's handle leaves the other axis as it is.
+    const [x, y] = [0, 1].map((i) => (to[i] - from[i]) * Math.sign(hold[i] - anchor[i]));
+    const corner = handle % 2 === 0;
+    const grown = 1 + (x * w + y * h) / (w * w + h * h); // along the diagonal
+    if (corner && locked() !== event.shiftKey) gesture.scale(grown, grown, anchor);
+    else gesture.scale((w + x) / w, (h + y) / h, anchor);
+  });
 }
 
 /**
- * Elements come from the tray's picture to where they are let go.
- * @param {Page} page @param {Stage} tray @param {string} image @param {PointerEvent} pressed
+ * From the second photograph to where it is let go.
+ * @param {Page} page @param {import("./tray.js").Tray} tray @param {PointerEvent} pressed @param {() => void} begin
+ * @returns {Drag}
  */
-export function dragIn(page, tray, image, pressed) {
-  const { session, stage, say } = page;
-  const from = tray.pixel(pressed);
-  return drag(
-    page,
-    () => insertion(session, stage, say, image, tray.selection),
-    (gesture, event) => {
-      const to = stage.pixel(event);
-      gesture.by(Math.round(to[0] - from[0]), Math.round(to[1] - from[1]));
-      gesture.changed = true;
+export function dragOver({ session, stage, say, attempt }, tray, pressed, begin) {
+  const { picture, selection } = tray;
+  const from = tray.stage.pixel(pressed);
+  let last = pressed;
+  const over = () => stage.root.contains(document.elementFromPoint(last.clientX, last.clientY));
+  return {
+    move(event) {
+      last = event;
+      say(over() ? "Insert here." : "Drag it over to the photo.");
     },
-    (event) => stage.root.parentElement.contains(document.elementFromPoint(event.clientX, event.clientY)),
-  );
+    finish: () =>
+      attempt(async () => {
+        if (!over()) return;
+        begin();
+        const to = stage.pixel(last);
+        const by = [0, 1].map((i) => to[i] / session.photo.shown[i] - from[i] / picture.shown[i]);
+        await session.insert(picture, selection, by);
+        say("Inserted.");
+      }),
+    cancel() {},
+  };
+}
+
+const PAUSE = 350; // milliseconds without a key that end a burst of nudges, which is one gesture
+
+/** Several nudges in one go. */
+export class Nudging {
+  /** @type {Gesture?} */ #gesture = null;
+  #total = [0, 0];
+  #timer = 0;
+
+  /** @param {Page} page */
+  constructor(page) {
+    this.page = page;
+  }
+
+  /** @param {number} dx @param {number} dy the photograph's own pixels */
+  by(dx, dy) {
+    if (!this.page.session.selection) return;
+    if (!this.#gesture) this.#total = [0, 0];
+    this.#gesture ??= new Gesture(this.page);
+    this.#total = [this.#total[0] + dx, this.#total[1] + dy];
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.page.attempt(() => this.end()), PAUSE);
+    this.#gesture.by(this.#total[0], this.#total[1]);
+  }
+
+  async end() {
+    clearTimeout(this.#timer);
+    const gesture = this.#gesture;
+    this.#gesture = null;
+    await gesture?.finish();
+  }
+}
+
+/** Where a copy finds room: beside a box, on the side where most of it stays inside. @param {import("./mask.js").Box} box */
+export function beside([width, height], { left, top, right, bottom }) {
+  const [w, h] = [right - left, bottom - top];
+  const rooms = [
+    { by: [w / width, 0], room: (width - right) / w },
+    { by: [-w / width, 0], room: left / w },
+    { by: [0, h / height], room: (height - bottom) / h },
+    { by: [0, -h / height], room: top / h },
+  ];
+  return (rooms.find(({ room }) => room >= 1) ?? rooms.reduce((a, b) => (b.room > a.room ? b : a))).by;
 }

@@ -1,4 +1,4 @@
-// Loading a script: pictures that it names and that are not open are asked for by name.
+// Loading a script: pictures and masks that it names are asked for by name.
 
 import * as api from "./api.js";
 import * as settings from "./settings.js";
@@ -10,21 +10,25 @@ const dialog = /** @type {HTMLDialogElement} */ (document.querySelector("#ask-pi
  * @returns {Promise<boolean>} whether it was loaded, not given up
  */
 export async function loadScript(session, file) {
-  const { script } = await api.readScript(file);
+  const { script } = await api.readScript(file).catch((error) => {
+    error.message = `${file.name}: ${error.message}`;
+    throw error;
+  });
   const edits = script.edits ?? [];
-  const named = edits.flatMap((/** @type {any} */ { image }) => (image ? [image] : []));
-  const missing = [...new Set(named)].filter((name) => !session.images.has(name));
+  const other = edits.find((/** @type {any} */ edit) => !edit.object);
+  if (other) {
+    const why = other.edit === "continue" ? "continues from an earlier result" : "names elements by number";
+    throw new Error(`${file.name} ${why}: run it with "elements edit".`);
+  }
+  const names = edits.flatMap((/** @type {any} */ { image, object }) => [image, object.mask]).filter(Boolean);
+  const missing = /** @type {string[]} */ ([...new Set(names)].filter((name) => !session.images.has(name)));
   const wanted = [...(session.photo ? [] : [null]), ...missing];
   const files = wanted.length ? await askFor(wanted) : new Map();
   if (!files) return false;
-  const fit = script.fit ?? "crop";
   const photo = files.get(null);
-  if (photo) await session.open(photo, photo.name, fit);
-  else if (session.photo.fit !== fit) {
-    throw new Error(`The script is for a photograph opened with "${fit}": undo all edits, choose that, and load it again.`);
-  }
-  for (const name of missing) await session.addImage(files.get(name), name);
-  await session.change(edits, script.tolerance ?? 0);
+  if (photo) await session.open(photo, photo.name);
+  for (const name of missing) session.addFile(files.get(name), name);
+  await session.load(edits);
   settings.write(script);
   return true;
 }

@@ -1,31 +1,26 @@
 // Wires the page: what is shown follows the session, and buttons, keys and the pointer act on it.
 
 import * as api from "./api.js";
-import { Nudging, combine, continueFrom, duplicate, insert, neighbour, remove } from "./commands.js";
-import { dragHandle, dragIn, dragSelection } from "./dragging.js";
+import { Nudging, beside, dragHandle, dragOver, dragSelection } from "./dragging.js";
 import { locked, setUpFields, showBox } from "./fields.js";
 import { acceptDrops, acceptFile, acceptPaste, download, downloadText, refuseOtherDrops } from "./files.js";
-import { sorted } from "./gestures.js";
 import { bindKeys, listKeys } from "./keys.js";
 import { loadScript } from "./loading.js";
-import { marksOf, sentenceOf } from "./marks.js";
 import { point } from "./pointing.js";
 import { Results } from "./results.js";
+import { Selecting } from "./selecting.js";
 import { Session } from "./session.js";
 import * as settings from "./settings.js";
 import { Stage } from "./stage.js";
-import { attempt, fail, say } from "./status.js";
+import { attempt, fail, say, wait } from "./status.js";
+import * as storage from "./storage.js";
 import { Tray } from "./tray.js";
 
 const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySelector(query));
 const on = (/** @type {string} */ query, /** @type {() => any} */ act) => $(query).addEventListener("click", () => attempt(act));
 
 // A synthetic scene, of the kind that the package's own model has seen.
-const EXAMPLE = {
-  url: "static/example.png",
-  size: 64,
-  caption: "a yellow circle, a teal shaded heart and a brown marbled cross on a light green checked background",
-};
+const EXAMPLE = "static/example.png";
 
 const model = await api.model().catch((error) => {
   fail(error);
@@ -33,15 +28,15 @@ const model = await api.model().catch((error) => {
 });
 settings.setUp(model);
 $("#model").textContent = model.name;
-$("#notice").textContent = model.notice ?? "";
+$("#notice").textContent = $("#notice").title = model.notice ?? "";
 $("#notice").hidden = !model.notice;
 
-const session = new Session(model.num_elements, settings.read);
+const session = new Session(settings.read);
 const stage = new Stage($("#stage"));
 stage.handles = true;
 const tray = new Tray();
 const results = new Results(stage);
-const page = { session, stage, say, attempt, settle };
+const page = { session, stage, say, attempt };
 const nudging = new Nudging(page);
 
 async function settle() {
@@ -51,53 +46,59 @@ async function settle() {
 
 // What is shown
 
-session.addEventListener("busy", () => stage.root.setAttribute("aria-busy", String(session.busy)));
-session.addEventListener("history", showHistory);
+session.addEventListener("busy", () => {
+  stage.root.setAttribute("aria-busy", String(session.busy));
+  wait(session.busy);
+  showHistory();
+});
 session.addEventListener("selection", showSelection);
-session.addEventListener("canvas", () => {
-  stage.points = { positive: [], negative: [] };
-  stage.selection = session.selection;
-  stage.show(session.canvas);
-  $("#fit").value = session.photo.fit;
-  $("#said").textContent = $("#said").title = session.photo.said;
+session.addEventListener("scene", () => {
+  const { photo } = session;
+  stage.show(session.scene);
+  $("#said").textContent = `${photo.name}, ${photo.width} x ${photo.height} px`;
+  $("#said").title = [photo.name, ...photo.notes].join("\n");
   document.body.classList.add("open");
   showHistory();
   showSelection();
-  stage.marks = marksOf(session);
+  keep();
 });
-session.addEventListener("changed", () => say(sentenceOf(session)));
+const keep = () => session.photo && storage.keep({ ...session.saved(), settings: settings.read() });
+$("#settings").addEventListener("change", keep);
 results.addEventListener("change", () => {
   const { shown } = results;
-  stage.root.hidden = shown !== null;
   $("#edit-bar").hidden = shown !== null;
   $("#result-bar").hidden = shown === null;
-  $("#run").disabled = results.running || !session.photo;
-  if (!shown) stage.fit();
+  showHistory();
+  showSelection();
+});
+stage.view.addEventListener("change", () => {
+  const { photo } = session;
+  $("#zoom-fit").textContent = photo ? `${Math.round((stage.view.k * devicePixelRatio * photo.shown[0] * 100) / photo.width)} %` : "";
 });
 
 function showHistory() {
+  const { photo, edits } = session;
   $("#undo").disabled = !session.canUndo;
   $("#redo").disabled = !session.canRedo;
-  $("#fit").disabled = session.edits.length > 0;
-  $("#fit").title = session.edits.length ? "Undo all edits to change this" : "How a picture that is not square is made so";
-  $("#tolerance").value = String(session.tolerance);
-  $("#tolerance-value").textContent = `${Math.round(session.tolerance * 100)} %`;
-  for (const query of ["#save-script", "#open-second", "#run"]) $(query).disabled = !session.photo;
-  if (results.running) $("#run").disabled = true;
+  for (const query of ["#save-script", "#open-second"]) $(query).disabled = !photo;
+  const why = whyNot();
+  $("#run").disabled = why !== "" || session.busy || results.running;
+  $("#why").textContent = why || `${edits.length === 1 ? "1 edit" : `${edits.length} edits`}; the rest of the photo stays as it is.`;
+}
+
+/** Why there is nothing to run. */
+function whyNot() {
+  if (!session.photo) return "Open a photo first.";
+  return session.edits.length ? "" : "Nothing to run yet: move, resize, copy or delete something first.";
 }
 
 function showSelection() {
-  const { selection, canvas } = session;
-  stage.marks = null;
-  stage.select(selection);
-  showBox(stage);
-  const count = selection.size;
-  $("#duplicate").disabled = $("#delete").disabled = !count;
-  const numbers = sorted(selection);
-  $("#selected").textContent = count ? `${count} selected` : "Nothing selected";
-  $("#selected").title = numbers.join(", ");
-  const which = count ? `selected: ${numbers.join(", ")}` : "none selected";
-  stage.root.setAttribute("aria-label", canvas ? `Picture of ${canvas.elements.size} elements, ${which}` : "No picture");
+  const { selection, scene, photo } = session;
+  stage.select(selection && scene && !results.shown ? scene.pieces(selection) : []);
+  showBox(stage, photo ? photo.width / photo.shown[0] : 1);
+  $("#duplicate").disabled = $("#delete").disabled = !selection;
+  const what = selection ? "one object selected" : "nothing selected";
+  stage.root.setAttribute("aria-label", photo ? `${photo.name}, ${what}` : "No photograph");
 }
 
 // Files
@@ -106,126 +107,106 @@ const openPhoto = (/** @type {File} */ file) =>
   attempt(async () => {
     await settle();
     if (session.edits.length && !confirm("Open another photo? Your edits to this one will be lost.")) return;
-    say("Opening the photograph and dividing it into elements …");
-    results.show(null);
-    await session.open(file, file.name || "photo.png", $("#fit").value);
-    tray.close();
-    say(`${session.photo.said} ${session.canvas.elements.size} elements.`);
+    await openNow(file, file.name || "photo.png");
+    say([`${session.photo.name}: ${howToBegin()}`, ...session.photo.notes].join(" "));
     stage.root.focus();
   });
+const howToBegin = () => (tool === "pieces" ? "click a piece, or draw around an object with the lasso." : "click an object.");
+async function openNow(/** @type {Blob} */ blob, /** @type {string} */ name) {
+  say(`Uploading ${name} …`);
+  await session.open(blob, name, (part) => say(part < 1 ? `Uploading ${name}: ${Math.floor(part * 100)} %` : `Opening ${name} …`));
+  results.show(null);
+  tray.close();
+}
 const openSecond = (/** @type {File} */ file) =>
   attempt(async () => {
-    say("Dividing the second picture into elements …");
-    await tray.open(session, file);
-    say(`${tray.image} is open beside the canvas: select elements in it and drag them over, or press Insert.`);
+    if (!session.photo) return openPhoto(file);
+    say(`Opening ${file.name} …`);
+    tray.open(await session.addPicture(file, file.name || "photo.png"));
+    say(`${tray.picture.name} is open beside the photo: select an object in it and drag it over, or press Insert.`);
   });
 const openScript = (/** @type {File} */ file) =>
   attempt(async () => {
     await settle();
     results.show(null);
+    say(`Loading ${file.name} …`);
     const loaded = await loadScript(session, file);
-    say(loaded ? `The script was loaded: ${session.edits.length} edits. Its seed is locked.` : "No script was loaded.");
+    const count = session.edits.length === 1 ? "1 edit" : `${session.edits.length} edits`;
+    say(loaded ? `The script was loaded: ${count}. Its seed is locked.` : "No script was loaded.");
   });
 const take = (/** @type {File} */ file) => (/\.json$/i.test(file.name) ? openScript(file) : openPhoto(file));
 
 acceptFile($("#open"), $("#photo-file"), openPhoto);
 on("#open-first", async () => $("#photo-file").click());
-$("#example").hidden = model.image_size !== EXAMPLE.size;
-on("#open-example", async () => {
-  await openPhoto(new File([await (await fetch(EXAMPLE.url)).blob()], "example.png", { type: "image/png" }));
-  $("#prompt").value = EXAMPLE.caption;
-});
+on("#open-example", async () => openPhoto(new File([await (await fetch(EXAMPLE)).blob()], "example.png", { type: "image/png" })));
 acceptFile($("#open-second"), $("#second-file"), openSecond);
 acceptFile($("#load-script"), $("#script-file"), openScript);
 acceptDrops($("#place"), take);
 acceptDrops($("#tray"), openSecond);
 refuseOtherDrops();
-addEventListener("beforeunload", (event) => session.edits.length && event.preventDefault());
 acceptPaste(take);
-$("#fit").addEventListener("change", () => {
-  if (session.photo) openPhoto(new File([session.photo.blob], session.photo.name));
-});
+addEventListener("beforeunload", (event) => session.edits.length && event.preventDefault());
 on("#save-script", async () => {
   await settle();
   downloadText(JSON.stringify(session.script(), null, 2), "edit.json");
-  const rounds = session.edits.flatMap(({ edit, image }) => (edit === "continue" ? [image] : []));
-  for (const name of rounds) download(URL.createObjectURL(session.images.get(name).blob), name);
-  say(rounds.length ? `Saved edit.json, and beside it what it continues from: ${rounds.join(", ")}.` : "Saved edit.json.");
+  const named = session.named();
+  for (const { name, blob } of named) download(URL.createObjectURL(blob), name);
+  const beside = named.map(({ name }) => name).join(", ");
+  say(named.length ? `Saved edit.json, and beside it what it names: ${beside}.` : "Saved edit.json.");
 });
 
 // Selecting and pointing
 
-/** @type {"select"|"box"|"lasso"|"object"} */
+/** @type {import("./pointing.js").Tool} */
 let tool = "select";
 const tools = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("#tools [data-tool]")]);
 function choose(/** @type {any} */ name) {
-  if (name === "object" && !model.select_objects) return say($("[data-tool=object]").title);
+  if (name === "select" && !model.select_objects) {
+    say("Object selection is off: start the editor with --checkpoint FILE. Clicks select pieces.");
+    name = "pieces";
+  }
   tool = name;
   for (const button of tools) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
-  clearPoints();
+  $("#brush-size").hidden = name !== "brush";
 }
 for (const button of tools) button.addEventListener("click", () => choose(button.dataset.tool));
-if (!model.select_objects) {
-  const button = $("[data-tool=object]");
-  button.setAttribute("aria-disabled", "true");
-  button.title = "Object selection is off: start the editor with --checkpoint FILE.";
-}
-function clearPoints() {
-  for (const each of [stage, tray.stage]) {
-    each.points = { positive: [], negative: [] };
-    each.draw();
-  }
-}
+if (!model.select_objects) $("[data-tool=select]").setAttribute("aria-disabled", "true");
+choose(model.select_objects ? "select" : "pieces");
+const resting = () => choose(model.select_objects ? "select" : "pieces");
 
-/** A click of the object tool. @param {Stage} where @param {(p: number[][], n: number[][]) => Promise<number[]>} ask */
-const objectClick = (where, ask, select) => (/** @type {boolean} */ positive, /** @type {[number, number]} */ at) =>
-  attempt(async () => {
-    const { points, canvas } = where;
-    points[positive ? "positive" : "negative"].push(at);
-    where.draw();
-    if (!points.positive.length) return say("Click the object first; then what is not part of it.");
-    const units = (/** @type {number[][]} */ list) => list.map((point) => point.map((v) => v / canvas.size));
-    const numbers = await ask(units(points.positive), units(points.negative));
-    select(numbers);
-    const found = numbers.length === 1 ? "1 piece" : `${numbers.length} pieces`;
-    say(numbers.length ? `Object found: ${found}. Click to add to it, Alt-click what is not part of it.` : "No object found here.");
-  });
+const selecting = new Selecting(session, stage, {
+  picture: () => session.photo,
+  selection: () => session.selection,
+  select: (selection) => session.select(selection),
+  say,
+});
+const taking = new Selecting(session, tray.stage, {
+  picture: () => tray.picture,
+  selection: () => tray.selection,
+  select: (selection) => tray.select(selection),
+  say,
+});
 
-point(stage, {
+/** @param {Selecting} where @returns {Omit<import("./pointing.js").Actions, "drag" | "resize">} */
+const pointingWith = (where) => ({
   tool: () => tool,
-  select: (numbers, mode) => session.select(combine(session.selection, numbers, mode)),
+  grab: (at) => where.grab(at),
+  click: (at, mode) => attempt(() => where.click(at, mode, tool === "select")),
+  shape: (shape, from, to, mode) =>
+    attempt(async () => {
+      if (tool === "box") await where.box(from, to, mode);
+      else where.lasso(shape, mode);
+      if (mode === "replace") resting(); // so that the next drag moves what was selected
+    }),
+  brush: (at, mode) => where.brush(at, mode, $("#brush-width").value / where.stage.view.k),
+});
+point(stage, {
+  ...pointingWith(selecting),
   drag: (event) => dragSelection(page, event),
   resize: (event, handle) => dragHandle(page, event, handle, locked),
-  object: objectClick(
-    stage,
-    (...points) => session.objects(...points),
-    (numbers) => session.select(numbers),
-  ),
 });
-point(tray.stage, {
-  tool: () => tool,
-  select: (numbers, mode) => tray.select(combine(tray.stage.selection, numbers, mode)),
-  drag: (event) => {
-    results.show(null);
-    return dragIn(page, tray.stage, tray.image, event);
-  },
-  resize: () => null,
-  object: objectClick(
-    tray.stage,
-    (...points) => session.objectsOfImage(tray.image, ...points),
-    (numbers) => tray.select(numbers),
-  ),
-});
+point(tray.stage, { ...pointingWith(taking), drag: (event) => dragOver(page, tray, event, () => results.show(null)), resize: () => null });
 setUpFields(page);
-
-const active = () => (document.activeElement === tray.stage.root ? tray.stage : stage);
-const selectOn = (/** @type {Stage} */ where, numbers) => (where === stage ? session : tray).select(numbers);
-function step(/** @type {1|-1} */ by, /** @type {boolean} */ add) {
-  const where = active();
-  if (!where.canvas || results.shown) return;
-  selectOn(where, combine(where.selection, neighbour(where, by), add ? "add" : "replace"));
-  say(`Selected: ${sorted(where.selection).join(", ")}`);
-}
 
 // Commands
 
@@ -233,69 +214,66 @@ const act = {
   undo: async () => {
     results.show(null);
     await settle();
-    await session.undo();
-    say("Undone.");
+    if (session.canUndo) say(`Undone: ${session.undo().toLowerCase()}.`);
   },
   redo: async () => {
     results.show(null);
     await settle();
-    await session.redo();
-    say("Redone.");
+    if (session.canRedo) say(`Redone: ${session.redo().toLowerCase()}.`);
   },
-  // What is not seen is not edited: with a result on the stage, keys leave the canvas alone.
-  delete: async () => results.shown || remove(page),
-  duplicate: async () => results.shown || duplicate(page),
+  // What is not seen is not edited: with a result on the stage, keys leave the edits alone.
+  delete: async () => {
+    await settle();
+    if (results.shown || !session.selection) return;
+    await session.remove();
+    say("Deleted. The gap will be filled when you run.");
+  },
+  duplicate: async () => {
+    await settle();
+    if (results.shown || !session.selection) return;
+    await session.duplicate(beside(session.photo.shown, stage.box));
+    say("Copied. Drag the copy where you want it.");
+  },
   insert: async () => {
+    await settle();
+    if (!tray.picture || !tray.selection) return;
     results.show(null);
-    await insert(page, tray.stage, tray.image);
+    await session.insert(tray.picture, tray.selection);
+    say("Inserted.");
   },
   run,
   help: async () => $("#help").showModal(),
   clear: async () => {
     if (results.shown) return results.show(null);
-    clearPoints();
-    selectOn(active(), []);
-  },
-  all: async () => active().canvas && !results.shown && selectOn(active(), active().canvas.elements.keys()),
-  overlay: async () => {
-    const show = !stage.overlay;
-    $("#overlay").setAttribute("aria-pressed", String(show));
-    for (const each of [stage, tray.stage]) {
-      each.overlay = show;
-      each.draw();
-    }
+    if (document.activeElement === tray.stage.root) tray.select(null);
+    else if (session.photo) session.select(null);
   },
   continue: async () => {
     const { shown } = results;
-    await continueFrom(page, shown);
-    results.show(null);
+    await openNow(shown.blob, shown.name);
     stage.root.focus();
-    say(`Continuing from result ${shown.number}. Filled areas can now be edited; the rest keeps its original detail.`);
+    say(`Continuing from result ${shown.number}.`);
   },
 };
-for (const name of ["undo", "redo", "delete", "duplicate", "insert", "run", "overlay", "continue"]) on(`#${name}`, act[name]);
+for (const name of ["undo", "redo", "delete", "duplicate", "insert", "run", "continue"]) on(`#${name}`, act[name]);
 on("#show-help", act.help);
 on("#to-edit", act.clear);
-on("#download", async () => download(results.shown.url, `result-${results.shown.number}-seed-${results.shown.script.seed}.png`));
-$("#tolerance").addEventListener("input", ({ target }) => {
-  $("#tolerance-value").textContent = `${Math.round(target.value * 100)} %`;
-});
-$("#tolerance").addEventListener("change", ({ target }) =>
-  attempt(async () => {
-    const tolerance = Number(target.value);
-    await settle();
-    await session.setTolerance(tolerance);
-  }),
-);
+on("#download", async () => download(URL.createObjectURL(results.shown.blob), results.shown.name));
+on("#zoom-in", async () => stage.view.zoom(1.5));
+on("#zoom-out", async () => stage.view.zoom(1 / 1.5));
+on("#zoom-fit", async () => stage.view.fit());
 $("#settings").addEventListener("submit", (/** @type {Event} */ event) => event.preventDefault());
 
 async function run() {
-  if (!session.photo || results.running || !settings.valid()) return;
   await settle();
+  const why = whyNot();
+  if (why) return say(why);
+  if (results.running || !settings.valid()) return;
   settings.newSeed();
   const script = session.script();
   say("Running …");
-  const job = await results.follow(session.run(script, settings.variants()), script, session.photo);
+  const job = await results.follow(session.run(script, settings.variants()), script.seed, session.photo);
+  stage.root.focus({ preventScroll: true });
   if (job.status === "failed") throw new Error(job.error ?? "The run failed.");
   const count = job.results.length === 1 ? "1 result" : `${job.results.length} results`;
   const cancelled = job.results.length ? `Cancelled after ${count}.` : "Cancelled.";
@@ -304,40 +282,54 @@ async function run() {
 }
 
 const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const nudge = ({ key, shiftKey }) => {
-  if (results.shown) return;
-  const [dx, dy] = arrows[key].map((/** @type {number} */ v) => v * (shiftKey ? 8 : 1));
-  attempt(() => nudging.by(dx, dy));
+const nudge = (/** @type {KeyboardEvent} */ { key, shiftKey }) => {
+  if (results.shown || session.busy) return;
+  const [dx, dy] = arrows[key].map((/** @type {number} */ v) => v * (shiftKey ? 10 : 1));
+  nudging.by(dx, dy);
 };
+const brushBy = (/** @type {number} */ factor) => () => ($("#brush-width").value *= factor);
 const doing = (/** @type {() => Promise<any>} */ work) => () => attempt(work);
 const shortcuts = [
-  { keys: ["V"], shown: "V", what: "Select tool", act: () => choose("select") },
-  { keys: ["B"], shown: "B", what: "Box tool", act: () => choose("box") },
-  { keys: ["L"], shown: "L", what: "Lasso tool", act: () => choose("lasso") },
-  { keys: ["O"], shown: "O", what: "Object tool", act: () => choose("object") },
-  { keys: ["N", "Shift+N"], shown: "N Shift+N", what: "Select, or add, the next element", act: (e) => step(1, e.shiftKey) },
-  { keys: ["P", "Shift+P"], shown: "P Shift+P", what: "Select, or add, the previous one", act: (e) => step(-1, e.shiftKey) },
-  { keys: ["Ctrl+A"], shown: "Ctrl+A", what: "Select all", act: doing(act.all) },
+  { keys: ["V"], shown: "V", what: "Click objects; drag what is selected", act: () => choose("select") },
+  { keys: ["P"], shown: "P", what: "Click pieces of the photo", act: () => choose("pieces") },
+  { keys: ["B"], shown: "B", what: "Box around an object", act: () => choose("box") },
+  { keys: ["L"], shown: "L", what: "Lasso", act: () => choose("lasso") },
+  { keys: ["R"], shown: "R", what: "Brush", act: () => choose("brush") },
+  { keys: ["["], shown: "[", what: "Smaller brush", act: brushBy(0.8) },
+  { keys: ["]"], shown: "]", what: "Larger brush", act: brushBy(1.25) },
+  { keys: ["H"], shown: "H", what: "Hand: drag to pan (or hold Space)", act: () => choose("hand") },
+  { keys: ["+", "="], shown: "+", what: "Zoom in (also the wheel, or two fingers)", act: () => stage.view.zoom(1.5) },
+  { keys: ["-"], shown: "-", what: "Zoom out", act: () => stage.view.zoom(1 / 1.5) },
+  { keys: ["0"], shown: "0", what: "All of the photo", act: () => stage.view.fit() },
   { keys: ["Escape"], shown: "Esc", what: "Select nothing; end a drag; leave a result", act: doing(act.clear) },
   {
     keys: Object.keys(arrows).flatMap((key) => [key, `Shift+${key}`]),
     shown: "Arrows Shift+Arrows",
-    what: "Nudge by 1 or 8 pixels",
+    what: "Nudge by 1 or 10 pixels",
     act: nudge,
   },
   { keys: ["Delete", "Backspace"], shown: "Delete", what: "Delete what is selected", act: doing(act.delete) },
   { keys: ["Ctrl+D"], shown: "Ctrl+D", what: "Duplicate what is selected", act: doing(act.duplicate) },
-  { keys: ["I"], shown: "I", what: "Insert what is selected in the second picture", act: doing(act.insert) },
+  { keys: ["I"], shown: "I", what: "Insert what is selected in the second photo", act: doing(act.insert) },
   { keys: ["Ctrl+Z"], shown: "Ctrl+Z", what: "Undo", act: doing(act.undo) },
   { keys: ["Ctrl+Shift+Z", "Ctrl+Y"], shown: "Ctrl+Y", what: "Redo (also Ctrl+Shift+Z)", act: doing(act.redo) },
-  { keys: ["E"], shown: "E", what: "Show or hide element boundaries", act: doing(act.overlay) },
   { keys: ["Ctrl+Enter"], shown: "Ctrl+Enter", what: "Run", act: doing(act.run) },
   { keys: ["?"], shown: "?", what: "This list", act: doing(act.help) },
 ];
 bindKeys(shortcuts);
 listKeys($("#shortcuts"), [
   ...shortcuts,
-  { shown: "Shift+click", what: "Add to the selection, also with box and lasso" },
-  { shown: "Alt+click", what: "Take from it; not part of the object" },
+  { shown: "Shift+click", what: "Add to the selection, also with box, lasso and brush" },
+  { shown: "Alt+click", what: "Take from the selection, likewise" },
 ]);
-say("Open a photograph to begin.");
+
+showHistory();
+const kept = await storage.kept();
+if (kept?.edits?.length) {
+  say(`Opening ${kept.name} with your last edits …`);
+  await attempt(async () => {
+    await session.restore(kept);
+    settings.write(kept.settings);
+    say(`Your edits of ${kept.name} are back.`);
+  });
+} else say("Open a photo to begin.");

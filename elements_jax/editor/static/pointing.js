@@ -1,78 +1,89 @@
-// What the pointer does on a picture: select by click, box, lasso or object; drag what is selected, and its handles.
+// What the pointer does on a picture: click, draw a box, a lasso or a brush's stroke; drag what is selected, or its
+// handles; pan. Two fingers zoom, and end what one began.
 
-import { handlePoints } from "./stage.js";
+import { handlePoints } from "./drawing.js";
 
 /** @typedef {import("./stage.js").Stage} Stage */
 /** @typedef {"replace"|"add"|"subtract"} Mode */
+/** @typedef {"select"|"pieces"|"box"|"lasso"|"brush"|"hand"} Tool */
+/** @typedef {[number, number]} Point */
 /** @typedef {{move: (event: PointerEvent) => void, finish: () => void, cancel: () => void}} Drag */
 /**
  * What the page does with it.
  * @typedef {{
- *   tool: () => "select"|"box"|"lasso"|"object",
- *   select: (numbers: Iterable<number>, mode: Mode) => void,
+ *   tool: () => Tool,
+ *   click: (at: Point, mode: Mode) => void,
+ *   shape: (shape: Path2D, from: Point, to: Point, mode: Mode) => void,
+ *   brush: (at: Point, mode: Mode) => Drag,
+ *   grab: (at: Point) => boolean,
  *   drag: (event: PointerEvent) => Drag | null,
  *   resize: (event: PointerEvent, handle: number) => Drag | null,
- *   object: (positive: boolean, at: [number, number]) => void,
- * }} Actions
+ * }} Actions `grab` selects what lies on top there, if it may be dragged at once
  */
 
 const SLACK = 4; // CSS pixels that a click may slip
-const REACH = 8; // and that a handle is caught from
+const REACH = { mouse: 8, pen: 10, touch: 18 }; // and that a handle is caught from
 
 /** @param {{shiftKey: boolean, altKey: boolean}} event @returns {Mode} */
 const modeOf = ({ shiftKey, altKey }) => (altKey ? "subtract" : shiftKey ? "add" : "replace");
 
 /** @param {Stage} stage @param {Actions} actions */
 export function point(stage, actions) {
-  const { root } = stage;
-  const place = root.parentElement; // a box may begin beside the picture
+  const { root, view } = stage;
   /** @type {Drag?} */ let drag = null;
   /** @type {(() => void)?} what a press that does not move means */ let click = null;
   /** @type {((event: PointerEvent) => Drag | null)?} what one that moves means */ let start = null;
   /** @type {PointerEvent?} */ let pressed = null;
+  let space = false;
+  const fingers = new Set();
 
-  place.addEventListener("contextmenu", (event) => event.preventDefault());
+  root.addEventListener("contextmenu", (event) => event.preventDefault());
+  for (const kind of ["keydown", "keyup"]) {
+    addEventListener(kind, (/** @type {any} */ event) => event.key === " " && (space = kind === "keydown"));
+  }
 
-  place.addEventListener("pointerdown", (event) => {
-    if (!stage.canvas || root.hidden || pressed) return;
-    const tool = actions.tool();
-    if (event.button !== 0 && !(event.button === 2 && tool === "object")) return;
+  root.addEventListener("pointerdown", (event) => {
+    fingers.add(event.pointerId);
+    if (fingers.size > 1) return release(false);
+    if (!stage.scene || pressed || event.button > 1) return;
     event.preventDefault();
     root.focus({ preventScroll: true });
-    place.setPointerCapture(event.pointerId);
+    root.setPointerCapture(event.pointerId);
     pressed = event;
     const at = stage.pixel(event);
-    const handle = handleAt(stage, at);
-    const label = stage.canvas.at(...at);
     const mode = modeOf(event);
-    const mine = label !== null && stage.selection.has(label) && mode === "replace";
-    start = () => regionOf(stage, tool === "lasso", actions, at, mode);
-    click = () => actions.select(label === null ? [] : [label], mode);
-    if (handle >= 0) {
-      start = (now) => actions.resize(now, handle);
-      click = null;
-    } else if (tool === "object") {
-      start = mine ? actions.drag : null;
-      click = () => actions.object(event.button === 0 && !event.altKey, at);
-    } else if (mine) {
-      start = actions.drag;
-    } else if (tool === "select" && label !== null && mode === "replace") {
-      start = (now) => {
-        actions.select([label], "replace");
-        return actions.drag(now);
-      };
-    }
+    click = null;
+    if (event.button === 1 || space || (actions.tool() === "hand" && !stage.comparison)) start = () => panning(view);
+    else if (stage.comparison) start = () => (nearSplit(stage, event) ? splitting(stage) : panning(view));
+    else start = meaning(event, at, mode);
   });
 
-  place.addEventListener("pointermove", (event) => {
+  /** Of a press on the picture. @param {PointerEvent} event @param {Point} at @param {Mode} mode */
+  function meaning(event, at, mode) {
+    const tool = actions.tool();
+    if (tool === "brush") {
+      drag = actions.brush(at, mode);
+      return null;
+    }
+    const handle = handleAt(stage, at, REACH[event.pointerType] ?? REACH.mouse);
+    if (handle >= 0 && mode === "replace") return (/** @type {PointerEvent} */ now) => actions.resize(now, handle);
+    if (tool === "box" || tool === "lasso") return () => drawing(stage, tool === "lasso", actions, at, mode);
+    click = () => actions.click(at, mode);
+    if (mode !== "replace") return null;
+    return (/** @type {PointerEvent} */ now) => (isSelected(stage, at) || actions.grab(at) ? actions.drag(now) : panning(view));
+  }
+
+  root.addEventListener("pointermove", (event) => {
     if (!pressed) {
-      place.style.cursor = cursor(stage, actions.tool(), event);
+      root.style.cursor = cursor(stage, actions.tool(), event);
       return;
     }
+    if (event.pointerId !== pressed.pointerId) return;
     const far = Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY) >= SLACK;
     if (!drag && far && start) {
       drag = start(pressed);
-      if (drag) start = click = null;
+      drag?.move(pressed);
+      start = click = null;
     }
     drag?.move(event);
   });
@@ -84,8 +95,12 @@ export function point(stage, actions) {
     else if (ended) ended.finish();
     else meant?.();
   };
-  place.addEventListener("pointerup", () => pressed && release(true));
-  place.addEventListener("pointercancel", () => pressed && release(false));
+  const up = (/** @type {boolean} */ done) => (/** @type {PointerEvent} */ { pointerId }) => {
+    fingers.delete(pointerId);
+    if (pressed?.pointerId === pointerId) release(done);
+  };
+  root.addEventListener("pointerup", up(true));
+  root.addEventListener("pointercancel", up(false));
   root.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !pressed) return;
     event.stopPropagation();
@@ -93,12 +108,41 @@ export function point(stage, actions) {
   });
 }
 
+/** A drag that follows the pointer by steps. @param {(dx: number, dy: number, event: PointerEvent) => void} step @returns {Drag} */
+function following(step) {
+  /** @type {PointerEvent?} */ let last = null;
+  return {
+    move(event) {
+      if (last) step(event.clientX - last.clientX, event.clientY - last.clientY, event);
+      last = event;
+    },
+    finish() {},
+    cancel() {},
+  };
+}
+
+const panning = (/** @type {import("./view.js").View} */ view) => following((dx, dy) => view.pan(dx, dy));
+
+const nearSplit = (/** @type {Stage} */ stage, /** @type {PointerEvent} */ { clientX }) =>
+  Math.abs(clientX - stage.root.getBoundingClientRect().left - stage.splitAt) < 24;
+
+/** The range input is what holds the split. @param {Stage} stage */
+const splitting = (stage) =>
+  following((dx, dy, { clientX }) => {
+    const { left, width } = stage.root.getBoundingClientRect();
+    const { x, k, size } = stage.view;
+    const [from, to] = [Math.max(0, x), Math.min(width, x + size[0] * k)];
+    const split = /** @type {HTMLInputElement} */ (document.querySelector("#split"));
+    split.value = String((100 * (clientX - left - from)) / (to - from));
+    split.dispatchEvent(new Event("input"));
+  });
+
 /**
- * Selects what lies in a box or a lasso.
- * @param {Stage} stage @param {boolean} free whether it is a lasso @param {Actions} actions
- * @param {[number, number]} from @param {Mode} mode @returns {Drag}
+ * A box or a lasso.
+ * @param {Stage} stage @param {boolean} free whether it is a lasso @param {Actions} actions @param {Point} from
+ * @param {Mode} mode @returns {Drag}
  */
-function regionOf(stage, free, actions, from, mode) {
+function drawing(stage, free, actions, from, mode) {
   const points = [from];
   const shape = () => {
     const path = new Path2D();
@@ -122,42 +166,40 @@ function regionOf(stage, free, actions, from, mode) {
       stage.draw();
     },
     finish() {
-      const mask = filled(shape(), stage.canvas.size);
       end();
-      actions.select(stage.canvas.under((i) => mask[4 * i + 3] > 127), mode);
+      actions.shape(shape(), from, points.at(-1), mode);
     },
     cancel: end,
   };
 }
 
-/** The pixels inside a path. @param {Path2D} path @param {number} size */
-function filled(path, size) {
-  const context = new OffscreenCanvas(size, size).getContext("2d");
-  context.fill(path);
-  return context.getImageData(0, 0, size, size).data;
-}
+/** @param {Stage} stage @param {Point} at */
+const isSelected = (stage, at) =>
+  stage.pieces.some(({ mask, placement: { scale, offset } }) => mask.has((at[0] - offset[0]) / scale[0], (at[1] - offset[1]) / scale[1]));
 
-/** @param {Stage} stage @param {[number, number]} at */
-function handleAt(stage, at) {
+/** @param {Stage} stage @param {Point} at @param {number} reach CSS pixels */
+function handleAt(stage, at, reach) {
   if (!stage.handles || !stage.box) return -1;
   // Of a small selection, its middle stays free to be dragged.
   const { left, top, right, bottom } = stage.box;
-  const [w, h] = [(right - left) / 4, (bottom - top) / 4].map((quarter) => Math.min(REACH * stage.unit, quarter));
-  const inside = (v, from, to) => v > from && v < to;
-  const outward = (v, from, to, reach) => (inside(v, from, to) ? reach : REACH * stage.unit);
-  const [rx, ry] = [outward(at[0], left, right, w), outward(at[1], top, bottom, h)];
+  const far = reach * stage.unit;
+  const [w, h] = [(right - left) / 4, (bottom - top) / 4].map((quarter) => Math.min(far, quarter));
+  const within = (v, from, to, inner) => (v > from && v < to ? inner : far);
+  const [rx, ry] = [within(at[0], left, right, w), within(at[1], top, bottom, h)];
   return handlePoints(stage.box).findIndex(([x, y]) => Math.abs(x - at[0]) <= rx && Math.abs(y - at[1]) <= ry);
 }
 
 const CURSORS = ["nwse", "ns", "nesw", "ew", "nwse", "ns", "nesw", "ew"];
 
-/** @param {Stage} stage @param {PointerEvent} event */
+/** @param {Stage} stage @param {Tool} tool @param {PointerEvent} event */
 function cursor(stage, tool, event) {
-  if (!stage.canvas) return "";
+  if (!stage.scene) return "";
+  if (stage.comparison) return nearSplit(stage, event) ? "ew-resize" : "grab";
+  if (tool === "hand") return "grab";
+  if (tool === "brush") return "crosshair";
   const at = stage.pixel(event);
-  const handle = handleAt(stage, at);
+  const handle = handleAt(stage, at, REACH.mouse);
   if (handle >= 0) return `${CURSORS[handle]}-resize`;
-  const label = stage.canvas.at(...at);
-  if (label !== null && stage.selection.has(label) && !event.shiftKey && !event.altKey) return "move";
-  return tool === "select" ? "default" : "crosshair";
+  if (tool === "box" || tool === "lasso") return "crosshair";
+  return isSelected(stage, at) && !event.shiftKey && !event.altKey ? "move" : "default";
 }

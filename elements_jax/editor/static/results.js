@@ -6,8 +6,8 @@ const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySel
 const running = { box: $("#running"), bar: $("#progress"), text: $("#progress-text"), cancel: $("#cancel") };
 
 /**
- * @typedef {{blob: Blob, url: string, script: any, number: number, photo: import("./session.js").Photo}} Result
- * `script` is the one that makes it again of the photo, seed and all
+ * @typedef {{blob: Blob, bitmap: ImageBitmap, name: string, seed: number, number: number,
+ *            photo: import("./session.js").Picture}} Result the photograph's file after the edits, and what is shown of it
  */
 
 export class Results extends EventTarget {
@@ -15,14 +15,14 @@ export class Results extends EventTarget {
   /** @type {Result?} the one on the stage */ shown = null;
   /** @type {string?} */ #job = null;
 
-  /** @param {import("./stage.js").Stage} stage whose place and size the comparison takes */
+  /** @param {import("./stage.js").Stage} stage */
   constructor(stage) {
     super();
     this.stage = stage;
-    new ResizeObserver(() => this.fit()).observe(stage.root.parentElement);
     running.cancel.addEventListener("click", () => this.cancel());
     $("#split").addEventListener("input", ({ target }) => {
-      $("#compare").style.setProperty("--split", `${target.value}%`);
+      if (stage.comparison) stage.comparison.split = target.value / 100;
+      stage.draw();
     });
   }
 
@@ -32,13 +32,14 @@ export class Results extends EventTarget {
 
   /**
    * Follow a job to its end, taking its results as they come.
-   * @param {Promise<import("./api.js").Job>} started @param {any} script @param {import("./session.js").Photo} photo
+   * @param {Promise<import("./api.js").Job>} started @param {number} seed @param {import("./session.js").Picture} photo
    * @returns {Promise<import("./api.js").Job>}
    */
-  async follow(started, script, photo) {
+  async follow(started, seed, photo) {
     this.#job = "";
     progress(null);
     this.#tell();
+    running.cancel.focus();
     try {
       const { id } = await started;
       this.#job = id;
@@ -47,8 +48,8 @@ export class Results extends EventTarget {
       const ended = await api.follow(id, (job) => {
         progress(job);
         for (; taken < job.results.length; taken++) {
-          const [url, seed] = [job.results[taken], script.seed + taken];
-          adding = adding.then(() => this.#add(url, { ...script, seed }, photo));
+          const [path, own] = [job.results[taken].slice(1), seed + taken]; // the page may be below a path of its host
+          adding = adding.then(() => this.#add(path, own, photo));
         }
       });
       await adding;
@@ -64,42 +65,37 @@ export class Results extends EventTarget {
     if (this.#job) return api.cancel(this.#job);
   }
 
-  /** @param {Result?} result null for the canvas */
+  /** @param {Result?} result null for the edits */
   show(result) {
     this.shown = result;
     for (const [i, thumb] of [...$("#gallery").children].entries()) {
       thumb.firstChild.setAttribute("aria-pressed", String(this.all[i] === result));
     }
-    $("#compare").hidden = !result;
+    const { stage } = this;
+    stage.comparison = result && { before: result.photo.bitmap, after: result.bitmap, split: $("#split").value / 100 };
     if (result) {
-      $("#before").src = api.imageUrl(result.photo.id);
-      $("#after").src = result.url;
-      this.fit();
-      $("#result-name").textContent = `Result ${result.number}, seed ${result.script.seed}`;
+      stage.view.show(result.photo.shown);
+      $("#result-name").textContent = `Result ${result.number}`;
+      $("#result-name").title = `${result.name}, seed ${result.seed}`;
+    } else if (stage.scene) {
+      stage.view.show(stage.scene.photo.shown);
     }
+    stage.draw();
     this.#tell();
   }
 
-  /** As large as the stage. A result has no margins: it lies where the photograph lies in the square. */
-  fit() {
-    if (!this.shown) return;
-    const { side, size, pixelated } = this.stage.measure();
-    $("#compare").style.width = $("#compare").style.height = `${side}px`;
-    $("#compare").classList.toggle("pixelated", pixelated);
-    const [left, top, right, bottom] = this.shown.photo.box.map((v) => `${(100 * v) / size}%`);
-    Object.assign($("#after").style, { left, top, width: `calc(${right} - ${left})`, height: `calc(${bottom} - ${top})` });
-  }
-
-  /** The picture is fetched once and kept, since the server may forget it. */
-  async #add(/** @type {string} */ address, /** @type {any} */ script, /** @type {any} */ photo) {
-    const blob = await api.fetchBlob(address);
-    const result = { blob, url: URL.createObjectURL(blob), script, photo, number: this.all.length + 1 };
+  /** The file is fetched once and kept, since the server may forget it. */
+  async #add(/** @type {string} */ path, /** @type {number} */ seed, /** @type {import("./session.js").Picture} */ photo) {
+    const [blob, view] = await Promise.all([api.fetchBlob(path), api.fetchBlob(`${path}/view`)]);
+    const name = editedName(photo);
+    const number = this.all.length + 1;
+    const result = { blob, bitmap: await createImageBitmap(view), name, seed, number, photo };
     this.all.push(result);
     const button = document.createElement("button");
     button.type = "button";
-    button.title = `Result ${result.number}, seed ${result.script.seed}`;
+    button.title = `Result ${number} of ${photo.name}, seed ${seed}`;
     const image = new Image();
-    image.src = result.url;
+    image.src = URL.createObjectURL(view);
     image.alt = button.title;
     button.append(image);
     button.setAttribute("aria-pressed", "false");
@@ -107,13 +103,18 @@ export class Results extends EventTarget {
     const item = document.createElement("li");
     item.append(button);
     $("#gallery").append(item);
-    item.scrollIntoView({ block: "nearest" });
     $("#no-results").hidden = true;
   }
 
   #tell() {
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/** As `elements edit` names it. @param {import("./session.js").Picture} photo */
+function editedName({ name, format }) {
+  const [, stem, suffix] = name.match(/^(.+?)(\.\w+)?$/);
+  return `${stem.replace(/-edited$/, "")}-edited${suffix ?? `.${format}`}`;
 }
 
 /** @param {import("./api.js").Job?} job */
@@ -125,8 +126,14 @@ function progress(job) {
     text.textContent = job?.position > 0 ? `Waiting: ${job.position} ${job.position === 1 ? "job" : "jobs"} ahead of yours` : "Waiting";
     return;
   }
-  bar.max = job.variants * job.steps;
-  bar.value = Math.min(bar.max, job.variant * job.steps + job.step);
-  const step = job.step ? `step ${job.step} of ${job.steps}` : "compiling"; // for the first picture of its kind
-  text.textContent = `Variant ${job.variant + 1} of ${job.variants}, ${step}`;
+  const which = job.variants > 1 ? `Variant ${Math.min(job.variant + 1, job.variants)} of ${job.variants}: ` : "";
+  if (!job.step) {
+    bar.removeAttribute("value");
+    text.textContent = `${which}finding what to fill`;
+    return;
+  }
+  bar.max = job.steps;
+  bar.value = job.step;
+  const last = job.step === job.steps;
+  text.textContent = `${which}${last ? "filling the gaps" : `looking at the surroundings, step ${job.step} of ${job.steps}`}`;
 }

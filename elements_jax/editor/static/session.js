@@ -1,51 +1,47 @@
-// The state of the page: the photograph, the pictures that its script names, and the history of the script's edits.
+// The state of the page: the photograph, the pictures and masks that its script names, and the history of its edits.
 //
-// Each gesture makes a new list of edits, and the server says what canvas comes of it. Only what it accepted stays.
+// A gesture is one more list of edits. What comes of it is computed here; only finding objects and running ask the server.
 
 import * as api from "./api.js";
-import { Canvas } from "./canvas.js";
-import { arrivals } from "./edits.js";
+import { Mask } from "./mask.js";
+import { Scene, insertedAt, scaleOf } from "./scene.js";
+import { then } from "./placement.js";
 
 /**
- * @typedef {{name: string, blob: Blob, id: string}} Picture
- * @typedef {Picture & {fit: "crop"|"pad", said: string, box: number[]}} Photo `box` is what of the square is photograph
- * @typedef {{edit: string, elements?: number[], image?: string, by?: number[], scale?: number|number[],
- *            anchor?: number[]}} Edit
+ * @typedef {{name: string, blob: Blob, id: string?}} Named a file that scripts name; its id is null until it is uploaded
+ * @typedef {Named & {width: number, height: number, shown: [number, number], bitmap: ImageBitmap, notes: string[],
+ *            format: string, labels?: Promise<Labels>}} Picture
+ * @typedef {{width: number, height: number, numbers: Uint16Array}} Labels
+ * @typedef {{edit: string, object?: any, image?: string, by?: number[], scale?: number|number[], anchor?: number[]}} Edit
+ * @typedef {import("./scene.js").Selection} Selection
+ * @typedef {{edits: Edit[], selection: Selection?, what: string}} Step
  */
 
-const CACHED = 48;
+const EMPTY = { edits: [], selection: null, what: "" };
 
 export class Session extends EventTarget {
-  #steps = [[]];
+  /** @type {Step[]} */ #steps = [EMPTY];
   #at = 0;
-  #accepted = { steps: [[]], at: 0, tolerance: 0 };
-  #asked = 0;
   #works = 0;
-  /** @type {Map<string, Canvas>} */
-  #canvases = new Map();
+  /** @type {Map<string, Mask>} of objects, by picture and place */ #masks = new Map();
+  /** @type {Picture?} */ photo = null;
+  /** @type {Map<string, Named>} */ images = new Map();
+  /** @type {Scene?} */ scene = null;
+  /** @type {Selection?} */ selection = null;
 
-  /** @param {number} count elements of a canvas @param {() => object} settings the script's fields but edits and fit */
-  constructor(count, settings) {
+  /** @param {() => object} settings the script's fields but edits */
+  constructor(settings) {
     super();
-    this.count = count;
     this.settings = settings;
-    this.tolerance = 0;
-    /** @type {Photo?} */ this.photo = null;
-    /** @type {Map<string, Picture>} */ this.images = new Map();
-    /** @type {Canvas?} */ this.canvas = null;
-    /** @type {Canvas?} the canvas before the last edit */ this.before = null;
-    /** @type {Set<number>} */ this.selection = new Set();
-    /** @type {Set<number>} what the last edit inserted */ this.inserted = new Set();
   }
 
-  /** Whether an answer of the server is awaited. */
   get busy() {
     return this.#works > 0;
   }
 
   /** @returns {Edit[]} */
   get edits() {
-    return this.#steps[this.#at];
+    return this.#steps[this.#at].edits;
   }
 
   get canUndo() {
@@ -57,187 +53,247 @@ export class Session extends EventTarget {
   }
 
   /** The whole script, as it is saved and run. */
-  script(settings = this.settings()) {
-    return { version: 1, edits: this.edits, ...settings, tolerance: this.tolerance, fit: this.photo?.fit ?? "crop" };
+  script() {
+    return { version: 1, edits: this.edits, ...this.settings() };
   }
 
-  /** A request about this photograph, with the pictures that the script names. @param {{edits: Edit[]}} script */
-  request(script) {
-    const names = script.edits.flatMap(({ image }) => (image ? [image] : []));
-    return {
-      image: this.photo.id,
-      images: Object.fromEntries(names.map((name) => [name, this.images.get(name).id])),
-      script,
-    };
+  /** The files that edits name. @param {Edit[]} edits @returns {Named[]} */
+  named(edits = this.edits) {
+    const names = edits.flatMap(({ image, object }) => [image, object?.mask]).filter(Boolean);
+    return [...new Set(names)].map((name) => this.images.get(name));
   }
 
-  /** Start anew with a photograph. @param {Blob} blob @param {string} name @param {"crop"|"pad"} fit */
-  async open(blob, name, fit) {
+  /** Start anew with a photograph. @param {Blob} blob @param {string} name @param {(part: number) => void} [progress] */
+  async open(blob, name, progress) {
     await this.#working(async () => {
-      const { id, said, box } = await api.upload(blob, fit);
-      const photo = { name, blob, id, fit, said, box };
-      const canvas = await this.#canvasOfPicture(photo, fit);
-      Object.assign(this, { photo, canvas, before: null, images: new Map() });
-      this.#canvases.clear();
-      this.#canvases.set(this.#key([]), canvas);
-      this.#asked++;
-      this.#steps = [[]];
+      const photo = await this.#read(blob, name, progress);
+      Object.assign(this, { photo, images: new Map(), selection: null });
+      this.#masks.clear();
+      this.#steps = [EMPTY];
       this.#at = 0;
-      this.#accepted = { steps: this.#steps, at: 0, tolerance: this.tolerance };
-      this.inserted = new Set();
-      this.select([]);
     });
-    this.#tell("canvas");
+    this.#show();
   }
 
-  /** Make a picture known by a name that is not taken yet. @returns {Promise<string>} the name */
-  async addImage(/** @type {Blob} */ blob, /** @type {string} */ wanted) {
+  /** @returns {Promise<Picture>} */
+  async #read(/** @type {Blob} */ blob, /** @type {string} */ name, /** @type {any} */ progress = undefined) {
+    let found;
+    try {
+      found = await api.upload(blob, progress);
+    } catch (error) {
+      error.message = `${name}: ${error.message}`;
+      throw error;
+    }
+    const bitmap = await createImageBitmap(await api.fetchBlob(api.viewUrl(found.id)));
+    return { ...found, name, blob, bitmap };
+  }
+
+  /** Make another photograph known by a name that is not taken yet. @param {Blob} blob @param {string} wanted */
+  async addPicture(blob, wanted) {
+    const picture = await this.#working(() => this.#read(blob, this.#free(wanted)));
+    this.images.set(picture.name, picture);
+    return picture;
+  }
+
+  /** @param {string} name */
+  addFile(/** @type {Blob} */ blob, name) {
+    this.images.set(name, { name, blob, id: null });
+  }
+
+  #free(/** @type {string} */ wanted) {
     const [, stem, end] = wanted.match(/^(.*?)(\.\w+)?$/);
     let name = wanted;
     for (let i = 2; this.images.has(name); i++) name = `${stem}-${i}${end ?? ""}`;
-    const { id } = await api.upload(blob, this.photo.fit);
-    this.images.set(name, { name, blob, id });
     return name;
   }
 
-  /** The canvas of a named picture, unedited. @param {string} name */
-  async canvasOfImage(name) {
-    const key = `image ${name}`;
-    if (!this.#canvases.has(key)) this.#keep(key, await this.#canvasOfPicture(this.images.get(name)));
-    return this.#canvases.get(key);
-  }
+  // Selecting
 
-  /** @param {Iterable<number>} numbers */
-  select(numbers) {
-    this.selection = new Set([...numbers].filter((n) => this.canvas?.elements.has(n)));
+  /** @param {Selection?} selection */
+  select(selection) {
+    this.selection = selection;
     this.#tell("selection");
   }
 
-  /** Append an edit. @param {Edit} edit */
-  append(edit) {
-    return this.change([...this.edits, edit]);
+  /** The object at a place, as the server finds it. @param {any} object @param {Picture} [picture] */
+  async find(object, picture = this.photo) {
+    const key = keyOf(object, picture === this.photo ? null : picture.name);
+    if (!this.#masks.has(key)) {
+      await this.#working(async () => {
+        const ask = async () => api.object({ images: await this.#ids([{ object }]), image: picture.id, object });
+        const { mask } = await this.known(ask);
+        this.#masks.set(key, await Mask.read(mask, picture.shown));
+      });
+    }
+    return this.#masks.get(key);
+  }
+
+  /** The number of the piece of each pixel. @param {Picture} picture */
+  pieces(picture) {
+    picture.labels ??= this.#working(() => this.known(() => api.pieces(picture.id)));
+    picture.labels.catch(() => delete picture.labels);
+    return picture.labels;
+  }
+
+  /** What a script calls a selection of pixels; a mask that was drawn becomes a file. */
+  async #objectOf(/** @type {{mask: Mask, object: any}} */ selection, /** @type {Picture} */ picture) {
+    if (!selection.object) {
+      const blob = await this.#working(() => selection.mask.png());
+      const name = this.#free("mask-1.png");
+      this.addFile(blob, name);
+      selection.object = { mask: name };
+      this.#masks.set(keyOf(selection.object, picture === this.photo ? null : picture.name), selection.mask);
+    }
+    return selection.object;
+  }
+
+  /** Whether a layer has all that its edit selected. @param {import("./scene.js").Layer} layer */
+  isWhole({ mask, made }) {
+    const { object } = this.edits[made];
+    return this.#masks.get(keyOf(object, null)) === mask;
+  }
+
+  // Editing
+
+  /** One step of the history. @param {Edit[]} edits @param {Selection?} selection after it @param {string} what was done */
+  change(edits, selection, what) {
+    const before = { ...this.#steps[this.#at], selection: this.selection }; // which undoing brings back
+    this.#steps = [...this.#steps.slice(0, this.#at), before, { edits, selection, what }];
+    this.#at++;
+    this.selection = selection;
+    this.#show();
   }
 
   /**
-   * One step of the history. Rejects with the server's reason, and then all is as it was.
-   * @param {Edit[]} edits @param {number} [tolerance] of the whole script
+   * Put what is selected elsewhere, from where it is.
+   * @param {import("./placement.js").Placement} placement @param {string} what was done
    */
-  async change(edits, tolerance) {
-    const steps = [...this.#steps.slice(0, this.#at + 1), edits];
-    await this.#go(steps, steps.length - 1, tolerance);
-    this.#tell("changed");
+  async put(placement, what) {
+    const { selection, photo, scene } = this;
+    if ("edit" in selection) {
+      const edit = this.edits[selection.edit];
+      const { moved, around } = scene.insertions.get(selection.edit);
+      const other = this.#pictureOf(edit);
+      const changed = insertedAt(edit, { moved: then(moved, placement), around }, photo, other);
+      return this.change(this.edits.with(selection.edit, changed), selection, what);
+    }
+    const object = await this.#objectOf(selection, photo);
+    const { scale, offset } = placement;
+    const size = photo.shown;
+    if (scale[0] === 1 && scale[1] === 1) {
+      const by = offset.map((v, i) => v / size[i]);
+      return this.change([...this.edits, { edit: "move", object, by }], selection, what);
+    }
+    // The point that stays where it is; along an axis that is only shifted there is none.
+    const anchor = scale.map((s, i) => (s === 1 ? 0.5 : offset[i] / (1 - s) / size[i]));
+    this.change([...this.edits, { edit: "resize", object, scale: scaleOf(scale), anchor }], selection, what);
   }
 
-  async undo() {
-    if (!this.canUndo) return;
-    const undone = this.edits;
-    await this.#go(this.#steps, this.#at - 1);
-    const { edit, elements } = undone.at(-1) ?? {};
-    const gone = undone.length > this.edits.length; // else it was changed, not appended
-    if (gone && elements && edit !== "compose") this.select(elements);
+  async remove() {
+    const { selection } = this;
+    if ("edit" in selection) return this.change(this.edits.toSpliced(selection.edit, 1), null, "Deleted");
+    this.change([...this.edits, { edit: "delete", object: await this.#objectOf(selection, this.photo) }], null, "Deleted");
   }
 
-  async redo() {
-    if (this.canRedo) await this.#go(this.#steps, this.#at + 1);
+  /** A copy beside it. @param {number[]} by in units of the photograph's width and height */
+  async duplicate(by) {
+    const { selection, edits } = this;
+    if ("edit" in selection) {
+      const edit = edits[selection.edit];
+      const copy = { ...edit, by: edit.by.map((v, i) => v + by[i]) };
+      const at = selection.edit + 1;
+      return this.change(edits.toSpliced(at, 0, copy), { edit: at }, "Copied");
+    }
+    const object = await this.#objectOf(selection, this.photo);
+    this.change([...edits, { edit: "duplicate", object, by, scale: 1 }], { edit: edits.length }, "Copied");
   }
 
-  /** @param {number} tolerance of the whole script, whose edits it may change */
-  async setTolerance(tolerance) {
-    if (this.photo) await this.#go(this.#steps, this.#at, tolerance);
-    else this.tolerance = tolerance;
+  /** Insert an object of another photograph. @param {Picture} other @param {{mask: Mask, object: any}} selection @param {number[]} by */
+  async insert(other, selection, by = [0, 0]) {
+    const object = await this.#objectOf(selection, other);
+    const edit = { edit: "compose", image: other.name, object, by, scale: 1 };
+    this.change([...this.edits, edit], { edit: this.edits.length }, "Inserted");
   }
 
-  /** The elements that a SAM click selects. @param {number[][]} positive @param {number[][]} negative */
-  async objects(positive, negative) {
-    const script = this.#bare(this.edits);
-    return (await this.#known(() => api.objects({ ...this.request(script), positive, negative }))).elements;
+  undo() {
+    const { what } = this.#steps[this.#at];
+    this.#go(this.#at - 1);
+    return what;
   }
 
-  /** Those of another picture. @param {string} name @param {number[][]} positive @param {number[][]} negative */
-  async objectsOfImage(name, positive, negative) {
-    const ask = () => api.objects({ image: this.images.get(name).id, images: {}, script: this.#bare([]), positive, negative });
-    return (await this.#known(ask)).elements;
+  redo() {
+    this.#go(this.#at + 1);
+    return this.#steps[this.#at].what;
   }
 
-  /** @param {object} script @param {number} variants */
-  run(script, variants) {
-    return this.#known(() => api.run({ ...this.request(script), variants }));
-  }
-
-  async #go(/** @type {Edit[][]} */ steps, /** @type {number} */ at, tolerance = this.tolerance) {
-    const ticket = ++this.#asked;
-    this.#steps = steps;
+  #go(/** @type {number} */ at) {
     this.#at = at;
-    this.tolerance = tolerance;
-    this.#tell("history");
-    const edits = this.edits;
-    try {
-      await this.#working(async () => {
-        const before = edits.length ? await this.#canvasOf(edits.slice(0, -1)) : null;
-        const canvas = await this.#canvasOf(edits);
-        if (ticket !== this.#asked) return;
-        const last = edits.at(-1);
-        const same = this.#accepted.steps === steps && this.#accepted.at === at;
-        const source = last?.edit === "compose" ? await this.canvasOfImage(last.image) : before;
-        Object.assign(this, { canvas, before });
-        this.#accepted = { steps, at, tolerance };
-        this.inserted = last && isInsertion(last) ? arrivals(last, source, canvas) : new Set();
-        if (same) this.select(this.selection);
-        else this.select(last && isInsertion(last) ? this.inserted : (last?.elements ?? this.selection));
-        this.#tell("canvas");
-      });
-    } catch (error) {
-      if (ticket === this.#asked) {
-        this.#steps = this.#accepted.steps;
-        this.#at = this.#accepted.at;
-        this.tolerance = this.#accepted.tolerance;
-        this.#tell("history");
-      }
-      throw error;
+    this.selection = this.#steps[at].selection;
+    this.#show();
+  }
+
+  #show() {
+    this.scene = Scene.of(this.photo, this.edits, (edit) => {
+      const picture = this.#pictureOf(edit);
+      return { picture, mask: this.#masks.get(keyOf(edit.object, edit.image ?? null)) };
+    });
+    this.#tell("scene");
+  }
+
+  #pictureOf(/** @type {Edit} */ { image }) {
+    return image ? /** @type {Picture} */ (this.images.get(image)) : this.photo;
+  }
+
+  // Other sessions
+
+  /** Take edits whose pictures and masks are in `images`. @param {Edit[]} edits */
+  async load(edits) {
+    for (const name of new Set(edits.flatMap(({ image }) => image ?? []))) {
+      const named = this.images.get(name);
+      if (!("bitmap" in named)) this.images.set(name, await this.#working(() => this.#read(named.blob, name)));
     }
+    for (const edit of edits) await this.find(edit.object, this.#pictureOf(edit));
+    this.change(edits, null, "Loaded the script");
   }
 
-  /** @param {Edit[]} edits @returns {Promise<Canvas>} */
-  async #canvasOf(edits) {
-    const key = this.#key(edits);
-    if (!this.#canvases.has(key)) {
-      const answer = await this.#known(() => api.canvas(this.request(this.#bare(edits))));
-      // Holes are what was left uncovered since the picture that the edits go on from.
-      const goesOn = edits.findLastIndex(({ edit }) => edit === "continue") + 1;
-      const whole = goesOn === edits.length ? undefined : await this.#canvasOf(edits.slice(0, goesOn));
-      this.#keep(key, await Canvas.read(answer, this.count, whole?.labels));
-    }
-    return this.#canvases.get(key);
+  /** What is needed to go on another time. */
+  saved() {
+    const { photo, edits } = this;
+    const images = this.named().map(({ name, blob }) => ({ name, blob }));
+    const masks = edits.map(({ object, image }) => [keyOf(object, image ?? null), this.#masks.get(keyOf(object, image ?? null))]);
+    return { name: photo.name, blob: photo.blob, edits, images, masks: masks.map(([key, { width, height, data }]) => ({ key, width, height, data })) };
   }
 
-  async #canvasOfPicture(/** @type {Picture} */ picture, fit = this.photo.fit) {
-    const ask = () => api.canvas({ image: picture.id, images: {}, script: { version: 1, fit } });
-    return Canvas.read(await this.#known(ask), this.count);
+  /** @param {ReturnType<Session["saved"]>} saved */
+  async restore({ name, blob, edits, images, masks }) {
+    await this.open(blob, name);
+    for (const { name, blob } of images) this.addFile(blob, name);
+    for (const { key, width, height, data } of masks) this.#masks.set(key, new Mask(width, height, data));
+    if (edits.length) await this.load(edits);
   }
 
-  /** What of a script makes its canvas. */
-  #bare(/** @type {Edit[]} */ edits) {
-    return { version: 1, edits, tolerance: this.tolerance, fit: this.photo?.fit ?? "crop" };
+  // The server
+
+  /** @param {any} script @param {number} variants */
+  run(script, variants) {
+    const ask = async () => api.run({ images: await this.#ids(script.edits), image: this.photo.id, script, variants });
+    return this.known(ask);
   }
 
-  #key(/** @type {Edit[]} */ edits) {
-    return JSON.stringify([edits, edits.length ? this.tolerance : 0]);
-  }
-
-  #keep(/** @type {string} */ key, /** @type {Canvas} */ canvas) {
-    this.#canvases.set(key, canvas);
-    if (this.#canvases.size > CACHED) this.#canvases.delete(this.#canvases.keys().next().value);
+  /** Of the files that edits name, uploaded where they are not yet. @param {Edit[]} edits */
+  async #ids(edits) {
+    const named = this.named(edits);
+    for (const each of named) each.id ??= (await api.upload(each.blob)).id;
+    return Object.fromEntries(named.map(({ name, id }) => [name, id]));
   }
 
   /** A server that was restarted, or forgot pictures, gets them again. @template T @param {() => Promise<T>} ask */
-  async #known(ask) {
+  async known(ask) {
     try {
       return await ask();
     } catch (error) {
       if (error.status !== 404 || !this.photo) throw error;
-      for (const picture of [this.photo, ...this.images.values()]) {
-        picture.id = (await api.upload(picture.blob, this.photo.fit)).id;
-      }
+      for (const named of [this.photo, ...this.images.values()]) named.id = (await api.upload(named.blob)).id;
       return ask();
     }
   }
@@ -247,12 +303,12 @@ export class Session extends EventTarget {
     while (this.busy) await new Promise((done) => this.addEventListener("busy", done, { once: true }));
   }
 
-  /** @param {() => Promise<void>} work */
+  /** @template T @param {() => Promise<T>} work @returns {Promise<T>} */
   async #working(work) {
     this.#works++;
     this.#tell("busy");
     try {
-      await work();
+      return await work();
     } finally {
       this.#works--;
       this.#tell("busy");
@@ -264,5 +320,4 @@ export class Session extends EventTarget {
   }
 }
 
-/** @param {Edit} edit */
-export const isInsertion = (edit) => edit.edit === "duplicate" || edit.edit === "compose";
+const keyOf = (/** @type {any} */ object, /** @type {string?} */ image) => JSON.stringify([image, object]);

@@ -13,8 +13,8 @@ export function setUp(model) {
   field("guidance").value = String(guidance);
   field("element_guidance").value = String(elements ?? guidance);
   field("separate").checked = elements !== undefined;
-  for (const name of ["separate", "sampler", "seed_lock"]) field(name).addEventListener("change", reflect);
-  for (const name of ["guidance", "element_guidance"]) field(name).addEventListener("input", reflect);
+  for (const name of ["detail", "separate", "sampler"]) field(name).addEventListener("change", reflect);
+  for (const name of ["guidance", "element_guidance", "tolerance"]) field(name).addEventListener("input", reflect);
   document.querySelector("#background").addEventListener("click", () => {
     field("prompt").value = "background";
     field("prompt").focus();
@@ -23,7 +23,7 @@ export function setUp(model) {
   reflect();
 }
 
-/** @returns {object} fields of the script */
+/** @returns {any} fields of the script */
 export function read() {
   const value = (/** @type {string} */ name) => field(name).value;
   const sampler = value("sampler");
@@ -31,7 +31,8 @@ export function read() {
     prompt: value("prompt"),
     negative_prompt: value("negative_prompt"),
     seed: Number(value("seed")),
-    preserve: field("preserve").checked,
+    detail: value("detail"),
+    tolerance: Number(value("tolerance")),
     sampling: {
       sampler,
       steps: Number(value("steps")),
@@ -43,7 +44,7 @@ export function read() {
 }
 
 /** Fill the form from a script; what that leaves out stays as it is. The seed is locked, so that a run repeats it. */
-export function write(script) {
+export function write(/** @type {any} */ script) {
   const sampling = script.sampling ?? {};
   const set = (/** @type {string} */ name, /** @type {any} */ value) => {
     if (value !== undefined && value !== null) field(name).value = String(value);
@@ -51,7 +52,8 @@ export function write(script) {
   set("prompt", script.prompt ?? "");
   set("negative_prompt", script.negative_prompt ?? "");
   set("seed", script.seed ?? 0);
-  field("preserve").checked = script.preserve ?? false;
+  set("detail", script.detail ?? "pixels");
+  set("tolerance", script.tolerance ?? 0);
   for (const name of ["sampler", "steps", "guidance", "element_guidance"]) set(name, sampling[name]);
   field("eta").value = sampling.eta ?? "";
   field("separate").checked = (sampling.element_guidance ?? null) !== null;
@@ -62,7 +64,10 @@ export function write(script) {
 export const variants = () => Number(field("variants").value);
 
 /** The form as the browser checks it; shows what is wrong. */
-export const valid = () => form.reportValidity();
+export function valid() {
+  if (!form.checkValidity()) form.querySelector("details").open = true;
+  return form.reportValidity();
+}
 
 /** Before a run: another seed, unless it is locked. */
 export function newSeed() {
@@ -72,7 +77,9 @@ export function newSeed() {
 function reflect() {
   field("element_guidance").closest("label").hidden = !field("separate").checked;
   field("eta").closest("label").hidden = field("sampler").value !== "ddim";
+  field("tolerance").closest("label").hidden = field("detail").value !== "decoder";
   for (const name of ["guidance", "element_guidance"]) {
     form.querySelector(`#${name}-value`).textContent = Number(field(name).value).toFixed(1);
   }
+  form.querySelector("#tolerance-value").textContent = `${Math.round(Number(field("tolerance").value) * 100)} %`;
 }

@@ -1,206 +1,188 @@
-// One picture on the screen with what is drawn over it. It shows what it is given, and knows nothing of edits.
+// A picture on the screen with what is drawn over it. It shows what it is given, and knows nothing of edits.
 
-import { COLOURS, cased, crosses, dots, hatched, sign, squares } from "./drawing.js";
-import { around, boundaries } from "./outline.js";
+import { COLOURS, cased, handlePoints, ring, squares, stripes } from "./drawing.js";
+import { boxOf, then } from "./placement.js";
+import { boxAround } from "./scene.js";
+import { View, steer } from "./view.js";
 
 /**
- * @typedef {import("./canvas.js").Canvas} Canvas
- * @typedef {import("./canvas.js").Box} Box
- * @typedef {import("./drawing.js").Point} Point
- * @typedef {{base: Canvas, pixels: Uint32Array<ArrayBuffer>, arrived: Uint8Array, doomed: number[], outline: Path2D, sources: Point[],
- *            targets: Point[]}} Underway what a gesture shows while it lasts
- * @typedef {{sources: Point[], targets: Point[], deleted: Point[]}} Marks what the last gesture did
+ * @typedef {import("./scene.js").Scene} Scene
+ * @typedef {import("./scene.js").Layer} Layer
+ * @typedef {{rest: Scene, pieces: Layer[], placement: import("./placement.js").Placement}} Underway what a gesture shows
+ * @typedef {{before: ImageBitmap, after: ImageBitmap, split: number}} Comparison
  */
 
-const LARGE = 4; // from this many screen pixels per picture pixel on, each takes a whole number of them
+const SHARP = 2; // from this many screen pixels per picture pixel on, its pixels show
+const BEYOND = 0.35; // of what lies outside the picture
 
 export class Stage {
-  /** @type {Canvas?} */ canvas = null;
-  /** @type {Set<number>} */ selection = new Set();
+  /** @type {Scene?} */ scene = null;
+  /** @type {Layer[]} what is selected */ pieces = [];
   /** @type {Underway?} */ underway = null;
-  /** @type {Marks?} */ marks = null;
+  /** @type {Comparison?} */ comparison = null;
   /** @type {Path2D?} a box or lasso being drawn */ region = null;
-  points = { positive: /** @type {Point[]} */ ([]), negative: /** @type {Point[]} */ ([]) };
-  overlay = true;
+  /** @type {{canvas: OffscreenCanvas, colour?: string}?} a brush's strokes */ paint = null;
+  /** @type {[number, number]?} where an object is looked for */ looking = null;
   handles = false;
-  /** Screen pixels per picture pixel. */
-  k = 1;
-  #outline = new Path2D();
-  /** @type {Box?} */ #box = null;
   #frame = 0;
-  #lines = null;
 
-  /** @param {HTMLElement} root with three canvas elements in it: picture, lines and marks */
+  /** @param {HTMLElement} root with two canvas elements in it: picture and marks */
   constructor(root) {
     this.root = root;
-    this.layers = [...root.querySelectorAll("canvas")].map((element) => element.getContext("2d"));
-    new ResizeObserver(() => this.fit()).observe(root.parentElement);
-    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", () => this.fit());
+    [this.picture, this.over] = [...root.querySelectorAll("canvas")].map((each) => each.getContext("2d"));
+    this.view = new View(root);
+    this.view.addEventListener("change", () => this.draw());
+    steer(this.view, () => this.scene !== null);
   }
 
   /** A CSS pixel, in pixels of the picture. */
   get unit() {
-    return devicePixelRatio / this.k;
+    return 1 / this.view.k;
   }
 
   /** The box around the selection. */
   get box() {
-    return this.#box;
+    return this.pieces.length ? boxAround(this.pieces) : null;
   }
 
-  /** @param {Canvas} canvas */
-  show(canvas) {
-    const first = this.canvas?.size !== canvas.size;
-    this.canvas = canvas;
+  /** @param {Scene} scene */
+  show(scene) {
+    this.scene = scene;
     this.underway = null;
-    this.#lines = null;
-    this.select(this.selection);
-    if (first) this.fit();
-  }
-
-  /** @param {Set<number>} selection of elements that are there */
-  select(selection) {
-    this.selection = selection;
-    this.#outline = this.canvas ? around(this.canvas, selection) : new Path2D();
-    this.#box = this.canvas ? this.canvas.box(selection) : null;
+    this.view.show(scene.photo.shown);
     this.draw();
   }
 
-  /** The line around the selection. */
-  get outline() {
-    return this.#outline;
-  }
-
-  /** Where an event is, in pixels of the picture. @param {{clientX: number, clientY: number}} event @returns {Point} */
-  pixel({ clientX, clientY }) {
-    const { left, top } = this.root.getBoundingClientRect();
-    return [(clientX - left) * this.unit, (clientY - top) * this.unit];
-  }
-
-  /** How large its place allows the picture to be, in CSS pixels, and whether its pixels show. */
-  measure() {
-    const { size } = this.canvas;
-    const { clientWidth, clientHeight } = this.root.parentElement;
-    const k = (Math.min(clientWidth, clientHeight) * devicePixelRatio) / size;
-    this.k = k >= LARGE ? Math.floor(k) : Math.max(k, 0.1);
-    return { size, side: Math.round(size * this.k) / devicePixelRatio, pixelated: this.k >= 2 };
-  }
-
-  /** As large as its place allows. */
-  fit() {
-    if (!this.canvas) return;
-    const { size, side, pixelated } = this.measure();
-    this.root.style.width = this.root.style.height = `${side}px`;
-    this.root.classList.toggle("pixelated", pixelated);
-    const [picture, ...over] = this.layers;
-    picture.canvas.width = picture.canvas.height = size;
-    for (const { canvas } of over) canvas.width = canvas.height = Math.round(side * devicePixelRatio);
-    this.#lines = null;
+  /** @param {Layer[]} pieces */
+  select(pieces) {
+    this.pieces = pieces;
     this.draw();
+  }
+
+  pixel(/** @type {{clientX: number, clientY: number}} */ event) {
+    return this.view.pixel(event);
+  }
+
+  /** Where the comparison is split, in CSS pixels of the place. */
+  get splitAt() {
+    const { x, k, size, place } = this.view;
+    const [left, right] = [Math.max(0, x), Math.min(place.clientWidth, x + size[0] * k)];
+    return left + this.comparison.split * (right - left);
   }
 
   /** Draw with the next frame. */
   draw() {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
-      if (this.canvas) this.#paint();
+      if (this.scene) this.#paint();
     });
   }
 
   #paint() {
-    const { canvas, underway, unit, k } = this;
-    const [picture, lines, over] = this.layers;
-    const pixels = underway?.pixels ?? canvas.pixels;
-    this.root.classList.toggle("underway", underway !== null); // boundaries would lie over what moves
-    const bytes = new Uint8ClampedArray(pixels.buffer);
-    picture.putImageData(new ImageData(bytes, canvas.size), 0, 0);
-    this.#paintLines(lines);
+    const { clientWidth, clientHeight } = this.root;
+    const ratio = devicePixelRatio;
+    for (const { canvas } of [this.picture, this.over]) {
+      const [width, height] = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)];
+      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    }
+    const { k, x, y } = this.view;
+    for (const context of [this.picture, this.over]) {
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.clearRect(0, 0, context.canvas.width, context.canvas.height);
+      context.setTransform(k * ratio, 0, 0, k * ratio, x * ratio, y * ratio);
+      context.imageSmoothingEnabled = k * ratio < SHARP;
+      context.imageSmoothingQuality = "high";
+    }
+    if (this.comparison) this.#compare(ratio);
+    else this.#edit(ratio);
+  }
 
-    over.setTransform(1, 0, 0, 1, 0, 0);
-    over.clearRect(0, 0, over.canvas.width, over.canvas.height);
-    if (underway?.doomed.length) over.drawImage(hatched(this.#doomed(), over.canvas.width, devicePixelRatio), 0, 0);
-    over.setTransform(k, 0, 0, k, 0, 0);
+  #edit(/** @type {number} */ ratio) {
+    const { picture, over, unit } = this;
+    const scene = this.underway?.rest ?? this.scene;
+    const moved = (this.underway?.pieces ?? []).map((each) => ({
+      ...each,
+      placement: then(each.placement, this.underway.placement),
+    }));
+    const layers = [...scene.layers, ...moved];
+    const [width, height] = this.view.size;
+    const frame = new Path2D();
+    frame.rect(0, 0, width, height);
+    picture.globalAlpha = BEYOND;
+    for (const layer of layers) lay(picture, layer);
+    picture.globalAlpha = 1;
+    picture.clearRect(0, 0, width, height);
+    picture.save();
+    picture.clip(frame);
+    if (scene.lifted) {
+      picture.fillStyle = "#8d939c";
+      picture.fillRect(0, 0, width, height);
+    }
+    picture.drawImage(scene.rest, 0, 0, width, height);
+    if (scene.lifted) this.#hatch(scene, ratio);
+    for (const layer of layers) lay(picture, layer);
+    picture.restore();
+
+    if (this.paint) over.drawImage(this.paint.canvas, 0, 0);
+    const shown = this.underway ? moved : this.pieces;
+    for (const { mask, placement } of shown) {
+      const outline = new Path2D();
+      const { scale, offset } = placement;
+      outline.addPath(mask.outline, new DOMMatrix([scale[0], 0, 0, scale[1], offset[0], offset[1]]));
+      cased(over, outline, COLOURS.selection, unit);
+    }
     if (this.region) {
       over.setLineDash([4 * unit, 4 * unit]);
       cased(over, this.region, "white", unit, 1);
       over.setLineDash([]);
     }
-    if (this.handles && this.#box && !underway) {
-      const frame = new Path2D();
-      const { left, top, right, bottom } = this.#box;
-      frame.rect(left, top, right - left, bottom - top);
-      cased(over, frame, "white", unit, 1);
+    const { box } = this;
+    if (this.handles && box && !this.underway) {
+      const around = new Path2D();
+      around.rect(box.left, box.top, box.right - box.left, box.bottom - box.top);
+      cased(over, around, "white", unit, 1);
+      squares(over, handlePoints(box), unit);
     }
-    cased(over, underway?.outline ?? this.#outline, COLOURS.selection, unit);
-    this.#paintMarks(over);
-    if (this.handles && this.#box && !underway) squares(over, handlePoints(this.#box), unit);
-    for (const at of this.points.positive) sign(over, at, true, unit);
-    for (const at of this.points.negative) sign(over, at, false, unit);
+    if (this.looking) ring(over, this.looking, unit);
   }
 
-  /** Boundaries change with the canvas alone, and a gesture leaves them where they were. */
-  #paintLines(/** @type {CanvasRenderingContext2D} */ lines) {
-    const { canvas, unit, k, overlay } = this;
-    if (this.#lines === overlay) return;
-    this.#lines = overlay;
-    lines.setTransform(1, 0, 0, 1, 0, 0);
-    lines.clearRect(0, 0, lines.canvas.width, lines.canvas.height);
-    if (!overlay) return;
-    lines.setTransform(k, 0, 0, k, 0, 0);
-    const path = boundaries(canvas);
-    lines.strokeStyle = "rgb(0 0 0 / 0.3)";
-    lines.lineWidth = 2 * unit;
-    lines.stroke(path);
-    lines.strokeStyle = COLOURS.boundary;
-    lines.lineWidth = unit;
-    lines.stroke(path);
-    lines.fillStyle = "white";
-    lines.strokeStyle = "rgb(0 0 0 / 0.5)";
-    for (const [x, y] of centroids(canvas, canvas.elements.keys())) {
-      lines.beginPath();
-      lines.arc(x, y, 1.75 * unit, 0, 2 * Math.PI);
-      lines.stroke();
-      lines.fill();
-    }
+  /** Stripes over the holes, as wide on the screen at any zoom. */
+  #hatch(/** @type {Scene} */ scene, /** @type {number} */ ratio) {
+    const { picture } = this;
+    picture.save();
+    const pattern = picture.createPattern(stripes(ratio), "repeat");
+    pattern.setTransform(picture.getTransform().inverse());
+    picture.clip(scene.lifted.filled);
+    picture.fillStyle = pattern;
+    picture.fillRect(0, 0, ...scene.photo.shown);
+    picture.restore();
   }
 
-  #paintMarks(/** @type {CanvasRenderingContext2D} */ over) {
-    const { underway, marks, unit, canvas } = this;
-    const { sources, targets } = underway ?? marks ?? { sources: centroids(canvas, this.selection), targets: [] };
-    crosses(over, (underway ? null : marks)?.deleted ?? [], COLOURS.deleted, unit);
-    dots(over, sources, COLOURS.source, unit);
-    dots(over, targets, COLOURS.target, unit);
-  }
-
-  #doomed() {
-    const { base: canvas, doomed, arrived } = this.underway;
-    const flags = canvas.flags(doomed);
-    const mask = new ImageData(canvas.size, canvas.size);
-    const words = new Uint32Array(mask.data.buffer);
-    for (let i = 0; i < words.length; i++) {
-      if (flags[canvas.labels[i]] && !arrived[i]) words[i] = 0xff000000;
-    }
-    const image = new OffscreenCanvas(canvas.size, canvas.size);
-    image.getContext("2d").putImageData(mask, 0, 0);
-    return image;
+  #compare(/** @type {number} */ ratio) {
+    const { picture, over } = this;
+    const { before, after } = this.comparison;
+    const [width, height] = this.view.size;
+    const at = (this.splitAt - this.view.x) / this.view.k;
+    picture.drawImage(after, 0, 0, width, height);
+    picture.save();
+    picture.beginPath();
+    picture.rect(0, 0, at, height);
+    picture.clip();
+    picture.clearRect(0, 0, width, height);
+    picture.drawImage(before, 0, 0, width, height);
+    picture.restore();
+    over.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const [top, bottom] = [Math.max(0, this.view.y), Math.min(this.root.clientHeight, this.view.y + height * this.view.k)];
+    const line = new Path2D();
+    line.moveTo(this.splitAt, top);
+    line.lineTo(this.splitAt, bottom);
+    cased(over, line, "white", 1, 2);
+    squares(over, [[this.splitAt, (top + bottom) / 2]], 1.6);
   }
 }
 
-/** The eight handles of a box, clockwise from the top left. @param {Box} box @returns {Point[]} */
-export function handlePoints({ left, top, right, bottom }) {
-  const [x, y] = [(left + right) / 2, (top + bottom) / 2];
-  return [
-    [left, top],
-    [x, top],
-    [right, top],
-    [right, y],
-    [right, bottom],
-    [x, bottom],
-    [left, bottom],
-    [left, y],
-  ];
+/** @param {CanvasRenderingContext2D} context @param {Layer} layer */
+function lay(context, { picture, mask, placement }) {
+  const { left, top, right, bottom } = boxOf(placement, mask.box);
+  context.drawImage(mask.cut(picture.bitmap), left, top, right - left, bottom - top);
 }
-
-/** @param {Canvas} canvas @param {Iterable<number>} numbers @returns {Point[]} */
-export const centroids = ({ elements, size }, numbers) =>
-  [...numbers].flatMap((n) => (elements.has(n) ? [[elements.get(n).x * size, elements.get(n).y * size]] : []));

@@ -1,40 +1,38 @@
-// The tray: a second picture beside the canvas, whose elements may be taken.
+// The tray: a second photograph beside the first, whose objects may be taken.
 
+import { Scene } from "./scene.js";
 import { Stage } from "./stage.js";
 
 const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySelector(query));
 
 export class Tray {
-  /** @type {string?} the name of its picture */ image = null;
+  /** @type {import("./session.js").Picture?} */ picture = null;
+  /** @type {import("./scene.js").Selection?} */ selection = null;
 
   constructor() {
     this.stage = new Stage($("#tray-stage"));
     $("#close-tray").addEventListener("click", () => this.close());
   }
 
-  /** @param {import("./session.js").Session} session @param {File} file */
-  async open(session, file) {
-    const name = await session.addImage(file, file.name);
-    const canvas = await session.canvasOfImage(name);
-    this.image = name;
+  /** @param {import("./session.js").Picture} picture */
+  open(picture) {
+    this.picture = picture;
     $("#tray").hidden = false;
-    $("#tray-name").textContent = name;
-    this.stage.selection = new Set();
-    this.stage.points = { positive: [], negative: [] };
-    this.stage.show(canvas);
-    this.select([]);
+    $("#tray-name").textContent = $("#tray-name").title = picture.name;
+    this.stage.show(new Scene(picture));
+    this.select(null);
   }
 
-  /** @param {Iterable<number>} numbers */
-  select(numbers) {
-    this.stage.select(new Set(numbers));
-    const count = this.stage.selection.size;
-    $("#insert").disabled = !count;
-    $("#tray-selected").textContent = count ? `${count} selected` : "Select elements, and drag them over";
+  /** @param {import("./scene.js").Selection?} selection */
+  select(selection) {
+    this.selection = selection;
+    this.stage.select(selection ? this.stage.scene.pieces(selection) : []);
+    $("#insert").disabled = !selection;
+    $("#tray-selected").textContent = selection ? "Drag it over" : "Select an object";
   }
 
   close() {
-    this.image = null;
+    this.picture = null;
     $("#tray").hidden = true;
   }
 }
