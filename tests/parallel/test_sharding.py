@@ -75,7 +75,7 @@ def test_arrays_are_laid_out_as_asked():
 
 @pytest.mark.parametrize("bundle", [1, 2**23])
 def test_what_is_gathered_is_whole_and_what_is_scattered_is_the_mean(bundle, monkeypatch):
-    monkeypatch.setattr(sharding, "BUNDLE", bundle)
+    monkeypatch.setattr(sharding, "BUNDLE_BYTES", bundle)
     mesh = make_mesh(1, 1)
     rng = np.random.default_rng(0)
     tree = {name: rng.random(shape, np.float32) for name, shape in (("a", (4, 6)), ("b", (4, 6)), ("c", (3,)))}

@@ -135,7 +135,7 @@ def test_the_first_host_s_clock_counts(seconds, monkeypatch):
     first = own.elapsed(4)
     assert (first > 0).all()
     assert (first == first[0]).all()
-    monkeypatch.setattr(hosts, "first", lambda: False)
+    monkeypatch.setattr(hosts, "is_main_process", lambda: False)
     np.testing.assert_array_equal(own.elapsed(4), 0)
 
 
