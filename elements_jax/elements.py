@@ -47,7 +47,7 @@ WINDOWS = (1 / 4, 1 / 2, 1)
 
 
 @partial(jax.jit, static_argnames=("num_elements", "patch_size", "precision"))
-def extract(
+def extract_patches(
     image: Float[Array, "B H W 3"],
     label_map: Int[Array, "B H W"],
     *,
@@ -151,7 +151,7 @@ def embed_position(values: Float[Array, "*rest S"], frequencies: int) -> Float[A
     return features.reshape(*values.shape[:-1], -1)
 
 
-def tokens(elements: ImageElements, frequencies: int) -> Float[Array, "*B N E"]:
+def element_tokens(elements: ImageElements, frequencies: int) -> Float[Array, "*B N E"]:
     """Attention tokens: content beside embedded position; a zero token where an element is empty or deleted.
 
     The token stays in the sequence, so that its length is uniform (Section 3.3); it is never masked out of the softmax.

@@ -1,4 +1,4 @@
-"""`extract` against a plain NumPy oracle that loops over elements, pixels and cells."""
+"""`extract_patches` against a plain NumPy oracle that loops over elements, pixels and cells."""
 
 import hypothesis.strategies as st
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from elements_jax.elements import MIN_COVERAGE, ImageElements, embed_position, extract, tokens
+from elements_jax.elements import MIN_COVERAGE, ImageElements, element_tokens, embed_position, extract_patches
 
 SIZE, N, P = 24, 9, 8
 DROPPED = 65535
@@ -41,7 +41,7 @@ def triangle(at, centre, scale):
 
 
 def check_against_oracle(image, label_map):
-    patches = extract(
+    patches = extract_patches(
         jnp.asarray(image[None]), jnp.asarray(label_map[None].astype(np.int32)), num_elements=N, patch_size=P
     )
     pixels, position, valid = oracle(image, label_map, N, P)
@@ -96,7 +96,9 @@ def test_an_element_of_one_colour_gives_a_patch_of_that_colour_whatever_lies_aro
     disc = (yy - 11) ** 2 + (xx - 13) ** 2 < 60
     image = np.where(disc[..., None], np.float32([0.5, -0.25, 1.0]), random_image(1))
     label_map = np.where(disc, 4, 0)
-    patch = extract(jnp.asarray(image[None]), jnp.asarray(label_map[None]), num_elements=N, patch_size=P).pixels[0, 4]
+    patch = extract_patches(
+        jnp.asarray(image[None]), jnp.asarray(label_map[None]), num_elements=N, patch_size=P
+    ).pixels[0, 4]
     shown = np.any(patch != 0, axis=-1)
     np.testing.assert_allclose(patch[shown], np.broadcast_to([0.5, -0.25, 1.0], patch[shown].shape), atol=1e-5)
     assert shown[P // 2, P // 2]  # the disc's middle
@@ -109,8 +111,10 @@ def test_content_does_not_depend_on_place():
     element[2:9, 3:12] = np.random.default_rng(0).random((7, 9)) < 0.8
     shift = (6, 9)
     moved = {"image": np.roll(image, shift, (0, 1)), "label_map": np.roll(np.where(element, 1, 0), shift, (0, 1))}
-    here = extract(jnp.asarray(image[None]), jnp.asarray(np.where(element, 1, 0)[None]), num_elements=N, patch_size=P)
-    there = extract(
+    here = extract_patches(
+        jnp.asarray(image[None]), jnp.asarray(np.where(element, 1, 0)[None]), num_elements=N, patch_size=P
+    )
+    there = extract_patches(
         jnp.asarray(moved["image"][None]), jnp.asarray(moved["label_map"][None]), num_elements=N, patch_size=P
     )
     np.testing.assert_allclose(here.pixels[0, 1], there.pixels[0, 1], atol=1e-5)
@@ -133,7 +137,7 @@ def test_the_token_of_an_invalid_element_is_zero_and_stays_in_the_sequence():
         position=jnp.asarray(rng.uniform(size=(1, 5, 4)), jnp.float32),
         valid=jnp.asarray([[True, False, True, True, False]]),
     )
-    result = np.asarray(tokens(elements, frequencies=2))
+    result = np.asarray(element_tokens(elements, frequencies=2))
     assert result.shape == (1, 5, 4 + 16)
     assert (np.abs(result[0]).sum(-1) > 0).tolist() == [True, False, True, True, False]
     np.testing.assert_array_equal(result[0, 2, :4], elements.content[0, 2])

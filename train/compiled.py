@@ -16,7 +16,7 @@ from elements_jax.typing import Tree
 from train.cost.flops import training_cost
 from train.log import Log
 from train.stage import Batch, Stage, example_keys
-from train.stages.conditioning import pair
+from train.stages.conditioning import with_partner_example
 from train.state import State
 
 
@@ -29,7 +29,9 @@ def compiled_step(
     """
 
     def loss(params, frozen, batch, key):
-        return stage.loss(params, frozen, pair(batch), example_keys(key, 0, batch["index"]), jnp.int32(0))[0]
+        return stage.loss(
+            params, frozen, with_partner_example(batch), example_keys(key, 0, batch["index"]), jnp.int32(0)
+        )[0]
 
     def flops(*shapes: Tree) -> float:
         return training_cost(loss, *shapes).flops

@@ -20,7 +20,7 @@ from elements_jax.parallel import sharding
 from elements_jax.typing import Tree
 from train.config import TrainConfig
 from train.stage import Batch, Metrics, Stage, example_keys, psnr
-from train.stages.conditioning import pair
+from train.stages.conditioning import with_partner_example
 from train.state import State, abstract_state, learning_rate, learning_rate_by_clock
 
 
@@ -38,7 +38,9 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
         state: State, frozen: Tree, batch: Batch, key: Key[Array, ""], *elapsed: Float[Array, " devices"]
     ) -> tuple[State, Metrics]:
         keys = example_keys(key, state["step"], batch["index"])
-        metrics, gradient = mean_gradient(stage, train, mesh, state["params"], frozen, pair(batch), keys, state["step"])
+        metrics, gradient = mean_gradient(
+            stage, train, mesh, state["params"], frozen, with_partner_example(batch), keys, state["step"]
+        )
         norm = optax.tree.norm(gradient)
         clock = {"elapsed": elapsed[0].max()} if timed else {}
         updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"], **clock)
@@ -76,7 +78,9 @@ def jit_evaluation(stage: Stage, train: TrainConfig, mesh: Mesh) -> Any:
         return lax.pmean(metrics, mesh.axis_names), lax.all_gather(pictures, mesh.axis_names, tiled=True)
 
     def on_mesh(params, frozen, batch, keys, step):
-        return _on_each_device(evaluate, stage, mesh, params, PartitionSpec())(params, frozen, pair(batch), keys, step)
+        return _on_each_device(evaluate, stage, mesh, params, PartitionSpec())(
+            params, frozen, with_partner_example(batch), keys, step
+        )
 
     return jax.jit(on_mesh, out_shardings=sharding.replicated(mesh))
 

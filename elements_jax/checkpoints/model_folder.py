@@ -306,7 +306,7 @@ def _download(repository: str, files: list[str]) -> Path:
         return Path(snapshot_download(repository, allow_patterns=files))
     except Exception as error:  # of the network, the hub and the cache, which share no class
         raise FileNotFoundError(
-            f"{repository} is no folder or file here, and not to be had from the Hugging Face hub: {error}"
+            f"{repository} is not a folder or file here, and the Hugging Face hub did not give it: {error}"
         ) from error
 
 

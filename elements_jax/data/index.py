@@ -48,7 +48,7 @@ class RecordIndex(Mapping[str, Record]):
 
 
 def read_split(folder: Path, split: str) -> dict[str, Record]:
-    """All records of a small split by their `source_id`, in order. Raises ValueError where there is no such split."""
+    """All records of a small split by their `source_id`, in order. Raises ValueError if the split does not exist."""
     splits = find_shards(folder)
     if split not in splits:
         raise ValueError(f"{folder} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")

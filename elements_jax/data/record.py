@@ -265,7 +265,7 @@ def _picture(data: bytes, where: str, name: str, mode: str, expected: str) -> np
             raise ValueError(f"pixels are of Pillow's mode {decoded.mode!r}")
         return np.asarray(decoded)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{where}: field {name!r} must be {expected}: it is no picture") from error
+        raise ValueError(f"{where}: field {name!r} must be {expected}: it is not a picture") from error
     except Exception as error:  # Pillow raises all sorts for data cut short or damaged
         raise ValueError(f"{where}: field {name!r} must be {expected}: {error}") from error
 

@@ -1,7 +1,8 @@
 """What an edit leaves alone: outside the edited region, a decoded picture keeps the input's latent and its very pixels.
 
 Beyond the paper, whose decoder draws every pixel. It follows Blended Latent Diffusion (Avrahami et al. 2023):
-`diffusion.preserving` keeps the latent while sampling, and `blend` then the pixels, that the VAE does not give back.
+`schedule.with_preserved_region` keeps the latent while sampling; then `blend` keeps the pixels, which the VAE would
+change.
 """
 
 from collections.abc import Callable

@@ -52,7 +52,7 @@ def noise_from_velocity(
     return jnp.sqrt(alpha_bar) * v + jnp.sqrt(1 - alpha_bar) * latent
 
 
-def guided(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> PredictNoise:
+def with_guidance(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> PredictNoise:
     """Classifier-free guidance down G + 1 conditions, each a part of the one before it, the last of them empty.
 
     eps_G + sum over g < G of weights[g] (eps_g - eps_{g+1}). With one weight that is the paper's joint guidance
@@ -74,7 +74,7 @@ def guided(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> PredictN
     return predict
 
 
-def preserving(
+def with_preserved_region(
     predict_noise: PredictNoise, schedule: Schedule, clean: Float[Array, "B h w Z"], region: Bool[Array, "B h w"]
 ) -> PredictNoise:
     """Predict what leads to the latent `clean` outside `region`, whatever the sampler; inside, what was predicted.

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from elements_jax.editing import edits
-from elements_jax.editing.edits import Canvas, Transform, selection
+from elements_jax.editing.edits import Canvas, Transform, element_mask
 from elements_jax.editing.script import Compose, Continue, Delete, Duplicate, EditError, EditScript, Move, Resize
 
 CanvasLoader = Callable[[str, Bool[np.ndarray, "H W"] | None], Canvas]
@@ -73,7 +73,7 @@ def transform_of(edit: Move | Resize | Duplicate | Compose, canvas: Canvas) -> T
     scale = 1.0 if isinstance(edit, Move) else edit.scale
     anchor = edit.anchor if isinstance(edit, Resize) else None
     if anchor is None:
-        anchor = tuple(np.asarray(_centre(canvas, selection(canvas.num_elements, edit.elements))).tolist())
+        anchor = tuple(np.asarray(_centre(canvas, element_mask(canvas.num_elements, edit.elements))).tolist())
     scales = np.broadcast_to(np.asarray(scale, np.float32), 2)
     return Transform(jnp.asarray(scales), jnp.asarray(shift, jnp.float32), jnp.asarray(anchor, jnp.float32))
 
@@ -108,4 +108,4 @@ def _select(canvas: Canvas, elements: Iterable[int], where: str) -> Any:
             raise EditError(f"{where}: element {n} does not exist; the image has elements 0 to {len(valid) - 1}")
         if not valid[n]:
             raise EditError(f"{where}: element {n} is empty or was deleted by an earlier edit")
-    return selection(len(valid), tuple(elements))
+    return element_mask(len(valid), tuple(elements))

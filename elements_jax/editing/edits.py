@@ -66,7 +66,7 @@ Selection = Bool[Array, " N"] | Bool[np.ndarray, " N"] | Sequence[int]
 """Elements, by a mask (inside jit too) or by their numbers."""
 
 
-def selection(num_elements: int, indices: Sequence[int]) -> Bool[Array, " N"]:
+def element_mask(num_elements: int, indices: Sequence[int]) -> Bool[Array, " N"]:
     """The mask that selects these elements. Made on the host, so that another number of them compiles nothing.
 
     Raises ValueError for a number outside [0, num_elements).
@@ -81,7 +81,7 @@ def selection(num_elements: int, indices: Sequence[int]) -> Bool[Array, " N"]:
 def _mask(canvas: Canvas, selected: Selection) -> Bool[Array, " N"]:
     if isinstance(selected, jax.Array | np.ndarray):
         return jnp.asarray(selected, bool)
-    return selection(canvas.num_elements, selected)
+    return element_mask(canvas.num_elements, selected)
 
 
 def covered_fraction(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_elements: int) -> Float[Array, " N"]:

@@ -49,7 +49,7 @@ class ScriptLines:
     """The scripts of a file by their place in it. All are checked at first; kept is only where their lines start."""
 
     def __init__(self, path: Path, known: Container[str]):
-        """Raises one ValueError naming the lines that are no scripts, or name a source_id that is not `known`."""
+        """Raises one ValueError naming the lines that are not scripts, or name a source_id that is not `known`."""
         self.path = path
         starts, numbers, checksum, start = list[int](), list[int](), 0, 0
         line_of: dict[str, int] = {}

@@ -25,7 +25,7 @@ from elements_jax.elements import ImageElements
 from elements_jax.evaluation.methods.pixel_editing import pixel_edit
 
 
-def arrival(script: EditScript, record: Record, open_record: Callable[[str], Record]) -> Mapping[str, np.ndarray]:
+def displacement(script: EditScript, record: Record, open_record: Callable[[str], Record]) -> Mapping[str, np.ndarray]:
     """The arrays that the metrics target and source take: the picture `pasted`, the masks `target` and `source`.
 
     Args:

@@ -10,7 +10,7 @@ from elements_jax.data.index import RecordIndex
 from elements_jax.data.record import Record
 from elements_jax.editing.script import EditError
 from elements_jax.evaluation import results
-from elements_jax.evaluation.displacement import arrival
+from elements_jax.evaluation.displacement import displacement
 from elements_jax.evaluation.judge import Arrays, Samples
 from elements_jax.evaluation.results import Case, open_picture
 
@@ -137,7 +137,7 @@ def _of_case(folder: Path, method: str, case: Case, index: RecordIndex | None) -
             return index[source_id]
 
         try:
-            arrays |= arrival(case.script, open_record(case.source_id), open_record)
+            arrays |= displacement(case.script, open_record(case.source_id), open_record)
         except EditError as error:
             raise ValueError(f"{folder / results.CASES}: case {case.name!r}: {error}") from error
     return arrays

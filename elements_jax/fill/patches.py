@@ -2,7 +2,7 @@
 
 The turns are those of Wexler, Shechtman and Irani, "Space-Time Completion of Video" (PAMI 2007): each patch that
 touches the hole finds its nearest patch of the known part, and each pixel of the hole becomes the weighted mean of what
-the found patches show there. There is no random search. Pictures are flat, N = rows x width pixels; a patch is named
+the found patches show there. No search is random. Pictures are flat, N = rows x width pixels; a patch is named
 by the index of its centre and must lie inside the picture. Loops run over as many centres as there are, in arrays as
 long as the picture, so that one program serves every hole in pictures of a size.
 """

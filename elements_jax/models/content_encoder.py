@@ -41,7 +41,7 @@ class ContentEncoder(nnx.Module):
         )
 
     def __call__(self, pixels: Float[Array, "B N P P 3"]) -> Float[Array, "B N D"]:
-        """Codes of masked patches in [-1, 1] (`elements.extract`), in float32."""
+        """Codes of masked patches in [-1, 1] (`elements.extract_patches`), in float32."""
         x = self.conv_in(pixels.reshape(-1, *pixels.shape[2:]))
         for resnet, downsample in zip(self.resnets, self.downsamplers, strict=True):
             x = downsample(resnet(x))

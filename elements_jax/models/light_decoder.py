@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from elements_jax.config import DecoderConfig, ElementsConfig
-from elements_jax.elements import ImageElements, embed_position, tokens
+from elements_jax.elements import ImageElements, element_tokens, embed_position
 from elements_jax.models.blocks import Attention
 
 
@@ -71,7 +71,7 @@ class TransformerDecoder(nnx.Module):
 
     def __call__(self, elements: ImageElements) -> Float[Array, "B H W 3"]:
         """Reconstruct the image, in [-1, 1] but not clipped."""
-        keys = tokens(elements, self.frequencies)
+        keys = element_tokens(elements, self.frequencies)
         values = keys[..., : self.content_channels]
 
         g, c = self.query_grid, self.cell

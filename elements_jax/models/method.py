@@ -16,8 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from elements_jax.diffusion.preserve import Preserve, blend, feather, latent_cells
 from elements_jax.diffusion.samplers import Point, Sampler, ddim_sample
-from elements_jax.diffusion.schedule import PredictNoise, guided, make_schedule, noise_from_velocity, preserving
-from elements_jax.elements import ImageElements, extract, tokens
+from elements_jax.diffusion.schedule import (
+    PredictNoise,
+    make_schedule,
+    noise_from_velocity,
+    with_guidance,
+    with_preserved_region,
+)
+from elements_jax.elements import ImageElements, element_tokens, extract_patches
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
 from elements_jax.models.unet import Context
@@ -45,7 +51,7 @@ def encode_image(
     config = networks.config.elements
     # In bfloat16 the encoder rounds the patches anyway.
     precision = lax.Precision.HIGHEST if networks.config.dtype == "float32" else lax.Precision.DEFAULT
-    patches = extract(
+    patches = extract_patches(
         image, label_map, num_elements=config.num_elements, patch_size=config.patch_size, precision=precision
     )
     content = networks.encoder(params["encoder"], patches.pixels)
@@ -88,12 +94,12 @@ def condition(
 ) -> Conditions:
     """Keys and values of text and elements, which are projected once and not once a step; and what is preserved."""
     config = networks.config
-    element_tokens = tokens(elements, config.elements.frequencies)
+    tokens = element_tokens(elements, config.elements.frequencies)
     texts = networks.text_encoder(params["text_encoder"], jnp.concatenate([prompt, negative_prompt]))
     text, negative = jnp.split(texts, 2)
     context = networks.unet.module(params["unet"]).context(
         jnp.concatenate([text] + [negative] * len(guidance)),
-        jnp.concatenate([element_tokens] * len(guidance) + [jnp.zeros_like(element_tokens)]),
+        jnp.concatenate([tokens] * len(guidance) + [jnp.zeros_like(tokens)]),
     )
     if preserve is None:
         return Conditions(context, None, None)
@@ -114,10 +120,10 @@ def predictor(networks: Networks, params: Params, conditions: Conditions, guidan
             return noise_from_velocity(schedule, predicted, latent, timestep)
         return predicted
 
-    predict = guided(predict_noise, guidance)
+    predict = with_guidance(predict_noise, guidance)
     if conditions.clean is None or conditions.inside is None:
         return predict
-    return preserving(predict, schedule, conditions.clean, conditions.inside)
+    return with_preserved_region(predict, schedule, conditions.clean, conditions.inside)
 
 
 def decode_latent(

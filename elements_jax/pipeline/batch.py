@@ -150,7 +150,7 @@ def begin(job: Job, overwrite: bool) -> None:
             names = sorted(name for name in before | state if before.get(name) != state.get(name))
             changed = ", ".join(f"{name} ({before.get(name)}, now {state.get(name)})" for name in names)
             how = f"with other settings: {changed}" if before else "by another job"
-            raise ValueError(f"{there[0]} is there already, made {how}; --overwrite begins anew")
+            raise ValueError(f"{there[0]} is there already, made {how}; --overwrite starts from scratch")
         if jax.process_count() > 1:
             raise ValueError(f"--overwrite is for one host: others may be writing already; remove {job.out} yourself")
         for old in [*there, *_unfinished(job)]:

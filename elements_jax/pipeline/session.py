@@ -41,7 +41,7 @@ class Editing:
     def canvas(self, photo: Photo, within: Bool[np.ndarray, "S S"] | None = None) -> Canvas:
         """Encode a photo; or of it the elements of the pixels under a mask alone, the largest first.
 
-        Slivers under a mask, smaller than `SMALLEST`, are no elements.
+        Slivers under a mask, smaller than `SMALLEST`, are not elements.
         """
         label_map = photo.label_map
         if within is not None:

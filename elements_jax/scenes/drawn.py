@@ -138,7 +138,7 @@ class Edit:
 class Scene:
     """Shapes, back to front, on a background. Shapes are numbered from 1, as in the label map.
 
-    Edits give a new scene and keep the order of the others. They raise ValueError where there is no k-th shape.
+    Edits give a new scene and keep the order of the others. They raise ValueError if there is no k-th shape.
     """
 
     background: Texture

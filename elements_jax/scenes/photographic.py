@@ -99,7 +99,7 @@ class PhotoScene:
         return f"{named}, in front of {self.place}" if named else f"a photo of {self.place}"
 
     def replaced(self, k: int, *replacement: PlacedObject) -> "PhotoScene":
-        """With other objects in the place of the k-th, or none. Raises ValueError where there is no k-th object."""
+        """With other objects in the place of the k-th, or none. Raises ValueError if there is no k-th object."""
         if not 1 <= k <= len(self.objects):
             raise ValueError(f"the scene has objects 1 to {len(self.objects)}, got {k}")
         return dataclasses.replace(self, objects=(*self.objects[: k - 1], *replacement, *self.objects[k:]))

@@ -1,7 +1,7 @@
 """How well a partition follows the segmentations that people drew of the same image. NumPy and SciPy only.
 
 A label map is one of `elements_jax.data.record`; a truth holds an integer per pixel, its segment. **Dropped pixels**
-belong to no element, and dropping a pixel never improves a score but compactness: beside a dropped pixel there is no
+belong to no element, and dropping a pixel never improves a score but compactness: next to a dropped pixel there is no
 boundary, and it is an error to both accuracies. Compactness gives it 0.
 
 Definitions are those of Stutz, Hermans and Leibe, "Superpixels: an evaluation of the state of the art", 2018.

@@ -166,7 +166,7 @@ def run(job: Inspect) -> dict[str, dict[str, Any]]:
     if not job.records.exists():
         raise ValueError(f"{job.records}: no such folder or file of records")
     if job.truth and not job.truth.is_dir():
-        raise ValueError(f"--truth: {job.truth} is no folder")
+        raise ValueError(f"--truth: {job.truth} is not a folder")
     splits = find_shards(job.records) if job.records.is_dir() else {job.records.name: [job.records]}
     if not splits:
         raise ValueError(f"{job.records}: no shards of records there")

@@ -29,7 +29,7 @@ from partition.job.filters import Filters
 from partition.job.manifest import lengths, manifest_path, read_manifest, summarise
 from partition.masks import UNLISTED, MaskFilter, MaskSource, mask_source
 from partition.segmenters.checkpoints import find_checkpoint
-from partition.sources.plan import ignored_files, plan
+from partition.sources.plan import ignored_files, plan_shards
 from partition.sources.sample import Shard
 
 SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"]
@@ -127,7 +127,7 @@ class Job:
     @cached_property
     def shards(self) -> Sequence[Shard]:
         """The shards of the source."""
-        return plan(self.source, self.shard_size, self.skipped, self.largest_file << 20)
+        return plan_shards(self.source, self.shard_size, self.skipped, self.largest_file << 20)
 
     @property
     def skipped(self) -> list[Path]:
@@ -211,7 +211,7 @@ def begin(job: Job) -> None:
     if there := _files(job):
         difference = _difference(before, state)
         if difference and not job.overwrite:
-            raise ValueError(f"{there[0]} is there already, {difference}; --overwrite begins anew")
+            raise ValueError(f"{there[0]} is there already, {difference}; --overwrite starts from scratch")
         for old in there if difference or before is None else list(_stale(job, before, state)):
             old.unlink()
     if not is_url(job.out):

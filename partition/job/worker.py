@@ -63,7 +63,7 @@ class ShardWorker:
     """
 
     def __init__(self, job: Job, device: str, processes: int | None = None):
-        """Raises ValueError where SAM has a wrong checkpoint, there is no such device, or masks cannot be found.
+        """Raises ValueError if SAM's checkpoint is wrong, the device does not exist, or masks cannot be found.
 
         Args:
             processes: that decode and encode images; by default `job.workers`, or one for each core of the machine.
@@ -134,7 +134,7 @@ def make_segmenter(
 ) -> tuple[str, Any]:
     """The segmenter, and its name as the records keep it: a checkpoint's kind.
 
-    Raises ValueError where SAM has no checkpoint or a wrong one, or there is no such device.
+    Raises ValueError if SAM has no checkpoint or a wrong one, or the device does not exist.
     """
     match name:
         case "slic":

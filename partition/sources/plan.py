@@ -1,6 +1,6 @@
 """Where images come from: photographs in folders and lists, WebDataset's tar files, TensorFlow data sets.
 
-`plan` cuts a source into shards; a shard is read from its first image to its last. What cannot be read comes out as a
+`plan_shards` cuts a source into shards; a shard is read from first to last image. What cannot be read comes out as a
 `Failure`, never as an exception: one bad file must not end a job of millions.
 """
 
@@ -22,7 +22,9 @@ _FILES = (*TARS, PARQUET)
 """Files that are shards."""
 
 
-def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = (), largest_file: int = LARGEST_FILE) -> list[Shard]:
+def plan_shards(
+    source: str, shard_size: int, skip: Iterable[AnyPath] = (), largest_file: int = LARGEST_FILE
+) -> list[Shard]:
     """The shards of a source, in order. The same source gives the same shards.
 
     Args:
@@ -38,7 +40,7 @@ def plan(source: str, shard_size: int, skip: Iterable[AnyPath] = (), largest_fil
       largest_file: bytes of the largest file that is read; larger ones are a `Failure`.
 
     Raises:
-      ValueError: if there is no such source, or no image in it, or a list has lines that cannot be meant.
+      ValueError: if there is no such source, or no image in it, or a list has lines that are not paths.
     """
     if shard_size < 1:
         raise ValueError(f"a shard must have at least 1 image, got {shard_size}")

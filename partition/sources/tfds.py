@@ -18,7 +18,7 @@ _RECORD_FILES = ("tfrecord", "array_record")
 
 
 def tfds_shards(source: str, shard_size: int) -> list[Shard]:
-    """The shards of `tfds:NAME...`, see `sources.plan`. Raises ValueError where there is no such data set here."""
+    """The shards of `tfds:NAME...`, see `sources.plan`. Raises ValueError if the data set is not here."""
     match = re.fullmatch(r"tfds:(.+?)(?::(\w+))?", source)  # a version, as in NAME:1.0.0, is not a split
     if not match:
         raise ValueError(f"{source}: expected tfds:NAME[/CONFIG][:SPLIT] or tfds:FOLDER[:SPLIT]")

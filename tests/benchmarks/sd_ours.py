@@ -10,7 +10,7 @@ import numpy as np
 from elements_jax.checkpoints import torch_names
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion.samplers import ddim_sample
-from elements_jax.diffusion.schedule import guided, make_schedule
+from elements_jax.diffusion.schedule import make_schedule, with_guidance
 from elements_jax.models.functional import Functional, Params
 from elements_jax.models.networks import Networks
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
@@ -55,7 +55,7 @@ def sample(elements: bool) -> Callable[[], object]:
     def decode(params, noise, *conditions):
         module = NETWORKS.unet.module(params)
         context = module.context(*conditions)
-        predict = guided(lambda latent, timestep: module(latent, timestep, context), jnp.float32([3]))
+        predict = with_guidance(lambda latent, timestep: module(latent, timestep, context), jnp.float32([3]))
         return ddim_sample(predict, make_schedule(CONFIG.diffusion), noise, STEPS)
 
     return _timed(decode, weights(NETWORKS.unet), latents(1), *conditions(2, elements))

@@ -9,11 +9,11 @@ from elements_jax.config import DiffusionConfig
 from elements_jax.diffusion.samplers import SAMPLERS, ddim_sample
 from elements_jax.diffusion.schedule import (
     add_noise,
-    guided,
     make_schedule,
     noise_from_velocity,
-    preserving,
     velocity,
+    with_guidance,
+    with_preserved_region,
 )
 from tests.helpers.samplers import REFERENCES, SHAPE, normal, predict_noise
 
@@ -54,7 +54,7 @@ def test_joint_guidance_extrapolates_from_the_unconditional_prediction(guidance,
         halves = jnp.repeat(jnp.array([2.0, -1.0]), len(latent) // 2)
         return jnp.broadcast_to(halves[:, None, None, None], latent.shape)
 
-    predict = guided(predict_noise, jnp.float32([guidance]))
+    predict = with_guidance(predict_noise, jnp.float32([guidance]))
     np.testing.assert_allclose(predict(jnp.zeros(SHAPE), jnp.zeros(2, jnp.int32)), expected)
 
 
@@ -64,7 +64,7 @@ def test_separate_guidance_weighs_text_and_elements(text, elements):
         thirds = jnp.repeat(jnp.array([2.0, 1.0, -1.0]), len(latent) // 3)
         return jnp.broadcast_to(thirds[:, None, None, None], latent.shape)
 
-    predict = guided(predict_noise, jnp.float32([text, elements]))
+    predict = with_guidance(predict_noise, jnp.float32([text, elements]))
     expected = -1 + elements * (1 - -1) + text * (2 - 1)
     np.testing.assert_allclose(predict(jnp.zeros(SHAPE), jnp.zeros(2, jnp.int32)), expected)
 
@@ -75,7 +75,7 @@ def test_every_sampler_ends_at_the_preserved_latent_outside_the_region(name):
     region = np.random.default_rng(2).random(SHAPE[:3]) < 0.5
     free, kept = (
         np.asarray(SAMPLERS[name](predict, schedule, jnp.asarray(normal(0)), 20))
-        for predict in (predict_noise, preserving(predict_noise, schedule, clean, jnp.asarray(region)))
+        for predict in (predict_noise, with_preserved_region(predict_noise, schedule, clean, jnp.asarray(region)))
     )
     expected = clean
     if name == "ddim":  # ends at timestep 0, which still holds a little of the noise that it began with
@@ -89,7 +89,7 @@ def test_every_sampler_ends_at_the_preserved_latent_outside_the_region(name):
 
 def test_fresh_noise_leaves_the_preserved_latent_too():
     schedule, clean = make_schedule(DiffusionConfig()), jnp.asarray(normal(1))
-    predict = preserving(predict_noise, schedule, clean, jnp.zeros(SHAPE[:3], bool))
+    predict = with_preserved_region(predict_noise, schedule, clean, jnp.zeros(SHAPE[:3], bool))
     keys = jax.random.split(jax.random.key(0), SHAPE[0])
     ends = [ddim_sample(predict, schedule, jnp.asarray(normal(i)), 5, eta=1.0, keys=keys) for i in (0, 2)]
     last = np.sqrt(schedule.alpha_bar[0])
@@ -98,6 +98,8 @@ def test_fresh_noise_leaves_the_preserved_latent_too():
 
 
 def test_preserving_nothing_is_the_prediction_itself():
-    predict = preserving(predict_noise, make_schedule(DiffusionConfig()), jnp.zeros(SHAPE), jnp.ones(SHAPE[:3], bool))
+    predict = with_preserved_region(
+        predict_noise, make_schedule(DiffusionConfig()), jnp.zeros(SHAPE), jnp.ones(SHAPE[:3], bool)
+    )
     latent, timestep = jnp.asarray(normal(0)), jnp.array([1, 981])
     np.testing.assert_array_equal(predict(latent, timestep), predict_noise(latent, timestep))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from elements_jax.editing import edits
-from elements_jax.editing.edits import Canvas, Transform, selection
-from elements_jax.elements import ImageElements, extract
+from elements_jax.editing.edits import Canvas, Transform, element_mask
+from elements_jax.elements import ImageElements, extract_patches
 
 SIZE, GRID, P = 20, 4, 4
 N = GRID**2
@@ -31,7 +31,7 @@ def canvas_of(seed: int, dropped: float = 0.1) -> Canvas:
     pixels = np.stack(np.mgrid[:SIZE, :SIZE], -1) + 0.5
     label_map = ((pixels[:, :, None] - points) ** 2).sum(-1).argmin(-1)
     label_map[rng.random((SIZE, SIZE)) < dropped] = N + ROOM
-    patches = extract(
+    patches = extract_patches(
         jnp.asarray(rng.uniform(-1, 1, (1, SIZE, SIZE, 3)), jnp.float32),
         jnp.asarray(label_map[None]),
         num_elements=N + ROOM,
@@ -44,7 +44,7 @@ def canvas_of(seed: int, dropped: float = 0.1) -> Canvas:
 
 
 def selected(indices):
-    return selection(N + ROOM, indices)
+    return element_mask(N + ROOM, indices)
 
 
 def pixels_of(canvas: Canvas) -> np.ndarray:

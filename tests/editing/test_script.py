@@ -282,7 +282,7 @@ def test_an_edit_that_cannot_be_done_is_named(script, message):
 def test_a_resize_is_about_the_given_anchor():
     after = apply_script(EditScript((Resize((0,), 2.0, anchor=(0.0, 0.0)),)), canvas(), no_image).canvas
     np.testing.assert_allclose(after.elements.position[0], [0.25, 0.25, 0.5, 0.5], atol=1e-6)
-    np.testing.assert_allclose(edits.centre(after, edits.selection(N, [0])), [0.25, 0.25], atol=1e-6)
+    np.testing.assert_allclose(edits.centre(after, edits.element_mask(N, [0])), [0.25, 0.25], atol=1e-6)
 
 
 def test_a_duplicate_is_a_copy_in_a_free_slot():

@@ -6,7 +6,7 @@ import pytest
 
 from elements_jax.data.record import DROPPED, Record
 from elements_jax.editing.script import Compose, Delete, EditError, EditScript, Move, Resize
-from elements_jax.evaluation.displacement import arrival
+from elements_jax.evaluation.displacement import displacement
 from elements_jax.metrics.image_quality import masked_ssim
 
 SIZE = 32
@@ -28,7 +28,7 @@ def square(top: int, left: int, side: int = 8) -> np.ndarray:
 
 
 def of(*edits, tolerance: float = 1.0):
-    return arrival(EditScript(edits, tolerance=tolerance), record(0), lambda name: record(int(name)))
+    return displacement(EditScript(edits, tolerance=tolerance), record(0), lambda name: record(int(name)))
 
 
 @pytest.mark.parametrize(

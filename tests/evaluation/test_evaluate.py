@@ -21,7 +21,7 @@ from elements_jax.cli.main import main
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript, Move
 from elements_jax.evaluation import results
-from elements_jax.evaluation.displacement import arrival
+from elements_jax.evaluation.displacement import displacement
 from elements_jax.evaluation.inputs import folder_pair
 from elements_jax.evaluation.results import Case
 from elements_jax.metrics import fid
@@ -238,7 +238,7 @@ def edits(tmp_path: Path) -> Path:
     for i, each in enumerate([record(100), record(101)]):
         script = EditScript((Move((0,), (0.25, 0.0)),))
         cases.append(case := Case(f"{i}-move", "move", "move it", each.source_id, "", script=script))
-        regions = arrival(script, each, lambda name, each=each: each)
+        regions = displacement(script, each, lambda name, each=each: each)
         perfect = np.where(regions["source"][..., None], np.uint8(127), regions["pasted"])
         for name, picture in (
             ("input", each.image),

@@ -172,7 +172,7 @@ def test_another_partition_gives_the_same_edits():
 
 
 def test_records_of_other_photographs_are_refused():
-    with pytest.raises(ValueError, match=r"'photo-scene-0000000.png' has not the picture of its scene"):
+    with pytest.raises(ValueError, match=r"'photo-scene-0000000.png' does not show its scene"):
         list(photo_scene_cases(RECORDS[:1], [photograph(seed) for seed in range(20, 28)]))
     other = dataclasses.replace(RECORDS[0], source_id="scene-0000000.png")
     with pytest.raises(ValueError, match=r"is not a photo scene: expected photo-scene-0000042\.png"):

@@ -46,7 +46,7 @@ def test_a_hole_on_which_another_element_comes_to_lie_is_none():
 def test_a_resize_about_its_centre_agrees_with_paste_pixels():
     steps = (Resize((9, 10), 1.5),)
     start = canvas()
-    selected = edits.selection(GRID**2, (9, 10))
+    selected = edits.element_mask(GRID**2, (9, 10))
     by = Transform(jnp.float32(1.5), jnp.zeros(2), edits.centre(start, selected))
     expected = edits.paste_pixels(start.picture, start.picture, start.label_map, selected, by)
     np.testing.assert_array_equal(run(*steps).picture, expected)

@@ -98,5 +98,5 @@ def test_records_that_are_no_scenes_are_named():
     with pytest.raises(ValueError, match=r"'cat\.png' is no scene"):
         scene_of(cat)
     other = dataclasses.replace(RECORDS[0], image=RECORDS[1].image)
-    with pytest.raises(ValueError, match=r"'scene-0000000\.png' has not the picture of its scene"):
+    with pytest.raises(ValueError, match=r"'scene-0000000\.png' does not show its scene"):
         next(scene_cases([other]))

@@ -313,7 +313,10 @@ def test_the_commands_go_from_results_to_a_table(folder, tmp_path, capsys):
         ({"form": 9}, "form: expected 1 to 2, got 9"),
         ({"worker": ""}, "worker: string should have at least 1"),
         ({"answers": []}, "answers: 8 of the 8 pairs of form 1 are not answered"),
-        ({"answers": [{"pair": "x", "choice": "left", "seconds": 1}]}, r"answers\[0\]\.pair: 'x' is no pair of form 1"),
+        (
+            {"answers": [{"pair": "x", "choice": "left", "seconds": 1}]},
+            r"answers\[0\]\.pair: 'x' is not a pair of form 1",
+        ),
         (
             {"answers": [{"pair": "x", "choice": "up", "seconds": 1}]},
             r"answers\[0\]\.choice: input should be 'left' or",

@@ -216,7 +216,7 @@ def test_a_record_that_cannot_be_read_costs_its_scripts_alone(tmp_path, model, r
     assert found["0000001"]["status"] == "written"
     for name in ("0000002", "0000004"):
         assert (
-            "tfrecord-00000-of-00001 record 1: field 'image' must be a JPEG or PNG in RGB: it is no picture"
+            "tfrecord-00000-of-00001 record 1: field 'image' must be a JPEG or PNG in RGB: it is not a picture"
             in found[name]["reason"]
         )
     assert (
@@ -311,7 +311,7 @@ def test_another_job_is_refused_and_the_same_one_loses_nothing(tmp_path, seven, 
     assert main([*command, "--steps", "1"]) == 1
     error = capsys.readouterr().err
     assert "shard-00000-of-00003 is there already, made with other settings: steps (2, now 1)" in error
-    assert "--overwrite begins anew" in error
+    assert "--overwrite starts from scratch" in error
     assert main([*command, "--batch-size", "2", "--overwrite"]) == 0  # the same job: nothing is to be done
     assert contents(out) == before
 

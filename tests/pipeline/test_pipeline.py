@@ -17,7 +17,7 @@ from elements_jax.diffusion.samplers import ddim_sample, euler_sample
 from elements_jax.diffusion.schedule import make_schedule
 from elements_jax.editing import edits
 from elements_jax.editing.edits import batched
-from elements_jax.elements import ImageElements, tokens
+from elements_jax.elements import ImageElements, element_tokens
 from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline, to_uint8
 from tests.helpers.records import SMALL, record
@@ -37,7 +37,7 @@ def test_encode_gives_each_image_its_elements(pipeline):
 
 def test_decode_depends_on_seed_prompt_and_elements_and_on_nothing_else(pipeline):
     canvas = pipeline.encode(record(0).image, record(0).label_map)
-    deleted = edits.delete(canvas, edits.selection(4, [0]))
+    deleted = edits.delete(canvas, edits.element_mask(4, [0]))
 
     def decode(canvas, prompt, seed):
         return pipeline.decode_batch(batched([canvas]).elements, [prompt], seeds=[seed])[0]
@@ -61,7 +61,7 @@ def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
     canvas = pipeline.encode(record(0).image, record(0).label_map)
     pipeline.decode_batch(batched([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
     compiled = pipeline._decode._cache_size()
-    moved = edits.move(canvas, edits.selection(4, [1]), jnp.float32([0.1, 0.2]))
+    moved = edits.move(canvas, edits.element_mask(4, [1]), jnp.float32([0.1, 0.2]))
     pipeline.decode_batch(batched([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)
     assert pipeline._decode._cache_size() == compiled
 
@@ -73,7 +73,7 @@ def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     networks = Networks(SMALL)
     unet = networks.unet.module(pipeline.params["unet"])
     text = networks.text_encoder(pipeline.params["text_encoder"], jnp.asarray(pipeline.tokenizer("a red square"))[None])
-    context = unet.context(text, tokens(canvas.elements, SMALL.elements.frequencies))
+    context = unet.context(text, element_tokens(canvas.elements, SMALL.elements.frequencies))
     noise = jax.random.normal(jax.random.key(0), (SMALL.latent_size, SMALL.latent_size, 4))[None]
     latent = ddim_sample(lambda z, t: unet(z, t, context), make_schedule(SMALL.diffusion), noise, 2)
     image = networks.vae.module(pipeline.params["vae"]).decode(latent / SMALL.vae.scaling_factor)
@@ -107,7 +107,7 @@ def deletions(pipeline: ElementsPipeline, *seeds: int) -> tuple[ImageElements, P
     """Pictures of which the top left element is deleted, and what to preserve of them."""
     records = [record(seed) for seed in seeds]
     before = [pipeline.encode(r.image, r.label_map) for r in records]
-    after = [edits.delete(canvas, edits.selection(4, [0])) for canvas in before]
+    after = [edits.delete(canvas, edits.element_mask(4, [0])) for canvas in before]
     regions = [edits.edited_region(*pair) for pair in zip(before, after, strict=True)]
     return batched(after).elements, Preserve(np.stack([r.image for r in records]), jnp.stack(regions))
 

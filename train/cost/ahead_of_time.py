@@ -33,13 +33,13 @@ from train.cost.hlo import Program
 from train.cost.roofline import Report, gigabytes
 from train.input.stored import label_dtype
 from train.stage import example_keys
-from train.stages.conditioning import pair
+from train.stages.conditioning import with_partner_example
 from train.stages.diffusion import DiffusionStage
 from train.stages.diffusion_unfrozen import UnfrozenStage
 from train.state import abstract_state, make_optimizer
 from train.step import jit_step
 
-QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
+LOW_EFFORT = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 """Options of the TPU's compiler for five to seventeen times less waiting, and less memory: at full effort the step of
 `sd15` took more than 24 GB. Everything lies in HBM then; at full effort part of it is in VMEM, and less is moved."""
 
@@ -206,7 +206,7 @@ def _compile(
     tpu = "TPU" in chip
     options: dict[str, Any] = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0}  # they need a GPU
     if tpu:
-        options = QUICK if quick else {}
+        options = LOW_EFFORT if quick else {}
     started = time.monotonic()
     try:
         compiled = traced.lower(lowering_platforms=("tpu" if tpu else "cuda",)).compile(compiler_options=options)
@@ -249,7 +249,7 @@ def step_flops(stage: DiffusionStage, train: DiffusionTrainConfig) -> tuple[floa
 
         def loss(params, frozen, batch, key):
             keys = example_keys(key, 0, batch["index"])
-            return other.loss(other.cast(params), frozen, pair(batch), keys, jnp.int32(0))[0]
+            return other.loss(other.cast(params), frozen, with_partner_example(batch), keys, jnp.int32(0))[0]
 
         return loss
 

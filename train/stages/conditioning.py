@@ -13,7 +13,7 @@ def other_example(array: Shaped[Array, "B *rest"], shift: int) -> Shaped[Array, 
     return jnp.roll(array, shift, axis=0)
 
 
-def pair(batch: Batch) -> Batch:
+def with_partner_example(batch: Batch) -> Batch:
     """Lay beside every example what stage 2 takes of another one, of the whole batch, which may be divided then.
 
     Adds `other_label_map`, for random partition, and, where there are masks, `other_object_mask`, for image element

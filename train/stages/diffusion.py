@@ -12,7 +12,7 @@ from elements_jax.checkpoints.model_folder import load_networks, load_present, s
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion.schedule import add_noise, make_schedule, velocity
-from elements_jax.elements import tokens
+from elements_jax.elements import element_tokens
 from elements_jax.models.method import decode_elements, encode_image
 from elements_jax.models.networks import Networks
 from elements_jax.typing import Tree
@@ -83,7 +83,7 @@ class DiffusionStage:
         elements = encode_image(self.networks, frozen, image, label_map)
         elements = dataclasses.replace(elements, valid=elements.valid & ~dropped)
         text = self.text(frozen, batch, keep_text)
-        element_tokens = tokens(elements, self.model.elements.frequencies) * keep_elements[:, None, None]
+        tokens = element_tokens(elements, self.model.elements.frequencies) * keep_elements[:, None, None]
 
         schedule = make_schedule(self.model.diffusion)
         latent = sample_posterior(*self.posterior(frozen, batch), posterior_key) * self.model.vae.scaling_factor
@@ -91,7 +91,7 @@ class DiffusionStage:
         timestep = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps, jnp.int32))(time_key)
         noise = normal(noise_key, latent.shape[1:])
         unet = self.networks.unet.module(params)
-        noisy, context = add_noise(schedule, latent, noise, timestep), unet.context(text, element_tokens)
+        noisy, context = add_noise(schedule, latent, noise, timestep), unet.context(text, tokens)
         predicted = unet(noisy, timestep, context, remat=self.train.remat)
         target = velocity(schedule, latent, noise, timestep) if self.model.diffusion.prediction == "v" else noise
         error = jnp.mean((predicted - target) ** 2, axis=(1, 2, 3))

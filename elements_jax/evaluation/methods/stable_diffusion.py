@@ -16,9 +16,9 @@ from elements_jax.diffusion.schedule import (
     PredictNoise,
     Schedule,
     add_noise,
-    guided,
     make_schedule,
     noise_from_velocity,
+    with_guidance,
 )
 from elements_jax.models.functional import Params
 from elements_jax.models.networks import Networks
@@ -163,7 +163,7 @@ class StableDiffusion:
                 return noise_from_velocity(schedule, predicted, latent, timestep)
             return predicted
 
-        return guided(predict, guidance[None]), schedule
+        return with_guidance(predict, guidance[None]), schedule
 
     def _latent(self, params: dict[str, Params], image: Float[Array, "B H W 3"]) -> Float[Array, "B h w Z"]:
         """The posterior's mean; diffusers draws from the posterior, whose deviation is far below the noise to come."""

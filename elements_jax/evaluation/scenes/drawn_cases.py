@@ -29,7 +29,7 @@ def scene_of(record: Record) -> Scene:
     """The scene that a record's picture shows. Raises ValueError where the record is of another data set."""
     name, _, seed = record.source_id.rpartition("/")[2].removesuffix(".png").partition("-")
     if name != "scene" or not seed.isdigit():
-        raise ValueError(f"record {record.source_id!r} is no scene: expected an id like scene-0000042.png")
+        raise ValueError(f"record {record.source_id!r} is not a scene: expected an id like scene-0000042.png")
     return drawn.scene(int(seed), record.image.shape[0])
 
 
@@ -37,7 +37,7 @@ def require_its_picture(record: Record, picture: UInt8[np.ndarray, "H W 3"]) -> 
     """Raises ValueError where a record's picture is not its scene's; what JPEG loses is allowed."""
     difference = np.abs(picture.astype(float) - record.image).mean()
     if difference > FAR:
-        raise ValueError(f"record {record.source_id!r} has not the picture of its scene: write `scenes` anew")
+        raise ValueError(f"record {record.source_id!r} does not show its scene: write `scenes` again")
 
 
 def identity(records: Iterable[Record]) -> str:

@@ -92,7 +92,7 @@ def _check(answers: Answers, key: Key, path: Path) -> None:
     asked = key.forms[answers.form - 1]
     for i, answer in enumerate(answers.answers):
         if answer.pair not in asked:
-            raise ValueError(f"{path}: answers[{i}].pair: {answer.pair!r} is no pair of form {answers.form}")
+            raise ValueError(f"{path}: answers[{i}].pair: {answer.pair!r} is not a pair of form {answers.form}")
     given = Counter(answer.pair for answer in answers.answers)
     if twice := [pair for pair, count in given.items() if count > 1]:
         raise ValueError(f"{path}: answers: pair {twice[0]!r} is answered more than once")

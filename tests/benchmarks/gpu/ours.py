@@ -30,7 +30,7 @@ from train.cost.chips import CHIPS
 from train.cost.flops import cost, training_cost
 from train.stage import example_keys, normal
 from train.stages.autoencoder import AutoencoderStage
-from train.stages.conditioning import pair
+from train.stages.conditioning import with_partner_example
 from train.stages.perceptual import PerceptualLoss
 from train.stages.vae import VAEStage
 from train.state import abstract_state, make_optimizer
@@ -189,7 +189,7 @@ def unet_batch(model: ModelConfig, size: int) -> dict[str, jax.ShapeDtypeStruct]
         "text": array(jnp.float32, model.text.max_length, model.text.hidden_size),
         "elements": array(jnp.float32, model.elements.num_elements, model.elements.token_channels),
         "index": array(jnp.int32),
-        "label_map": array(jnp.int32, 1, 1),  # for `pair`
+        "label_map": array(jnp.int32, 1, 1),  # for `with_partner_example`
         "object_mask": array(jnp.bool, 1, 1),
     }
 
@@ -231,7 +231,7 @@ def count(rehearse: bool) -> dict[str, float]:
     def of_step(stage: Any, params: Any, batch: Any) -> float:
         def loss(params, frozen, batch, key):
             keys = example_keys(key, 0, batch["index"])
-            return stage.loss(params, frozen, pair(batch), keys, jnp.int32(0))[0]
+            return stage.loss(params, frozen, with_partner_example(batch), keys, jnp.int32(0))[0]
 
         return training_cost(loss, params, stage.frozen, batch, key).flops
 

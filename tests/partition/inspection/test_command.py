@@ -228,7 +228,7 @@ def test_records_of_different_settings_are_worth_a_warning(records: Path, capsys
     [
         (["--pictures", "-1"], "--pictures must be at least 0"),
         (["--workers", "0"], "--workers must be from 1"),
-        (["--truth", "nowhere"], "--truth: nowhere is no folder"),
+        (["--truth", "nowhere"], "--truth: nowhere is not a folder"),
     ],
 )
 def test_a_command_that_cannot_be_done_is_one_error(

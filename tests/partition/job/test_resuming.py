@@ -63,7 +63,7 @@ def test_a_job_goes_on_only_with_its_own_settings_and_images(
     assert main([*command, "--filters.min-side", "65"]) == 1
     error = capsys.readouterr().err
     assert "train-00000-of-00001.jsonl is there already, made with other settings: filters" in error
-    assert "--overwrite begins anew" in error
+    assert "--overwrite starts from scratch" in error
     (photos / "new.png").write_bytes((photos / "scene-0000000.png").read_bytes())
     assert main(command) == 1
     assert "made of other images" in capsys.readouterr().err

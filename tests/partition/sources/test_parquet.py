@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from partition.__main__ import main
-from partition.sources.plan import plan
+from partition.sources.plan import plan_shards
 from partition.sources.sample import Failure, Sample
 from tests.helpers.jobs import SMALL, manifest, read
 
@@ -29,7 +29,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def samples(path: Path) -> list[Sample | Failure]:
-    (shard,) = plan(str(path), 1000)
+    (shard,) = plan_shards(str(path), 1000)
     return list(shard.samples())
 
 

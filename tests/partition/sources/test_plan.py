@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from partition.sources.plan import plan
+from partition.sources.plan import plan_shards
 from partition.sources.sample import Failure, Sample, read_sample
 from tests.helpers.sources import ids, read, touch, write_tar
 
@@ -15,14 +15,14 @@ class TestFolders:
     def test_photos_are_found_below_the_folder_but_for_masks_hidden_and_skipped_ones(self, tmp_path: Path) -> None:
         touch(tmp_path, "b.JPG", "a/z.png", "a.webp", "notes.txt", "masks/b.png", "a/masks/z.png", ".cache/t.jpg")
         touch(tmp_path, "._b.jpg", "out/p.png")
-        found = read(plan(str(tmp_path), 10, skip=[tmp_path / "a" / ".." / "out"]))
+        found = read(plan_shards(str(tmp_path), 10, skip=[tmp_path / "a" / ".." / "out"]))
         assert found == [Sample(name, name.encode()) for name in ("a/z.png", "a.webp", "b.JPG")]
 
     @pytest.mark.parametrize(("size", "counts"), [(1, [1] * 7), (3, [2, 2, 3]), (4, [3, 4]), (7, [7]), (99, [7])])
     def test_shards_are_even_and_together_the_whole(self, tmp_path: Path, size: int, counts: list[int]) -> None:
         names = [f"{i}.png" for i in range(7)]
         touch(tmp_path, *names)
-        shards = plan(str(tmp_path), size)
+        shards = plan_shards(str(tmp_path), size)
         assert [shard.count for shard in shards] == counts
         assert ids(read(shards)) == names
         assert len({shard.name for shard in shards}) == len(shards)
@@ -31,11 +31,11 @@ class TestFolders:
     def test_a_shards_name_tells_that_its_photos_changed(self, tmp_path: Path) -> None:
         for folder in ("one", "two"):
             touch(tmp_path / folder, "a.png", "b.png", "d.png")
-        one, two = (plan(str(tmp_path / folder), 3)[0].name for folder in ("one", "two"))
+        one, two = (plan_shards(str(tmp_path / folder), 3)[0].name for folder in ("one", "two"))
         assert one == two
         assert one.startswith("a.png to d.png (")
         (tmp_path / "two" / "b.png").rename(tmp_path / "two" / "c.png")
-        assert plan(str(tmp_path / "two"), 3)[0].name != one
+        assert plan_shards(str(tmp_path / "two"), 3)[0].name != one
 
     def test_captions_and_metadata_lie_beside_photos(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"{letter}.png" for letter in "abcdefgh"))
@@ -47,7 +47,7 @@ class TestFolders:
         (tmp_path / "e.txt").write_bytes(b"\xff\xfe\xfa")
         (tmp_path / "f.json").write_text('{"caption": ')
         (tmp_path / "g.json").write_text("[1]")
-        a, b, c, d, e, f, g, h = read(plan(str(tmp_path), 10))
+        a, b, c, d, e, f, g, h = read(plan_shards(str(tmp_path), 10))
         assert a == Sample("a.png", b"a.png", "a café", {"caption": "not this", "similarity": 0.3})
         assert b == Sample("b.png", b"b.png")
         assert c == Sample("c.png", b"c.png", "from JSON", {"caption": " from JSON ", "AESTHETIC_SCORE": 6.5})
@@ -60,7 +60,7 @@ class TestFolders:
 
     def test_a_photo_that_is_gone_is_a_failure(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.png", "b.png")
-        shards = plan(str(tmp_path), 10)
+        shards = plan_shards(str(tmp_path), 10)
         (tmp_path / "a.png").unlink()
         failure, sample = read(shards)
         assert isinstance(failure, Failure)
@@ -69,7 +69,7 @@ class TestFolders:
 
     def test_a_name_that_is_not_utf_8_makes_an_id_that_is(self, tmp_path: Path) -> None:
         (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"photo")
-        assert read(plan(str(tmp_path), 10)) == [Sample("caf\\xe9.png", b"photo")]
+        assert read(plan_shards(str(tmp_path), 10)) == [Sample("caf\\xe9.png", b"photo")]
 
     @pytest.mark.parametrize(
         ("names", "message"),
@@ -81,15 +81,15 @@ class TestFolders:
     def test_a_folder_that_is_no_source_is_an_error(self, tmp_path: Path, names: list[str], message: str) -> None:
         touch(tmp_path, *names)
         with pytest.raises(ValueError, match=message):
-            plan(str(tmp_path), 10)
+            plan_shards(str(tmp_path), 10)
 
     def test_what_is_no_source_is_an_error(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.jpg")
         for source in (tmp_path / "nowhere", tmp_path / "a.jpg"):
             with pytest.raises(ValueError, match=f"{source}: no such folder, .tar file, or list of paths"):
-                plan(str(source), 10)
+                plan_shards(str(source), 10)
         with pytest.raises(ValueError, match="at least 1 image, got 0"):
-            plan(str(tmp_path), 0)
+            plan_shards(str(tmp_path), 0)
 
     def test_one_photograph_is_read_alone(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.png", "a.txt")
@@ -102,7 +102,7 @@ class TestLists:
         touch(tmp_path, "here/b.jpg", "here/b.txt", "here/a/c.png", "there/d.png")
         lines = ["b.jpg", "", "./a/x/../c.png", f"{tmp_path}/there/d.png  ", "../there/e.png"]
         (tmp_path / "here" / "list.txt").write_text("\ufeff" + "\r\n".join(lines))
-        shards = plan(str(tmp_path / "here" / "list.txt"), 2)
+        shards = plan_shards(str(tmp_path / "here" / "list.txt"), 2)
         assert [shard.count for shard in shards] == [2, 2]
         outside = f"{tmp_path}/there".lstrip("/")
         *samples, missing = read(shards)
@@ -120,7 +120,7 @@ class TestLists:
             write_tar(tmp_path / name, ("x.jpg", name.encode()))
         (tmp_path / "tars.lst").write_text("b/0.tar\na/0.tar\n")
         monkeypatch.chdir(tmp_path)
-        shards = plan("tars.lst", 1)
+        shards = plan_shards("tars.lst", 1)
         assert [shard.name for shard in shards] == ["b/0.tar", "a/0.tar"]
         assert read(shards) == [Sample("b/0/x", b"b/0.tar"), Sample("a/0/x", b"a/0.tar")]
 
@@ -129,7 +129,7 @@ class TestLists:
         lines = ["a.jpg", "0.tar", "1.tar", "./a.jpg", "notes.md"]
         (tmp_path / "list.txt").write_text("\n".join(lines))
         with pytest.raises(ValueError, match="not a list of paths") as error:
-            plan(str(tmp_path / "list.txt"), 10)
+            plan_shards(str(tmp_path / "list.txt"), 10)
         for line in (
             "line 3: no such file: 1.tar",
             "line 4: ./a.jpg is line 1 already",
@@ -141,13 +141,13 @@ class TestLists:
     def test_errors_of_a_long_list_are_cut_short(self, tmp_path: Path) -> None:
         (tmp_path / "list.txt").write_text("\n".join(f"{i}.tar" for i in range(50)))
         with pytest.raises(ValueError, match="and 40 more"):
-            plan(str(tmp_path / "list.txt"), 10)
+            plan_shards(str(tmp_path / "list.txt"), 10)
         (tmp_path / "list.txt").write_text("\n\n")
         with pytest.raises(ValueError, match="no line"):
-            plan(str(tmp_path / "list.txt"), 10)
+            plan_shards(str(tmp_path / "list.txt"), 10)
 
 
 def test_shards_are_frozen(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
     with pytest.raises(dataclasses.FrozenInstanceError):
-        plan(str(tmp_path), 5)[0].name = "b"  # type: ignore[misc]
+        plan_shards(str(tmp_path), 5)[0].name = "b"  # type: ignore[misc]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partition.sources.plan import plan
+from partition.sources.plan import plan_shards
 from partition.sources.sample import Failure, Ignored, Sample
 from partition.sources.tar import TarShard
 from tests.helpers.sources import ids, ignored, read, touch, write_tar
@@ -29,7 +29,7 @@ class TestTars:
                 (f"0000{number}0001.json", json.dumps(metadata).encode()),
             )
             touch(tmp_path, f"0000{number}_stats.json", f"0000{number}.parquet")
-        shards = plan(str(tmp_path), 1)
+        shards = plan_shards(str(tmp_path), 1)
         assert [shard.name for shard in shards] == ["00000.tar", "00001.tar"]
         assert [shard.count for shard in shards] == [None, None]
         assert shards[0].bytes == (tmp_path / "00000.tar").stat().st_size
@@ -41,8 +41,8 @@ class TestTars:
     def test_tars_of_the_same_name_in_different_folders_keep_apart(self, tmp_path: Path) -> None:
         for name in ("a/0.tar", "a/b/0.tar", "0.TAR"):
             write_tar(tmp_path / name, ("x.jpg", b""))
-        assert ids(read(plan(str(tmp_path), 1))) == ["0/x", "a/0/x", "a/b/0/x"]
-        assert ids(read(plan(str(tmp_path / "a" / "0.tar"), 1))) == ["0/x"]
+        assert ids(read(plan_shards(str(tmp_path), 1))) == ["0/x", "a/0/x", "a/b/0/x"]
+        assert ids(read(plan_shards(str(tmp_path / "a" / "0.tar"), 1))) == ["0/x"]
 
     @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     def test_keys_end_at_the_first_dot_of_the_last_part(self, tmp_path: Path, format: int) -> None:
@@ -59,12 +59,12 @@ class TestTars:
             ("d.cls", b"no sample"),
             format=format,
         )
-        assert read(plan(str(tar), 1)) == [
+        assert read(plan_shards(str(tar), 1)) == [
             Sample("0/v1.0/a", b"1", "caption"),
             Sample("0/c", b"2"),
             Sample(f"0/{long}", b"3"),
         ]
-        assert ignored(plan(str(tar), 1)) == [
+        assert ignored(plan_shards(str(tar), 1)) == [
             Ignored("0/v1.0/a.seg.png", ".seg.png"),
             Ignored("0/v1.0/a.cls", ".cls"),
             Ignored("0/d.cls", ".cls"),
@@ -77,10 +77,10 @@ class TestTars:
         packed = tmp_path / "packed" / f"0{suffix}"
         packed.parent.mkdir()
         packed.write_bytes(gzip.compress(plain.read_bytes()))
-        shards, expected = plan(str(packed.parent), 1), plan(str(plain), 1)
+        shards, expected = plan_shards(str(packed.parent), 1), plan_shards(str(plain), 1)
         assert read(shards) == read(expected)
         assert ignored(shards) == ignored(expected) == [Ignored("0/000.000.jpg", ".000.jpg")]
-        assert read(plan(str(packed), 1)) == read(expected)
+        assert read(plan_shards(str(packed), 1)) == read(expected)
 
     def test_a_compressed_archive_that_is_cut_or_damaged(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes()
@@ -100,7 +100,7 @@ class TestTars:
         path = tmp_path / "0.tar"
         with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
             tar.addfile(tarfile.TarInfo("café.jpg"))
-        assert read(plan(str(path), 1)) == [Sample("0/caf\\xe9", b"")]
+        assert read(plan_shards(str(path), 1)) == [Sample("0/caf\\xe9", b"")]
 
     def test_a_hard_link_is_the_file_that_came_before(self, tmp_path: Path) -> None:
         folder = tmp_path / "photos"
@@ -116,11 +116,11 @@ class TestTars:
             kinds = [member.type for member in tar.getmembers()]
         assert kinds.count(tarfile.LNKTYPE) == 3
         photo = b"1" * 700
-        samples = read(plan(str(tmp_path / "0.tar"), 1))
+        samples = read(plan_shards(str(tmp_path / "0.tar"), 1))
         assert samples == [Sample("0/a", photo, "caption"), Sample("0/b", photo, "caption"), Sample("0/c", photo)]
         (tmp_path / "0.tgz").write_bytes(gzip.compress((tmp_path / "0.tar").read_bytes()))
         links = [Ignored(f"0/{name}", "a link") for name in ("b.jpg", "b.txt", "c.jpg")]
-        assert ignored(plan(str(tmp_path / "0.tgz"), 1)) == links
+        assert ignored(plan_shards(str(tmp_path / "0.tgz"), 1)) == links
 
     def test_a_hard_link_to_nothing_that_came_before_is_ignored(self, tmp_path: Path) -> None:
         path = tmp_path / "0.tar"
@@ -130,8 +130,8 @@ class TestTars:
                 member.type, member.linkname = tarfile.LNKTYPE, target
                 tar.addfile(member)
             tar.addfile(tarfile.TarInfo("d.jpg"))
-        assert ignored(plan(str(path), 1)) == [Ignored(f"0/{name}.jpg", "a link") for name in "abc"]
-        assert read(plan(str(path), 1)) == [Sample("0/d", b"")]
+        assert ignored(plan_shards(str(path), 1)) == [Ignored(f"0/{name}.jpg", "a link") for name in "abc"]
+        assert read(plan_shards(str(path), 1)) == [Sample("0/d", b"")]
 
     def test_only_files_count(self, tmp_path: Path) -> None:
         path = tmp_path / "0.tar"
@@ -140,8 +140,8 @@ class TestTars:
                 member = tarfile.TarInfo(name)
                 member.type, member.linkname = kind, "f.jpg"
                 tar.addfile(member)
-        assert ids(read(plan(str(path), 1))) == ["0/f"]
-        assert ignored(plan(str(path), 1)) == [Ignored("0/l.jpg", "a link")]
+        assert ids(read(plan_shards(str(path), 1))) == ["0/f"]
+        assert ignored(plan_shards(str(path), 1)) == [Ignored("0/l.jpg", "a link")]
 
     def test_samples_that_are_none_are_failures(self, tmp_path: Path) -> None:
         tar = write_tar(
@@ -158,7 +158,7 @@ class TestTars:
             ("f.jpg", b"f"),
             ("e.txt", b"e"),
         )
-        found = read(plan(str(tar), 1))
+        found = read(plan_shards(str(tar), 1))
         assert ids(found) == ["0/a", "0/b", "0/c", "0/d", "0/e", "0/f", "0/e"]
         reasons = {number: sample.reason for number, sample in enumerate(found) if isinstance(sample, Failure)}
         expected = {
@@ -181,7 +181,7 @@ class TestTars:
         with tarfile.open(path) as tar:
             members = {member.name: member for member in tar.getmembers()}
             end = tar.offset
-        complete = read(plan(str(path), 1))
+        complete = read(plan_shards(str(path), 1))
         assert [type(sample) for sample in complete] == [Sample] * 3
         # A sample is known to be whole where the next one's header is.
         known = [members[names[2]].offset_data, members["b.jpg"].offset_data, end + 1024]
@@ -207,7 +207,7 @@ class TestTars:
     def test_the_reason_says_where_the_archive_ends(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "0.tar", ("a.jpg", b"a"), ("b.jpg", b"b" * 600))
         path.write_bytes(path.read_bytes()[:1800])
-        assert read(plan(str(path), 1)) == [
+        assert read(plan_shards(str(path), 1)) == [
             Sample("0/a", b"a"),
             Failure("0/b", "0.tar is cut short or damaged within this sample's files"),
             Failure(
@@ -218,7 +218,7 @@ class TestTars:
     @pytest.mark.parametrize("content", [b"", b"no archive", b"no archive" * 2000, b"\x1f\x8b\x08" + bytes(2000)])
     def test_what_is_no_archive_is_one_failure(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "0.tar").write_bytes(content)
-        (failure,) = read(plan(str(tmp_path), 1))
+        (failure,) = read(plan_shards(str(tmp_path), 1))
         assert isinstance(failure, Failure)
         assert failure.reason.startswith("cut short or damaged after 0 samples")
 
@@ -228,26 +228,26 @@ class TestTars:
         member = tarfile.TarInfo("b.jpg")
         member.size = size
         path.write_bytes(path.read_bytes()[:1024] + member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-        sample, failed, rest = read(plan(str(tmp_path), 1))
+        sample, failed, rest = read(plan_shards(str(tmp_path), 1))
         assert sample == Sample("0/a", b"a")
         assert ids([failed, rest]) == ["0/b", "0.tar"]
 
     def test_an_archive_that_is_gone_is_one_failure(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "0.tar", ("a.jpg", b""))
-        shards = plan(str(tmp_path), 1)
+        shards = plan_shards(str(tmp_path), 1)
         path.unlink()
         (failure,) = read(shards)
         assert isinstance(failure, Failure)
         assert "No such file" in failure.reason
 
     def test_an_empty_archive_has_no_samples(self, tmp_path: Path) -> None:
-        assert read(plan(str(write_tar(tmp_path / "0.tar")), 1)) == []
+        assert read(plan_shards(str(write_tar(tmp_path / "0.tar")), 1)) == []
 
     @pytest.mark.parametrize("more", [bytes(20_000), None], ids=["zeros", "another archive"])
     def test_what_follows_the_end_is_not_lost_in_silence(self, tmp_path: Path, more: bytes | None) -> None:
         path = write_tar(tmp_path / "0.tar", ("a.jpg", b""), ("b.jpg", b""))
         path.write_bytes(path.read_bytes() + (path.read_bytes() if more is None else more))
-        sample, _, failure = read(plan(str(path), 1))
+        sample, _, failure = read(plan_shards(str(path), 1))
         assert sample == Sample("0/a", b"")
         assert isinstance(failure, Failure)
         assert "at byte 1024 there is neither a file nor the end mark of an archive" in failure.reason
@@ -269,6 +269,6 @@ class TestTars:
         damage = data.draw(st.binary(min_size=1, max_size=600))
         content[start : start + len(damage)] = damage
         path.write_bytes(content)
-        found = read(plan(str(path), 1))
+        found = read(plan_shards(str(path), 1))
         if start >= 2048:
             assert found[0] == Sample("0/a", b"a" * 600)

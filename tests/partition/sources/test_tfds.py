@@ -10,7 +10,7 @@ import pytest
 from elements_jax.data.record import Record
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import write_tfrecord
-from partition.sources.plan import plan
+from partition.sources.plan import plan_shards
 from partition.sources.sample import Failure, Sample
 from tests.helpers.sources import ids, read
 
@@ -41,7 +41,7 @@ class TestTfds:
     @pytest.mark.parametrize("size", [1, 2, 5, 100])
     def test_every_example_in_order_however_it_is_cut(self, records: Path, size: int) -> None:
         pytest.importorskip("tensorflow_datasets")
-        shards = plan(f"tfds:{records}", size)
+        shards = plan_shards(f"tfds:{records}", size)
         assert [shard.count for shard in shards] == [len(read([shard])) for shard in shards]
         assert max(shard.count or 0 for shard in shards) <= size
         assert shards[0].name == f"elements/train[0:{shards[0].count}]"
@@ -57,7 +57,7 @@ class TestTfds:
 
     def test_another_split(self, records: Path) -> None:
         pytest.importorskip("tensorflow_datasets")
-        assert ids(read(plan(f"tfds:{records}:test", 5))) == ["elements/test/0000000", "elements/test/0000001"]
+        assert ids(read(plan_shards(f"tfds:{records}:test", 5))) == ["elements/test/0000000", "elements/test/0000001"]
 
     def test_the_order_and_the_bytes_are_those_that_tensorflow_datasets_reads(self, records: Path) -> None:
         tfds = pytest.importorskip("tensorflow_datasets")
@@ -66,7 +66,7 @@ class TestTfds:
         order = tfds.ReadConfig(interleave_cycle_length=1)
         decoders = {"image": tfds.decode.SkipDecoding()}
         examples = list(tfds.as_numpy(builder.as_dataset("train", decoders=decoders, read_config=order)))
-        found = read(plan(f"tfds:{records}", 3))
+        found = read(plan_shards(f"tfds:{records}", 3))
         for sample, example in zip(found, examples, strict=True):
             assert isinstance(sample, Sample)
             assert sample.encoded == example["image"]
@@ -85,7 +85,7 @@ class TestTfds:
 
         builder = Few(config="64px", data_dir=tmp_path, file_format="array_record")
         builder.download_and_prepare()
-        found = read(plan(f"tfds:{builder.data_dir}:test", 2))
+        found = read(plan_shards(f"tfds:{builder.data_dir}:test", 2))
         expected = {example["seed"]: example for example in builder.as_data_source("test")}
         assert ids(found) == [f"few/test/{number:07d}" for number in range(3)]
         assert len(expected) == 3
@@ -97,7 +97,7 @@ class TestTfds:
 
     def test_a_damaged_record_is_one_failure_and_a_damaged_file_another(self, records: Path) -> None:
         pytest.importorskip("tensorflow_datasets")
-        shards = plan(f"tfds:{records}", 100)
+        shards = plan_shards(f"tfds:{records}", 100)
         for shard, position in ((0, 100), (2, 3)):  # within the first record's data, and within its length
             path = records / f"elements-train.tfrecord-{shard:05d}-of-00003"
             content = bytearray(path.read_bytes())
@@ -121,7 +121,7 @@ class TestTfds:
             "tfds:": "expected tfds:NAME",
         }.items():
             with pytest.raises(ValueError, match=expected):
-                plan(source, 5)
+                plan_shards(source, 5)
 
     def test_a_set_without_images_is_an_error(self, records: Path) -> None:
         pytest.importorskip("tensorflow_datasets")
@@ -129,9 +129,9 @@ class TestTfds:
         del features["content"]["features"]["image"]
         (records / "features.json").write_text(json.dumps(features))
         with pytest.raises(ValueError, match="expected a feature `image`"):
-            plan(f"tfds:{records}", 5)
+            plan_shards(f"tfds:{records}", 5)
 
     def test_without_tensorflow_datasets_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(ValueError, match=r"pip install 'elements-jax\[tfds\]'"):
-            plan("tfds:mnist", 5)
+            plan_shards("tfds:mnist", 5)

@@ -27,7 +27,7 @@ from train.input import cache as module
 from train.input.cache import cache, require_cached
 from train.input.data import dataset
 from train.stage import example_keys, to_float
-from train.stages.conditioning import pair
+from train.stages.conditioning import with_partner_example
 from train.stages.diffusion import DiffusionStage
 from train.start import start_text
 
@@ -193,10 +193,12 @@ def test_cached_losses_are_the_same_up_to_the_rounding_of_what_is_stored(cached,
             for step in range(4):
                 batch = jax.tree.map(jnp.asarray, next(batches))
                 keys = example_keys(jax.random.key(1), step, batch["index"])
-                losses.append(float(loss(params, stage.frozen, pair(batch), keys, jnp.int32(0))[0]))
+                losses.append(float(loss(params, stage.frozen, with_partner_example(batch), keys, jnp.int32(0))[0]))
     np.testing.assert_allclose(losses[4:], losses[:4], rtol=1e-5)
     for name in CACHED:
-        without = float(loss(params, stage.frozen, pair(batch | {name: 0 * batch[name]}), keys, jnp.int32(0))[0])
+        without = float(
+            loss(params, stage.frozen, with_partner_example(batch | {name: 0 * batch[name]}), keys, jnp.int32(0))[0]
+        )
         assert without != pytest.approx(losses[-1], rel=1e-4)
 
 

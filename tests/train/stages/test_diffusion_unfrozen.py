@@ -18,7 +18,7 @@ from train.config import DiffusionTrainConfig
 from train.cost.ahead_of_time import stage_of_shapes, step_arguments, step_flops
 from train.input.data import dataset
 from train.stage import example_keys
-from train.stages.conditioning import pair
+from train.stages.conditioning import with_partner_example
 from train.stages.diffusion import DiffusionStage
 from train.stages.diffusion_unfrozen import UnfrozenStage
 from train.start import start_text
@@ -71,7 +71,7 @@ def test_frozen_is_the_same_loss_with_an_encoder_that_stays(small, records, fold
     for name, value in encoder_of(folder, small).items():
         np.testing.assert_array_equal(params["encoder"][name], value)
     with closing(dataset(records, "train", batch_size=4, seed=0, shuffle=False, tokenize=frozen.tokenize)) as batches:
-        batch = pair(jax.tree.map(jnp.asarray, next(batches)))
+        batch = with_partner_example(jax.tree.map(jnp.asarray, next(batches)))
     rest = batch, example_keys(jax.random.key(1), 0, batch["index"]), jnp.int32(0)
     expected = jax.jit(jax.value_and_grad(frozen.loss, has_aux=True))(params["unet"], frozen.frozen, *rest)
     found = jax.jit(jax.value_and_grad(unfrozen.loss, has_aux=True))(params, unfrozen.frozen, *rest)

@@ -19,7 +19,7 @@ from train.input.data import dataset
 from train.stage import Ratio, example_keys, psnr, to_float
 from train.stages import diffusion
 from train.stages.autoencoder import AutoencoderStage
-from train.stages.conditioning import pair
+from train.stages.conditioning import with_partner_example
 from train.stages.diffusion import DiffusionStage
 from train.stages.vae import VAEStage, sample_posterior
 from train.start import start_text, write_tokenizer
@@ -107,7 +107,7 @@ def test_vae_export_scales_latents_to_unit_variance(small, batch, tmp_path):
 
 
 def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
-    stage, batch = AutoencoderStage(small, AutoencoderTrainConfig(**SHARED), tmp_path), pair(batch)
+    stage, batch = AutoencoderStage(small, AutoencoderTrainConfig(**SHARED), tmp_path), with_partner_example(batch)
     params = stage.init(jax.random.key(0), {})
     value_and_gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
     (loss, metrics), gradient = value_and_gradient(params, {}, batch, keys(batch), FIRST)
@@ -125,7 +125,7 @@ def test_autoencoder_learns_to_fill_what_it_drops(small, batch, tmp_path):
     params = stage.init(jax.random.key(0), {})
     masks = np.zeros(batch["object_mask"].shape, bool)
     masks[:, :5, :9] = True
-    paired = pair(batch | {"object_mask": jnp.asarray(masks)})
+    paired = with_partner_example(batch | {"object_mask": jnp.asarray(masks)})
     loss, metrics = jax.jit(stage.loss)(params, {}, paired, keys(batch), FIRST)
 
     pictures = jax.jit(stage.pictures)(params, {}, paired, keys(batch))
@@ -136,7 +136,7 @@ def test_autoencoder_learns_to_fill_what_it_drops(small, batch, tmp_path):
     touched = [len(np.setdiff1d(np.unique(each[:5, :9]), [small.elements.num_elements])) for each in labels]
     np.testing.assert_allclose(metrics["dropped_elements"], np.mean(touched) / small.elements.num_elements, rtol=1e-6)
 
-    kept = pair(batch | {"object_mask": jnp.zeros(masks.shape, bool)})
+    kept = with_partner_example(batch | {"object_mask": jnp.zeros(masks.shape, bool)})
     pictures = jax.jit(stage.pictures)(params, {}, kept, keys(batch))
     np.testing.assert_array_equal(pictures["filled in"], pictures["reconstruction"])
 
@@ -154,7 +154,9 @@ def test_random_partition_extracts_with_the_label_map_of_another_example(stage, 
 
     monkeypatch.setattr(diffusion, "encode_image", capture)
     with pytest.raises(Captured) as captured:
-        with_config(stage, random_partition=random_partition).loss({}, stage.frozen, pair(batch), keys(batch), FIRST)
+        with_config(stage, random_partition=random_partition).loss(
+            {}, stage.frozen, with_partner_example(batch), keys(batch), FIRST
+        )
     image, label_map = captured.value.args
     np.testing.assert_array_equal(image, to_float(batch["image"]))
     for b in range(4):
@@ -169,7 +171,7 @@ def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch
 
     every = ImageElements(jnp.zeros((4, 4, 8)), jnp.zeros((4, 4, 4)), jnp.ones((4, 4), bool))
     monkeypatch.setattr(diffusion, "encode_image", lambda *arguments: every)
-    monkeypatch.setattr(diffusion, "tokens", capture)
+    monkeypatch.setattr(diffusion, "element_tokens", capture)
     no_text = property(lambda networks: lambda params, prompt: jnp.zeros((4, 6, 16)))
     monkeypatch.setattr(type(stage.networks), "text_encoder", no_text)
     masks = np.zeros_like(batch["object_mask"])
@@ -178,7 +180,7 @@ def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch
     expected[0, 0] = probability == 0
     with pytest.raises(Captured) as captured:
         with_config(stage, element_dropout=probability).loss(
-            {}, stage.frozen, pair(batch | {"object_mask": jnp.asarray(masks)}), keys(batch), FIRST
+            {}, stage.frozen, with_partner_example(batch | {"object_mask": jnp.asarray(masks)}), keys(batch), FIRST
         )
     np.testing.assert_array_equal(captured.value.args[0], expected)
 
@@ -189,7 +191,7 @@ def test_a_dropped_condition_leaves_no_trace(stage, params, batch, dropped):
     loss = jax.jit(with_config(stage, **probabilities).loss)
     empty = jnp.tile(stage.tokenize(""), (4, 1))
     unchanged, other_text, other_elements, no_text = (
-        loss(params, stage.frozen, pair(batch | change), keys(batch), FIRST)[0]
+        loss(params, stage.frozen, with_partner_example(batch | change), keys(batch), FIRST)[0]
         for change in (
             {},
             {"tokens": batch["tokens"] * 0 + 3},
@@ -203,7 +205,7 @@ def test_a_dropped_condition_leaves_no_trace(stage, params, batch, dropped):
 
 
 def test_losses_are_reported_by_timestep(stage, params, batch):
-    _, metrics = jax.eval_shape(stage.loss, params, stage.frozen, pair(batch), keys(batch), FIRST)
+    _, metrics = jax.eval_shape(stage.loss, params, stage.frozen, with_partner_example(batch), keys(batch), FIRST)
     names = [name for name, figure in metrics.items() if isinstance(figure, Ratio)]
     assert names == ["loss_t0-249", "loss_t250-499", "loss_t500-749", "loss_t750-999"]
 
@@ -214,7 +216,7 @@ def test_only_the_unet_is_trained_in_stage_2(stage, params, batch):
 
 
 def test_frozen_parameters_are_no_constants_of_the_step(stage, params, batch):
-    jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, pair(batch), keys(batch), FIRST)
+    jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, with_partner_example(batch), keys(batch), FIRST)
     assert max((np.size(constant) for constant in jaxpr.consts), default=0) < 100  # the empty prompt's tokens at most
 
 
