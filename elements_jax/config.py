@@ -139,7 +139,7 @@ class UNetConfig:
     layers_per_block: int = 2
     heads: int = 8  # diffusers' `attention_head_dim=8` means eight heads in SD 1.5
     norm_groups: int = 32
-    position_frequencies: int = 0  # octaves of each pixel's embedded place beside the latent; SD has none
+    position_frequencies: int = 0  # octaves of each pixel's embedded place, joined to the latent; SD has none
     zero_init_elements: bool = False  # start element attention's output projection at zero: then step 0 is stock SD
     beside_latent: int = 0  # channels that are read beside the latent: SD Inpainting has 5, a mask and a masked picture
 

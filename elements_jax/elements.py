@@ -152,7 +152,7 @@ def embed_position(values: Float[Array, "*rest S"], frequencies: int) -> Float[A
 
 
 def element_tokens(elements: ImageElements, frequencies: int) -> Float[Array, "*B N E"]:
-    """Attention tokens: content beside embedded position; a zero token where an element is empty or deleted.
+    """Attention tokens: content joined to embedded position; a zero token where an element is empty or deleted.
 
     The token stays in the sequence, so that its length is uniform (Section 3.3); it is never masked out of the softmax.
     """

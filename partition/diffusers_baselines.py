@@ -5,7 +5,7 @@
 
 RESULTS is what `elements compare --others` or `elements scenes-benchmark --others` wrote. FOLDER has the method's
 weights in diffusers' layout, or is a repository on the Hugging Face hub. Pictures are scaled to the size that the model
-was trained at, and back. There is no pipeline for Self-Guidance in diffusers: what its authors' code needs lies in
+was trained at, and back. There is no pipeline for Self-Guidance in diffusers: what its authors' code needs is in
 RESULTS/needs/self-guidance.
 """
 

@@ -1,4 +1,4 @@
-"""Object masks that lie outside the photographs: PNG files, COCO's run lengths and polygons; and which are kept.
+"""Object masks outside the photographs: PNG files, COCO's run lengths and polygons; and which are kept.
 
 Section 3.3 drops the elements under a random object mask in training. The paper takes its masks from Semantic-SAM.
 """
@@ -31,7 +31,7 @@ class MaskFilter:
     min_stability: float = 0.95
     """So must a mask's `stability_score`; both are also the thresholds of SA-1B. Masks without them are trusted."""
     min_area: float = 0.002
-    """Half an element of the paper's 16 x 16: what is smaller would be dropped with the element that it lies in."""
+    """Half an element of the paper's 16 x 16: what is smaller would be dropped with the element that it is in."""
     max_area: float = 0.5
     """What is larger is background rather than an object, and would leave few elements to learn from."""
 
@@ -242,7 +242,7 @@ def _read_png(path: Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *ch
 def _is_blurred(values: Shaped[np.ndarray, "h w"]) -> bool:
     """Whether a label map is an anti-aliased picture of masks, each value of whose edges would be an object, a ring.
 
-    Such values lie on slopes alone, beside smaller ones and larger ones; most of an object lies beside itself.
+    Such values are on slopes alone, next to smaller ones and larger ones; most of an object is next to itself.
     """
     between = (values != values.min()) & (values != values.max())
     slope = (ndimage.minimum_filter(values, 3) < values) & (values < ndimage.maximum_filter(values, 3))

@@ -20,7 +20,7 @@ from partition.sources.sample import Sample
 
 @dataclass(frozen=True, eq=False)
 class SquarePhoto:
-    """A photograph, cropped to the square at its centre and resized, with what lies beside it."""
+    """A photograph, cropped to the square at its centre and resized, with what is stored with it."""
 
     image: UInt8[np.ndarray, "H W 3"]
     caption: str

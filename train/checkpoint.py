@@ -28,7 +28,7 @@ FOLDER = "checkpoints"  # in a run's
 DIFFERENCES_SHOWN = 5  # arrays that an error names
 
 Place = dict[str, Any]
-"""`examples`, the number of those that lie before the place, and what the stream of examples is: `records`, `identity`
+"""`examples`, the number of those before the place, and what the stream of examples is: `records`, `identity`
 and `folders` (`stored.describe`), `seed`; and the `settings` of the training. As JSON."""
 _STREAM = ("records", "identity", "seed")
 """What must be the same where a run goes on."""

@@ -1,4 +1,4 @@
-"""The training step, compiled; and beside that, counted."""
+"""The training step, compiled; and meanwhile its FLOPs counted."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -55,11 +55,12 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
         metrics |= clock
         return after | {"step": state["step"] + 1}, metrics
 
-    lie, whole = sharding.shardings(abstract_state(stage, optimizer), mesh), sharding.replicated(mesh)
+    state_sharding = sharding.shardings(abstract_state(stage, optimizer), mesh)
+    whole, batch = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     return jax.jit(
         step,
-        in_shardings=(lie, whole, sharding.batch_sharding(mesh), whole) + timed * (sharding.batch_sharding(mesh),),
-        out_shardings=(lie, whole),
+        in_shardings=(state_sharding, whole, batch, whole) + timed * (batch,),
+        out_shardings=(state_sharding, whole),
         donate_argnames="state",
     )
 

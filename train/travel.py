@@ -1,7 +1,7 @@
 """A run in one small file, which goes on on another machine: `--train.travel` writes it, `--resume FILE` reads it.
 
 Parameters and their averages are kept as float16, whose relative error is at most 2**-11; AdamW's moments, if they fit,
-as bfloat16 (2**-8), since squares of gradients lie below float16's range. All else is exact: steps, the place in the
+as bfloat16 (2**-8), since squares of gradients are below float16's range. All else is exact: steps, the place in the
 data, the settings. A run that goes on so is not the same bit by bit; without moments, AdamW gathers new ones.
 """
 

@@ -1,4 +1,4 @@
-"""The model folder: Stable Diffusion as diffusers lays it out, and `elements/` beside it.
+"""The model folder: Stable Diffusion as diffusers lays it out, and `elements/` next to it.
 
     model_index.json  scheduler/  tokenizer/         as diffusers and transformers write and read them
     vae/  text_encoder/  unet/                       config.json and parameters, of AutoencoderKL, CLIPTextModel and
@@ -175,7 +175,7 @@ def load_networks(
 def load_original(path: Path, networks: Networks) -> dict[str, Params]:
     """Parameters of Stable Diffusion's three networks out of its original single safetensors file.
 
-    Where the file has averaged weights beside the others (`model_ema.*`), they are left, as diffusers does.
+    Where the file has averaged weights next to the others (`model_ema.*`), they are left, as diffusers does.
 
     Raises as `load_networks`.
     """

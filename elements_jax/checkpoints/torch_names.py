@@ -30,7 +30,7 @@ class Table:
 
     names: tuple[Rule, ...]  # over our names, in order
     aliases: tuple[Rule, ...] = ()  # over the names that other checkpoints use, in order
-    buffers: tuple[str, ...] = ()  # tensors that older checkpoints hold beside the parameters
+    buffers: tuple[str, ...] = ()  # tensors that older checkpoints hold next to the parameters
     ours_alone: str = "$^"  # matches parameters of ours that Stable Diffusion lacks; by default none
 
 

@@ -91,7 +91,7 @@ def write_report(folder: Path, model: Path, scene_records: Path, photo_records: 
 
 
 def report_scenes(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
-    """Edits of held-out scenes beside the truth, and how near ours and pixel editing come to it."""
+    """Edits of held-out scenes next to the truth, and how near ours and pixel editing come to it."""
     report.text("h2", f"{len(records)} held-out scenes")
     reconstructions = report_reconstruction(report, pipeline, records)
 

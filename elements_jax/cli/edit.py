@@ -27,7 +27,7 @@ class Encode:
     """Divide a photograph into its elements and encode them.
 
     Writes OUT, a NumPy archive (image, label_map, box, content, position, valid) that `elements edit` and `elements
-    reconstruct` take instead of a photograph, and beside it NAME-numbers.png, which shows the number of every element.
+    reconstruct` take instead of a photograph, and next to it NAME-numbers.png, which shows the number of every element.
     """
 
     photo: Photograph

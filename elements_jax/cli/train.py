@@ -47,7 +47,7 @@ class Job:
     have divided, say. The same images may be in all of them."""
     model: PathOrURL
     """Model folder: earlier stages' networks are read from it and this stage's are written to it; the run itself
-    (checkpoints, TensorBoard events, samples) lies in its `runs/STAGE`, from where it is resumed."""
+    (checkpoints, TensorBoard events, samples) is in its `runs/STAGE`, from where it is resumed."""
     train: TrainConfig
     config: ModelConfig
     init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None

@@ -46,7 +46,7 @@ def run(command: "Edit", script: EditScript) -> None:
 
 
 def default_out(photo: Path, format: str) -> Path:
-    """Beside the photograph, with a suffix of its own format."""
+    """Next to the photograph, with a suffix of its own format."""
     try:
         suffix = photo.suffix if format_of(photo) == format else None
     except ValueError:

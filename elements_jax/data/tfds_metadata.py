@@ -1,4 +1,4 @@
-"""Metadata beside the records, so that `tfds.builder_from_directory(folder)` reads them. Needs no TensorFlow, nor tfds.
+"""Metadata of the records, so that `tfds.builder_from_directory(folder)` reads them. Needs neither TensorFlow nor tfds.
 
 Two files: `features.json`, how TensorFlow Datasets decodes each field of `elements_jax.data.record`, and
 `dataset_info.json`, the splits and the number of examples in each shard.

@@ -25,7 +25,7 @@ _FOOTER = struct.Struct("<I")
 
 
 def shard_path(directory: AnyPath, split: str, shard: int, shards: int) -> AnyPath:
-    """Where shard number `shard` of `shards` of a split lies."""
+    """Where shard number `shard` of `shards` of a split is stored."""
     return directory / f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
 
 

@@ -24,7 +24,7 @@ class Preserve:
 
 
 def latent_cells(region: Bool[Array, "B H W"], cell: int) -> Bool[Array, "B h w"]:
-    """The cells of a latent, `cell` pixels a side, of which any pixel lies in the region."""
+    """The cells of a latent, `cell` pixels a side, of which any pixel is in the region."""
     batch, height, width = region.shape
     return region.reshape(batch, height // cell, cell, width // cell, cell).any(axis=(2, 4))
 
@@ -32,7 +32,7 @@ def latent_cells(region: Bool[Array, "B H W"], cell: int) -> Bool[Array, "B h w"
 def feather(region: Bool[Array, "B H W"], radius: int) -> Float[Array, "B H W"]:
     """Weights of exactly 1 within `radius` pixels of the region, that fall to exactly 0 beyond 3 `radius`.
 
-    The region is dilated by 2 `radius`, then averaged over squares of `radius`. Beside an object's elements lie its
+    The region is dilated by 2 `radius`, then averaged over squares of `radius`. Next to an object's elements are its
     soft edge and dropped pixels: kept, they would stay as an outline of an object that is gone.
     """
     dilated = _over_squares(lax.max, region.astype(jnp.float32), 2 * radius)

@@ -94,7 +94,7 @@ def _insert(canvas: Canvas, other: Canvas, edit: Duplicate | Compose, tolerance:
     placed, wanted = int((np.asarray(slots) < canvas.num_elements).sum()), len(set(edit.elements))
     if placed < wanted:
         raise EditError(
-            f"{where}: only {placed} of {wanted} elements find a place: they lie outside the image, or no slot is free "
+            f"{where}: only {placed} of {wanted} elements find a place: they are outside the image, or no slot is free "
             "(insert them larger, insert fewer, or delete some elements first)"
         )
     return composed

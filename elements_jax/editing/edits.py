@@ -1,6 +1,6 @@
 """Edits of image elements: move, resize, delete and compose, as pure functions on a `Canvas` (Section 3.3).
 
-A pixel is covered by at most one live element: what a moved or resized element comes to lie on is deleted. Collision is
+A pixel is covered by at most one live element: what a moved or resized element lands on is deleted. Collision is
 decided on pixels, since the boxes of irregular elements overlap even in an unedited image.
 
 Every function works on one image, inside or outside jit; `jax.vmap` makes it work on a batch.
@@ -85,7 +85,7 @@ def _mask(canvas: Canvas, selected: Selection) -> Bool[Array, " N"]:
 
 
 def covered_fraction(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_elements: int) -> Float[Array, " N"]:
-    """The share of each element's pixels that lie under a mask; 0 for an element without pixels."""
+    """The share of each element's pixels under a mask; 0 for an element without pixels."""
     labels = label_map.reshape(-1)
     area = jax.ops.segment_sum(jnp.ones(labels.shape), labels, num_segments=num_elements + 1)[:-1]
     under = jax.ops.segment_sum(mask.reshape(-1).astype(jnp.float32), labels, num_segments=num_elements + 1)[:-1]
@@ -215,7 +215,7 @@ def paste_pixels(
 def _arrivals(
     canvas: Canvas, selected: Bool[Array, " N"], by: Transform
 ) -> tuple[Int[Array, "H W"], UInt8[Array, "H W 3"] | None]:
-    """Where the selected elements come to lie: their labels, N everywhere else, and what colours arrive."""
+    """Where the selected elements land: their labels, N everywhere else, and what colours arrive."""
     source_y, source_x, inside = _source_pixels(canvas.label_map.shape, by)
     arrived = inside & _lookup(selected, canvas.label_map)[source_y, source_x]
     picture = None if canvas.picture is None else canvas.picture[source_y, source_x]
@@ -257,7 +257,7 @@ def _transform_position(
 def _source_pixels(
     shape: tuple[int, ...], by: Transform
 ) -> tuple[Int[Array, "H W"], Int[Array, "H W"], Bool[Array, "H W"]]:
-    """For each pixel (y, x) of the edited image the pixel that comes to lie there, and whether there is one.
+    """For each pixel (y, x) of the edited image the pixel that lands there, and whether there is one.
 
     Looking back from the target leaves no holes. The shift is rounded to whole pixels, so that a move there and back is
     the identity on the label map.

@@ -2,7 +2,7 @@
 
     {"source_id": "cat.jpg", "name": "cat-left", "version": 1, "edits": [{"edit": "move", ...}], "seed": 3}
 
-Beside the fields of an edit script (`elements_jax.editing.script`), `source_id` is that of the record that it
+Next to the fields of an edit script (`elements_jax.editing.script`), `source_id` is that of the record that it
 edits, and `name` that of its picture; without one, it is the number of the line. `instruction` may say the edit in
 words, and `object` what is edited, for methods that read words (`elements compare`). Compose edits name their image
 by its source_id, too. What all pictures of a job have in common, sampling and preservation, is not in the lines.

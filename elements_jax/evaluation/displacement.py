@@ -3,7 +3,7 @@
 By the edit script and the record's label map alone, so that every method can be judged, whatever it is made of:
 
     target similarity   SSIM between the result and pixel editing, which copies the elements' own pixels to where the
-                        edit puts them, over the pixels on which they come to lie: how much of the object arrived.
+                        edit puts them, over the pixels on which they land: how much of the object arrived.
                         A deletion has none.
     source similarity   SSIM between the result and the input, over the pixels that a moved, resized or deleted element
                         leaves and nothing comes to cover: how much of the object is still there. Low is good. What

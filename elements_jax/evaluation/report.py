@@ -113,7 +113,7 @@ def commit() -> str | None:
 
 
 def save_pictures(folder: Path, samples: Samples, verdict: Verdict, judge: Judge, each: int = 3) -> tuple[Path, str]:
-    """Write METHOD.png: the worst, median and best pictures, beside what they are judged by.
+    """Write METHOD.png: the worst, median and best pictures, next to what they are judged by.
 
     Returns its path, and the metric that tells which these are, the first that any picture has. Raises ValueError where
     there is none.

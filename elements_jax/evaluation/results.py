@@ -114,14 +114,14 @@ def methods(folder: Path) -> list[str]:
 
 
 def not_run(folder: Path) -> list[str]:
-    """The methods of other authors whose inputs lie in `needs` and that have made no picture, by name."""
+    """The methods of other authors whose inputs are in `needs` and that have made no picture, by name."""
     needs = folder / "needs"
     there = sorted(path.name for path in needs.iterdir()) if needs.is_dir() else []
     return [name for name in there if name not in methods(folder)]
 
 
 def path_of(folder: Path, method: str, case: Case) -> Path:
-    """Where the picture of a method, or of one of `PARTS`, lies, or will."""
+    """Where the picture of a method, or of one of `PARTS`, is stored, or will be."""
     return folder / method / f"{case.name}.png"
 
 

@@ -1,7 +1,7 @@
 """Running methods on edits, into a results folder.
 
 A picture that is there whole is kept, so that a run may be killed and goes on by the same command, and methods can be
-added later. What makes the pictures lies in OUT/compare.json; other edits, or other settings of a method, are refused.
+added later. What makes the pictures is in OUT/compare.json; other edits, or other settings of a method, are refused.
 """
 
 import functools

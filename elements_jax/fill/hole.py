@@ -26,7 +26,7 @@ RIM = 2  # pixels around the hole whose error in the vote is made good within
 FADE = 1.3  # votes count less by this factor with each pixel from what is known
 SMALLEST = 32  # pixels a side, of the sizes that pictures are padded to
 BLUR = 0.5  # deviation of the Gaussian that tells low frequencies, in pixels of the guide
-TEXTURE = 2.0  # of how changes of brightness count beside colours
+TEXTURE = 2.0  # of how changes of brightness count against colours
 TURNS = (12, 6, 2)  # of search and vote: on levels up to 64 x 64 px, on other exact ones, on finer ones
 
 

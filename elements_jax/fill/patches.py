@@ -3,7 +3,7 @@
 The turns are those of Wexler, Shechtman and Irani, "Space-Time Completion of Video" (PAMI 2007): each patch that
 touches the hole finds its nearest patch of the known part, and each pixel of the hole becomes the weighted mean of what
 the found patches show there. No search is random. Pictures are flat, N = rows x width pixels; a patch is named
-by the index of its centre and must lie inside the picture. Loops run over as many centres as there are, in arrays as
+by the index of its centre and must be inside the picture. Loops run over as many centres as there are, in arrays as
 long as the picture, so that one program serves every hole in pictures of a size.
 """
 
@@ -42,7 +42,7 @@ class Hole(NamedTuple):
 class Guidance(NamedTuple):
     """What a guide says on one level."""
 
-    features: Float[Array, "N 3"]  # compared beside the colours, scaled by the guide's weight
+    features: Float[Array, "N 3"]  # compared along with the colours, scaled by the guide's weight
     picture: Float[Array, "N 3"]  # whose low frequencies the fill takes
     sigmas: Float[Array, " K"]  # of Gaussians in pixels, from the guide's finest band to its coarsest
     shares: Float[Array, " K"]  # with which the residual, smoothed by each Gaussian, is added

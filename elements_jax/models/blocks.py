@@ -86,7 +86,7 @@ class Conv3x3(nnx.Module):
 
 
 class ResnetBlock(nnx.Module):
-    """Two convolutions beside a shortcut; in the UNet the timestep's embedding is added between them."""
+    """Two convolutions with a shortcut; in the UNet the timestep's embedding is added between them."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class TransformerBlock(nnx.Module):
 
 
 class Transformer2D(nnx.Module):
-    """A transformer block over the pixels of a feature map, beside a shortcut."""
+    """A transformer block over the pixels of a feature map, with a shortcut."""
 
     def __init__(
         self,

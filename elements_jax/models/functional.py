@@ -118,7 +118,7 @@ def _draw(name: str, shape: tuple[int, ...], deviation: float | None, random: np
 
 
 TRUNCATED = 0.87962566
-"""Standard deviation of normal numbers that lie within [-2, 2]."""
+"""Standard deviation of normal numbers within [-2, 2]."""
 
 
 def _truncated_normal(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:

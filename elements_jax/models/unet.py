@@ -177,7 +177,7 @@ class FlaxUNet(nnx.Module):
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
     def _with_position(self, latent: Float[Array, "B h w Zin"]) -> Float[Array, "B h w Z_and_position"]:
-        """The latent beside the embedded coordinates of its pixels, as the light decoder's queries have them."""
+        """The latent joined to the embedded coordinates of its pixels, as in the light decoder's queries."""
         y, x = jnp.meshgrid(*[(jnp.arange(side) + 0.5) / side for side in latent.shape[1:3]], indexing="ij")
         position = embed_position(jnp.stack([x, y], axis=-1), self.position_frequencies)
         return jnp.concatenate([latent, jnp.broadcast_to(position, (*latent.shape[:3], position.shape[-1]))], axis=-1)

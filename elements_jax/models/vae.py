@@ -13,7 +13,7 @@ EPSILON = 1e-6  # of the VAE's group norms
 
 
 class PixelAttention(nnx.Module):
-    """Self-attention of one head over the pixels of a feature map, beside a shortcut."""
+    """Self-attention of one head over the pixels of a feature map, with a shortcut."""
 
     def __init__(self, channels: int, groups: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.group_norm = GroupNorm(groups, channels, EPSILON, dtype)

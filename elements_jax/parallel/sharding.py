@@ -1,4 +1,4 @@
-"""How arrays lie on the devices: by rule from name and shape; models know nothing of it."""
+"""Sharding rules: from the name and shape of an array to its PartitionSpec. Models know nothing of them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def local_rows(batch: NamedSharding, size: int) -> np.ndarray:
-    """The rows of a batch of `size` that lie on this host's devices, in the order in which it gives them to JAX."""
+    """The rows of a batch of `size` on this host's devices, in the order in which it gives them to JAX."""
     own = np.zeros(size, bool)
     for rows in batch.addressable_devices_indices_map((size,)).values():
         own[rows] = True

@@ -19,7 +19,7 @@ Rendered = tuple[Float32[np.ndarray, "_ _ C"], Float32[np.ndarray, "_ _"], Box]
 
 @dataclass(frozen=True)
 class Placement:
-    """x' = scale * x + offset, in pixels, along (x, y): where a pixel of the source comes to lie."""
+    """x' = scale * x + offset, in pixels, along (x, y): where a pixel of the source lands."""
 
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
@@ -31,7 +31,7 @@ class Placement:
         return Placement((scale[0], scale[1]), (moved[0], moved[1]))
 
     def of(self, box: Box) -> tuple[float, float, float, float]:
-        """Where a box comes to lie."""
+        """Where a box lands."""
         (sx, sy), (ox, oy) = self.scale, self.offset
         return sx * box[0] + ox, sy * box[1] + oy, sx * box[2] + ox, sy * box[3] + oy
 

@@ -54,7 +54,7 @@ def _shadow_of(
     shadow = np.zeros_like(own)
     outside = near & ~dark | beyond
     brightness = small.mean(2) + 8
-    step = brightness / ndimage.maximum_filter(np.where(outside, brightness, 0), 3).clip(1)  # to what lies outside
+    step = brightness / ndimage.maximum_filter(np.where(outside, brightness, 0), 3).clip(1)  # to what is outside
     found, count = ndimage.label(dark)
     for part in (found == n for n in range(1, count + 1)):
         border = part & ndimage.binary_dilation(outside)

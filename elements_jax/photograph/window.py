@@ -25,7 +25,7 @@ class Window:
 
     @property
     def box(self) -> Box:
-        """What of the photograph lies in it."""
+        """The part of the photograph in it."""
         right, bottom = min(self.left + self.side, self.width), min(self.top + self.side, self.height)
         return max(0, self.left), max(0, self.top), right, bottom
 
@@ -54,7 +54,7 @@ class Window:
         return shrink_mask(self.cut(mask), (size, size), least)
 
     def enlarge(self, picture: Shaped[np.ndarray, "S S 3"]) -> Shaped[np.ndarray, "h w 3"]:
-        """A model's picture of the square at the photograph's resolution: the part that lies in the photograph."""
+        """A model's picture of the square at the photograph's resolution: the part that is in the photograph."""
         left, top, right, bottom = self.box
         factor = picture.shape[0] / self.side
         corners = ((left - self.left), (top - self.top), (right - self.left), (bottom - self.top))
@@ -62,7 +62,7 @@ class Window:
         return np.asarray(Image.fromarray(picture).resize((right - left, bottom - top), Image.Resampling.BICUBIC, box))
 
     def crop(self, picture: Shaped[np.ndarray, "S S 3"]) -> Shaped[np.ndarray, "h w 3"]:
-        """Of a model's picture of the square, the part that lies in the photograph, at the model's resolution."""
+        """Of a model's picture of the square, the part that is in the photograph, at the model's resolution."""
         left, top, right, bottom = self.box
         factor = picture.shape[0] / self.side
         x0, x1 = (round((x - self.left) * factor) for x in (left, right))
@@ -125,7 +125,7 @@ def _around(box: Box, size: tuple[int, int], smallest: int) -> Window:
 
 
 def _place(start: int, stop: int, side: int, length: int) -> int:
-    """Where a window begins that has start to stop in its middle, shifted to lie inside; centred if it is too large."""
+    """Where a window begins that has start to stop in its middle, shifted to be inside; centred if it is too large."""
     if side >= length:
         return (length - side) // 2
     return min(max((start + stop - side) // 2, 0), length - side)

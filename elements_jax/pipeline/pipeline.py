@@ -225,7 +225,7 @@ class ElementsPipeline:
         return f"ElementsPipeline({self.image_size} px, {self.grid**2} elements, {parameters / 1e6:.1f} M parameters)"
 
     def checksum(self) -> str:
-        """Tells other models from this one, wherever their folders lie: of the configuration and all parameters."""
+        """CRC-32 of the configuration and all parameters; it identifies the model."""
         return checksum(self.config, self.params)
 
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:

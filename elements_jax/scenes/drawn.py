@@ -110,7 +110,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class Shape:
-    """A textured shape; it lies within the circle of diameter `size` about `centre`."""
+    """A textured shape; it is within the circle of diameter `size` about `centre`."""
 
     kind: str
     texture: Texture
@@ -304,7 +304,7 @@ def _darker(colour: Colour) -> Colour:
 
 
 def _place(rng: np.random.Generator, size: float) -> tuple[float, float]:
-    """A centre such that a shape of this size lies within the picture, or nearly."""
+    """A centre such that a shape of this size is within the picture, or nearly."""
     return rng.uniform(0.48 * size, 1 - 0.48 * size), rng.uniform(0.48 * size, 1 - 0.48 * size)
 
 

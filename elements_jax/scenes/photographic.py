@@ -26,7 +26,7 @@ AREA = (0.015, 0.12)
 COMPACT = 0.4
 """Share of its bounding box that an object covers at least; thin nets of leftovers cover less."""
 SOFT = 1 / 256
-"""Width of an object's soft edge, as a share of the picture's side: what lies closer to the mask's edge is left out,
+"""Width of an object's soft edge, as a share of the picture's side: what is closer to the mask's edge is left out,
 since it has colours of the old background in it."""
 TRIES = 200
 """Places and objects that are tried for one scene."""
@@ -151,7 +151,7 @@ def cutouts(record: Record) -> Iterator[Cutout]:
 
 
 def photo_scene(records: Sequence[Record], seed: int) -> PhotoScene:
-    """The scene of this seed: one object of one photograph on another, and mostly a second one beside it.
+    """The scene of this seed: one object of one photograph on another, and mostly a second one next to it.
 
     Raises ValueError where no object of the records can be cut out.
     """

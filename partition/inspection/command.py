@@ -45,7 +45,7 @@ class Inspect:
     records: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
     """Folder of records, or one file of them."""
     out: Annotated[PathOrURL | None, tyro.conf.arg(metavar="OUT")] = None
-    """Folder for the pictures and `inspect.json`; by default `inspect` beside the records."""
+    """Folder for the pictures and `inspect.json`; by default `inspect` next to the records."""
     pictures: int = 4
     """Records of each split to draw, taken evenly."""
     truth: Annotated[PathOrURL | None, tyro.conf.arg(metavar="DIR")] = None
@@ -204,7 +204,7 @@ def inspect_file(path: Path, truth: Path | None) -> Report:
 
 
 def draw_record(record: Record) -> Image.Image:
-    """A record's partition, beside it its object masks if it has any, and below what it is."""
+    """A record's partition, next to it its object masks if it has any, and below what it is."""
     elements = Partition(record.label_map, *measure_elements(record.label_map, record.settings["num_elements"]))
     panels = [draw_partition(record.image, elements)]
     if len(record.object_masks):

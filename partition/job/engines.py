@@ -94,7 +94,7 @@ def _all_devices(job: Job) -> Sequence[str]:
 
 
 def run_on_beam(job: Job, numbers: Sequence[int]) -> None:
-    """Do shards on Apache Beam. Source, checkpoint, masks and OUT must lie where every worker sees them.
+    """Do shards on Apache Beam. Source, checkpoint, masks and OUT must be where every worker sees them.
 
     Raises ValueError where Beam is not installed, and what the runner raises.
     """

@@ -16,7 +16,7 @@ ALIGNMENT = ("similarity", "clip_similarity_vitl14", "clip_similarity_vitb32")
 
 @dataclass(frozen=True)
 class Filters:
-    """Images must be above the scores, which are in the metadata beside them; the paper's are 6.25 and 0.25."""
+    """Images must be above the scores, which are in the metadata next to them; the paper's are 6.25 and 0.25."""
 
     aesthetic: float | None = None
     """Take images whose aesthetic score is above this (paper: 6.25, Section 4)."""

@@ -44,13 +44,13 @@ class Job:
     """Divide images into image elements and write them as records.
 
     One shard of the source becomes one shard of records. The same command again does the shards that are not there yet.
-    Beside the records, manifest/ says what became of every image, a line each: written, filtered or failed, and why,
+    Next to the records, manifest/ says what became of every image, a line each: written, filtered or failed, and why,
     and which files were ignored; partition-SPLIT.json sums up.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """A folder of photographs or of .tar, .tar.gz or .tgz files (WebDataset, img2dataset); one of these; a list of
-    paths (.txt, .lst); or tfds:NAME[:SPLIT]. An image's caption is the .txt beside it, its metadata the .json. All may
+    paths (.txt, .lst); or tfds:NAME[:SPLIT]. An image's caption is the .txt next to it, its metadata the .json. All may
     be URLs: s3://BUCKET/FOLDER."""
     out: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the records, or its URL."""
@@ -139,11 +139,11 @@ class Job:
         return [mask_source(local_copy(as_path(masks))) for masks in self.mask_names if masks != "auto"]
 
     def records_path(self, number: int, split: str) -> Path:
-        """Where the records of a shard lie."""
+        """Where the records of a shard are stored."""
         return shard_path(self.out, split, number, len(self.shards))
 
     def manifest_path(self, number: int) -> Path:
-        """Where the manifest of a shard lies."""
+        """Where the manifest of a shard is stored."""
         return manifest_path(self.out, self.split, number, len(self.shards))
 
     def unfinished(self) -> list[int]:

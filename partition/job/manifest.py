@@ -34,7 +34,7 @@ class Outcome:
 
 
 def manifest_path(out: AnyPath, split: str, number: int, shards: int) -> AnyPath:
-    """Where the manifest of a shard lies. It is written last: where it is, the shard is finished."""
+    """Where the manifest of a shard is stored. It is written last: where it is, the shard is finished."""
     return out / "manifest" / f"{split}-{number:05d}-of-{shards:05d}.jsonl"
 
 

@@ -1,4 +1,4 @@
-"""Processes beside the main one: they end with it, however it ends."""
+"""Child processes: they end with it, however it ends."""
 
 import multiprocessing
 import os

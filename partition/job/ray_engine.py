@@ -26,7 +26,7 @@ _SECONDS = 1.0
 
 
 class Progress:
-    """Counts the images done of every shard. An actor beside the driver, to which the workers report."""
+    """Counts the images done of every shard. An actor next to the driver, to which the workers report."""
 
     def __init__(self) -> None:
         self._images: dict[int, int] = {}

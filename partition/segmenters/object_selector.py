@@ -1,4 +1,4 @@
-"""SAM's mask of one object, from points that people set on it and beside it (Kirillov et al. 2023, Section 2)."""
+"""SAM's mask of one object, from points that people set on it and next to it (Kirillov et al. 2023, Section 2)."""
 
 from functools import lru_cache
 
@@ -29,7 +29,7 @@ class ObjectSelector:
         negative: Float[np.ndarray, "Q 2"],
         box: Float[np.ndarray, "4"] | None = None,
     ) -> Bool[np.ndarray, "H W"]:
-        """The object that all positive points lie on and no negative one does, in a square picture.
+        """The object that all positive points are on and no negative one is, in a square picture.
 
         Points are (x, y) in units of its side; there is at least one, or a box around the object (left, top, right,
         bottom). Of a single point's three masks, a whole, a part and a smaller part, it is the one that SAM trusts

@@ -17,7 +17,7 @@ class Grid:
     config: PartitionConfig
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
-        """The cell that each pixel's centre lies in; cells are numbered row by row."""
+        """The cell that each pixel's centre is in; cells are numbered row by row."""
         y, x = ((2 * np.arange(side) + 1) * self.config.grid // (2 * side) for side in image.shape[:2])
         return y[:, None] * self.config.grid + x
 

@@ -164,7 +164,7 @@ def _files_below(folder: AnyPath, skip: Iterable[AnyPath]) -> Iterator[str]:
 
 
 def ignored_files(source: str, skip: Iterable[AnyPath] = ()) -> dict[str, int]:
-    """The files in a source that is a folder which are neither taken nor read beside a photograph, by suffix."""
+    """The files in a source that is a folder which are neither taken nor read next to a photograph, by suffix."""
     if source.startswith("tfds:") or not (folder := as_path(source)).is_dir():
         return {}
     names = list(_files_below(folder, skip))

@@ -1,4 +1,4 @@
-"""An image as it lies in a source, and what a shard of a source is."""
+"""An image as it is in a source, and what a shard of a source is."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", "
 
 @dataclass(frozen=True)
 class Sample:
-    """An image of a source as it lies there, not yet decoded."""
+    """An image of a source as it is there, not yet decoded."""
 
     source_id: str
     """Unique in the source, and the same in every run: a path without what differs between machines."""
@@ -23,7 +23,7 @@ class Sample:
     """The image file."""
     caption: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """The JSON beside the image, such as img2dataset's; empty if there is none."""
+    """The JSON next to the image, such as img2dataset's; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Ignored:
-    """A file of a shard that is neither an image nor text or metadata beside one."""
+    """A file of a shard that is neither an image nor text or metadata next to one."""
 
     source_id: str
     reason: str
@@ -63,7 +63,7 @@ class Shard(Protocol):
 
 
 def read_sample(path: AnyPath, source_id: str, largest_file: int = LARGEST_FILE) -> Sample:
-    """The photograph at `path` with the caption (STEM.txt) and the metadata (STEM.json) beside it, if any.
+    """The photograph at `path` with the caption (STEM.txt) and the metadata (STEM.json) next to it, if any.
 
     Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object, or that `read_file`
     refuses.

@@ -72,9 +72,7 @@ class TarShard:
                             raise ValueError(too_large)
                         if key in done:
                             names = ", ".join(name for name, _ in files)
-                            raise ValueError(
-                                f"{names}: its other files do not lie beside it (tar sorts by --sort=name)"
-                            )
+                            raise ValueError(f"{names}: its other files are not next to it (tar sorts by --sort=name)")
                         yield assemble(source_id, files)
                     except ValueError as error:
                         yield Failure(source_id, str(error))

@@ -41,7 +41,7 @@ from train.step import jit_step
 
 LOW_EFFORT = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 """Options of the TPU's compiler for five to seventeen times less waiting, and less memory: at full effort the step of
-`sd15` took more than 24 GB. Everything lies in HBM then; at full effort part of it is in VMEM, and less is moved."""
+`sd15` took more than 24 GB. Everything is in HBM then; at full effort part of it is in VMEM, and less is moved."""
 
 
 class AbstractStage(DiffusionStage):
@@ -122,8 +122,8 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
             batch[name] = jax.ShapeDtypeStruct((train.batch_size, numbers), jnp.float16)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
-    def laid(tree: Tree, lie: Any) -> Tree:
-        return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), tree, lie)
+    def laid(tree: Tree, placement: Any) -> Tree:
+        return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), tree, placement)
 
     def all_alike(tree: Tree, at: NamedSharding) -> Tree:
         return laid(tree, jax.tree.map(lambda _: at, tree))
@@ -142,8 +142,8 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
     model, size = networks.config, networks.config.latent_size
     whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
-    def array(lie: NamedSharding, dtype: DTypeLike, *shape: int) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=lie)
+    def array(placement: NamedSharding, dtype: DTypeLike, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)
 
     count, content = model.elements.num_elements, model.elements.content_channels
     params = {name: getattr(networks, name).shapes() for name in ("text_encoder", "unet", "vae")}

@@ -12,7 +12,7 @@ class Cost(NamedTuple):
     """Of a program, on arrays of the width that it was traced with."""
 
     flops: float  # a multiplication and an addition are two
-    bytes: float  # the products' operands and results, each moved once; what lies between is thought fused into them
+    bytes: float  # the products' operands and results, each moved once; what is between is thought fused into them
 
     def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
         return Cost(self.flops + other.flops, self.bytes + other.bytes)

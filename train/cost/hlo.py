@@ -34,7 +34,7 @@ class _Instruction:
     name: str
     kind: str
     arrays: list[float]  # bytes of each array of its result
-    stored: float  # bytes of those that lie in the memory beside the chip
+    stored: float  # bytes of those in the memory next to the chip
     rest: str  # operands and attributes
 
     @cached_property
@@ -122,7 +122,7 @@ class Program:
         return min(read, parameter.size)
 
     def _executed(self) -> Iterator[tuple[int, dict[str, float], _Instruction]]:
-        """(how often, bytes in memory of the results beside it, instruction) of all but the insides of fusions."""
+        """(how often, bytes in memory of the results next to it, instruction) of all but the insides of fusions."""
         waiting = [(1, self._entry)]
         while waiting:
             times, name = waiting.pop()

@@ -35,7 +35,7 @@ class Report:
     compiler_flops: float | None
     """The compiler's own count, where it gives one; it takes every loop for one turn and knows nothing of kernels."""
     traffic: float
-    """Between the chip and its memory: operands and results that lie there, not in VMEM, as `hlo` counts them."""
+    """Between the chip and its memory: operands and results that are there, not in VMEM, as `hlo` counts them."""
     messages: dict[str, Messages]
 
     @property

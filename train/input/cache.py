@@ -39,7 +39,7 @@ Features = dict[str, Float16[Array, "B ..."]]
 """By the names of `elements_jax.data.record.CACHED`."""
 
 MADE_OF = "cache.json"
-"""Beside the records: fingerprints of the networks, and names and sizes of the files that were read."""
+"""Next to the records: fingerprints of the networks, and names and sizes of the files that were read."""
 
 
 def cache(records: Path, out: Path, folder: Path, batch_size: int) -> None:

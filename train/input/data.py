@@ -57,7 +57,7 @@ def dataset(
       seed: of the order and of the draws of object masks.
       shuffle: whether examples come in random order, else in that of the files.
       tokenize: from a caption to its tokens (L,).
-      start: examples of the stream that lie before the first batch; to begin late costs nothing.
+      start: examples of the stream before the first batch; to begin late costs nothing.
       rows: places within the batch of the examples that this host reads; by default all.
       masks: whether to read object masks.
       cached: whether to read what `elements cache` wrote into the records.
@@ -101,7 +101,7 @@ def _ignore_interrupts(worker: int, workers: int) -> None:
 
 
 def _place(number: int, *, start: int, batch_size: int, rows: Int[np.ndarray, " b"]) -> int:
-    """Where in the stream this host's example `number` lies."""
+    """Where in the stream this host's example `number` is."""
     batch, row = divmod(number, len(rows))
     return start + batch * batch_size + int(rows[row])
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from elements_jax.pipeline.session import Editing
 
 SETTINGS = "settings.json"
-"""What results were made by, beside them."""
+"""What results were made by, next to them."""
 
 SHOWN = 10
 """Failures named on the terminal."""

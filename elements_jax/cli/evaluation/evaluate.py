@@ -34,7 +34,7 @@ USAGE = """\
 usage: elements evaluate WHAT ...
 
   records      what a model gives back of held-out records
-  folders      pictures beside others of the same names
+  folders      pictures next to others of the same names
   results      what methods made of the same edits, in a results folder
   statistics   what FID keeps of a folder of pictures, for --reference
 

@@ -72,7 +72,7 @@ class Analyse:
     answers: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ANSWERS")]
     """Files that raters sent back."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON to write, by default analysis.json beside the key."""
+    """JSON to write, by default analysis.json next to the key."""
     failures: int = 0
     """Attention checks that a rater may fail."""
     seed: int = 0

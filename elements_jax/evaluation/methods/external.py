@@ -1,6 +1,6 @@
 """What the paper's other baselines need of an edit script (Section 4.2, Appendix A), for those who run them.
 
-InstructPix2Pix takes a case's input and its instruction, as they lie in the results folder. Beside them there are
+InstructPix2Pix takes a case's input and its instruction, as they are in the results folder. Next to them there are
 
     RESULTS/needs/paint-by-example/NAME/steps.json      [{"mask": "0-mask.png", "example": "0-example.png"}, ...]
     RESULTS/needs/self-guidance/NAME.json               {"prompt": ..., "object": ..., "edits": [{"before": {"centroid":
@@ -45,7 +45,7 @@ class Painting:
 
 
 def external_input_paths(out: Path, case: Case) -> list[Path]:
-    """Where what a case needs lies, or will."""
+    """Where what a case needs is stored, or will be."""
     folder = out / "needs"
     return [folder / "paint-by-example" / case.name, folder / "self-guidance" / f"{case.name}.json"]
 

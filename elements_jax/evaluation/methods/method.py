@@ -82,7 +82,7 @@ class Method:
 
     run: Callable[[Sequence[Prepared]], Sequence[Picture]]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What makes its pictures beside the cases."""
+    """What makes its pictures next to the cases."""
 
 
 def make_methods(

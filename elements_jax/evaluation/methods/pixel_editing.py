@@ -2,7 +2,7 @@
 
 The partition and the script are ours; elements' pixels are copied to where the edit puts them, and the source is left
 as it was. What SDEdit and inpainting start from has holes in its place: pixels that the edited elements left, and on
-which nothing came to lie. An element that is deleted only because another came to lie on it leaves none, since pixel
+which nothing landed. An element that is deleted only because another landed on it leaves none, since pixel
 editing keeps what it does not touch.
 """
 
@@ -34,7 +34,7 @@ class Step:
     source: Bool[np.ndarray, "H W"]
     """Pixels of the elements that are moved, resized or deleted; none of a copy or an insertion."""
     target: Bool[np.ndarray, "H W"]
-    """Pixels on which something came to lie."""
+    """Pixels on which something landed."""
     after: UInt8[np.ndarray, "H W 3"]
     left_empty: Bool[np.ndarray, "H W"]
     """Pixels without an element."""
@@ -47,7 +47,7 @@ class PixelEdit:
     picture: UInt8[np.ndarray, "H W 3"]
     hole: Bool[np.ndarray, "H W"]
     pasted: Bool[np.ndarray, "H W"]
-    """Pixels on which something came to lie."""
+    """Pixels on which something landed."""
     steps: tuple[Step, ...]
 
     @property

@@ -56,7 +56,7 @@ class StableDiffusion:
             "sampler": "ddim",
             "steps": self.steps,
         }
-        """What makes its pictures, to be written beside them."""
+        """What makes its pictures, to be written next to them."""
         new = {name: spec for name, spec in networks.unet.shapes().items() if name not in params["unet"]}
         self._reads_elements = not new
         unet = {**params["unet"], **{name: jnp.zeros(spec.shape) for name, spec in new.items()}}  # they are not used
@@ -147,7 +147,7 @@ class StableDiffusion:
         guidance: Float[Array, ""],
         beside: Float[Array, "B h w Zbeside"] | None = None,
     ) -> tuple[PredictNoise, Schedule]:
-        """Guided prediction from text, and from what the UNet reads beside the latent."""
+        """Guided prediction from text, and from what the UNet reads with the latent."""
         elements, schedule = self.config.elements, make_schedule(self.config.diffusion)
         unet = self._networks.unet.module(params["unet"])
         texts = self._networks.text_encoder(params["text_encoder"], jnp.concatenate([text, negative]))

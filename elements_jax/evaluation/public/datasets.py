@@ -219,20 +219,20 @@ def within(point: Pair, box: Box, size: int) -> Pair:
 
 
 def under(mask: Mask, label_map: Integer[np.ndarray, "S S"], box: Box) -> tuple[int, ...]:
-    """The elements of which at least half lies under a photograph's mask; where there is none, that with most pixels.
+    """The elements of which at least half is under a photograph's mask; where there is none, that with most pixels.
 
     Args:
         label_map: of the model's picture.
         box: what is photograph in it.
 
-    Raises ValueError where the object lies on no element.
+    Raises ValueError where the object is on no element.
     """
     left, top, right, bottom = box
     inside = Image.fromarray(mask).resize((right - left, bottom - top), Image.Resampling.NEAREST)
     placed = np.zeros(label_map.shape, bool)
     placed[top:bottom, left:right] = np.asarray(inside)
     if not (elements := elements_under(label_map, placed)):
-        raise ValueError("the object lies on no element")
+        raise ValueError("the object is on no element")
     return elements
 
 

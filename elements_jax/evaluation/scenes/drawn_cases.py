@@ -1,6 +1,6 @@
 """Edits of held-out `scenes` whose true result is known, as edit scripts: cases for any method and any partition.
 
-An edit is of an object, given by its mask; the script names the elements that lie under it. So the same edits can be
+An edit is of an object, given by its mask; the script names the elements under it. So the same edits can be
 run under several partitions (Figures 15 and 16), and the truth and the region that is compared stay the same.
 """
 
@@ -69,7 +69,7 @@ def scene_cases(records: Sequence[Record]) -> Iterator[Task]:
 def elements_under(
     label_map: Integer[np.ndarray, "H W"], mask: Bool[np.ndarray, "H W"], share: float = OBJECT_SHARE
 ) -> tuple[int, ...]:
-    """The elements of which at least this share lies under a mask; where none does, the one with the most pixels.
+    """The elements of which at least this share is under a mask; where none does, the one with the most pixels.
 
     None where no element has a pixel there.
     """

@@ -1,6 +1,6 @@
 """Edits of photo scenes whose true result is known, as edit scripts: cases for any method and any partition.
 
-As in `scene_cases`, the object is given by its mask, and the script names the elements that lie under it.
+As in `scene_cases`, the object is given by its mask, and the script names the elements under it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -83,7 +83,7 @@ def make(
 
 
 def _write_page(page: Path, study: dict[str, Any]) -> None:
-    """The page's files; the study is JSON in index.html, since a page on the disk may not read files beside it."""
+    """The page's files; the study is JSON in index.html, since a page on the disk may not read files next to it."""
     for file in STATIC.iterdir():
         shutil.copyfile(file, page / file.name)
     text = json.dumps(study).replace("<", "\\u003c")  # so that no instruction can end the script element

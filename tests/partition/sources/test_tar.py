@@ -166,7 +166,7 @@ class TestTars:
             1: "expected one image and at most one .txt and one .json, got b.jpg, b.png",
             2: "c.txt: not UTF-8",
             3: "d.json: not JSON",
-            6: "e.txt: its other files do not lie beside it",
+            6: "e.txt: its other files are not next to it",
         }
         assert reasons.keys() == expected.keys()
         assert all(reasons[number].startswith(start) for number, start in expected.items())
