@@ -3,7 +3,7 @@
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -11,9 +11,6 @@ from elements_jax import TINY
 from elements_jax.bounds import require_within
 from elements_jax.cli.arguments import ModelOrTiny
 from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, ObjectFinder, Source, notices, open_pipeline
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Upload:
     height: int
     view: View
     notes: tuple[str, ...]
-    """What results cannot keep, one sentence each."""
+    """What to know of the file, such as what results cannot keep; one sentence each."""
 
     @property
     def bytes(self) -> int:
@@ -73,7 +73,10 @@ def open_upload(encoded: bytes, pixels: int) -> Upload:
     photograph = decoded(encoded)
     height, width = photograph.size
     id = hashlib.sha256(encoded).hexdigest()[:32]
-    return Upload(id, encoded, photograph.format, width, height, view_of(photograph), photograph.notes)
+    notes = photograph.notes
+    if photograph.format == "PNG" and b"Xtscript\0" in encoded:  # of a tEXt or an iTXt chunk
+        notes += ("It carries an edit script, which it was made by: `elements edit` can run that again.",)
+    return Upload(id, encoded, photograph.format, width, height, view_of(photograph), notes)
 
 
 def check_header(encoded: bytes, pixels: int) -> None:

@@ -70,7 +70,7 @@ class Image(Body):
     height: int = Field(description="Of the photograph as it is seen, in pixels.")
     format: str = Field(description="Of its file, which results have too: jpeg, png, webp, tiff, bmp, avif or heif.")
     shown: tuple[int, int] = Field(description="Width and height of its view, and of masks of it, in pixels.")
-    notes: list[str] = Field(description="What results cannot keep, one sentence each.")
+    notes: list[str] = Field(description="What to know of the file, such as what results cannot keep.")
 
 
 class Pictures(Body):

@@ -96,6 +96,8 @@ class Photograph:
         except ValueError:
             raise
         except Exception as error:  # decoders raise all sorts on damaged files
+            if "truncated" in str(error):
+                raise ValueError("the file is incomplete (truncated)") from error
             raise ValueError(str(error) or f"damaged image ({type(error).__name__})") from error
 
     def without_gps(self) -> "Photograph":

@@ -179,6 +179,7 @@ def test_objects_of_a_second_photograph_are_dragged_in(opened):
     opened.page.mouse.down()
     opened.page.mouse.move(*opened.place((60, 40)), steps=6)
     expect(opened.status).to_have_text("Insert here.")
+    opened.shows(60, 40, colour=BLUE)
     opened.page.mouse.up()
     expect(opened.status).to_have_text("Inserted.")
     [edit] = opened.edits()

@@ -52,7 +52,7 @@ def test_page_and_command_give_the_same_photograph(
         ids = {name: client.post("/api/images", content=content).json()["id"] for name, content in pictures.items()}
         body = {"image": ids.pop(f"photo.{kind}"), "images": ids, "script": fields}
         job = client.post("/api/jobs", json=body).json()
-        wait_until(lambda: client.get(f"/api/jobs/{job['id']}").json()["status"] in ("done", "failed"), 60)
+        wait_until(lambda: client.get(f"/api/jobs/{job['id']}").json()["status"] in ("done", "failed"))
         state = client.get(f"/api/jobs/{job['id']}").json()
         assert state["error"] is None
         (result,) = state["results"]

@@ -31,7 +31,7 @@ def run(client: TestClient, edits: list[dict], **fields: object) -> None:
     images = {"other.png": upload(client, noise(20, 20, seed=9))}
     body = {"image": upload(client, noise(16, 24)), "images": images, "script": script(*edits, **fields)}
     id = client.post("/api/jobs", json=body).json()["id"]
-    wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] in ("done", "failed"), 60)
+    wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] in ("done", "failed"))
     assert client.get(f"/api/jobs/{id}").json()["error"] is None
 
 

@@ -82,6 +82,17 @@ def test_transparency_is_shown_and_what_is_not_kept_is_said(client: TestClient) 
     assert "palette" in note
 
 
+def test_a_result_that_carries_a_script_says_so(client: TestClient, editing: Editing) -> None:
+    content = editing.png(noise(16, 16), EditScript(prompt="a cat"))
+    (note,) = client.post("/api/images", content=content).json()["notes"]
+    assert "edit script" in note
+
+
+def test_an_incomplete_file_is_called_so(client: TestClient) -> None:
+    response = client.post("/api/images", content=encode(noise(200, 200), "jpeg")[:5000])
+    assert (response.status_code, response.json()) == (415, {"error": "the file is incomplete (truncated)"})
+
+
 def test_an_id_is_that_of_the_bytes(client: TestClient) -> None:
     image, other = noise(16, 16, seed=1), noise(16, 16, seed=2)
     assert upload(client, image) == upload(client, image) != upload(client, other)

@@ -1,7 +1,7 @@
 // Gestures: a move or a resize in the making, seen at once in the photograph's own pixels.
 
 import { handlePoints } from "./drawing.js";
-import { place, STAYS } from "./placement.js";
+import { STAYS, middle, place } from "./placement.js";
 
 /**
  * @typedef {import("./session.js").Session} Session
@@ -108,24 +108,35 @@ export function dragHandle(page, pressed, handle, locked) {
  */
 export function dragOver({ session, stage, say, attempt }, tray, pressed, begin) {
   const { picture, selection } = tray;
+  const { shown } = session.photo;
   const from = tray.stage.pixel(pressed);
+  const scale = shown[0] / picture.shown[0]; // it keeps its share of the width
+  const pieces = tray.stage.pieces;
+  const centre = middle(tray.stage.box);
   let last = pressed;
   const over = () => stage.root.contains(document.elementFromPoint(last.clientX, last.clientY));
+  const offset = () => stage.pixel(last).map((v, i) => v - scale * from[i]);
+  const show = (/** @type {import("./stage.js").Underway?} */ underway) => {
+    stage.underway = underway;
+    stage.draw();
+  };
   return {
     move(event) {
       last = event;
+      if (over()) begin();
+      const [x, y] = offset();
+      show(over() ? { rest: session.scene, pieces, placement: { scale: [scale, scale], offset: [x, y] } } : null);
       say(over() ? "Insert here." : "Drag it over to the photo.");
     },
     finish: () =>
       attempt(async () => {
+        show(null);
         if (!over()) return;
-        begin();
-        const to = stage.pixel(last);
-        const by = [0, 1].map((i) => to[i] / session.photo.shown[i] - from[i] / picture.shown[i]);
+        const by = offset().map((v, i) => (scale * centre[i] + v) / shown[i] - centre[i] / picture.shown[i]);
         await session.insert(picture, selection, by);
         say("Inserted.");
       }),
-    cancel() {},
+    cancel: () => show(null),
   };
 }
 

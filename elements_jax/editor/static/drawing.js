@@ -1,7 +1,7 @@
 // What is drawn over a picture: outlines, hatching and handles.
 // Contexts are scaled to the picture's pixels, and `unit` is the size of a CSS pixel in them.
 
-export const COLOURS = { casing: "rgb(0 0 0 / 0.6)", selection: "#ffeb3c", hole: "#ff2a2a", on: "#1ebe3c" };
+export const COLOURS = { casing: "rgb(0 0 0 / 0.6)", selection: "#ffeb3c", on: "#1ebe3c" };
 
 /** @typedef {[number, number]} Point in pixels of the picture */
 

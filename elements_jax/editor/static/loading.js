@@ -11,7 +11,7 @@ const dialog = /** @type {HTMLDialogElement} */ (document.querySelector("#ask-pi
  */
 export async function loadScript(session, file) {
   const { script } = await api.readScript(file).catch((error) => {
-    error.message = `${file.name}: ${error.message}`;
+    error.message = `${file.name} is not an edit script: ${error.message}`;
     throw error;
   });
   const edits = script.edits ?? [];

@@ -205,7 +205,7 @@ point(stage, {
   drag: (event) => dragSelection(page, event),
   resize: (event, handle) => dragHandle(page, event, handle, locked),
 });
-point(tray.stage, { ...pointingWith(taking), drag: (event) => dragOver(page, tray, event, () => results.show(null)), resize: () => null });
+point(tray.stage, { ...pointingWith(taking), drag: (event) => dragOver(page, tray, event, () => results.shown && results.show(null)), resize: () => null });
 setUpFields(page);
 
 // Commands
@@ -273,7 +273,7 @@ async function run() {
   const script = session.script();
   say("Running …");
   const job = await results.follow(session.run(script, settings.variants()), script.seed, session.photo);
-  stage.root.focus({ preventScroll: true });
+  stage.root.focus(); // and in a narrow window scroll there
   if (job.status === "failed") throw new Error(job.error ?? "The run failed.");
   const count = job.results.length === 1 ? "1 result" : `${job.results.length} results`;
   const cancelled = job.results.length ? `Cancelled after ${count}.` : "Cancelled.";

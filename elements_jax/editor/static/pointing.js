@@ -24,6 +24,8 @@ import { handlePoints } from "./drawing.js";
 const SLACK = 4; // CSS pixels that a click may slip
 const REACH = { mouse: 8, pen: 10, touch: 18 }; // and that a handle is caught from
 
+const SMALL = 64; // CSS pixels of a selection that is caught by its handles from outside alone
+
 /** @param {{shiftKey: boolean, altKey: boolean}} event @returns {Mode} */
 const modeOf = ({ shiftKey, altKey }) => (altKey ? "subtract" : shiftKey ? "add" : "replace");
 
@@ -180,11 +182,12 @@ const isSelected = (stage, at) =>
 /** @param {Stage} stage @param {Point} at @param {number} reach CSS pixels */
 function handleAt(stage, at, reach) {
   if (!stage.handles || !stage.box) return -1;
-  // Of a small selection, its middle stays free to be dragged.
+  // Of a selection, its middle stays free to be dragged; of a small one, all of it.
   const { left, top, right, bottom } = stage.box;
   const far = reach * stage.unit;
-  const [w, h] = [(right - left) / 4, (bottom - top) / 4].map((quarter) => Math.min(far, quarter));
-  const within = (v, from, to, inner) => (v > from && v < to ? inner : far);
+  const inner = (/** @type {number} */ side) => (side < SMALL * stage.unit ? 0 : Math.min(far, side / 4));
+  const [w, h] = [inner(right - left), inner(bottom - top)];
+  const within = (v, from, to, reach) => (v > from && v < to ? reach : far);
   const [rx, ry] = [within(at[0], left, right, w), within(at[1], top, bottom, h)];
   return handlePoints(stage.box).findIndex(([x, y]) => Math.abs(x - at[0]) <= rx && Math.abs(y - at[1]) <= ry);
 }

@@ -129,11 +129,11 @@ function progress(job) {
   const which = job.variants > 1 ? `Variant ${Math.min(job.variant + 1, job.variants)} of ${job.variants}: ` : "";
   if (!job.step) {
     bar.removeAttribute("value");
-    text.textContent = `${which}finding what to fill`;
+    text.textContent = `${which}Finding what to fill`;
     return;
   }
   bar.max = job.steps;
   bar.value = job.step;
   const last = job.step === job.steps;
-  text.textContent = `${which}${last ? "filling the gaps" : `looking at the surroundings, step ${job.step} of ${job.steps}`}`;
+  text.textContent = `${which}${last ? "Filling the gaps" : `Looking at the surroundings, step ${job.step} of ${job.steps}`}`;
 }

@@ -121,7 +121,7 @@ export class Session extends EventTarget {
     if (!this.#masks.has(key)) {
       await this.#working(async () => {
         const ask = async () => api.object({ images: await this.#ids([{ object }]), image: picture.id, object });
-        const { mask } = await this.known(ask);
+        const { mask } = await this.#known(ask);
         this.#masks.set(key, await Mask.read(mask, picture.shown));
       });
     }
@@ -130,7 +130,7 @@ export class Session extends EventTarget {
 
   /** The number of the piece of each pixel. @param {Picture} picture */
   pieces(picture) {
-    picture.labels ??= this.#working(() => this.known(() => api.pieces(picture.id)));
+    picture.labels ??= this.#working(() => this.#known(() => api.pieces(picture.id)));
     picture.labels.catch(() => delete picture.labels);
     return picture.labels;
   }
@@ -277,7 +277,7 @@ export class Session extends EventTarget {
   /** @param {any} script @param {number} variants */
   run(script, variants) {
     const ask = async () => api.run({ images: await this.#ids(script.edits), image: this.photo.id, script, variants });
-    return this.known(ask);
+    return this.#known(ask);
   }
 
   /** Of the files that edits name, uploaded where they are not yet. @param {Edit[]} edits */
@@ -288,7 +288,7 @@ export class Session extends EventTarget {
   }
 
   /** A server that was restarted, or forgot pictures, gets them again. @template T @param {() => Promise<T>} ask */
-  async known(ask) {
+  async #known(ask) {
     try {
       return await ask();
     } catch (error) {

@@ -21,7 +21,7 @@ export class Stage {
   /** @type {Underway?} */ underway = null;
   /** @type {Comparison?} */ comparison = null;
   /** @type {Path2D?} a box or lasso being drawn */ region = null;
-  /** @type {{canvas: OffscreenCanvas, colour?: string}?} a brush's strokes */ paint = null;
+  /** @type {{canvas: OffscreenCanvas}?} a brush's strokes */ paint = null;
   /** @type {[number, number]?} where an object is looked for */ looking = null;
   handles = false;
   #frame = 0;

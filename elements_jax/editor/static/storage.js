@@ -25,5 +25,3 @@ const done = (request) =>
 export const keep = (/** @type {object} */ session) => within("readwrite", (store) => store.put(session, KEY)).catch(() => {});
 
 export const kept = () => within("readonly", (store) => store.get(KEY)).catch(() => undefined);
-
-export const forget = () => within("readwrite", (store) => store.delete(KEY)).catch(() => {});
