@@ -3,13 +3,14 @@
 The networks are convolutions and tokens, so 128 px (`photo_128`) and 256 px share every parameter: a model trained at
 128 px can initialise one at 256 px (`--init`). The numbers are this project's own.
 
-The budget at 128 px, for two CPU cores at about 200 GFLOP/s, 0.72 PFLOP an hour. An image costs three times the
-arithmetic of the trained networks (`train.cost.flops.training_cost`), and once that of the others:
+The budget at 128 px. An image costs three times the arithmetic of the trained networks
+(`train.cost.flops.training_cost`), and once that of the others. The hours are at 100 GFLOP/s, about what two busy CPU
+cores do:
 
     stage         GFLOP an image                                    images     PFLOP    hours
-    vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px     50,000       1.4        2
-    autoencoder   21: encoder 2.4, light decoder 2.0, VGG-16       100,000       2.1        3
-    diffusion     19: UNet 5.5, content encoder 2.4                300,000       5.7        8
+    vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px     50,000       1.4        4
+    autoencoder   17: encoder 1.0, light decoder 2.0, VGG-16       100,000       1.7        5
+    diffusion     19: UNet 5.5, encoders 2.7                       300,000       5.7       16
 """
 
 from dataclasses import replace
