@@ -27,7 +27,7 @@ from train.state import State
 FOLDER = "checkpoints"  # in a run's
 DIFFERENCES_SHOWN = 5  # arrays that an error names
 
-Place = dict[str, Any]
+StreamPosition = dict[str, Any]
 """`examples`, the number of those before the place, and what the stream of examples is: `records`, `identity`
 and `folders` (`stored.describe`), `seed`; and the `settings` of the training. As JSON."""
 _STREAM = ("records", "identity", "seed")
@@ -59,7 +59,7 @@ class Checkpoints:
         with _quiet(), contextlib.suppress(*([] if kind is None else [Exception])):
             self._manager.close()
 
-    def save(self, state: State, place: Place) -> None:
+    def save(self, state: State, place: StreamPosition) -> None:
         """Save the state and the place behind exactly the examples which led to it, with checksums of both.
 
         It is on the disk afterwards. Raises OSError naming the folder and the step.
@@ -80,7 +80,9 @@ class Checkpoints:
             why = full if full in str(error) else str(error).partition("\n")[0]
             raise OSError(f"{self.directory}: step {step} is not saved: {why}") from error
 
-    def restore(self, like: State, stream: Place, step: int | None = None) -> tuple[State, Place] | None:
+    def restore(
+        self, like: State, stream: StreamPosition, step: int | None = None
+    ) -> tuple[State, StreamPosition] | None:
         """Read (state, place) of a step, by default the newest; None if no step is complete.
 
         Args:
@@ -125,7 +127,7 @@ class Checkpoints:
         return ValueError(f"{self.directory}: step {step} is damaged: {why}. Remove the folder {step}, and {then}")
 
 
-def resume(source: Path, like: State, stream: Place) -> tuple[State, Place]:
+def resume(source: Path, like: State, stream: StreamPosition) -> tuple[State, StreamPosition]:
     """(state, place) of another run: of a step's folder, or the newest of a run's.
 
     Raises ValueError as `Checkpoints.restore`, and where there is none.
@@ -142,7 +144,11 @@ def resume(source: Path, like: State, stream: Place) -> tuple[State, Place]:
 
 
 def require_same(
-    where: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], stream: Place, place: Place
+    where: str,
+    expected: dict[str, tuple[int, ...]],
+    found: dict[str, tuple[int, ...]],
+    stream: StreamPosition,
+    place: StreamPosition,
 ) -> None:
     """Raises ValueError that shows what differs where a state is of other arrays than expected, or its place is in
     another stream of examples."""
@@ -192,7 +198,7 @@ def _bit_checksum(array: Shaped[Array, "..."]) -> UInt32[Array, ""]:
     return jnp.sum(bits * (place * jnp.uint32(0x9E3779B1) | jnp.uint32(1)), dtype=jnp.uint32)
 
 
-def _checksum(place: Place) -> str:
+def _checksum(place: StreamPosition) -> str:
     """Of the place, whatever the order of its fields."""
     return google_crc32c.Checksum(json.dumps(place, sort_keys=True).encode()).digest().hex()
 

@@ -19,7 +19,7 @@ import optax
 from elements_jax.checkpoints.tensor_files import TensorFiles, read_metadata, save_tensors
 from elements_jax.parallel import hosts, sharding
 from elements_jax.typing import Tree
-from train.checkpoint import Place, named, require_same
+from train.checkpoint import StreamPosition, named, require_same
 from train.state import State
 
 FILE = "travel.safetensors"  # in a run's folder
@@ -46,7 +46,7 @@ class Travel:
         size, what = (whole, "with") if self._moments else (least, "without")
         print(f"{self._path} will take {size:.1f} MB at every checkpoint, {what} AdamW's moments", flush=True)
 
-    def write(self, state: State, place: Place) -> None:
+    def write(self, state: State, place: StreamPosition) -> None:
         """Write the file in the place of the one before; all hosts must call it.
 
         Raises ValueError naming a parameter that float16 does not hold.
@@ -63,7 +63,7 @@ class Travel:
         save_tensors({self._path: (packed, ("place", json.dumps(place)))})
 
 
-def read(path: Path, like: State, stream: Place) -> tuple[State, Place]:
+def read(path: Path, like: State, stream: StreamPosition) -> tuple[State, StreamPosition]:
     """(state, place) from a file that `Travel` wrote; moments that it lacks are zero.
 
     Args:
@@ -91,7 +91,7 @@ def read(path: Path, like: State, stream: Place) -> tuple[State, Place]:
     return sharding.place_on_mesh(state, jax.tree.map(lambda leaf: leaf.sharding, like)), place
 
 
-def _checksum(place: Place, arrays: Mapping[str, np.ndarray]) -> str:
+def _checksum(place: StreamPosition, arrays: Mapping[str, np.ndarray]) -> str:
     """CRC-32C of all that the file holds, as eight hexadecimal digits."""
     crc = google_crc32c.Checksum(json.dumps(place, sort_keys=True).encode())
     for name in sorted(arrays):

@@ -28,7 +28,9 @@ MASKS = ("region", "target", "source")
 BATCHES_AHEAD = 2
 """Batches that are read, or reconstructed, while one is judged."""
 
-Name = Literal["mse", "psnr", "ssim", "lpips-alex", "lpips-vgg", "edited-psnr", "untouched-psnr", "target", "source"]
+MetricName = Literal[
+    "mse", "psnr", "ssim", "lpips-alex", "lpips-vgg", "edited-psnr", "untouched-psnr", "target", "source"
+]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ _PLAIN: dict[str, Metric] = {
 }
 
 
-def metric(name: Name) -> Metric:
+def metric(name: MetricName) -> Metric:
     """The metric of a name. Raises ValueError for LPIPS without its weights."""
     if name == "lpips-alex" or name == "lpips-vgg":
         lpips = LPIPS("alex" if name == "lpips-alex" else "vgg")

@@ -24,7 +24,7 @@ COLUMNS = {"input": "input", "truth": "truth", "picture": "judged"}
 
 
 @dataclass(frozen=True)
-class Number:
+class Score:
     """A figure of a method: the mean over `count` pictures, or FID of all."""
 
     method: str
@@ -37,7 +37,7 @@ class Number:
     """Checksum of the model, where it is known."""
 
 
-def numbers(samples: Samples, verdict: Verdict, fid_name: str) -> list[Number]:
+def numbers(samples: Samples, verdict: Verdict, fid_name: str) -> list[Score]:
     """The means of a method's figures, of all pictures and of each kind of edit; metrics of no picture are left out."""
     kinds = np.array(samples.kinds[: verdict.count])
     groups = [ALL, *sorted(set(kinds) - {""})]
@@ -47,15 +47,13 @@ def numbers(samples: Samples, verdict: Verdict, fid_name: str) -> list[Number]:
             known = values[(kinds == kind) | (kind == ALL)]
             known = known[~np.isnan(known)]
             if len(known):
-                found.append(
-                    Number(samples.method, str(kind), name, float(np.mean(known)), len(known), samples.weights)
-                )
+                found.append(Score(samples.method, str(kind), name, float(np.mean(known)), len(known), samples.weights))
     if (distance := verdict.fid()) is not None:
-        found.append(Number(samples.method, ALL, fid_name, distance, verdict.count, samples.weights))
+        found.append(Score(samples.method, ALL, fid_name, distance, verdict.count, samples.weights))
     return found
 
 
-def table(found: Sequence[Number], not_run: Sequence[str] = ()) -> str:
+def table(found: Sequence[Score], not_run: Sequence[str] = ()) -> str:
     """A line for each method and kind of edit, and for those that were not run. A count in brackets is that of a metric
     which fewer pictures have."""
     metrics = list(dict.fromkeys(number.metric for number in found))
@@ -75,14 +73,14 @@ def table(found: Sequence[Number], not_run: Sequence[str] = ()) -> str:
     return "\n".join(map(line, rows))
 
 
-def _cell(number: Number | None, count: int) -> str:
+def _cell(number: Score | None, count: int) -> str:
     if number is None:
         return "-"
     digits = {"mse": 5, "ssim": 4, "lpips-alex": 4, "lpips-vgg": 4, "target": 4, "source": 4}.get(number.metric, 2)
     return f"{number.value:.{digits}f}" + (f" ({number.count})" if number.count != count else "")
 
 
-def save_json(path: Path, found: Iterable[Number], settings: Mapping[str, Any], notes: Sequence[str]) -> None:
+def save_json(path: Path, found: Iterable[Score], settings: Mapping[str, Any], notes: Sequence[str]) -> None:
     """Write the numbers, and how they came about; whole or not at all."""
     content = {
         "numbers": [asdict(number) for number in found],

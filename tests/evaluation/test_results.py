@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from elements_jax.editing.script import EditScript, Move
-from elements_jax.evaluation.report import Number, table
+from elements_jax.evaluation.report import Score, table
 from elements_jax.evaluation.results import Case, methods, not_run, picture, read_cases, region, save, write_cases
 
 CASES = [
@@ -45,7 +45,7 @@ def test_methods_of_others_that_have_made_nothing_are_named(tmp_path):
         (tmp_path / "needs" / method).mkdir(parents=True)
     save(tmp_path, "paint-by-example", CASES[0], np.zeros((2, 2, 3), np.uint8))
     assert not_run(tmp_path) == ["self-guidance"]
-    _, *lines = table([Number("ours", "move", "psnr", 20.0, 3, None)], not_run(tmp_path)).splitlines()
+    _, *lines = table([Score("ours", "move", "psnr", 20.0, 3, None)], not_run(tmp_path)).splitlines()
     assert [" ".join(line.split()) for line in lines] == ["ours move 3 20.00", "self-guidance not run 0 -"]
 
 

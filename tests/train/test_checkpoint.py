@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from train import checkpoint
-from train.checkpoint import Checkpoints, Place, resume
+from train.checkpoint import Checkpoints, StreamPosition, resume
 from train.state import State
 
 STREAM = {"records": 24, "identity": "12ab", "folders": ["photos"], "seed": 0}
@@ -31,7 +31,7 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def assert_is(found: tuple[State, Place], step: int) -> None:
+def assert_is(found: tuple[State, StreamPosition], step: int) -> None:
     restored, place = found
     jax.tree.map(np.testing.assert_array_equal, restored, state(step))
     assert place == STREAM | {"examples": 8 * step}

@@ -21,7 +21,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True)
-class With:
+class MethodOptions:
     """The methods, and the models that they paint with."""
 
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")]
@@ -81,7 +81,7 @@ class Compare:
     methods shall read the edit in words, `instruction`."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the results."""
-    how: Annotated[With, tyro.conf.arg(name="")]
+    how: Annotated[MethodOptions, tyro.conf.arg(name="")]
 
     def run(self) -> None:
         """Check the scripts, then run what is missing."""

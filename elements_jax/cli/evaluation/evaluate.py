@@ -22,9 +22,9 @@ from elements_jax.cli.command import exit_code, parsed, run_with_local_paths
 from elements_jax.data.atomic import require_apart
 from elements_jax.editing.script import DEFAULT_SAMPLING, Sampling
 from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
-from elements_jax.evaluation.judge import Judge, Name, Samples, metric
+from elements_jax.evaluation.judge import Judge, MetricName, Samples, metric
 from elements_jax.evaluation.reconstruction import Decoder, of_records, open_reconstructor
-from elements_jax.evaluation.report import FEW, Number, numbers, save_json, save_pictures, table
+from elements_jax.evaluation.report import FEW, Score, numbers, save_json, save_pictures, table
 from elements_jax.evaluation.results import not_run
 from elements_jax.metrics.fid import Statistics, extractor
 from elements_jax.metrics.lpips import has_weights
@@ -40,17 +40,17 @@ usage: elements evaluate WHAT ...
 
 `elements evaluate WHAT --help` says more.
 """
-WHOLE: tuple[Name, ...] = ("mse", "psnr", "ssim")
-OF_EDITS: tuple[Name, ...] = ("edited-psnr", "untouched-psnr", "target", "source")
+WHOLE: tuple[MetricName, ...] = ("mse", "psnr", "ssim")
+OF_EDITS: tuple[MetricName, ...] = ("edited-psnr", "untouched-psnr", "target", "source")
 
 File = Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")]
 
 
 @dataclass(frozen=True)
-class Common:
+class JudgeOptions:
     """How to judge, and where to say it."""
 
-    metrics: tuple[Name, ...] = ()
+    metrics: tuple[MetricName, ...] = ()
     """Of pictures: mse, psnr, ssim, lpips-alex, lpips-vgg; of edits too: edited-psnr, to the truth inside the edited
     region; untouched-psnr, to the input outside it; target and source, how much of the object arrived where it was
     sent and is still where it was (`elements_jax/evaluation/displacement.py`). By default all but lpips-vgg, and
@@ -87,7 +87,7 @@ class Common:
         if self.out is not None:
             require_apart(self.out, self.inception, self.reference)
         mesh = make_mesh(-1, 1, jax.local_devices())
-        lpips: tuple[Name, ...] = ("lpips-alex",) if has_weights() else ()
+        lpips: tuple[MetricName, ...] = ("lpips-alex",) if has_weights() else ()
         chosen = self.metrics or WHOLE + lpips + OF_EDITS * of_edits
         if self.reference is not None and self.inception is None:
             raise ValueError("--reference is for FID, which needs --inception")
@@ -98,7 +98,7 @@ class Common:
             None if self.inception is None else extractor(self.inception),
             None if self.reference is None else Statistics.load(self.reference),
         )
-        found: list[Number] = []
+        found: list[Score] = []
         notes: list[str] = []
         for samples in every:
             count = _count(self.count, samples)
@@ -143,7 +143,7 @@ class Records:
     split: str | None = None
     """Of the records; by default val, or the only one."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
-    common: Annotated[Common, tyro.conf.arg(name="")] = Common()
+    common: Annotated[JudgeOptions, tyro.conf.arg(name="")] = JudgeOptions()
 
     def run(self) -> None:
         """Reconstruct and judge."""
@@ -170,7 +170,7 @@ class Folders:
     """Folder of pictures to judge."""
     truths: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTHS")]
     """Folder of what they should be."""
-    common: Annotated[Common, tyro.conf.arg(name="")] = Common()
+    common: Annotated[JudgeOptions, tyro.conf.arg(name="")] = JudgeOptions()
 
     def run(self) -> None:
         """Judge."""
@@ -188,7 +188,7 @@ class Results:
     """The records that were edited, for the metrics target and source."""
     methods: tuple[str, ...] = ()
     """By default all that the folder has."""
-    common: Annotated[Common, tyro.conf.arg(name="")] = Common()
+    common: Annotated[JudgeOptions, tyro.conf.arg(name="")] = JudgeOptions()
 
     def run(self) -> None:
         """Judge."""

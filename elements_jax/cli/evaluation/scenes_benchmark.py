@@ -10,7 +10,7 @@ import tyro
 
 from elements_jax.bounds import COUNT, require_within
 from elements_jax.cli.command import exit_code, parsed
-from elements_jax.cli.evaluation.compare import With
+from elements_jax.cli.evaluation.compare import MethodOptions
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ScenesBenchmark:
     """Folder of records of `elements scenes` or `elements photo-scenes`, as `elements partition` writes it."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the results."""
-    how: Annotated[With, tyro.conf.arg(name="")]
+    how: Annotated[MethodOptions, tyro.conf.arg(name="")]
     photographs: Annotated[Path | None, tyro.conf.arg(metavar="RECORDS")] = None
     """For photo scenes: the records that `elements photo-scenes` made them of."""
     split: str = "val"
