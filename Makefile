@@ -41,6 +41,7 @@ lint: .venv/ready
 bench: .venv/ready .venv/diffusers-0.39
 	$(BIN)/python tests/benchmarks/attention.py
 	$(BIN)/python tests/benchmarks/arithmetic.py
+	$(BIN)/python tests/benchmarks/extraction.py
 	$(BIN)/python tests/benchmarks/stable_diffusion.py
 	$(BIN)/python tests/benchmarks/compile_time.py
 	$(BIN)/python tests/benchmarks/loading.py
