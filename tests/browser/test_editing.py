@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.driver import BLUE, RED, Driver, photograph
+from tests.browser.driver import BLUE, RED, Driver, file_of, photograph
 
 
 @pytest.fixture
@@ -225,6 +225,27 @@ def test_a_script_is_saved_with_its_masks_and_loaded_again(opened, browser, addr
         assert other.edits() == saved["edits"]
         assert other.page.get_by_label("Prompt", exact=True).input_value() == "a red square"
         other.check()
+
+
+def test_a_script_takes_its_own_masks_and_asks_before_edits_are_lost(opened, tmp_path):
+    opened.keys("l")
+    opened.drag((16, 16), (32, 16), (32, 32), (16, 32))
+    opened.keys("Delete")
+    assert opened.edits()[0]["object"] == {"mask": "mask-1.png"}
+    mask = np.zeros((64, 96, 3), np.uint8)
+    mask[40:48, 60:80] = 255
+    script = {"version": 1, "edits": [{"edit": "delete", "object": {"mask": "mask-1.png"}}]}
+    file = {"name": "edit.json", "mimeType": "application/json", "buffer": json.dumps(script).encode()}
+    for accept in (False, True):
+        opened.page.once("dialog", lambda asked, accept=accept: asked.accept() if accept else asked.dismiss())
+        opened.page.locator("#script-file").set_input_files(file)
+        dialog = opened.page.get_by_role("dialog")
+        dialog.get_by_label("mask-1.png").set_input_files(file_of(mask, "mask-1.png"))
+        dialog.get_by_role("button", name="Use them").click()
+        expect(opened.status).to_contain_text("The script was loaded: 1 edit" if accept else "No script was loaded")
+    opened.shows(20, 20, colour=RED)
+    slope = tuple(photograph()[44, 70])
+    opened.until(lambda: np.abs(np.subtract(opened.pixel(70, 44)[:3], slope)).max() > 10)
 
 
 @pytest.mark.parametrize(

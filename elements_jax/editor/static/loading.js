@@ -21,14 +21,14 @@ export async function loadScript(session, file) {
     throw new Error(`${file.name} ${why}: run it with "elements edit".`);
   }
   const names = edits.flatMap((/** @type {any} */ { image, object }) => [image, object.mask]).filter(Boolean);
-  const missing = /** @type {string[]} */ ([...new Set(names)].filter((name) => !session.images.has(name)));
-  const wanted = [...(session.photo ? [] : [null]), ...missing];
+  const named = /** @type {string[]} */ ([...new Set(names)]);
+  const wanted = [...(session.photo ? [] : [null]), ...named];
   const files = wanted.length ? await askFor(wanted) : new Map();
   if (!files) return false;
+  if (session.edits.length && !confirm("Load the script? Your edits will be lost.")) return false;
   const photo = files.get(null);
   if (photo) await session.open(photo, photo.name);
-  for (const name of missing) session.addFile(files.get(name), name);
-  await session.load(edits);
+  await session.load(edits, new Map(named.map((name) => [name, files.get(name)])));
   settings.write(script);
   return true;
 }

@@ -62,7 +62,8 @@ session.addEventListener("scene", () => {
   showSelection();
   keep();
 });
-const keep = () => session.photo && storage.keep({ ...session.saved(), settings: settings.read() });
+let restoring = false; // until it is done, what was kept stays
+const keep = () => session.photo && !restoring && storage.keep({ ...session.saved(), settings: settings.read() });
 $("#settings").addEventListener("change", keep);
 results.addEventListener("change", () => {
   const { shown } = results;
@@ -131,6 +132,7 @@ const openScript = (/** @type {File} */ file) =>
     results.show(null);
     say(`Loading ${file.name} …`);
     const loaded = await loadScript(session, file);
+    if (loaded) tray.close();
     const count = session.edits.length === 1 ? "1 edit" : `${session.edits.length} edits`;
     say(loaded ? `The script was loaded: ${count}. Its seed is locked.` : "No script was loaded.");
   });
@@ -328,7 +330,8 @@ const kept = await storage.kept();
 if (kept?.edits?.length) {
   say(`Opening ${kept.name} with your last edits …`);
   await attempt(async () => {
-    await session.restore(kept);
+    restoring = true;
+    await session.restore(kept).finally(() => (restoring = false));
     settings.write(kept.settings);
     say(`Your edits of ${kept.name} are back.`);
   });

@@ -66,13 +66,19 @@ export class Session extends EventTarget {
   /** Start anew with a photograph. @param {Blob} blob @param {string} name @param {(part: number) => void} [progress] */
   async open(blob, name, progress) {
     await this.#working(async () => {
-      const photo = await this.#read(blob, name, progress);
-      Object.assign(this, { photo, images: new Map(), selection: null });
-      this.#masks.clear();
-      this.#steps = [EMPTY];
-      this.#at = 0;
+      this.photo = await this.#read(blob, name, progress);
     });
+    this.#begin();
     this.#show();
+  }
+
+  /** Without edits, and without names. */
+  #begin() {
+    this.images = new Map();
+    this.selection = null;
+    this.#masks.clear();
+    this.#steps = [EMPTY];
+    this.#at = 0;
   }
 
   /** @returns {Promise<Picture>} */
@@ -95,8 +101,7 @@ export class Session extends EventTarget {
     return picture;
   }
 
-  /** @param {string} name */
-  addFile(/** @type {Blob} */ blob, name) {
+  #addFile(/** @type {Blob} */ blob, /** @type {string} */ name) {
     this.images.set(name, { name, blob, id: null });
   }
 
@@ -140,7 +145,7 @@ export class Session extends EventTarget {
     if (!selection.object) {
       const blob = await this.#working(() => selection.mask.png());
       const name = this.#free("mask-1.png");
-      this.addFile(blob, name);
+      this.#addFile(blob, name);
       selection.object = { mask: name };
       this.#masks.set(keyOf(selection.object, picture === this.photo ? null : picture.name), selection.mask);
     }
@@ -246,8 +251,16 @@ export class Session extends EventTarget {
 
   // Other sessions
 
-  /** Take edits whose pictures and masks are in `images`. @param {Edit[]} edits */
-  async load(edits) {
+  /** Begin anew with the edits of a script. @param {Edit[]} edits @param {Map<string, Blob>} files that they name */
+  async load(edits, files) {
+    this.#begin();
+    this.#show();
+    for (const [name, blob] of files) this.#addFile(blob, name);
+    await this.#take(edits);
+  }
+
+  /** Edits whose files are known. @param {Edit[]} edits */
+  async #take(edits) {
     for (const name of new Set(edits.flatMap(({ image }) => image ?? []))) {
       const named = this.images.get(name);
       if (!("bitmap" in named)) this.images.set(name, await this.#working(() => this.#read(named.blob, name)));
@@ -267,9 +280,9 @@ export class Session extends EventTarget {
   /** @param {ReturnType<Session["saved"]>} saved */
   async restore({ name, blob, edits, images, masks }) {
     await this.open(blob, name);
-    for (const { name, blob } of images) this.addFile(blob, name);
+    for (const { name, blob } of images) this.#addFile(blob, name);
     for (const { key, width, height, data } of masks) this.#masks.set(key, new Mask(width, height, data));
-    if (edits.length) await this.load(edits);
+    await this.#take(edits);
   }
 
   // The server
