@@ -151,7 +151,8 @@ def _run(ray: Any, job: Job, numbers: Sequence[int], bar: tqdm) -> None:
             if waiting:
                 number = waiting.popleft()
                 busy[actor.run.remote(number)] = actor, number
-        bar.update(ray.get(progress.total.remote()) - bar.n)
+        with suppress(ray.exceptions.RayError):  # its node may be the one that is lost; another one starts it again
+            bar.update(ray.get(progress.total.remote()) - bar.n)
 
 
 def _nodes(ray: Any) -> list[dict[str, float]]:
