@@ -4,6 +4,7 @@ Only the job and the numbers of its shards travel between machines. Photographs 
 the actor runs, so every node must see the source, the checkpoint and OUT under the same name.
 """
 
+import logging
 import os
 import socket
 import time
@@ -85,7 +86,7 @@ def run_on_ray(job: Job, numbers: Sequence[int]) -> None:
         raise ValueError("--engine ray needs Ray: pip install 'elements-jax[ray]'") from error
     _require_listener(job.address)
     try:
-        ray.init(address=job.address, logging_level="warning", log_to_driver=False)
+        ray.init(address=job.address, logging_level=logging.WARNING, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ValueError(f"--address {job.address}: no Ray cluster answers there: {error}") from error
     counts = [job.shards[number].count for number in numbers]
