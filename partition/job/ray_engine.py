@@ -4,6 +4,7 @@ Only the job and the numbers of its shards travel between machines. Photographs 
 the actor runs, so every node must see the source, the checkpoint and OUT under the same name.
 """
 
+import logging
 import os
 import socket
 import time
@@ -85,7 +86,7 @@ def run_on_ray(job: Job, numbers: Sequence[int]) -> None:
         raise ValueError("--engine ray needs Ray: pip install 'elements-jax[ray]'") from error
     _require_listener(job.address)
     try:
-        ray.init(address=job.address, logging_level="warning", log_to_driver=False)
+        ray.init(address=job.address, logging_level=logging.WARNING, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ValueError(f"--address {job.address}: no Ray cluster answers there: {error}") from error
     counts = [job.shards[number].count for number in numbers]
@@ -151,7 +152,8 @@ def _run(ray: Any, job: Job, numbers: Sequence[int], bar: tqdm) -> None:
             if waiting:
                 number = waiting.popleft()
                 busy[actor.run.remote(number)] = actor, number
-        bar.update(ray.get(progress.total.remote()) - bar.n)
+        with suppress(ray.exceptions.RayError):  # its node may be the one that is lost; another one starts it again
+            bar.update(ray.get(progress.total.remote()) - bar.n)
 
 
 def _nodes(ray: Any) -> list[dict[str, float]]:
