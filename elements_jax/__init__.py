@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from elements_jax.photograph.edit import edit_photograph as edit_photograph
     from elements_jax.photograph.file import Photograph as Photograph
     from elements_jax.pipeline.pipeline import ElementsPipeline as ElementsPipeline
-    from elements_jax.pipeline.session import Editing as Editing
+    from elements_jax.pipeline.session import EditSession as EditSession
 
 try:
     __version__ = version("elements-jax")  # setuptools-scm took it from the git tag
@@ -50,7 +50,7 @@ _HOMES = {
     "photograph.edit": ["edit_photograph"],
     "photograph.file": ["Photograph"],
     "pipeline.pipeline": ["ElementsPipeline"],
-    "pipeline.session": ["Editing"],
+    "pipeline.session": ["EditSession"],
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["TINY", *_HOME]

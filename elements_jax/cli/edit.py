@@ -11,7 +11,7 @@ from PIL import Image
 
 from elements_jax.arguments import PathOrURL
 from elements_jax.cli.arguments import File, ModelOrTiny, Out, Photograph
-from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_editing, open_photo
+from elements_jax.cli.photos import DEFAULT_SOURCE, PhotoSegmenter, SegmenterOptions, open_editing, open_photo
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded, read_encoded, write_encoded
 from elements_jax.editing.script import DEFAULT_SAMPLING, Detail, EditScript, Fit, Sampling
@@ -19,7 +19,7 @@ from elements_jax.progress import sampling
 
 if TYPE_CHECKING:
     from elements_jax.data.photo import Photo
-    from elements_jax.pipeline.session import Editing
+    from elements_jax.pipeline.session import EditSession
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Encode:
     """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
     fit: Fit = "crop"
     """Take the square at the photograph's centre, or all of it."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
+    source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
 
     def run(self) -> None:
         """Encode and write both files."""
@@ -52,7 +52,7 @@ class Encode:
         elements = editing.canvas(photo).elements
         arrays = {name: np.asarray(getattr(elements, name)) for name in ("content", "position", "valid")}
         arrays |= {"image": photo.image, "label_map": photo.label_map, "box": np.asarray(photo.box)}
-        divider = Divider(editing.pipeline.config.elements, self.source)
+        divider = PhotoSegmenter(editing.pipeline.config.elements, self.source)
         settings = {"segmenter": self.source.chosen, "fit": self.fit, "partition": asdict(divider.config)}
         write_encoded(self.out, arrays, settings)
         count = editing.pipeline.config.elements.num_elements
@@ -90,7 +90,7 @@ class Edit:
     preserve: bool = False
     """For an encoded file: keep the pixels outside the edited region and a narrow band around it, even where the script
     does not say so; otherwise all are decoded, as in the paper. A photograph always keeps them."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
+    source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
     """In place of the script's."""
 
@@ -151,7 +151,7 @@ class Reconstruct:
     """Of the noise that sampling starts from."""
     fit: Fit = "crop"
     """Take the square at the photograph's centre, or all of it."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
+    source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def run(self) -> None:
@@ -172,7 +172,7 @@ def _require_png(path: Path) -> None:
         raise ValueError(f"{path}: what the model paints is written as a PNG; choose the suffix .png")
 
 
-def _write(path: Path, editing: "Editing", picture: UInt8[np.ndarray, "H W 3"], script: EditScript) -> None:
+def _write(path: Path, editing: "EditSession", picture: UInt8[np.ndarray, "H W 3"], script: EditScript) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         file.write(editing.png(picture, script))

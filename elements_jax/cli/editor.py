@@ -10,7 +10,14 @@ import tyro
 from elements_jax import TINY
 from elements_jax.bounds import require_within
 from elements_jax.cli.arguments import ModelOrTiny
-from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, ObjectFinder, Source, notices, open_pipeline
+from elements_jax.cli.photos import (
+    DEFAULT_SOURCE,
+    ObjectFinder,
+    PhotoSegmenter,
+    SegmenterOptions,
+    notices,
+    open_pipeline,
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Editor:
 
     model: ModelOrTiny = None
     """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
+    source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     """With SAM, objects are found from points, too."""
     port: int = 8000
     """Of the page's address; with 0 one that is free."""
@@ -42,18 +49,18 @@ class Editor:
     def run(self) -> None:
         """Serve until interrupted."""
         from elements_jax.editor.server import is_loopback, make_app, serve
-        from elements_jax.pipeline.session import Editing
+        from elements_jax.pipeline.session import EditSession
 
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ValueError(f"--root-path {self.root_path}: expected a path such as /editor")
         pipeline = open_pipeline(self.model)
-        divider = Divider(pipeline.config.elements, self.source)
+        divider = PhotoSegmenter(pipeline.config.elements, self.source)
         finder = ObjectFinder(divider, self.source)
         if points := self.source.chosen in ("sam", "mobile-sam") or self.source.checkpoint is not None:
             finder.load()
         said = notices(self.model, self.source)
         app = make_app(
-            Editing(pipeline, divider, self.source.chosen),
+            EditSession(pipeline, divider, self.source.chosen),
             name=Path(self.model or TINY).name,
             segmenter=self.source.chosen,
             label=divider.label,

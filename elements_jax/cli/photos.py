@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from elements_jax.config import ElementsConfig
     from elements_jax.data.photo import Photo
     from elements_jax.pipeline.pipeline import ElementsPipeline
-    from elements_jax.pipeline.session import Editing
+    from elements_jax.pipeline.session import EditSession
     from partition.config import PartitionConfig
 
 Segmenter = Literal["sam", "mobile-sam", "slic", "grid"]
 
 
 @dataclass(frozen=True)
-class Source:
+class SegmenterOptions:
     """How a photograph is divided, where the input is not an encoded file already."""
 
     segmenter: Segmenter | None = None
@@ -45,7 +45,7 @@ class Source:
         """The segmenter."""
         return self.segmenter or ("sam" if self.checkpoint else "slic")
 
-    def of_encoded(self, settings: Mapping[str, Any]) -> "Source":
+    def of_encoded(self, settings: Mapping[str, Any]) -> "SegmenterOptions":
         """This choice, or, where there is none, that of an encoded file, if it needs no checkpoint."""
         divided = settings.get("segmenter")
         if self.segmenter is None and self.checkpoint is None and divided in ("slic", "grid"):
@@ -53,13 +53,13 @@ class Source:
         return self
 
 
-DEFAULT_SOURCE = Source()
+DEFAULT_SOURCE = SegmenterOptions()
 PIECES = 22
 """The square root of the number of pieces that a photograph is divided into for people to select from."""
 TINY_NOTICE = "Demo model (64 px): what it paints itself is blurred."
 
 
-def notices(model: str | None, source: Source) -> list[str]:
+def notices(model: str | None, source: SegmenterOptions) -> list[str]:
     """What a person should know who left the choice to us."""
     notices = [] if model else [TINY_NOTICE]
     if source.segmenter is None and source.checkpoint is None:
@@ -67,10 +67,10 @@ def notices(model: str | None, source: Source) -> list[str]:
     return notices
 
 
-class Divider:
+class PhotoSegmenter:
     """Makes photos of image files, divided into a model's elements as `source` says."""
 
-    def __init__(self, elements: "ElementsConfig", source: Source):
+    def __init__(self, elements: "ElementsConfig", source: SegmenterOptions):
         self._elements = elements
         self._source = source
 
@@ -114,7 +114,7 @@ class ObjectFinder:
     SAM looks twice: at all of the photograph, and then at a window around what it found, for a finer edge.
     """
 
-    def __init__(self, divider: Divider, source: Source):
+    def __init__(self, divider: PhotoSegmenter, source: SegmenterOptions):
         self._divider = divider
         self._source = source
 
@@ -147,7 +147,7 @@ class ObjectFinder:
         return ObjectSelector(make_segmenter("sam", self._source.checkpoint, self._divider.config)[1])
 
 
-def open_photo(editing: "Editing", path: Path, fit: Fit) -> "Photo":
+def open_photo(editing: "EditSession", path: Path, fit: Fit) -> "Photo":
     """The photograph of a file, or what `elements encode` made of it. Raises ValueError naming the file."""
     if not is_encoded(path):
         content = read_file(path)
@@ -173,13 +173,15 @@ def open_pipeline(model: str | None) -> "ElementsPipeline":
     return ElementsPipeline.from_pretrained(model or TINY)
 
 
-def open_editing(model: str | None, source: Source, settings: Mapping[str, Any] | None = None) -> "Editing":
+def open_editing(
+    model: str | None, source: SegmenterOptions, settings: Mapping[str, Any] | None = None
+) -> "EditSession":
     """The model, with photographs divided as `source` says. `settings` are those of an encoded file, if one is edited:
     its results say how it was divided."""
-    from elements_jax.pipeline.session import Editing
+    from elements_jax.pipeline.session import EditSession
 
     for notice in notices(model, source):
         print(notice, file=sys.stderr)
     pipeline = open_pipeline(model)
-    divider = Divider(pipeline.config.elements, source)
-    return Editing(pipeline, divider, (settings or {}).get("segmenter", source.chosen))
+    divider = PhotoSegmenter(pipeline.config.elements, source)
+    return EditSession(pipeline, divider, (settings or {}).get("segmenter", source.chosen))

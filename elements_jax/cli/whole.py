@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elements_jax import TINY
-from elements_jax.cli.photos import Divider, ObjectFinder, notices
+from elements_jax.cli.photos import ObjectFinder, PhotoSegmenter, notices
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded
 from elements_jax.editing.script import EditScript
@@ -57,16 +57,16 @@ def default_out(photo: Path, format: str) -> Path:
 def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photograph:
     from elements_jax.photograph.edit import edit_photograph
     from elements_jax.pipeline.pipeline import ElementsPipeline
-    from elements_jax.pipeline.session import Editing
+    from elements_jax.pipeline.session import EditSession
 
     for notice in notices(command.model, command.source):
         print(notice, file=sys.stderr)
     pipeline = ElementsPipeline.from_pretrained(command.model or TINY)
-    divider = Divider(pipeline.config.elements, command.source)
+    divider = PhotoSegmenter(pipeline.config.elements, command.source)
     # Each window of the photograph is sampled, and how many there are follows from the edits.
     with sampling(None, "edit", before="finding what to edit, compiling the sampler") as report:
         return edit_photograph(
-            Editing(pipeline, divider, command.source.chosen),
+            EditSession(pipeline, divider, command.source.chosen),
             photograph,
             script,
             divider.label,

@@ -15,7 +15,7 @@ from elements_jax.editing.edits import Canvas, Transform, element_mask
 from elements_jax.editing.script import Compose, Continue, Delete, Duplicate, EditError, EditScript, Move, Resize
 
 CanvasLoader = Callable[[str, Bool[np.ndarray, "H W"] | None], Canvas]
-"""From a picture's name to its canvas; with a mask, as `Editing.canvas`."""
+"""From a picture's name to its canvas; with a mask, as `EditSession.canvas`."""
 
 
 @dataclass(frozen=True)

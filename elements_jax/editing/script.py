@@ -273,7 +273,7 @@ class EditScript:
 
     @classmethod
     def from_file(cls, content: bytes) -> "EditScript":
-        """The script of a JSON file, or of a PNG that carries one (`editing.Editing.png`). Raises EditError."""
+        """The script of a JSON file, or of a PNG that carries one (`editing.EditSession.png`). Raises EditError."""
         try:
             if content.startswith(b"\x89PNG"):
                 with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:

@@ -32,7 +32,7 @@ from elements_jax.editor.routes import api
 from elements_jax.editor.state import Editor, Pieces
 from elements_jax.photograph.repaint import Label
 from elements_jax.photograph.selecting import FindObject
-from elements_jax.pipeline.session import Editing
+from elements_jax.pipeline.session import EditSession
 
 STATIC = Path(__file__).with_name("static")
 THREADS = 2
@@ -53,7 +53,7 @@ DESCRIPTION = (
 
 
 def make_app(
-    editing: Editing,
+    editing: EditSession,
     *,
     name: str,
     segmenter: str,

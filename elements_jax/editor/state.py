@@ -11,6 +11,7 @@ from jaxtyping import UInt8, UInt16
 
 from elements_jax.data.photo import Photo
 from elements_jax.editing.apply import Edited
+from elements_jax.editing.edits import batched
 from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript
 from elements_jax.editor import wire
 from elements_jax.editor.images import Images, Upload, decoded, labels_png, mask_png, reduced
@@ -20,7 +21,7 @@ from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.repaint import Label
 from elements_jax.photograph.selecting import FindObject, Selector
-from elements_jax.pipeline.session import Editing
+from elements_jax.pipeline.session import EditSession
 
 T = TypeVar("T")
 Pieces = Callable[[UInt8[np.ndarray, "H W 3"]], UInt16[np.ndarray, "H W"]]
@@ -33,7 +34,7 @@ PIECES_SIDE = 1024
 class Editor:
     """What the endpoints share."""
 
-    editing: Editing
+    editing: EditSession
     model: wire.Model
     label: Label
     pieces: Pieces
@@ -103,8 +104,11 @@ class Editor:
         config = self.editing.pipeline.config.elements
         side, cells = config.image_size, np.arange(config.image_size) * config.grid // config.image_size
         blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))
-        canvas = self.editing.canvas(blank)
-        self.editing.decode(blank, Edited(canvas, canvas), EditScript())
+        canvas, pipeline = self.editing.canvas(blank), self.editing.pipeline
+        if pipeline.has_diffusion:
+            self.editing.decode(blank, Edited(canvas, canvas), EditScript())
+        else:
+            pipeline.reconstruct(batched([canvas]).elements)
 
 
 def _named(script: EditScript) -> list[str]:

@@ -28,11 +28,11 @@ from elements_jax.photograph.repaint import Label, repaint
 from elements_jax.photograph.selecting import FindObject, Selector
 from elements_jax.photograph.steps import resolve
 from elements_jax.photograph.window import Window
-from elements_jax.pipeline.session import Editing
+from elements_jax.pipeline.session import EditSession
 
 
 def edit_photograph(
-    editing: Editing,
+    editing: EditSession,
     photograph: Photograph,
     script: EditScript,
     label: Label,
@@ -72,7 +72,7 @@ def edit_photograph(
 class _Decoder:
     """The guide of a composition: what the model decodes of a window's elements when those in the hole are deleted."""
 
-    editing: Editing
+    editing: EditSession
     photograph: Photograph
     script: EditScript
     label: Label

@@ -59,7 +59,7 @@ class Selector:
     """Makes selections of photographs."""
 
     divide: Divide
-    """As `Editing.open`: the elements that a script's numbers belong to."""
+    """As `EditSession.open`: the elements that a script's numbers belong to."""
     find_object: FindObject | None
     open_named: Callable[[str], Photograph]
     """Opens a mask file that a script names."""

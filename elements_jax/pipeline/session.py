@@ -1,6 +1,6 @@
 """An editing session: a model and a way to divide photographs, with which edit scripts are run.
 
-The command line and the editor both run scripts by an `Editing`, so that the same script gives the same bytes.
+The command line and the editor both run scripts by an `EditSession`, so that the same script gives the same bytes.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ SMALLEST = 1 / 8
 """The least area of an element that fills a hole, in areas of a cell of the grid: slivers would use up the slots."""
 
 
-class Editing:
+class EditSession:
     """A model, and a way to divide photographs, that scripts are run with. Decodes one picture at a time."""
 
     def __init__(self, pipeline: ElementsPipeline, divide: Callable[[bytes, Fit], Photo], segmenter: str):

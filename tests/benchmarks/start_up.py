@@ -46,14 +46,14 @@ def edit(clock: Clock, compile: bool) -> None:
     with clock.phase("imports"):
         from elements_jax import TINY
         from elements_jax.cli.command import exit_code
-        from elements_jax.cli.photos import DEFAULT_SOURCE, Divider
+        from elements_jax.cli.photos import DEFAULT_SOURCE, PhotoSegmenter
         from elements_jax.editing.script import EditScript, Move
         from elements_jax.pipeline.pipeline import ElementsPipeline
-        from elements_jax.pipeline.session import Editing
+        from elements_jax.pipeline.session import EditSession
     exit_code(lambda: None)  # sets JAX up as commands do
     with clock.phase("model"):
         pipeline = ElementsPipeline.from_pretrained(TINY)
-        editing = Editing(pipeline, Divider(pipeline.config.elements, DEFAULT_SOURCE), "slic")
+        editing = EditSession(pipeline, PhotoSegmenter(pipeline.config.elements, DEFAULT_SOURCE), "slic")
     with clock.phase("photograph, encoding, edit"):
         import skimage
 

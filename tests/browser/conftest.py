@@ -9,10 +9,10 @@ import pytest
 from fastapi import FastAPI
 
 from elements_jax.checkpoints.model_folder import save_network, write_config
-from elements_jax.cli.photos import Source, open_editing
+from elements_jax.cli.photos import SegmenterOptions, open_editing
 from elements_jax.config import ModelConfig
 from elements_jax.models.networks import Networks
-from elements_jax.pipeline.session import Editing
+from elements_jax.pipeline.session import EditSession
 from tests.browser.driver import Driver
 from tests.editor.conftest import StepByStep, app_of, served
 from tests.helpers.records import SMALL
@@ -38,12 +38,12 @@ def write_model(folder: Path, config: ModelConfig) -> Path:
 
 
 @pytest.fixture(scope="session")
-def editing(tmp_path_factory: pytest.TempPathFactory) -> Editing:
-    return open_editing(str(write_model(tmp_path_factory.mktemp("model"), SIZE_64)), Source("grid"))
+def editing(tmp_path_factory: pytest.TempPathFactory) -> EditSession:
+    return open_editing(str(write_model(tmp_path_factory.mktemp("model"), SIZE_64)), SegmenterOptions("grid"))
 
 
 @pytest.fixture(scope="session")
-def address(editing: Editing) -> Iterator[str]:
+def address(editing: EditSession) -> Iterator[str]:
     """The server's address."""
     app = app_of(editing, notice=NOTICE)
     with served(app) as address:
@@ -51,7 +51,7 @@ def address(editing: Editing) -> Iterator[str]:
 
 
 @pytest.fixture
-def stepping(editing: Editing) -> StepByStep:
+def stepping(editing: EditSession) -> StepByStep:
     """A decoder that goes on step by step, as the test says."""
     return StepByStep(editing)
 

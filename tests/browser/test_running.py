@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Page, expect
 
-from elements_jax.cli.photos import Divider, Source
+from elements_jax.cli.photos import PhotoSegmenter, SegmenterOptions
 from elements_jax.editing.script import EditScript
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
@@ -87,7 +87,7 @@ def test_what_is_downloaded_is_the_whole_photograph_as_the_engine_makes_it(delet
     result = deleted.save("Download", tmp_path)
     assert result.name == "photo-edited.jpg"
     script = EditScript.from_fields(deleted.sent("/api/jobs")[0]["script"])
-    label = Divider(editing.pipeline.config.elements, Source("grid")).label
+    label = PhotoSegmenter(editing.pipeline.config.elements, SegmenterOptions("grid")).label
     before = Photograph.decode(file_of(photograph(), "photo.jpg", quality=95)["buffer"])
     edited = edit_photograph(editing, before, script, label, find_object=find_exactly)
     assert result.read_bytes() == edited.encode(edited.pixels, "JPEG")

@@ -16,12 +16,12 @@ from fastapi.testclient import TestClient
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
-from elements_jax.cli.photos import Divider, Source, open_editing
+from elements_jax.cli.photos import PhotoSegmenter, SegmenterOptions, open_editing
 from elements_jax.editing.script import ObjectAt
 from elements_jax.editor.server import make_app
 from elements_jax.editor.wire import Limits
 from elements_jax.photograph.selecting import Found
-from elements_jax.pipeline.session import Cancelled, Editing
+from elements_jax.pipeline.session import Cancelled, EditSession
 
 LOCAL = "http://localhost:8000"
 SMALL_LIMITS = Limits(upload_bytes=200_000, pixels=250_000, queue=3)
@@ -47,17 +47,17 @@ def eighths(image: UInt8[np.ndarray, "H W 3"]) -> UInt16[np.ndarray, "H W"]:
     return (np.arange(height)[:, None] * 8 // height * 8 + np.arange(width) * 8 // width).astype(np.uint16)
 
 
-def app_of(editing: Editing, **options: Any) -> FastAPI:
+def app_of(editing: EditSession, **options: Any) -> FastAPI:
     """A server with stand-ins for what finds objects and pieces."""
-    label = Divider(editing.pipeline.config.elements, Source("grid")).label
+    label = PhotoSegmenter(editing.pipeline.config.elements, SegmenterOptions("grid")).label
     defaults = {"name": "small", "segmenter": "grid", "find_object": find_exactly, "points": True}
     return make_app(editing, label=label, pieces=eighths, **defaults | options)
 
 
-class StepByStep(Editing):
+class StepByStep(EditSession):
     """Decodes to black, and waits before each step until the test lets it go on."""
 
-    def __init__(self, editing: Editing):
+    def __init__(self, editing: EditSession):
         self.__dict__.update(editing.__dict__)
         self.steps = threading.Semaphore(0)
         self.asked = 0
@@ -77,12 +77,12 @@ class StepByStep(Editing):
 
 
 @pytest.fixture(scope="session")
-def editing(model_folder: Path) -> Editing:
-    return open_editing(str(model_folder), Source("grid"))
+def editing(model_folder: Path) -> EditSession:
+    return open_editing(str(model_folder), SegmenterOptions("grid"))
 
 
 @pytest.fixture(scope="session")
-def app(editing: Editing) -> FastAPI:
+def app(editing: EditSession) -> FastAPI:
     return app_of(editing, limits=SMALL_LIMITS)
 
 
@@ -93,7 +93,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def stepping(editing: Editing) -> StepByStep:
+def stepping(editing: EditSession) -> StepByStep:
     return StepByStep(editing)
 
 

@@ -20,15 +20,15 @@ from PIL import Image
 import elements_jax
 from elements_jax.cli.edit import Edit
 from elements_jax.cli.main import main
-from elements_jax.cli.photos import Divider, ObjectFinder, Source
-from elements_jax.pipeline.session import Editing
+from elements_jax.cli.photos import ObjectFinder, PhotoSegmenter, SegmenterOptions
+from elements_jax.pipeline.session import EditSession
 from tests.editor.conftest import LOCAL, app_of, encode, noise, script, wait_until
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
 @pytest.mark.parametrize("detail", ["pixels", "decoder"])
 def test_page_and_command_give_the_same_photograph(
-    editing: Editing, model_folder: Path, tmp_path: Path, kind: str, detail: str
+    editing: EditSession, model_folder: Path, tmp_path: Path, kind: str, detail: str
 ) -> None:
     mask = np.zeros((15, 25, 3), np.uint8)
     mask[10:14, 18:24] = 255
@@ -44,10 +44,12 @@ def test_page_and_command_give_the_same_photograph(
     fields = script(*edits, detail=detail)
     (tmp_path / "script.json").write_text(json.dumps(fields))
     out = tmp_path / f"out.{kind}"
-    Edit(tmp_path / f"photo.{kind}", tmp_path / "script.json", str(model_folder), out, source=Source("grid")).run()
+    Edit(
+        tmp_path / f"photo.{kind}", tmp_path / "script.json", str(model_folder), out, source=SegmenterOptions("grid")
+    ).run()
 
-    divider = Divider(editing.pipeline.config.elements, Source("grid"))
-    app = app_of(editing, find_object=ObjectFinder(divider, Source("grid")))
+    divider = PhotoSegmenter(editing.pipeline.config.elements, SegmenterOptions("grid"))
+    app = app_of(editing, find_object=ObjectFinder(divider, SegmenterOptions("grid")))
     with TestClient(app, base_url=LOCAL) as client:
         ids = {name: client.post("/api/images", content=content).json()["id"] for name, content in pictures.items()}
         body = {"image": ids.pop(f"photo.{kind}"), "images": ids, "script": fields}

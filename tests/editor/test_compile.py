@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from jax import monitoring
 
-from elements_jax.pipeline.session import Editing
+from elements_jax.pipeline.session import EditSession
 from tests.editor.conftest import LOCAL, app_of, noise, script, upload, wait_until
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -44,7 +44,7 @@ EDITS = [
 ]
 
 
-def test_nothing_is_compiled_after_the_warm_up(editing: Editing, compilations: list[float]) -> None:
+def test_nothing_is_compiled_after_the_warm_up(editing: EditSession, compilations: list[float]) -> None:
     with TestClient(app_of(editing), base_url=LOCAL) as client:
         run(client, EDITS[0])  # waits for the warm-up, which is at its first
         compilations.clear()

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from elements_jax.editor import routes
 from elements_jax.editor.images import Images
-from elements_jax.pipeline.session import Editing
+from elements_jax.pipeline.session import EditSession
 from tests.editor.conftest import DELETE, LOCAL, SMALL_LIMITS, app_of, encode, noise, script, served, upload
 
 
@@ -54,7 +54,7 @@ def test_the_own_origin_and_none_are_taken(client: TestClient) -> None:
         assert client.post("/api/images", content=content, headers=headers).status_code == 201
 
 
-def test_a_proxy_serves_the_page_below_a_path(editing: Editing) -> None:
+def test_a_proxy_serves_the_page_below_a_path(editing: EditSession) -> None:
     app = app_of(editing, names=["Photos.example"])
     with TestClient(app, base_url="http://photos.example", root_path="/editor") as behind:
         for path in re.findall(r'(?:src|href)="([^"#]+)"', behind.get("/editor/").text):
@@ -70,7 +70,7 @@ def test_a_proxy_serves_the_page_below_a_path(editing: Editing) -> None:
         assert "photos.example" in refusal(behind.get("/editor/", headers={"Host": "other.example"}), 400)
 
 
-def test_other_machines_come_by_address_if_they_may(editing: Editing, client: TestClient) -> None:
+def test_other_machines_come_by_address_if_they_may(editing: EditSession, client: TestClient) -> None:
     with TestClient(app_of(editing, remote=True), base_url=LOCAL) as remote:
         for host in ("192.168.1.7:8000", "[fe80::1]:8000", "localhost"):
             assert remote.get("/api/model", headers={"Host": host}).status_code == 200
@@ -149,7 +149,7 @@ def test_bodies_are_limited_while_they_come(client: TestClient) -> None:
     refusal(client.post("/api/images", content=iter([b"x" * 10_000] * 20)), 415)
 
 
-def test_a_body_without_end_is_not_read_to_its_end(editing: Editing) -> None:
+def test_a_body_without_end_is_not_read_to_its_end(editing: EditSession) -> None:
     """A real server: it answers while the client goes on sending."""
     with served(app_of(editing, limits=SMALL_LIMITS)) as address:
         host, port = address.removeprefix("http://").split(":")
@@ -165,7 +165,7 @@ def test_a_body_without_end_is_not_read_to_its_end(editing: Editing) -> None:
             assert sent < 50_000_000
 
 
-def test_a_body_that_does_not_come_ends(editing: Editing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_come_ends(editing: EditSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "UPLOAD_SECONDS", 0.2)
     with served(app_of(editing)) as address:
         host, port = address.removeprefix("http://").split(":")

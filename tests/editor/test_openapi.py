@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from elements_jax.pipeline.session import Editing
+from elements_jax.pipeline.session import EditSession
 from tests.editor.conftest import DELETE, SMALL_LIMITS, app_of, script, served, upload
 
 CHECKS = [
@@ -31,7 +31,7 @@ SECONDS = 20
 
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the server's thread does, meanwhile
-def test_every_request_is_answered_as_declared(editing: Editing, mode: GenerationMode) -> None:
+def test_every_request_is_answered_as_declared(editing: EditSession, mode: GenerationMode) -> None:
     """Requests that fit the schema, and such that do not; of ids as they come, and of what is there."""
 
     with served(app_of(editing, limits=SMALL_LIMITS)) as address, httpx2.Client(base_url=address) as client:

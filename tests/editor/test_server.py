@@ -10,16 +10,16 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from elements_jax.cli.photos import Divider, Source
+from elements_jax.cli.photos import PhotoSegmenter, SegmenterOptions
 from elements_jax.editing.script import EditScript, ObjectAt
 from elements_jax.editor.server import make_app
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
-from elements_jax.pipeline.session import Editing
+from elements_jax.pipeline.session import EditSession
 from tests.editor.conftest import DELETE, LOCAL, app_of, encode, find_exactly, noise, script, upload, wait_until
 
 
-def test_the_model_is_described(client: TestClient, editing: Editing) -> None:
+def test_the_model_is_described(client: TestClient, editing: EditSession) -> None:
     model = client.get("/api/model").json()
     assert model["name"] == "small"
     assert (model["image_size"], model["steps"]) == (16, 2)
@@ -50,7 +50,7 @@ def test_an_upload_is_kept_whole_and_shown_in_its_own_shape(
         np.testing.assert_array_equal(np.asarray(picture), image)
 
 
-def test_a_large_photograph_is_shown_smaller(editing: Editing) -> None:
+def test_a_large_photograph_is_shown_smaller(editing: EditSession) -> None:
     with TestClient(app_of(editing), base_url=LOCAL) as client:
         answer = client.post("/api/images", content=encode(np.zeros((1000, 4000, 3), np.uint8), "jpeg")).json()
         assert (answer["width"], answer["height"], answer["shown"]) == (4000, 1000, [2048, 512])
@@ -82,7 +82,7 @@ def test_transparency_is_shown_and_what_is_not_kept_is_said(client: TestClient) 
     assert "palette" in note
 
 
-def test_a_result_that_carries_a_script_says_so(client: TestClient, editing: Editing) -> None:
+def test_a_result_that_carries_a_script_says_so(client: TestClient, editing: EditSession) -> None:
     content = editing.png(noise(16, 16), EditScript(prompt="a cat"))
     (note,) = client.post("/api/images", content=content).json()["notes"]
     assert "edit script" in note
@@ -116,7 +116,7 @@ def test_an_object_is_the_mask_that_an_edit_there_selects(client: TestClient) ->
         np.testing.assert_array_equal(picture_of(response.json()["mask"]), drawn)
 
 
-def test_where_nothing_is_found_it_says_so(editing: Editing) -> None:
+def test_where_nothing_is_found_it_says_so(editing: EditSession) -> None:
     def find(image: np.ndarray, at: ObjectAt) -> tuple[np.ndarray, float]:
         return np.zeros(image.shape[:2], bool), 1.0
 
@@ -126,11 +126,11 @@ def test_where_nothing_is_found_it_says_so(editing: Editing) -> None:
         assert (response.status_code, response.json()) == (422, {"error": "no object is found there"})
 
 
-def test_pieces_are_numbered_in_red_and_green(editing: Editing) -> None:
+def test_pieces_are_numbered_in_red_and_green(editing: EditSession) -> None:
     def pieces(image: np.ndarray) -> np.ndarray:
         return np.arange(image.shape[0] * image.shape[1], dtype=np.uint16).reshape(image.shape[:2])
 
-    label = Divider(editing.pipeline.config.elements, Source("grid")).label
+    label = PhotoSegmenter(editing.pipeline.config.elements, SegmenterOptions("grid")).label
     app = make_app(editing, name="small", segmenter="grid", label=label, pieces=pieces)
     with TestClient(app, base_url=LOCAL) as client:
         response = client.get(f"/api/images/{upload(client, noise(20, 40))}/pieces")
@@ -138,7 +138,7 @@ def test_pieces_are_numbered_in_red_and_green(editing: Editing) -> None:
     np.testing.assert_array_equal(colours[..., 0] + 256 * colours[..., 1], np.arange(800).reshape(20, 40))
 
 
-def test_scripts_are_read_from_json_and_from_results(client: TestClient, editing: Editing) -> None:
+def test_scripts_are_read_from_json_and_from_results(client: TestClient, editing: EditSession) -> None:
     wanted = EditScript(prompt="a cat", seed=7)
     for content in (wanted.to_json().encode(), editing.png(noise(16, 16), wanted)):
         response = client.post("/api/scripts", content=content)
@@ -146,7 +146,7 @@ def test_scripts_are_read_from_json_and_from_results(client: TestClient, editing
         assert EditScript.from_fields(response.json()["script"]) == wanted
 
 
-def test_a_job_gives_a_photograph_for_each_seed_as_the_library_does(client: TestClient, editing: Editing) -> None:
+def test_a_job_gives_a_photograph_for_each_seed_as_the_library_does(client: TestClient, editing: EditSession) -> None:
     content = encode(noise(20, 30), "jpeg")
     image = client.post("/api/images", content=content).json()["id"]
     fields = script(DELETE, prompt="a red square", seed=5)
@@ -158,7 +158,10 @@ def test_a_job_gives_a_photograph_for_each_seed_as_the_library_does(client: Test
     job = client.get(f"/api/jobs/{id}").json()
     assert job["results"] == [f"/api/jobs/{id}/0.jpeg", f"/api/jobs/{id}/1.jpeg"]
     assert (job["position"], job["variant"], job["variants"], job["steps"], job["error"]) == (0, 2, 2, 2, None)
-    label, photograph = Divider(editing.pipeline.config.elements, Source("grid")).label, Photograph.decode(content)
+    label, photograph = (
+        PhotoSegmenter(editing.pipeline.config.elements, SegmenterOptions("grid")).label,
+        Photograph.decode(content),
+    )
     for k, path in enumerate(job["results"]):
         wanted = EditScript.from_fields(fields | {"seed": 5 + k})
         edited = edit_photograph(editing, photograph, wanted, label, find_object=find_exactly)

@@ -30,7 +30,7 @@ from elements_jax.photograph.selecting import Frame, Selection
 from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Window, box_of
 from elements_jax.pipeline.pipeline import ElementsPipeline
-from elements_jax.pipeline.session import Cancelled, Editing
+from elements_jax.pipeline.session import Cancelled, EditSession
 
 QUARTERS = (np.arange(16)[:, None] // 8 * 2 + np.arange(16) // 8).astype(np.uint16)
 
@@ -228,8 +228,8 @@ def divide(encoded: bytes, fit: str) -> Photo:
 
 
 @pytest.fixture(scope="module")
-def editing(pipeline) -> Editing:
-    return Editing(pipeline, divide, "quarters")
+def editing(pipeline) -> EditSession:
+    return EditSession(pipeline, divide, "quarters")
 
 
 def label(image: np.ndarray) -> np.ndarray:
@@ -266,7 +266,7 @@ def test_both_ways_change_the_edited_region_alone(editing, detail):
 
 def test_the_light_decoder_guides_where_stage_2_was_not_trained(pipeline):
     stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
-    light = Editing(ElementsPipeline(pipeline.config, stage_1, None), divide, "quarters")
+    light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), divide, "quarters")
     photo = photograph(200, 300)
     after = edit(light, photo, Delete((), object=HERE))
     assert (after.pixels != photo.pixels).any()

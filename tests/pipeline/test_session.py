@@ -12,7 +12,7 @@ from PIL import Image
 from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
 from elements_jax.editing.script import Continue, Delete, Duplicate, EditError, EditScript, Move, Sampling
-from elements_jax.pipeline.session import Cancelled, Editing
+from elements_jax.pipeline.session import Cancelled, EditSession
 from tests.helpers.records import SMALL, record
 
 WHOLE = (0, 0, 16, 16)
@@ -26,8 +26,8 @@ def divide(encoded: bytes, fit: str) -> Photo:
 
 
 @pytest.fixture(scope="module")
-def editing(pipeline) -> Editing:
-    return Editing(pipeline, divide, "quarters")
+def editing(pipeline) -> EditSession:
+    return EditSession(pipeline, divide, "quarters")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from elements_jax.bounds import COUNT, SEED, require_within
 from elements_jax.cli.command import exit_code, parsed
-from elements_jax.cli.photos import DEFAULT_SOURCE, Divider, Source, open_photo
+from elements_jax.cli.photos import DEFAULT_SOURCE, PhotoSegmenter, SegmenterOptions, open_photo
 from elements_jax.data.atomic import new_file
 from elements_jax.data.lock import locked
 from elements_jax.editing.script import DEFAULT_SAMPLING, EditScript, Sampling
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from elements_jax.data.photo import Photo
     from elements_jax.editing.apply import Edited
     from elements_jax.evaluation.public.datasets import Task
-    from elements_jax.pipeline.session import Editing
+    from elements_jax.pipeline.session import EditSession
 
 SETTINGS = "settings.json"
 """What results were made by, next to them."""
@@ -52,7 +52,7 @@ class Options:
     """Of every edit's noise."""
     preserve: bool = False
     """Keep the pixels outside the edited region, as in `elements edit`."""
-    source: Annotated[Source, tyro.conf.arg(name="")] = DEFAULT_SOURCE
+    source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def __post_init__(self) -> None:
@@ -114,16 +114,16 @@ Benchmark = (
 def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
     """Do the tasks whose results are not there yet. Raises ValueError where none could be done."""
     from elements_jax.pipeline.pipeline import ElementsPipeline
-    from elements_jax.pipeline.session import Editing
+    from elements_jax.pipeline.session import EditSession
 
     pipeline = ElementsPipeline.from_pretrained(options.model)
-    editing = Editing(pipeline, Divider(pipeline.config.elements, options.source), options.source.chosen)
+    editing = EditSession(pipeline, PhotoSegmenter(pipeline.config.elements, options.source), options.source.chosen)
     with locked(out, "elements benchmark"):
         keep_settings(out, options, pipeline.checksum())
         _run(tasks, out, options, editing)
 
 
-def _run(tasks: Sequence["Task"], out: Path, options: Options, editing: "Editing") -> None:
+def _run(tasks: Sequence["Task"], out: Path, options: Options, editing: "EditSession") -> None:
     print(f"photographs are divided by {options.source.chosen}")
     failed: list[str] = []
     missing = [task for task in tasks[: options.limit] if not (out / task.result).is_file()]
@@ -175,7 +175,7 @@ class Job:
     edited: "Edited"
 
 
-def prepared(tasks: Sequence["Task"], editing: "Editing", options: Options, failed: list[str]) -> Iterator[Job]:
+def prepared(tasks: Sequence["Task"], editing: "EditSession", options: Options, failed: list[str]) -> Iterator[Job]:
     """Every task's edit; those that cannot be done are added to `failed` instead, and why."""
 
     @lru_cache(maxsize=1)  # the edits of one photograph follow each other, and it takes seconds to divide
@@ -192,7 +192,7 @@ def prepared(tasks: Sequence["Task"], editing: "Editing", options: Options, fail
             failed.append(f"{task.name}: {error}")
 
 
-def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "Editing", options: Options) -> Job:
+def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "EditSession", options: Options) -> Job:
     """The task as an edit of the photo's elements, done. Raises ValueError naming the file or the field, or OSError."""
     from elements_jax.evaluation.public.datasets import edits_of, read_mask, under
 
@@ -209,7 +209,7 @@ def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "Editi
     return Job(task, photo, size, script, editing.edit(photo, script, lambda _: photo))
 
 
-def decode(jobs: Sequence[Job], editing: "Editing", batch_size: int) -> UInt8[np.ndarray, "n S S 3"]:
+def decode(jobs: Sequence[Job], editing: "EditSession", batch_size: int) -> UInt8[np.ndarray, "n S S 3"]:
     """The pictures of at most `batch_size` jobs of the same options; the batch is filled up with its last one."""
     from elements_jax.diffusion.preserve import Preserve
     from elements_jax.editing.edits import batched, edited_region
