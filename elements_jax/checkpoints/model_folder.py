@@ -223,7 +223,9 @@ def _files(
     """Tensors and metadata of a network's files. The last is the one that `has_network` looks for."""
     where, stem = _FILES[name]
     tensors = torch_names.to_torch(_TABLES[name], params)
-    added = {theirs: tensors.pop(theirs) for theirs in list(tensors) if re.search(_TABLES[name].ours_alone, theirs)}
+    added = {
+        theirs: tensors.pop(theirs) for theirs in list(tensors) if re.search(_TABLES[name].extra_parameters, theirs)
+    }
     files = {folder / ATTENTION: (added, ("unet", _fingerprint(tensors)))} if added else {}
     return files | {folder / where / f"{stem}.safetensors": (tensors, ("format", "pt"))}  # transformers requires it
 

@@ -31,7 +31,7 @@ class Table:
     names: tuple[Rule, ...]  # over our names, in order
     aliases: tuple[Rule, ...] = ()  # over the names that other checkpoints use, in order
     buffers: tuple[str, ...] = ()  # tensors that older checkpoints hold next to the parameters
-    ours_alone: str = "$^"  # matches parameters of ours that Stable Diffusion lacks; by default none
+    extra_parameters: str = "$^"  # matches parameters of ours that Stable Diffusion lacks; by default none
 
 
 _KINDS = ((r"\.(kernel|scale|embedding)$", ".weight"),)
@@ -54,7 +54,7 @@ UNET = Table(  # diffusers' UNet2DConditionModel
         (r"\.feedforward\.proj_out\.", ".ff.net.2."),
         *_KINDS,
     ),
-    ours_alone=r"\.(element_attention|norm_elements)\.",
+    extra_parameters=r"\.(element_attention|norm_elements)\.",
 )
 
 VAE = Table(  # diffusers' AutoencoderKL
@@ -160,7 +160,7 @@ def from_torch(
         shapes: names and shapes of the network's parameters (`Functional.shapes()`).
 
     Where the checkpoint has none of the attention to elements, as Stable Diffusion's, neither has the result:
-    `unet.complete(from_torch(UNET, tensors, unet.shapes()), key)` starts it afresh.
+    `unet.init_missing(from_torch(UNET, tensors, unet.shapes()), key)` starts it afresh.
 
     Raises one ValueError that lists every tensor that is missing, unknown, given twice, of another shape or kind,
     or not finite.
@@ -175,7 +175,7 @@ def from_torch(
             found[present] = name
 
     expected = torch_shapes(table, shapes)
-    is_new = {torch_name(table, name): re.search(table.ours_alone, name) is not None for name in shapes}
+    is_new = {torch_name(table, name): re.search(table.extra_parameters, name) is not None for name in shapes}
     base_alone = not any(is_new[name] for name in found.keys() & expected.keys())
     params: Params = {}
     for ours in shapes:

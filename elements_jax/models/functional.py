@@ -66,9 +66,9 @@ class Functional(Generic[ModuleT]):
         depends on the key and its name alone. As in Flax, kernels are LeCun's truncated normal numbers, embeddings
         normal ones of variance 1 / channels, and biases zero; `normal` is the exception.
         """
-        return self.complete({}, key)
+        return self.init_missing({}, key)
 
-    def complete(self, known: Params, key: jax.Array) -> Params:
+    def init_missing(self, known: Params, key: jax.Array) -> Params:
         """`known` parameters, and fresh ones as `init` makes them where it has none."""
         seed = np.asarray(jax.random.key_data(key)).tolist()
 

@@ -96,7 +96,7 @@ class ElementsPipeline:
         if "encoder" not in params:
             warnings.warn(f"{source} is a Stable Diffusion: what reads elements is new and untrained", stacklevel=2)
             for name in ("encoder", "decoder", "unet"):
-                params[name] = getattr(networks, name).complete(params.get(name, {}), jax.random.key(0))
+                params[name] = getattr(networks, name).init_missing(params.get(name, {}), jax.random.key(0))
         return cls(config, params, tokenize, mesh)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:

@@ -36,7 +36,11 @@ def unet(elements: bool) -> Callable[[], object]:
 def train(elements: bool) -> Callable[[], object]:
     """Loss of one example and its gradient by every parameter that it depends on; no optimiser, no checkpointing."""
     params = weights(NETWORKS.unet)
-    unused = {} if elements else {name: params[name] for name in params if re.search(torch_names.UNET.ours_alone, name)}
+    unused = (
+        {}
+        if elements
+        else {name: params[name] for name in params if re.search(torch_names.UNET.extra_parameters, name)}
+    )
     used = {name: value for name, value in params.items() if name not in unused}
 
     @jax.jit

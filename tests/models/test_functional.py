@@ -78,7 +78,7 @@ def test_a_fresh_parameter_depends_on_the_key_and_its_name_alone():
     every = unet.init(jax.random.key(1))
     name = "conv_in.kernel"
     known = {other: value for other, value in every.items() if other != name}
-    np.testing.assert_array_equal(unet.complete(known, jax.random.key(1))[name], every[name])
-    assert np.abs(unet.complete(known, jax.random.key(2))[name] - every[name]).max() > 0.1
+    np.testing.assert_array_equal(unet.init_missing(known, jax.random.key(1))[name], every[name])
+    assert np.abs(unet.init_missing(known, jax.random.key(2))[name] - every[name]).max() > 0.1
     kernels = [value for other, value in every.items() if other.endswith("conv1.kernel") and value.shape[2] == 16]
     assert np.abs(kernels[0] - kernels[1]).max() > 0.1

@@ -179,7 +179,7 @@ def test_unet_with_elements_equals_algorithm_1_in_diffusers(unet, assert_same_an
 def test_zero_elements_and_zero_initialised_outputs_change_no_bit(unet, noise_without_elements):
     """What is trained starts as Stable Diffusion itself."""
     stock = {name: value for name, value in unet.params.items() if "element" not in name}
-    params = NETWORKS.unet.complete(stock, jax.random.key(0))
+    params = NETWORKS.unet.init_missing(stock, jax.random.key(0))
     new = {name: value for name, value in params.items() if ".element_attention." in name}
     assert all(value.any() == (".to_out." not in name) for name, value in new.items())
     elements = np.zeros_like(unet.inputs["elements"])

@@ -52,7 +52,7 @@ class AbstractStage(DiffusionStage):
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig):
         self.model, self.train, self.networks = model, train, Networks(model)
-        networks = {name: getattr(self.networks, name) for name in self.uses}
+        networks = {name: getattr(self.networks, name) for name in self.frozen_networks}
         self.frozen = {name: jax.eval_shape(network.cast, network.shapes()) for name, network in networks.items()}
         self.empty_prompt = np.zeros(model.text.max_length, np.int32)
         if train.cached:

@@ -56,8 +56,8 @@ class AutoencoderStage:
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         encoder_key, decoder_key = jax.random.split(key)
         return {
-            "encoder": self.networks.encoder.complete(pretrained.get("encoder", {}), encoder_key),
-            "decoder": self.networks.decoder.complete(pretrained.get("decoder", {}), decoder_key),
+            "encoder": self.networks.encoder.init_missing(pretrained.get("encoder", {}), encoder_key),
+            "decoder": self.networks.decoder.init_missing(pretrained.get("decoder", {}), decoder_key),
         }
 
     def cast(self, params: Tree) -> Tree:

@@ -32,13 +32,13 @@ class DiffusionStage:
 
     rows = ("input", "elements", "reconstruction", "elements left", "filled in")
     masks = True
-    uses: tuple[str, ...] = ("vae", "encoder", "text_encoder")
-    """Networks that are frozen."""
+    frozen_networks: tuple[str, ...] = ("vae", "encoder", "text_encoder")
+    """What this stage reads of a model folder and does not train."""
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
-        loaded = load_networks(folder, self.networks, self.uses)
+        loaded = load_networks(folder, self.networks, self.frozen_networks)
         self.frozen: Tree = {name: getattr(self.networks, name).cast(params) for name, params in loaded.items()}
         self.tokenize = PromptTokenizer(folder / "tokenizer", self.model.text)
         self.empty_prompt = self.tokenize("")
@@ -58,7 +58,7 @@ class DiffusionStage:
         return self.networks.unet.shapes()
 
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
-        return self.networks.unet.complete(pretrained, key)
+        return self.networks.unet.init_missing(pretrained, key)
 
     def cast(self, params: Tree) -> Tree:
         return self.networks.unet.cast(params)

@@ -20,7 +20,7 @@ class UnfrozenStage(DiffusionStage):
     codes of the encoder that it was trained with, and of no other.
     """
 
-    uses = ("vae", "text_encoder")
+    frozen_networks = ("vae", "text_encoder")
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         """Raises ValueError in the folder where stage 1 was trained, whose encoder would be written over."""
@@ -44,7 +44,7 @@ class UnfrozenStage(DiffusionStage):
         unet_key, encoder_key = jax.random.split(key)
         return {
             "unet": super().init(unet_key, pretrained.get("unet", {})),
-            "encoder": self.networks.encoder.complete(pretrained.get("encoder", {}), encoder_key),
+            "encoder": self.networks.encoder.init_missing(pretrained.get("encoder", {}), encoder_key),
         }
 
     def cast(self, params: Tree) -> Tree:

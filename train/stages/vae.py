@@ -57,7 +57,7 @@ class VAEStage:
         return self.networks.vae.shapes()
 
     def init(self, key: Key[Array, ""], pretrained: Params) -> Tree:
-        return self.networks.vae.complete(pretrained, key)
+        return self.networks.vae.init_missing(pretrained, key)
 
     def cast(self, params: Tree) -> Tree:
         return self.networks.vae.cast(params)

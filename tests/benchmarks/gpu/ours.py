@@ -65,7 +65,7 @@ class UNetStage:
         self.model, self.networks, self.frozen = model, Networks(model), {}
 
     def init(self, key, pretrained):
-        return self.networks.unet.complete(pretrained, key)
+        return self.networks.unet.init_missing(pretrained, key)
 
     def cast(self, params):
         return self.networks.unet.cast(params)
