@@ -15,6 +15,7 @@ from elements_jax.editing.script import EditScript, ObjectAt
 from elements_jax.editor.server import make_app
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
+from elements_jax.pipeline.pipeline import ElementsPipeline
 from elements_jax.pipeline.session import EditSession
 from tests.editor.conftest import DELETE, LOCAL, app_of, encode, find_exactly, noise, script, upload, wait_until
 
@@ -158,16 +159,30 @@ def test_a_job_gives_a_photograph_for_each_seed_as_the_library_does(client: Test
     job = client.get(f"/api/jobs/{id}").json()
     assert job["results"] == [f"/api/jobs/{id}/0.jpeg", f"/api/jobs/{id}/1.jpeg"]
     assert (job["position"], job["variant"], job["variants"], job["steps"], job["error"]) == (0, 2, 2, 2, None)
-    label, photograph = (
-        PhotoSegmenter(editing.pipeline.config.elements, SegmenterOptions("grid")).label,
-        Photograph.decode(content),
-    )
+    label = PhotoSegmenter(editing.pipeline.config.elements, SegmenterOptions("grid")).label
+    photograph = Photograph.decode(content)
     for k, path in enumerate(job["results"]):
         wanted = EditScript.from_fields(fields | {"seed": 5 + k})
         edited = edit_photograph(editing, photograph, wanted, label, find_object=find_exactly)
         assert client.get(path).content == edited.encode(edited.pixels, "JPEG")
     for path in (f"/api/jobs/{id}/2.jpeg", f"/api/jobs/{id}/0.png", f"/api/jobs/{id}/2.jpeg/view"):
         assert client.get(path).status_code == 404
+
+
+def test_a_model_of_stage_1_alone_fills_holes_and_refuses_prompts(editing: EditSession) -> None:
+    pipeline = editing.pipeline
+    stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
+    light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), editing.open, "grid")
+    with TestClient(app_of(light), base_url=LOCAL) as client:  # it warms up
+        image = upload(client, noise(20, 30))
+
+        def finished(**fields) -> dict:
+            id = client.post("/api/jobs", json={"image": image, "script": script(DELETE, **fields)}).json()["id"]
+            wait_until(lambda: client.get(f"/api/jobs/{id}").json()["status"] in ("done", "failed"))
+            return client.get(f"/api/jobs/{id}").json()
+
+        assert finished()["status"] == "done"
+        assert "needs a model with a diffusion decoder" in finished(prompt="a red square")["error"]
 
 
 def test_without_edits_the_photograph_comes_back_as_it_was(client: TestClient) -> None:
