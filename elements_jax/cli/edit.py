@@ -74,7 +74,8 @@ class Edit:
     """The edit script: JSON (`elements_jax/editing/script.py` describes it), or a result's PNG, which carries its
     script. Other pictures that it names are found relative to it."""
     model: ModelOrTiny = None
-    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
+    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package. A
+    model that you name also guides what fills the holes of a photograph."""
     out: File = None
     """File to write, in the format of its suffix; by default PHOTO-edited with the photograph's own format."""
     detail: Annotated[Detail | None, tyro.conf.arg(metavar="{pixels,decoder}")] = None

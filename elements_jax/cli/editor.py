@@ -60,7 +60,7 @@ class Editor:
             finder.load()
         said = notices(self.model, self.source)
         app = make_app(
-            EditSession(pipeline, divider, self.source.chosen),
+            EditSession(pipeline, divider, self.source.chosen, guides=self.model is not None),
             name=Path(self.model or TINY).name,
             segmenter=self.source.chosen,
             label=divider.label,

@@ -64,9 +64,9 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
     pipeline = ElementsPipeline.from_pretrained(command.model or TINY)
     divider = PhotoSegmenter(pipeline.config.elements, command.source)
     # Each window of the photograph is sampled, and how many there are follows from the edits.
-    with sampling(None, "edit", before="finding what to edit, compiling the sampler") as report:
+    with sampling(None, "edit", before="finding what to edit, and filling what it leaves") as report:
         return edit_photograph(
-            EditSession(pipeline, divider, command.source.chosen),
+            EditSession(pipeline, divider, command.source.chosen, guides=command.model is not None),
             photograph,
             script,
             divider.label,

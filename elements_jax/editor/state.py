@@ -100,7 +100,9 @@ class Editor:
         return open_named
 
     def warm_up(self) -> None:
-        """Compile what every edit needs, by decoding a picture of nothing."""
+        """Compile what every edit needs of the model, by decoding a picture of nothing."""
+        if not self.editing.guides:
+            return
         config = self.editing.pipeline.config.elements
         side, cells = config.image_size, np.arange(config.image_size) * config.grid // config.image_size
         blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))

@@ -22,6 +22,9 @@ from elements_jax.photograph.window import Window, box_of, grown, shrink_mask, w
 FILL_SIDE = 1024
 """Holes are filled in crops of at most this side, in pixels; larger ones at a lower resolution."""
 
+ROOM = 384
+"""The least side of such a crop, where nothing guides what fills it: patches are found around the hole."""
+
 TOUCH = 0.05
 """Masks of two objects that share less of their pixels only touch: no edit of one is meant for the other."""
 
@@ -94,8 +97,11 @@ class Composition:
         self.layers = left
         return taken
 
-    def render(self, guide: Guide, script: EditScript) -> Pixels:
-        """The photograph after the edits."""
+    def render(self, guide: Guide | None, script: EditScript) -> Pixels:
+        """The photograph after the edits. Without a guide, patches of the photograph alone fill the holes.
+
+        Raises EditError if there is no guide, and the hole is all of the photograph.
+        """
         layers = list[Layer]()
         for layer in self.layers:
             if layer.placement.is_identity and layer.pixels is self.photograph.pixels:
@@ -111,7 +117,7 @@ class Composition:
             _lay(result[top:bottom, left:right], colours, alpha)
         return result
 
-    def _filled(self, rendered: list[Rendered], guide: Guide, script: EditScript) -> Pixels:
+    def _filled(self, rendered: list[Rendered], guide: Guide | None, script: EditScript) -> Pixels:
         """The photograph with its holes filled, but for what layers hide."""
         result = self.photograph.pixels.copy()
         around = box_of(self.lifted)
@@ -128,15 +134,20 @@ class Composition:
             seen[top:bottom, left:right] &= alpha < 1
         found = ndimage.find_objects(ndimage.label(seen)[0]) if seen.any() else []
         boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in found]
-        for window, _ in windows(boxes, self.photograph.size, guide.size):
+        for window, _ in windows(boxes, self.photograph.size, guide.size if guide else ROOM):
             here = window.here
             colours = rgb8(result[here])
-            probes = np.zeros_like(hole)
-            probes[here] = probes_for(hole[here])
-            drawn = guide(window, hole | probes)
-            filled = _fill(colours, hole[here], window.crop(drawn), probes[here])
-            if script.prompt and (varied := _nearby(self.deleted[here], reach) & seen[here]).any():
-                filled = np.where(varied[..., None], _toned(window.enlarge(drawn), colours, hole[here]), filled)
+            if guide is None and hole[here].all():
+                raise EditError("the edits leave nothing of the photograph to fill the hole from")
+            if guide is None:
+                filled = _fill(colours, hole[here])
+            else:
+                probes = np.zeros_like(hole)
+                probes[here] = probes_for(hole[here])
+                drawn = guide(window, hole | probes)
+                filled = _fill(colours, hole[here], window.crop(drawn), probes[here])
+                if script.prompt and (varied := _nearby(self.deleted[here], reach) & seen[here]).any():
+                    filled = np.where(varied[..., None], _toned(window.enlarge(drawn), colours, hole[here]), filled)
             new = like(filled, result)
             part = result[here]
             part[..., : new.shape[2]][seen[here]] = new[seen[here]]

@@ -5,8 +5,8 @@
     Path("edited.jpg").write_bytes(edited.encode(edited.pixels, "JPEG"))
 
 The model sees square windows of the photograph (`window`). With the detail "pixels", objects keep their own pixels
-(`composition`), and the model's picture of a window guides what fills the holes (`fill`). With "decoder", the model
-paints the edited region, as in the paper (`repaint`).
+(`composition`), and patches of the photograph fill the holes (`fill`), guided by the model's picture of a window. With
+"decoder", the model paints the edited region, as in the paper (`repaint`).
 """
 
 from collections.abc import Callable
@@ -63,8 +63,8 @@ def edit_photograph(
     if script.detail == "decoder":
         pixels = repaint(editing, base, steps, script, label, report)
     else:
-        guide = _Decoder(editing, base, replace(script, preserve=False), label, report)
-        pixels = Composition(base, steps).render(guide, script)
+        decoder = _Decoder(editing, base, replace(script, preserve=False), label, report)
+        pixels = Composition(base, steps).render(decoder if editing.guides or script.prompt else None, script)
     return photograph if pixels is photograph.pixels else replace(photograph, pixels=pixels)
 
 

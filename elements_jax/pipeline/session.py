@@ -31,9 +31,18 @@ SMALLEST = 1 / 8
 class EditSession:
     """A model, and a way to divide photographs, that scripts are run with. Decodes one picture at a time."""
 
-    def __init__(self, pipeline: ElementsPipeline, divide: Callable[[bytes, Fit], Photo], segmenter: str):
-        """`divide` makes a photo of an image file, or raises ValueError; `segmenter` names how, in results."""
+    def __init__(
+        self, pipeline: ElementsPipeline, divide: Callable[[bytes, Fit], Photo], segmenter: str, guides: bool = True
+    ):
+        """
+        Args:
+            divide: makes a photo of an image file, or raises ValueError.
+            segmenter: names how, in results.
+            guides: whether the decoder guides what fills the holes of photographs. Otherwise patches alone do, which
+                is better and quicker than the guide of a model that was not trained on photographs.
+        """
         self.pipeline = pipeline
+        self.guides = guides
         self.open = divide
         self._made_by = {"weights": pipeline.checksum(), "segmenter": segmenter}
         self._one_at_a_time = threading.Lock()

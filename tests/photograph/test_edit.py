@@ -264,6 +264,23 @@ def test_both_ways_change_the_edited_region_alone(editing, detail):
     assert (right <= 52 + limit, bottom <= 32 + limit) == (True, True)
 
 
+def test_patches_alone_fill_what_a_session_does_not_guide(pipeline):
+    unguided, photo = EditSession(pipeline, divide, "quarters", guides=False), photograph(200, 300)
+
+    def fail():
+        raise AssertionError("the model decoded")
+
+    after = edit(unguided, photo, Delete((), object=HERE), report=fail)
+    assert (after.pixels[square(200, 300, side=12)] == 99).all()
+    np.testing.assert_array_equal(after.pixels[60:], photo.pixels[60:])
+    # A prompt asks for the model's picture.
+    with pytest.raises(AssertionError, match="the model decoded"):
+        edit(unguided, photo, Delete((), object=HERE), prompt="a red circle", report=fail)
+    everything = replace(photo, pixels=np.full_like(photo.pixels, 255))
+    with pytest.raises(EditError, match="leave nothing of the photograph to fill the hole from"):
+        edit(unguided, photo, Delete((), object=ObjectAt(mask="all")), pictures={"all": everything})
+
+
 def test_the_light_decoder_guides_where_stage_2_was_not_trained(pipeline):
     stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
     light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), divide, "quarters")

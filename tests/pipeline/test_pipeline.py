@@ -330,7 +330,7 @@ def test_a_wrong_script_ends_with_one_line(edit, message, tmp_path, photo, model
     command = ["edit", str(photo), "--script", str(script), "--out", str(result), "--model", str(model_folder)]
     assert main([*command, "--segmenter", "grid"]) == 1
     *progress, error = capsys.readouterr().err.splitlines()
-    assert progress in ([], ["finding what to edit, compiling the sampler ..."])
+    assert progress in ([], ["finding what to edit, and filling what it leaves ..."])
     assert error.startswith("error: ")
     assert message in error
     assert not result.exists()
