@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[list[str], type]] = {
     "edit": (["edit", "photo.png", "--script", "edit.json", "--out", "OUT"], HERE["edit"]),
     "editor": (["editor", "--no-open"], HERE["editor"]),
     "batch": (["batch", "records", "scripts", "OUT", "--model", "model"], HERE["batch"]),
-    "reconstruct": (["reconstruct", "photo.png", "OUT"], HERE["reconstruct"]),
+    "reconstruct": (["reconstruct", "photo.png", "OUT.png"], HERE["reconstruct"]),
     "scenes": (["scenes", "OUT"], HERE["scenes"]),
     "photo-scenes": (["photo-scenes", "records", "OUT"], HERE["photo-scenes"]),
     "compare": (["compare", "records", "scripts", "OUT", "--model", "model"], compare.Compare),

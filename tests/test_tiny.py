@@ -90,5 +90,5 @@ def test_the_command_line_edits_with_it_when_no_model_is_named(
     with Image.open(out) as picture:
         assert picture.size == (64, 64)
     notice = capsys.readouterr().err
-    assert "Demo model: 64 px" in notice
+    assert "Demo model (64 px)" in notice
     assert "SLIC" in notice

@@ -95,7 +95,7 @@ def test_a_shape_in_another_colour_keeps_all_else():
 def test_records_that_are_no_scenes_are_named():
     pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
     cat = Record(pixels, squares(), "", np.zeros((0, SIZE, SIZE), bool), "cat.png", {"num_elements": GRID**2})
-    with pytest.raises(ValueError, match=r"'cat\.png' is no scene"):
+    with pytest.raises(ValueError, match=r"'cat\.png' is not a scene"):
         scene_of(cat)
     other = dataclasses.replace(RECORDS[0], image=RECORDS[1].image)
     with pytest.raises(ValueError, match=r"'scene-0000000\.png' does not show its scene"):

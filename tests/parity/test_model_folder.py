@@ -197,7 +197,9 @@ def test_a_folder_in_the_hub_cache_is_found_by_its_name(folder, pipeline, tmp_pa
     (cached / "refs" / "main").write_text("0123")
     _, params, _ = read_model("somebody/small-diffusion")
     np.testing.assert_array_equal(params["vae"]["quant_conv.bias"], pipeline.params["vae"]["quant_conv.bias"])
-    with pytest.raises(FileNotFoundError, match="nobody/none is not a folder or file here, and not to be had from"):
+    with pytest.raises(
+        FileNotFoundError, match="nobody/none is not a folder or file here, and the Hugging Face hub did not give it"
+    ):
         read_model("nobody/none")
 
 

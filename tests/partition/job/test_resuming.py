@@ -220,7 +220,12 @@ def test_a_job_that_is_told_to_end_says_one_line(tmp_path: Path, number: int) ->
     arguments = [str(photos), str(out), *SMALL[:-2], "--workers", "2", "--segmenter", "slic", "--shard-size", "2"]
     command = [sys.executable, "-m", "partition", *arguments]
     job = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )
     while not list(out.glob("manifest/*.jsonl")):
         assert job.poll() is None

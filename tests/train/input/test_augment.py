@@ -75,7 +75,7 @@ def test_what_changes_follows_from_seed_and_place_alone(records):
 
 def test_cached_latents_are_of_images_as_they_are():
     for change in ({"flip": True}, {"crop": 0.9}):
-        with pytest.raises(ValueError, match="cached latents are those of whole images as they are"):
+        with pytest.raises(ValueError, match="cached must not be combined with flip or crop"):
             DiffusionTrainConfig(**SHARED, cached=True, **change)
     with pytest.raises(ValueError, match=r"crop must be above 0 and at most 1, got 1.5"):
         AutoencoderTrainConfig(**SHARED, crop=1.5)
