@@ -88,7 +88,10 @@ def save_tensors(files: Mapping[Path, tuple[Mapping[str, np.ndarray], tuple[str,
         for path, (tensors, (key, value)) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                paths[path].touch()
+                mode = paths[path].stat().st_mode  # safetensors makes files that their owner alone may read
                 save_file(dict(tensors), paths[path], metadata={key: value})
+                paths[path].chmod(mode)
             except SafetensorError as error:  # what it makes of a full disk
                 raise OSError(f"{path}: {error}") from error
             checksums[path] = checksum(paths[path])

@@ -104,3 +104,9 @@ def test_pickled_parameters_are_named_with_what_converts_them(tmp_path, stem, na
     (tmp_path / name).touch()
     with pytest.raises(PickledWeights, match=rf"holds {name}, which can run code.*save_pretrained\('CONVERTED'\)"):
         find_tensors(tmp_path, stem)
+
+
+def test_files_can_be_read_by_whom_other_files_can(tmp_path):
+    (tmp_path / "other").touch()
+    save_tensors({tmp_path / "a.safetensors": ({"w": np.zeros(2, np.float32)}, ("format", "pt"))})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
