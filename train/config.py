@@ -193,7 +193,7 @@ class DiffusionTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cached and (self.flip or self.crop < 1):
-            self._refuse("cached", "must not be combined with flip or crop: the latents are those of whole images")
+            self._refuse("cached", "must not be combined with flip or crop: the cached latents are of complete images")
         drops = ("drop_text", "drop_elements", "drop_both")
         if (total := sum(getattr(self, name) for name in drops)) > 1:
             raise FieldError(self, drops, f"exclude each other, so they must sum to at most 1, got {total:g}")

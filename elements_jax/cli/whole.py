@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elements_jax import TINY
-from elements_jax.cli.photos import ObjectFinder, PhotoSegmenter, notices
+from elements_jax.cli.photos import ObjectFinder, PhotoSegmenter, notices, open_pipeline
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded
 from elements_jax.editing.script import EditScript
@@ -56,12 +55,11 @@ def default_out(photo: Path, format: str) -> Path:
 
 def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photograph:
     from elements_jax.photograph.edit import edit_photograph
-    from elements_jax.pipeline.pipeline import ElementsPipeline
     from elements_jax.pipeline.session import EditSession
 
     for notice in notices(command.model, command.source):
         print(notice, file=sys.stderr)
-    pipeline = ElementsPipeline.from_pretrained(command.model or TINY)
+    pipeline = open_pipeline(command.model)
     divider = PhotoSegmenter(pipeline.config.elements, command.source)
     # Each window of the photograph is sampled, and how many there are follows from the edits.
     with sampling(None, "edit", before="finding what to edit, and filling what it leaves") as report:

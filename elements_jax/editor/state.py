@@ -10,8 +10,6 @@ from fastapi import HTTPException
 from jaxtyping import UInt8, UInt16
 
 from elements_jax.data.photo import Photo
-from elements_jax.editing.apply import Edited
-from elements_jax.editing.edits import batched
 from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript
 from elements_jax.editor import wire
 from elements_jax.editor.images import Images, Upload, decoded, labels_png, mask_png, reduced
@@ -106,11 +104,7 @@ class Editor:
         config = self.editing.pipeline.config.elements
         side, cells = config.image_size, np.arange(config.image_size) * config.grid // config.image_size
         blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))
-        canvas, pipeline = self.editing.canvas(blank), self.editing.pipeline
-        if pipeline.has_diffusion:
-            self.editing.decode(blank, Edited(canvas, canvas), EditScript())
-        else:
-            pipeline.reconstruct(batched([canvas]).elements)
+        self.editing.picture(blank, self.editing.canvas(blank), EditScript())
 
 
 def _named(script: EditScript) -> list[str]:

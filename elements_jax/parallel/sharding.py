@@ -95,7 +95,7 @@ def pad_batch(items: Sequence[T], size: int) -> list[T]:
 
 
 def all_gather_params(tree: Tree, partition_specs: Tree) -> Tree:
-    """Inside `shard_map`, the whole of arrays that lie as `partition_specs` say, from this device's parts of them."""
+    """Inside `shard_map`, gather complete arrays, split as `partition_specs` say, from the devices' parts."""
 
     def move(stack: jax.Array, axis: int) -> jax.Array:
         return lax.all_gather(stack, "fsdp", axis=axis, tiled=True)

@@ -137,9 +137,9 @@ class Composition:
         for window, _ in windows(boxes, self.photograph.size, guide.size if guide else ROOM):
             here = window.here
             colours = rgb8(result[here])
-            if guide is None and hole[here].all():
-                raise EditError("the edits leave nothing of the photograph to fill the hole from")
             if guide is None:
+                if hole[here].all():
+                    raise EditError("the edits leave nothing of the photograph to fill the hole from")
                 filled = _fill(colours, hole[here])
             else:
                 probes = np.zeros_like(hole)

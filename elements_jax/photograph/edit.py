@@ -18,8 +18,7 @@ from jaxtyping import Bool, UInt8
 
 from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
-from elements_jax.editing.apply import Edited, nothing_to_open
-from elements_jax.editing.edits import batched
+from elements_jax.editing.apply import nothing_to_open
 from elements_jax.editing.script import EditError, EditScript
 from elements_jax.photograph.colour import from_srgb, rgb8, to_srgb
 from elements_jax.photograph.composition import Composition
@@ -86,9 +85,5 @@ class _Decoder:
         image = to_srgb(window.resample(rgb8(self.photograph.pixels), self.size), self.photograph)
         label_map = np.where(window.resample_mask(hole, self.size, least=0.0), DROPPED, self.label(image))
         photo = Photo(image, label_map, (0, 0, self.size, self.size))
-        canvas, pipeline = self.editing.canvas(photo), self.editing.pipeline
-        if pipeline.has_diffusion:
-            picture = self.editing.decode(photo, Edited(canvas, canvas), self.script, self.report)
-        else:
-            picture = pipeline.reconstruct(batched([canvas]).elements)[0]
+        picture = self.editing.picture(photo, self.editing.canvas(photo), self.script, self.report)
         return from_srgb(picture, self.photograph)

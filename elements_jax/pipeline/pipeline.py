@@ -50,7 +50,7 @@ class ElementsPipeline:
         tokenizer: PromptTokenizer | None,
         mesh: Mesh | None = None,
     ):
-        """`tokenizer` is None, and `params` those of "encoder" and "decoder", for a model of stage 1 alone."""
+        """A model of stage 1 only has the parameters of "encoder" and "decoder", and None as its tokenizer."""
         mesh = mesh or make_mesh(1, 1, jax.local_devices()[:1])
         self.config = config
         self.params = jax.device_put(dict(params), replicated(mesh))

@@ -94,6 +94,18 @@ class EditSession:
         left, top, right, bottom = photo.box
         return picture[top:bottom, left:right]
 
+    def picture(
+        self, photo: Photo, canvas: Canvas, script: EditScript, report: Callable[[], bool] = lambda: True
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """What the model makes of a photo's canvas: the light decoder's picture where stage 2 was not trained.
+
+        Otherwise as `decode`, and raises as it does.
+        """
+        if self.pipeline.has_diffusion:
+            return self.decode(photo, Edited(canvas, canvas), script, report)
+        left, top, right, bottom = photo.box
+        return self.pipeline.reconstruct(batched([canvas]).elements)[0][top:bottom, left:right]
+
     def png(self, picture: UInt8[np.ndarray, "h w 3"], script: EditScript) -> bytes:
         """The picture as a PNG with all that made it in its text chunks."""
         sampling = script.sampling.settings(self.pipeline.config.diffusion)

@@ -1,4 +1,4 @@
-"""Child processes: they end with it, however it ends."""
+"""Child processes that end with the main one, however it ends."""
 
 import multiprocessing
 import os

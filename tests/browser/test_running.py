@@ -1,4 +1,4 @@
-"""Runs, their progress and results; what is downloaded and continued; and what is kept when something fails."""
+"""Runs: progress, results, download, continuing from a result, and what is kept after a failure."""
 
 import numpy as np
 import pytest

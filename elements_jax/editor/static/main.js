@@ -153,8 +153,8 @@ on("#save-script", async () => {
   downloadText(JSON.stringify(session.script(), null, 2), "edit.json");
   const named = session.named();
   for (const { name, blob } of named) download(URL.createObjectURL(blob), name);
-  const beside = named.map(({ name }) => name).join(", ");
-  say(named.length ? `Saved edit.json, and beside it what it names: ${beside}.` : "Saved edit.json.");
+  const files = named.map(({ name }) => name).join(", ");
+  say(named.length ? `Saved edit.json and the masks and photos that it names: ${files}.` : "Saved edit.json.");
 });
 
 // Selecting and pointing
@@ -223,7 +223,7 @@ const act = {
     await settle();
     if (session.canRedo) say(`Redone: ${session.redo().toLowerCase()}.`);
   },
-  // What is not seen is not edited: with a result on the stage, keys leave the edits alone.
+  // While a result is shown, the edits are hidden, so keys do not change them.
   delete: async () => {
     await settle();
     if (results.shown || !session.selection) return;

@@ -1,5 +1,5 @@
-// What the pointer does on a picture: click, draw a box, a lasso or a brush's stroke; drag what is selected, or its
-// handles; pan. Two fingers zoom, and end what one began.
+// Pointer gestures on a picture: click; draw a box, a lasso or a brush stroke; drag the selection or its handles; pan.
+// A second finger ends the gesture of the first and zooms.
 
 import { handlePoints } from "./drawing.js";
 

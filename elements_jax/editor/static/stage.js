@@ -1,4 +1,4 @@
-// A picture on the screen with what is drawn over it. It shows what it is given, and knows nothing of edits.
+// Shows a picture and what is drawn over it. It knows nothing of edits.
 
 import { COLOURS, cased, handlePoints, ring, squares, stripes } from "./drawing.js";
 import { boxOf, then } from "./placement.js";
