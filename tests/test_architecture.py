@@ -92,3 +92,11 @@ def test_files_and_folders_stay_small():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
     for folder in {path.parent for path in FILES}:
         assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 15, folder
+
+
+def test_names_of_tests_stay_short():
+    """At most 60 characters: a name says what holds; details are in the docstring."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert len(node.name) <= 60, f"{path.relative_to(ROOT)}: {node.name}"

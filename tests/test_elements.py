@@ -91,7 +91,7 @@ def test_extract_from_windows(side):
     check_against_oracle(random_image(side), label_map)
 
 
-def test_an_element_of_one_colour_gives_a_patch_of_that_colour_whatever_lies_around_it():
+def test_the_patch_of_a_uniform_element_ignores_its_surroundings():
     yy, xx = np.mgrid[:SIZE, :SIZE]
     disc = (yy - 11) ** 2 + (xx - 13) ** 2 < 60
     image = np.where(disc[..., None], np.float32([0.5, -0.25, 1.0]), random_image(1))
@@ -130,7 +130,7 @@ def test_embed_position_is_sine_and_cosine_of_octaves():
     np.testing.assert_allclose(embedded[0], expected, atol=1e-5)
 
 
-def test_the_token_of_an_invalid_element_is_zero_and_stays_in_the_sequence():
+def test_the_token_of_an_invalid_element_is_zero_but_kept():
     rng = np.random.default_rng(0)
     elements = ImageElements(
         content=jnp.asarray(rng.normal(size=(1, 5, 4)), jnp.float32),

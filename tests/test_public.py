@@ -45,7 +45,7 @@ def test_a_photograph_is_divided_edited_and_decoded(tmp_path, pipeline):
     assert picture.dtype == np.uint8
 
 
-def test_elements_are_selected_by_numbers_or_by_a_mask_everywhere(pipeline):
+def test_elements_are_selected_by_numbers_or_by_a_mask(pipeline):
     canvas = pipeline.encode(np.zeros((16, 16, 3), np.uint8), np.arange(256).reshape(16, 16) // 64)
     mask = np.array([False, True, False, True])
     by = ej.Transform(jnp.float32(0.5), jnp.float32([0.25, 0]), jnp.float32([0.5, 0.5]))

@@ -80,9 +80,7 @@ def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.
     assert (redder > 10).mean() > 0.6  # of the 16 it was 12
 
 
-def test_the_command_line_edits_with_it_when_no_model_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_line_edits_with_tiny_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo, script, out = tmp_path / "scene.png", tmp_path / "edit.json", tmp_path / "out.png"
     Image.fromarray(drawn.render(drawn.scene(1_000_004))[0]).save(photo)
     script.write_text(json.dumps({"version": 1, "edits": [{"edit": "delete", "elements": [0]}]}))

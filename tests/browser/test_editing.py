@@ -20,7 +20,7 @@ def point_of(edit: dict) -> None:
     np.testing.assert_allclose(edit["object"]["point"], [20 / 96, 20 / 64], atol=1e-2)
 
 
-def test_a_drag_shows_the_objects_own_pixels_and_the_hole_and_asks_nobody(square):
+def test_drag_previews_object_and_hole_without_a_request(square):
     requests = len(square.requests)
     slope = square.pixel(50, 24)
     square.press(24, 24)
@@ -44,7 +44,7 @@ def test_a_drag_shows_the_objects_own_pixels_and_the_hole_and_asks_nobody(square
     square.shows(50, 30, colour=RED)
 
 
-def test_what_was_moved_is_moved_on_from_where_it_lies(square):
+def test_second_move_starts_where_the_first_ended(square):
     square.drag((24, 24), (54, 24))
     square.keys("Escape")
     square.drag((54, 24), (54, 44))
@@ -227,7 +227,7 @@ def test_a_script_is_saved_with_its_masks_and_loaded_again(opened, browser, addr
         other.check()
 
 
-def test_a_script_takes_its_own_masks_and_asks_before_edits_are_lost(opened, tmp_path):
+def test_script_brings_its_masks_and_asks_before_losing_edits(opened, tmp_path):
     opened.keys("l")
     opened.drag((16, 16), (32, 16), (32, 32), (16, 32))
     opened.keys("Delete")

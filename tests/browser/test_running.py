@@ -30,7 +30,7 @@ def deleted(opened: Driver) -> Driver:
     return opened
 
 
-def test_without_edits_there_is_nothing_to_run_and_it_says_why(editor):
+def test_run_without_edits_says_why_it_is_disabled(editor):
     expect(editor.page.locator("#why")).to_have_text("Open a photo first.")
     editor.upload()
     expect(run_button(editor)).to_be_disabled()
@@ -79,7 +79,7 @@ def test_a_run_sends_the_script_and_shows_its_variants(deleted):
     expect(thumbnails(deleted).nth(1)).to_have_attribute("aria-pressed", "true")
 
 
-def test_what_is_downloaded_is_the_whole_photograph_as_the_engine_makes_it(deleted, editing, tmp_path):
+def test_download_is_the_complete_photograph_of_the_engine(deleted, editing, tmp_path):
     deleted.page.get_by_text("More settings").click()
     deleted.page.get_by_label("Seed", exact=True).fill("3")
     deleted.page.get_by_label("Lock seed").check()
@@ -237,7 +237,7 @@ def test_a_closed_page_cancels_its_run(slow, slow_app):
     slow.until(lambda: job.status == "cancelled")
 
 
-def test_without_sam_clicks_select_pieces_and_it_says_why(slow):
+def test_without_sam_a_click_selects_a_piece_and_says_why(slow):
     tool = slow.page.get_by_role("button", name="Object", exact=True)
     expect(tool).to_have_attribute("aria-disabled", "true")
     tool.click(force=True)

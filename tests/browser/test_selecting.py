@@ -59,7 +59,7 @@ def test_a_photograph_may_be_dropped_or_pasted(editor, kind):
     editor.shows(20, 20, colour=BLUE)
 
 
-def test_what_is_no_photograph_is_refused_by_name_and_nothing_is_lost(opened):
+def test_rejects_non_image_files_by_name_and_loses_nothing(opened):
     opened.select(20, 20)
     for name, content in (("notes.txt", b"no picture"), ("phone.heic", b"\0\0\0\x18ftypheic" + b"\0" * 100)):
         file = {"name": name, "mimeType": "image/png", "buffer": content}
@@ -135,7 +135,7 @@ def test_a_brush_paints_a_selection_and_alt_takes_away(opened):
     assert opened.box()[2] < wide
 
 
-def test_the_selection_is_as_large_as_it_is_and_not_rounded(opened):
+def test_selection_is_not_rounded_to_elements(opened):
     image = photograph()
     image[50:53, 70:77] = BLUE
     opened.upload(image)
@@ -143,7 +143,7 @@ def test_the_selection_is_as_large_as_it_is_and_not_rounded(opened):
     assert opened.box() == (70, 50, 7, 3)
 
 
-def test_wheel_keys_and_buttons_zoom_about_the_pointer_and_space_pans(opened: Driver):
+def test_wheel_keys_and_buttons_zoom_at_pointer_and_space_pans(opened: Driver):
     zoom = opened.page.locator("#zoom-fit")
     whole = zoom.inner_text()
     opened.page.mouse.move(*opened.place((24.5, 24.5)))
@@ -166,7 +166,7 @@ def test_wheel_keys_and_buttons_zoom_about_the_pointer_and_space_pans(opened: Dr
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (768, 1024), (390, 844)])
-def test_the_photograph_has_room_in_every_window_and_nothing_overlaps(opened: Driver, width, height):
+def test_photograph_fits_every_window_size_without_overlaps(opened: Driver, width, height):
     opened.page.set_viewport_size({"width": width, "height": height})
     opened.upload()
     opened.select(20, 20)

@@ -94,9 +94,7 @@ class Rater:
         return path
 
 
-def test_a_form_by_mouse_with_a_reload_and_one_by_keyboard_from_the_disk_are_analysed(
-    study, address, browser, tmp_path
-):
+def test_analyses_a_form_by_mouse_and_one_by_keyboard(study, address, browser, tmp_path):
     folder, key = study
     contexts = [browser.new_context(accept_downloads=True) for _ in range(2)]
 
@@ -133,7 +131,7 @@ def test_a_form_by_mouse_with_a_reload_and_one_by_keyboard_from_the_disk_are_ana
         context.close()
 
 
-def test_an_answer_can_be_taken_back_and_one_key_answers_one_pair(study, page, tmp_path):
+def test_answers_can_be_undone_and_one_key_answers_one_pair(study, page, tmp_path):
     folder, key = study
     rater = Rater(page, key, 3)
     rater.start(f"{folder.as_uri()}/index.html?form=3")
@@ -175,7 +173,7 @@ def test_done_answers_are_kept_until_somebody_else_begins(study, page):
     assert rater.problems == []
 
 
-def test_another_worker_in_the_same_browser_has_a_sheet_of_their_own(study, page):
+def test_two_workers_in_one_browser_have_separate_sheets(study, page):
     folder, key = study
     rater = Rater(page, key, 1)
     rater.start(f"{folder.as_uri()}/index.html?form=1&worker=one")
@@ -187,7 +185,7 @@ def test_another_worker_in_the_same_browser_has_a_sheet_of_their_own(study, page
     rater.ready(2)
 
 
-def test_without_a_form_one_is_drawn_and_kept_and_a_wrong_one_is_refused(study, page):
+def test_draws_and_keeps_a_form_and_rejects_an_unknown_one(study, page):
     folder, _ = study
     page.goto(f"{folder.as_uri()}/index.html")
     page.get_by_role("button", name="Start").click()
@@ -204,7 +202,7 @@ def test_without_a_form_one_is_drawn_and_kept_and_a_wrong_one_is_refused(study, 
     expect(page.get_by_role("button", name="Start")).to_be_hidden()
 
 
-def test_a_picture_that_does_not_load_is_said_and_cannot_be_judged(study, page):
+def test_reports_an_image_that_does_not_load_and_blocks_its_pair(study, page):
     folder, key = study
     page.route("**/pictures/*", lambda route: route.abort())
     page.goto(f"{folder.as_uri()}/index.html?form=1")

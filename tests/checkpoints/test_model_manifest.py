@@ -71,7 +71,7 @@ def test_a_damaged_manifest_is_one_clear_error(folder):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_parameters_that_are_not_finite_are_neither_saved_nor_loaded(folder, value):
+def test_rejects_non_finite_parameters_on_save_and_load(folder, value):
     params = load_networks(folder, NETWORKS, ["encoder"])["encoder"]
     name = sorted(params)[0]
     before = (folder / "elements" / "encoder.safetensors").read_bytes()

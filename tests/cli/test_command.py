@@ -64,7 +64,7 @@ def test_a_value_out_of_its_bounds_names_its_option(command, line, error, capsys
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_command_line_that_cannot_be_read_shows_how_it_is_used(capsys):
+def test_invalid_command_line_shows_usage(capsys):
     with pytest.raises(SystemExit) as stop:
         parsed(Outer, ["--a-number", "many"], "elements")
     assert stop.value.code == 2

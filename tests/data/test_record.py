@@ -85,7 +85,7 @@ def test_masks_can_be_read_alone():
     np.testing.assert_array_equal(read.object_masks, record.object_masks[2:])
 
 
-def test_what_is_cached_is_stored_beside_the_rest():
+def test_cached_values_are_stored_in_the_record():
     record = _record()
     cached = {"latent_mean": np.float16([[0.1, -3], [65504, 6e-8]]), "text": np.zeros((2, 0), np.float16)}
     stored = with_cached(Example.FromString(record.to_example()), cached)

@@ -66,7 +66,7 @@ def test_tensorflow_datasets_reads_every_field_back(folder):
                 assert example[name].dtype == np.float16
 
 
-def test_features_are_what_tensorflow_datasets_would_write(folder):
+def test_features_match_tensorflow_datasets(folder):
     features = pytest.importorskip("tensorflow_datasets").features
     picture = {"encoding_format": "png"}
     expected = features.FeaturesDict(

@@ -107,7 +107,7 @@ def test_every_flipped_bit_is_located(tmp_path):
             _read_all(path)
 
 
-def test_a_scan_goes_on_after_damaged_data_and_ends_at_a_damaged_length(tmp_path):
+def test_scan_skips_damaged_data_and_stops_at_a_damaged_length(tmp_path):
     path = tmp_path / "file"
     records = [b"one", b"three", b"seven"]
     write_tfrecord(path, records)
@@ -131,7 +131,7 @@ def test_a_scan_goes_on_after_damaged_data_and_ends_at_a_damaged_length(tmp_path
                 assert data == records[number]
 
 
-def test_a_scan_reads_what_comes_before_a_cut(tmp_path):
+def test_scan_reads_everything_before_a_cut(tmp_path):
     path = tmp_path / "file"
     write_tfrecord(path, [b"one", b"three"])
     whole = path.read_bytes()

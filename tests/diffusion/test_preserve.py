@@ -31,7 +31,7 @@ def test_the_feather_is_one_inside_zero_far_off_and_has_no_step(seed, share, rad
         assert np.abs(np.diff(weight, axis=axis)).max() <= 1 / (2 * radius + 1) + 1e-6
 
 
-def test_specks_in_the_region_are_repainted_and_a_large_hole_is_not():
+def test_repaints_specks_in_the_region_but_not_a_large_hole():
     region = np.ones((1, 20, 20), bool)
     region[0, 2:6, 2:6] = region[0, 8:18, 8:18] = False
     weight = np.asarray(feather(jnp.asarray(region), 1))[0]

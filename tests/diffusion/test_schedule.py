@@ -49,7 +49,7 @@ def test_velocity_is_diffusers_and_gives_the_noise_back(reference):
 
 
 @pytest.mark.parametrize(("guidance", "expected"), [(0.0, -1.0), (1.0, 2.0), (3.0, 8.0)])
-def test_joint_guidance_extrapolates_from_the_unconditional_prediction(guidance, expected):
+def test_joint_guidance_extrapolates_from_unconditional(guidance, expected):
     def predict_noise(latent, timestep):
         halves = jnp.repeat(jnp.array([2.0, -1.0]), len(latent) // 2)
         return jnp.broadcast_to(halves[:, None, None, None], latent.shape)
@@ -70,7 +70,7 @@ def test_separate_guidance_weighs_text_and_elements(text, elements):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_ends_at_the_preserved_latent_outside_the_region(name):
+def test_samplers_end_at_the_preserved_latent_outside_the_region(name):
     schedule, clean = make_schedule(DiffusionConfig()), jnp.asarray(normal(1))
     region = np.random.default_rng(2).random(SHAPE[:3]) < 0.5
     free, kept = (

@@ -117,7 +117,7 @@ def test_any_sequence_of_edits_keeps_the_invariants(seed, sequence):
 
 @quick
 @given(seeds, sequences)
-def test_the_edited_region_is_where_a_pixel_changed_its_element_or_the_element_changed(seed, sequence):
+def test_edited_region_is_changed_labels_and_changed_elements(seed, sequence):
     before = after = canvas_of(seed)
     other = canvas_of(seed + 1)
     for kind, indices, shift in sequence:
@@ -133,7 +133,7 @@ def test_the_edited_region_is_where_a_pixel_changed_its_element_or_the_element_c
         assert not expected.any()
 
 
-def test_an_element_moved_by_less_than_a_pixel_is_edited_and_no_other():
+def test_move_by_less_than_a_pixel_edits_only_that_element():
     canvas = canvas_of(2)
     after = edits.move(canvas, selected([5]), jnp.float32([0.4 / SIZE, 0.0]))
     np.testing.assert_array_equal(after.label_map, canvas.label_map)
@@ -173,7 +173,7 @@ def test_delete_leaves_n_and_touches_nothing_else(seed, indices):
 
 @quick
 @given(seeds, st.integers(0, N - 1), shifts)
-def test_move_there_and_back_is_the_identity_when_nothing_collides(seed, index, shift):
+def test_move_there_and_back_is_the_identity_without_collision(seed, index, shift):
     # An element alone on its canvas collides with nothing; what leaves the image is clipped, so such draws are skipped.
     alone = edits.delete(canvas_of(seed), ~selected([index]))
     there = edits.move(alone, selected([index]), jnp.float32(shift))
@@ -185,7 +185,7 @@ def test_move_there_and_back_is_the_identity_when_nothing_collides(seed, index, 
     np.testing.assert_allclose(back.elements.position, alone.elements.position, atol=1e-6)
 
 
-def test_move_shifts_the_centroid_and_resize_scales_the_box_about_the_centre():
+def test_move_shifts_centroids_and_resize_keeps_the_centre():
     canvas = canvas_of(3)
     moved = edits.move(canvas, selected([5]), jnp.float32([0.1, -0.2]))
     change = np.asarray(moved.elements.position - canvas.elements.position)

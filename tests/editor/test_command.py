@@ -79,7 +79,7 @@ def test_a_taken_port_is_an_error(model_folder: Path, capsys: pytest.CaptureFixt
     assert "in use" in capsys.readouterr().err
 
 
-def test_it_runs_without_pytorch_on_this_machine_alone_and_ends_at_once(model_folder: Path, tmp_path: Path) -> None:
+def test_runs_without_pytorch_locally_and_stops_at_once(model_folder: Path, tmp_path: Path) -> None:
     """Interrupted while it compiles."""
     (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')")
     command = [sys.executable, "-m", "elements_jax.cli", "editor", "--no-open", "--port", "0", "--model", model_folder]

@@ -79,7 +79,7 @@ def test_other_machines_come_by_address_if_they_may(editing: EditSession, client
     refusal(client.get("/api/model", headers={"Host": "192.168.1.7:8000"}), 400)
 
 
-def test_every_response_tells_the_browser_what_it_may_do(client: TestClient) -> None:
+def test_every_response_carries_the_security_headers(client: TestClient) -> None:
     for response in (
         client.get("/docs"),
         client.get("/api/model"),

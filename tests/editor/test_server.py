@@ -72,7 +72,7 @@ def test_a_turned_photograph_is_shown_upright(client: TestClient) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(view))), np.rot90(image, -1))
 
 
-def test_transparency_is_shown_and_what_is_not_kept_is_said(client: TestClient) -> None:
+def test_shows_transparency_and_says_what_is_not_kept(client: TestClient) -> None:
     image = np.dstack([noise(8, 8), np.arange(64, dtype=np.uint8).reshape(8, 8)])
     answer = client.post("/api/images", content=encode(image)).json()
     view = client.get(f"/api/images/{answer['id']}/view").content
@@ -147,7 +147,7 @@ def test_scripts_are_read_from_json_and_from_results(client: TestClient, editing
         assert EditScript.from_fields(response.json()["script"]) == wanted
 
 
-def test_a_job_gives_a_photograph_for_each_seed_as_the_library_does(client: TestClient, editing: EditSession) -> None:
+def test_job_returns_one_photograph_per_seed_as_the_library_does(client: TestClient, editing: EditSession) -> None:
     content = encode(noise(20, 30), "jpeg")
     image = client.post("/api/images", content=content).json()["id"]
     fields = script(DELETE, prompt="a red square", seed=5)
@@ -169,7 +169,7 @@ def test_a_job_gives_a_photograph_for_each_seed_as_the_library_does(client: Test
         assert client.get(path).status_code == 404
 
 
-def test_a_model_of_stage_1_alone_fills_holes_and_refuses_prompts(editing: EditSession) -> None:
+def test_stage_1_model_fills_holes_and_rejects_prompts(editing: EditSession) -> None:
     pipeline = editing.pipeline
     stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
     light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), editing.open, "grid")

@@ -101,7 +101,7 @@ def test_a_method_adds_its_folder_and_goes_on(method, results, request, capsys):
     assert path_of(results, method, CASES[1]).stat().st_mtime_ns == kept
 
 
-def test_what_is_missing_is_named_before_a_model_is_loaded(results, tmp_path, capsys):
+def test_names_missing_inputs_before_loading_a_model(results, tmp_path, capsys):
     write_cases(results, [Case("c", "move", "")])
     assert run(results, "instruct-pix2pix", tmp_path) == 1
     assert "error: case 'c' has no instruction" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def of(*edits, tolerance: float = 1.0):
         ((), square(0, 0, 0), square(0, 0, 0)),
     ],
 )
-def test_regions_are_where_objects_arrive_and_what_they_leave(edits, target, source):
+def test_regions_are_the_arrival_and_the_source_of_objects(edits, target, source):
     found = of(*edits)
     np.testing.assert_array_equal(found["target"], target)
     np.testing.assert_array_equal(found["source"], source)

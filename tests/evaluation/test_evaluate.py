@@ -213,9 +213,7 @@ def test_fid_is_of_all_pictures_and_warns_of_few(tmp_path, folders, eight_featur
     np.testing.assert_allclose(values(against), values(report), rtol=1e-5)
 
 
-def test_between_inputs_and_their_reconstructions_it_is_called_rfid(
-    tmp_path, scene_records, scene_model, eight_features
-):
+def test_fid_of_inputs_and_reconstructions_is_named_rfid(tmp_path, scene_records, scene_model, eight_features):
     command = [
         "records",
         scene_records,
@@ -293,7 +291,7 @@ def test_kinds_of_edits_have_their_own_rows(tmp_path, edits):
     assert [kind for method, kind, _ in found if method == "pixels"] == ["all", "delete", "move"]
 
 
-def test_the_model_of_pictures_is_known_by_what_they_carry(tmp_path, folders):
+def test_reads_the_model_of_results_from_their_metadata(tmp_path, folders):
     carrying = tmp_path / "carrying"
     carrying.mkdir()
     for i in range(7):

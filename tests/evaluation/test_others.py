@@ -19,7 +19,7 @@ from elements_jax.evaluation.results import Case, Task
 from tests.helpers.scenes import CELL, GRID, SIZE, block, canvas, run
 
 
-def test_a_move_is_painted_in_two_steps_background_over_the_source_and_the_object_at_its_target():
+def test_move_paints_background_at_the_source_then_the_object():
     image, done = np.asarray(canvas().picture), run(Move((0, 1), (4 / GRID, 4 / GRID)))
     fill, put = paint_by_example(done.steps)
     assert fill.mask[:CELL, : 2 * CELL].all()
@@ -37,7 +37,7 @@ def test_a_deletion_and_a_composition_are_one_step_each():
     assert put.mask[block(1, 2)].all()
 
 
-def test_background_is_a_free_square_like_what_is_around_the_source():
+def test_background_is_a_free_square_like_the_surroundings():
     """An object on the left half, another one beside it; the right half is of another colour."""
     rng = np.random.default_rng(0)
     image = np.full((SIZE, SIZE, 3), 200) + rng.integers(-9, 10, (SIZE, SIZE, 3))
@@ -50,7 +50,7 @@ def test_background_is_a_free_square_like_what_is_around_the_source():
     assert np.abs(found - 200).max() < 10
 
 
-def test_background_is_smaller_where_little_is_free_and_anything_where_nothing_is():
+def test_background_shrinks_or_is_arbitrary_when_little_is_free():
     image = np.arange(SIZE * SIZE * 3, dtype=np.uint32).reshape(SIZE, SIZE, 3).astype(np.uint8)
     source = np.zeros((SIZE, SIZE), bool)
     source[:20, :20] = True
@@ -71,7 +71,7 @@ def test_self_guidance_is_told_where_and_how_large():
     assert self_guidance(step)["after"] is None
 
 
-def test_needs_are_written_whole(tmp_path):
+def test_inputs_are_written_completely(tmp_path):
     script = EditScript((Move((0, 1), (4 / GRID, 0.0)),), "a cat", seed=0)
     case = Case("left", "move", "move the cat", "1", "a cat", script, "cat")
     prepared = Prepared(Task(case), Edited(canvas(), canvas()), run(*script.edits))

@@ -17,7 +17,7 @@ from elements_jax.evaluation.methods.pixel_editing import BLANK
 from tests.helpers.scenes import CELL, GRID, SIZE, block, canvas, run
 
 
-def test_a_move_copies_the_pixels_and_keeps_the_source_and_the_hole_is_the_source_alone():
+def test_move_copies_pixels_and_the_hole_is_only_the_source():
     done, image = run(Move((0, 1), (2 / GRID, 0.0))), np.asarray(canvas().picture)
     expected = image.copy()
     expected[:CELL, 2 * CELL : 4 * CELL] = image[:CELL, : 2 * CELL]
@@ -29,14 +29,14 @@ def test_a_move_copies_the_pixels_and_keeps_the_source_and_the_hole_is_the_sourc
     np.testing.assert_array_equal(done.blanked[~hole], expected[~hole])
 
 
-def test_what_is_covered_in_part_is_no_hole_though_our_edit_deletes_it():
+def test_partly_covered_elements_leave_no_hole():
     done = run(Move((0,), (1.5 / GRID, 0.0)))
     hole = np.zeros((SIZE, SIZE), bool)
     hole[block(0, 0)] = True
     np.testing.assert_array_equal(done.hole, hole)
 
 
-def test_a_hole_on_which_another_element_comes_to_lie_is_none():
+def test_a_hole_covered_by_another_element_is_closed():
     done = run(Delete((0, 1)), Move((8,), (0.0, -1 / GRID)))
     assert not done.hole[block(0, 0)].any()
     assert done.hole[block(0, 1)].all()
@@ -54,7 +54,7 @@ def test_a_resize_about_its_centre_agrees_with_paste_pixels():
     assert run(Resize((9, 10), 0.5)).hole.any()
 
 
-def test_a_composition_pastes_the_other_picture_and_leaves_no_hole():
+def test_composition_pastes_the_other_image_and_leaves_no_hole():
     done, other = run(Compose("7", (3, 4), (0.0, 2 / GRID))), np.asarray(canvas(7).picture)
     expected = np.asarray(canvas().picture).copy()
     expected[2 * CELL : 3 * CELL, 3 * CELL : 5 * CELL] = other[:CELL, 3 * CELL : 5 * CELL]
@@ -63,7 +63,7 @@ def test_a_composition_pastes_the_other_picture_and_leaves_no_hole():
     np.testing.assert_array_equal(done.pasted, (expected != np.asarray(canvas().picture)).any(-1))
 
 
-def test_the_mask_for_inpainting_has_no_gaps_between_elements_and_leaves_what_was_pasted():
+def test_inpainting_mask_closes_gaps_but_excludes_pasted_pixels():
     start = canvas()
     dropped = np.asarray(start.label_map).copy()
     dropped[:, CELL - 1] = GRID**2  # pixels of no element, between the first column's and the second's
@@ -97,7 +97,7 @@ def test_closing_is_scipys_within_a_wide_frame(seed, radius, share):
 
 
 @pytest.mark.parametrize("strange", [Move((0,), (3.0, 0.0)), Move((63,), (0.9, 0.9))])
-def test_what_leaves_the_picture_leaves_a_hole(strange):
+def test_an_element_moved_out_of_the_image_leaves_a_hole(strange):
     done = run(strange)
     assert done.hole.sum() == CELL**2
     assert not done.pasted.any()

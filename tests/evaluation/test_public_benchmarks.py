@@ -127,7 +127,7 @@ def test_the_edits_carry_a_point_where_the_motion_carries_it(factor, anchor, to,
     np.testing.assert_allclose(at, within((expected[0], expected[1]), box, size), atol=1e-9)
 
 
-def test_what_shrinks_is_resized_first_and_what_grows_last():
+def test_shrinking_comes_first_and_growing_last():
     box = (0, 0, 64, 64)
     kinds = lambda scale, shift=(0.1, 0.0): [  # noqa: E731
         type(edit) for edit in edits_of(Motion((float(scale), float(scale)), shift, (0.5, 0.5)), (1,), box, 64)
@@ -138,7 +138,7 @@ def test_what_shrinks_is_resized_first_and_what_grows_last():
     assert kinds(2.0, (0.0, 0.0)) == [Resize]
 
 
-def test_the_elements_under_a_mask_are_those_with_half_of_their_pixels_there():
+def test_selects_elements_with_half_their_pixels_under_the_mask():
     label_map = np.full((8, 8), DROPPED, np.uint16)
     label_map[1:7] = (np.arange(8) // 2)[None]  # four columns of elements, and margins above and below
     box = (0, 1, 8, 7)
@@ -201,7 +201,7 @@ def test_the_annotation_has_the_name_of_their_code_too(geobench):
     assert len(geobench_2d(geobench)[0]) == 2
 
 
-def test_what_cannot_be_done_is_named_and_the_rest_done(objmove, tmp_path, model_folder, capsys):
+def test_names_impossible_cases_and_runs_the_others(objmove, tmp_path, model_folder, capsys):
     save(objmove / "real_001" / "src_mask_hr.png", mask_of(30, 40, slice(0), slice(0)))
     save(objmove / "real_002" / "src_mask_hr.png", mask_of(40, 30, slice(9), slice(9)))
     (objmove / "real_003" / "tar_box_mask.png").write_bytes(b"no picture")

@@ -112,7 +112,7 @@ def test_our_picture_is_that_of_the_pipeline(scene_records, scripts, model, scen
         (["--methods", "ours", "--batch-size", "0"], "--batch-size must be at least 1"),
     ],
 )
-def test_what_cannot_be_run_is_one_clear_error(scene_records, scripts, model, tmp_path, capsys, more, problem):
+def test_an_impossible_run_is_one_clear_error(scene_records, scripts, model, tmp_path, capsys, more, problem):
     assert compare(scene_records, scripts, tmp_path / "out", model, *more) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {problem}")
@@ -125,7 +125,7 @@ def test_a_model_that_does_not_inpaint_is_refused(scene_model, scene_pipeline):
         make_methods(["sd-inpaint"], scene_pipeline, "model", Sampling(), None, str(scene_model))
 
 
-def test_sdedit_of_a_model_with_elements_gives_it_none(scene_pipeline):
+def test_sdedit_of_a_model_with_elements_passes_none(scene_pipeline):
     """Its pictures follow from pixels and prompt: elements' contents do not matter."""
     (sdedit,) = make_methods(["sdedit-0.5"], scene_pipeline, "model", Sampling(), None, None).values()
     record = scene_record(1)

@@ -25,7 +25,7 @@ def test_every_scene_has_edits_of_every_kind():
     assert len({task.case.name for task in TASKS}) == len(TASKS)
 
 
-def test_the_region_holds_all_that_the_truth_changes_and_little_else():
+def test_region_covers_every_change_of_the_truth_and_little_more():
     for task in TASKS:
         image = next(r.image for r in RECORDS if r.source_id == task.case.source_id)
         changed = (image != task.truth).any(-1)
@@ -49,7 +49,7 @@ def test_instruction_script_and_prompt_say_the_same():
             assert (edit.scale > 1) == case.instruction.endswith("larger") == (case.kind == "enlarge")
 
 
-def test_pixels_pasted_by_a_move_agree_with_the_truth_at_the_target():
+def test_pasted_pixels_agree_with_the_truth_at_the_target():
     """Script and truth speak of the same place."""
     for task in TASKS:
         if task.case.kind == "move":
@@ -73,7 +73,7 @@ def test_the_same_edits_are_made_of_any_partition():
     assert any(a.case.script != b.case.script for a, b in zip(TASKS, scene_cases(others), strict=True))
 
 
-def test_elements_are_those_that_lie_under_a_mask_for_the_most_part():
+def test_selects_elements_mostly_under_the_mask():
     mask = np.zeros((SIZE, SIZE), bool)
     mask[:4, :10] = True
     assert elements_under(squares(), mask) == (0, 1, 2)

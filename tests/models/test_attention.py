@@ -114,7 +114,7 @@ def test_the_tpus_kernel_is_the_oracle(shape):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_lengths_that_the_tpus_kernel_does_not_take_are_left_to_xla():
+def test_lengths_unsupported_by_the_tpu_kernel_use_xla():
     def lowered(queries, keys):
         q, k = (jax.ShapeDtypeStruct((1, length, 2, 8), jnp.float32) for length in (queries, keys))
         return jax.jit(attention).trace(q, k, k).lower(lowering_platforms=("tpu",)).as_text()
@@ -135,7 +135,7 @@ def test_xlas_attention_in_parts_is_the_oracle(monkeypatch, shape, scores_a_part
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=2e-6)
 
 
-def test_what_xla_computes_alone_is_bounded_in_memory():
+def test_attention_by_xla_is_bounded_in_memory():
     """Eight pictures' 4096 x 4096 scores of eight heads are 4 GB in float32; a gradient would hold several of them."""
     qkv = [jax.ShapeDtypeStruct((8, 4096, 8, 40), jnp.float32)] * 3
     gradient = jax.jit(jax.grad(lambda *qkv: module.attention_in_parts(*qkv).sum(), (0, 1, 2)))

@@ -66,7 +66,7 @@ def test_the_decoder_does_not_depend_on_the_order_of_elements(elements):
     np.testing.assert_allclose(networks.decoder(params, shuffled), image, atol=1e-5)
 
 
-def test_what_a_deleted_element_held_does_not_matter_but_its_place_in_the_softmax_does(elements):
+def test_deleted_elements_count_only_by_their_softmax_slot(elements):
     params = networks.decoder.init(jax.random.key(0))
     deleted = dataclasses.replace(elements, valid=elements.valid.at[0, 2].set(False))
     other = dataclasses.replace(deleted, content=deleted.content.at[0, 2].set(9), position=deleted.position * 1)

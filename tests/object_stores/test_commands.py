@@ -34,9 +34,7 @@ def steps(store: Store) -> set[int]:
 
 
 @pytest.mark.slow
-def test_a_run_in_a_store_goes_on_after_a_kill_on_another_machine_and_mesh(
-    s3: Store, records: Path, tmp_path: Path
-) -> None:
+def test_killed_run_in_a_store_resumes_on_another_machine(s3: Store, records: Path, tmp_path: Path) -> None:
     local = tmp_path / "local"
     settings = ["tests.multihost.host", "--data", str(records), "--model", str(local)]
     s3.run(*settings, STATE=str(tmp_path / "expected"), JAX_NUM_CPU_DEVICES="1", **ON_CPU)

@@ -40,7 +40,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert list((tmp_path / "elements-jax" / "programs").glob("*-cache"))
 
 
-def test_a_program_that_was_not_written_to_its_end_is_compiled_again(tmp_path):
+def test_recompiles_a_program_that_was_written_incompletely(tmp_path):
     asked, _ = asked_and_found(tmp_path)
     programs = sorted((tmp_path / "elements-jax" / "programs").glob("*-cache"))
     programs[0].write_bytes(programs[0].read_bytes()[:100])

@@ -36,7 +36,7 @@ def test_the_largest_divisible_axis_is_split(shape, fsdp, expected):
     assert partition_spec("w", shape, fsdp) == expected
 
 
-def test_every_leaf_is_covered_or_all_that_are_not_are_named():
+def test_names_every_leaf_that_cannot_be_sharded():
     mesh = AbstractMesh((1, 8), ("data", "fsdp"))
     tree = {"good": jnp.zeros((512, 512)), "odd": {"a": jnp.zeros((511, 513)), "b": jnp.zeros((999, 101))}}
     with pytest.raises(ValueError, match="fsdp=8") as error:
@@ -74,7 +74,7 @@ def test_arrays_are_laid_out_as_asked():
 
 
 @pytest.mark.parametrize("bundle", [1, 2**23])
-def test_what_is_gathered_is_whole_and_what_is_scattered_is_the_mean(bundle, monkeypatch):
+def test_gather_is_complete_and_scatter_is_the_mean(bundle, monkeypatch):
     monkeypatch.setattr(sharding, "BUNDLE_BYTES", bundle)
     mesh = make_mesh(1, 1)
     rng = np.random.default_rng(0)

@@ -112,9 +112,7 @@ def test_inpainting_is_that_of_diffusers(inpainting_folder, picture):
     assert np.abs(ours.astype(int) - other).max() > 5  # the mask matters
 
 
-def test_a_model_without_the_channels_does_not_inpaint_and_one_with_them_takes_no_elements(
-    text_folder, inpainting_folder, picture
-):
+def test_inpainting_and_element_models_are_not_interchangeable(text_folder, inpainting_folder, picture):
     model = StableDiffusion.from_pretrained(text_folder)
     with pytest.raises(ValueError, match="inpainting needs Stable Diffusion Inpainting"):
         model.inpaint(picture[None], np.ones((1, 64, 64), bool), [""], [""], [0])
@@ -136,7 +134,7 @@ def test_another_number_of_channels_is_refused(inpainting_folder, tmp_path):
         read_model(tmp_path)
 
 
-def test_configurations_of_before_are_read_and_others_are_as_strict_as_ever(tmp_path):
+def test_reads_older_configs_and_stays_strict_with_others(tmp_path):
     config = ModelConfig(unet=UNetConfig(layers_per_block=1))
     config.save(tmp_path / "config.json")
     fields = dataclasses.asdict(config)

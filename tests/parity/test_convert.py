@@ -75,7 +75,7 @@ def test_round_trip_is_bit_exact(network):
     assert all(np.array_equal(back[name], tensors[name]) for name in tensors)
 
 
-def test_a_base_checkpoint_leaves_the_attention_to_elements_to_be_initialised():
+def test_base_checkpoint_leaves_element_attention_uninitialised():
     base = {name: value for name, value in pytorch_tensors(torch_names.UNET, TINY).items() if "element" not in name}
     params = torch_names.from_torch(torch_names.UNET, base, TINY.shapes())
     new = TINY.shapes().keys() - params.keys()

@@ -52,7 +52,7 @@ def with_encoder(folder, config):
         save_network(folder, name, getattr(Networks(config), name).init(jax.random.key(5)))
 
 
-def test_the_model_folder_receives_what_it_lacks(diffusion, config, tmp_path):
+def test_missing_networks_are_added_to_the_model_folder(diffusion, config, tmp_path):
     start_from(str(diffusion), tmp_path, config)
     assert read_config(tmp_path) == config
     with_encoder(tmp_path, config)
@@ -92,7 +92,7 @@ def test_a_model_folder_gives_all_it_has(diffusion, config, tmp_path):
     DiffusionStage(config, TRAIN, tmp_path / "new")  # which has its tokenizer too
 
 
-def test_a_model_that_is_no_stable_diffusion_gives_its_networks_too(config, tmp_path):
+def test_takes_networks_of_a_model_that_is_not_stable_diffusion(config, tmp_path):
     config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, position_frequencies=2))
     whole = tmp_path / "whole"
     write_config(whole, config)

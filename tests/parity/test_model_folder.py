@@ -70,7 +70,7 @@ def test_a_stable_diffusion_without_a_tokenizer_takes_clips(networks, folder, pi
     np.testing.assert_array_equal(opened.tokenizer("a cat"), pipeline.tokenizer("a cat"))
 
 
-def test_a_stable_diffusion_of_pickled_weights_is_told_what_converts_them(networks, tmp_path):
+def test_pickled_stable_diffusion_weights_name_the_converter(networks, tmp_path):
     folder = write_stable_diffusion(tmp_path, networks)
     for name, pickled in {
         "vae": "diffusion_pytorch_model.bin",
@@ -203,7 +203,7 @@ def test_a_folder_in_the_hub_cache_is_found_by_its_name(folder, pipeline, tmp_pa
         read_model("nobody/none")
 
 
-def test_one_error_lists_what_does_not_fit_in_all_networks(folder, tmp_path):
+def test_one_error_lists_the_mismatches_of_all_networks(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "sd")
     unet, vae = (tmp_path / "sd" / name / "diffusion_pytorch_model.safetensors" for name in ("unet", "vae"))
     tensors = read_tensors(unet)
@@ -229,7 +229,7 @@ def test_a_truncated_file_is_named(folder, tmp_path):
         read_model(tmp_path / "sd")
 
 
-def test_another_kind_of_diffusion_model_is_refused_by_its_settings(folder, tmp_path):
+def test_rejects_other_diffusion_models_by_their_settings(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "sd")
     path = tmp_path / "sd" / "unet" / "config.json"
     config = json.loads(path.read_text())

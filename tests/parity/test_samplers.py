@@ -66,7 +66,7 @@ def test_too_few_or_too_many_steps_are_refused(sample, steps):
         sample(predict_noise, make_schedule(DiffusionConfig()), jnp.zeros(SHAPE), steps)
 
 
-def test_ddim_with_the_true_noise_returns_the_latent_it_was_added_to():
+def test_ddim_with_the_true_noise_recovers_the_latent():
     schedule = make_schedule(DiffusionConfig())
     clean, noise = jnp.asarray(normal(0)), jnp.asarray(normal(1))
 

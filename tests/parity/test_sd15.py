@@ -176,7 +176,7 @@ def test_unet_with_elements_equals_algorithm_1_in_diffusers(unet, assert_same_an
     assert_same_and_telling(predict(unet.params, unet.inputs), expected)
 
 
-def test_zero_elements_and_zero_initialised_outputs_change_no_bit(unet, noise_without_elements):
+def test_zero_elements_and_zero_outputs_leave_sd15_unchanged(unet, noise_without_elements):
     """What is trained starts as Stable Diffusion itself."""
     stock = {name: value for name, value in unet.params.items() if "element" not in name}
     params = NETWORKS.unet.init_missing(stock, jax.random.key(0))

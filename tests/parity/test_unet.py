@@ -118,7 +118,7 @@ def test_zero_init_starts_as_the_base_network(inputs):
 
 
 @pytest.mark.parametrize("remat", ["elementwise", "blocks"])
-def test_what_is_computed_again_has_the_gradient_of_what_was_kept(inputs, remat):
+def test_rematerialisation_does_not_change_gradients(inputs, remat):
     unet = our_unet(SMALL)
 
     @functools.partial(jax.jit, static_argnums=1, compiler_options={"xla_backend_optimization_level": 0})

@@ -106,9 +106,7 @@ def test_equals_the_oracle_pixel_for_pixel(config: PartitionConfig, seed: int) -
 
 
 @pytest.mark.parametrize("name", ["101085.jpg", "3096.jpg"])
-def test_equals_the_oracle_on_photographs_with_mobile_sams_scores(
-    shared_data: Path, mobile_sam: Sam, name: str
-) -> None:
+def test_equals_the_oracle_on_photographs_with_mobile_sam(shared_data: Path, mobile_sam: Sam, name: str) -> None:
     """At 256 px (the side of SAM's masks) times a power of two interpolation is exact: not one pixel may differ."""
     config = PartitionConfig(size=256, grid=7)
     folder = shared_data / "data" / "bsds500" / "images" / "val"

@@ -190,7 +190,7 @@ class TestRunLengths:
         else:
             assert found.shape == SHAPE
 
-    def test_a_cut_string_is_left_out_wherever_it_is_cut(self, tmp_path: Path) -> None:
+    def test_a_truncated_string_is_left_out(self, tmp_path: Path) -> None:
         counts = compress(np.random.default_rng(0).random(SHAPE) < 0.5)["counts"]
         for length in range(len(counts)):
             write(tmp_path / "p.json", [{"size": list(SHAPE), "counts": counts[:length]}])
@@ -263,7 +263,7 @@ class TestSidecars:
             ),
         ],
     )
-    def test_what_is_left_out_names_file_and_annotation(
+    def test_skipped_annotations_are_named_with_their_file(
         self, tmp_path: Path, content: str, reason: str, message: str
     ) -> None:
         (tmp_path / "p.json").write_text(content)
@@ -334,7 +334,7 @@ class TestCocoFile:
             ),
         ],
     )
-    def test_a_file_that_is_not_cocos_is_refused_before_any_photograph(
+    def test_rejects_a_file_that_is_not_coco_before_any_photograph(
         self, tmp_path: Path, content: dict[str, Any], change: dict[str, Any], message: str
     ) -> None:
         write(tmp_path / "instances.json", content | change)

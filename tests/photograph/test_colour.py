@@ -27,7 +27,7 @@ def test_depth_is_added_and_taken_away_exactly(channels):
 
 
 @pytest.mark.parametrize("profile", [None, SRGB, LAB, b"not a profile"])
-def test_profiles_of_srgb_or_of_nothing_readable_leave_colours_alone(profile):
+def test_srgb_and_unreadable_profiles_leave_colours_unchanged(profile):
     photo = photograph(3, profile=profile)
     for convert in (to_srgb, from_srgb):
         assert np.abs(convert(photo.pixels, photo).astype(int) - photo.pixels).max() <= 1
@@ -45,6 +45,6 @@ def test_another_photograph_takes_on_channels_and_depth(dtype, channels, other_d
         np.testing.assert_array_equal(pixels, other.pixels)
 
 
-def test_what_only_the_other_has_transparent_is_laid_on_white():
+def test_transparency_of_only_the_other_is_laid_on_white():
     other = Photograph(np.zeros((2, 2, 4), np.uint8), b"", "PNG")
     assert (adapted(other, photograph(3)) == 255).all()

@@ -111,7 +111,7 @@ def may_change(photo: Photograph, step: Step, slack: float) -> np.ndarray:
 
 @given(edited_photographs(), st.sampled_from([1.0, 2.0, 5.0]))
 @settings(max_examples=60, deadline=None)
-def test_what_is_not_edited_is_the_input_bit_for_bit(drawn, slack):
+def test_unedited_pixels_equal_the_input_bit_for_bit(drawn, slack):
     pixels, edits = drawn
     photo = Photograph(pixels, b"", "PNG")
     edits = [(kind((), *fields), mask) for (kind, *fields), mask in edits]
@@ -130,7 +130,7 @@ def test_what_is_not_edited_is_the_input_bit_for_bit(drawn, slack):
 
 
 @pytest.mark.parametrize("size", [(6000, 8000), (1, 8000), (6000, 1)])
-def test_large_photographs_keep_what_is_not_edited(size):
+def test_large_photographs_keep_their_unedited_pixels(size):
     photo = photograph(*size)
     mask = np.zeros(size, bool)
     y, x = size[0] // 2, size[1] // 3
@@ -170,7 +170,7 @@ def test_there_and_back_is_the_input():
         assert compose(photo, *((edit, mask) for edit in edits)) is photo.pixels
 
 
-def test_an_object_that_was_moved_is_edited_where_it_is():
+def test_a_moved_object_is_edited_at_its_new_place():
     photo, mask = photograph(60, 90), square()
     twice = compose(photo, (Move((), (0.2, 0.0)), mask), (Move((), (0.3, 0.1)), mask))
     np.testing.assert_array_equal(twice, compose(photo, (Move((), (0.5, 0.1)), mask)))
@@ -180,7 +180,7 @@ def test_an_object_that_was_moved_is_edited_where_it_is():
         compose(photo, (Delete(()), mask), (Move((), (0.5, 0.1)), mask))
 
 
-def test_a_part_of_what_was_moved_is_edited_alone():
+def test_a_part_of_a_moved_object_can_be_edited():
     photo, mask = photograph(60, 90), square()
     part = mask.copy()
     part[30:] = False
@@ -196,7 +196,7 @@ def test_neighbours_that_touch_are_not_taken_along():
     np.testing.assert_array_equal(after[11:25, 13:27], photo.pixels[23:37, 13:27])
 
 
-def test_a_copy_leaves_its_original_and_is_not_what_later_edits_mean():
+def test_a_copy_keeps_its_original_and_later_edits_mean_that():
     photo, mask = photograph(60, 90), square()
     copied = compose(photo, (Duplicate((), (0.5, 0.0)), mask))
     np.testing.assert_array_equal(copied[:, :50], photo.pixels[:, :50])
@@ -212,7 +212,7 @@ def test_transparency_goes_along():
     np.testing.assert_array_equal(after[23:37, 58:72], photo.pixels[23:37, 13:27])
 
 
-def test_a_prompt_shows_the_models_picture_in_what_was_deleted():
+def test_a_prompt_shows_the_models_image_in_the_deleted_region():
     photo = replace(photograph(60, 90), pixels=np.full((60, 90, 3), 120, np.uint8))
     after = compose(photo, (Delete(()), square()), prompt="a red circle")
     assert np.abs(after[23:37, 13:27].astype(int) - 120).max() <= 1  # the guide's grey, toned to the photograph
@@ -264,7 +264,7 @@ def test_both_ways_change_the_edited_region_alone(editing, detail):
     assert (right <= 52 + limit, bottom <= 32 + limit) == (True, True)
 
 
-def test_patches_alone_fill_what_a_session_does_not_guide(pipeline):
+def test_patches_fill_a_hole_without_a_guide(pipeline):
     unguided, photo = EditSession(pipeline, divide, "quarters", guides=False), photograph(200, 300)
 
     def fail():
@@ -293,7 +293,7 @@ def test_the_light_decoder_guides_where_stage_2_was_not_trained(pipeline):
 
 
 @pytest.mark.parametrize("detail", ["pixels", "decoder"])
-def test_a_script_that_changes_nothing_gives_the_photograph_itself(editing, detail):
+def test_a_script_without_changes_returns_the_photograph(editing, detail):
     photo = photograph(30, 40)
     assert edit(editing, photo, detail=detail) is photo
 

@@ -114,7 +114,7 @@ def test_pillow_reads_the_upper_bytes_of_our_sixteen_bit_png():
     assert image.info["icc_profile"] == SRGB
 
 
-def test_nearly_lossless_noise_is_written_although_it_is_larger_than_pillows_buffer():
+def test_writes_noise_larger_than_pillows_buffer():
     noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3)).astype(np.uint8)
     encoded = saved(Image.fromarray(noise), "JPEG", qtables=[[1] * 64] * 2, subsampling=0)
     photograph = Photograph.decode(encoded)
@@ -203,7 +203,7 @@ def test_gps_in_xmp_becomes_spaces():
         (saved(picture().convert("F"), "TIFF"), "F pixels"),
     ],
 )
-def test_what_cannot_be_edited_is_refused_with_the_way_out(encoded, message):
+def test_rejects_uneditable_files_with_a_remedy(encoded, message):
     with pytest.raises(ValueError, match=message):
         Photograph.decode(encoded)
 

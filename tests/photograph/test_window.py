@@ -55,7 +55,7 @@ def test_far_edits_have_windows_of_their_own_and_near_ones_share():
     assert (near.side, numbers) == (500, [0, 1])
 
 
-def test_an_edit_that_needs_it_takes_the_whole_picture():
+def test_a_large_edit_takes_the_complete_image():
     ((window, _),) = windows([(0, 10, 400, 290)], (300, 400), 64)
     assert window == Window(0, -50, 400, 300, 400)
     assert window.box == (0, 0, 400, 300)

@@ -119,7 +119,7 @@ def assert_same_pictures(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarr
 
 
 @pytest.mark.parametrize("preserve", [False, True])
-def test_pictures_are_bit_for_bit_those_of_the_pipeline_one_by_one(preserve, tmp_path, seven, records, model, pipeline):
+def test_images_equal_those_of_single_calls_bit_for_bit(preserve, tmp_path, seven, records, model, pipeline):
     options = ["--model", model, "--shard-size", "3"] + ["--preserve"] * preserve
     assert main(["batch", str(records), str(seven), str(tmp_path / "out"), *options]) == 0
     found = pictures(tmp_path / "out")
@@ -175,7 +175,7 @@ def test_settings_are_embedded_and_a_script_can_be_run_again(tmp_path, seven, re
     }
 
 
-def test_scripts_that_cannot_be_applied_are_named_and_the_others_written(tmp_path, records, model, capsys):
+def test_names_scripts_that_fail_and_writes_the_others(tmp_path, records, model, capsys):
     lines = example_lines(5)
     lines[1]["edits"] = [{"edit": "delete", "elements": [2]}, {"edit": "delete", "elements": [2]}]
     lines[4]["edits"] = [{"edit": "compose", "image": "0", "elements": [0], "by": [3, 0]}]
@@ -283,7 +283,7 @@ def test_all_wrong_lines_are_counted_and_the_first_named(tmp_path):
         ScriptLines(write_lines(path, []), {})
 
 
-def test_records_are_found_by_their_source_id_and_must_have_their_own(tmp_path, records):
+def test_finds_records_by_source_id_which_must_be_unique(tmp_path, records):
     index = RecordIndex(records)
     assert set(index) == {*map(str, range(24)), *map(str, range(100, 108))}
     np.testing.assert_array_equal(index["104"].image, record(104).image)
@@ -365,7 +365,7 @@ def test_four_devices_give_the_same_bits(tmp_path, seven, records, model):
     assert contents(tmp_path / "four") == contents(tmp_path / "one")
 
 
-def test_a_job_killed_at_a_random_moment_ends_as_an_undisturbed_one(tmp_path, records, model):
+def test_a_job_killed_at_random_equals_an_undisturbed_one(tmp_path, records, model):
     scripts = write_lines(tmp_path / "scripts.jsonl", example_lines(120))
     command = ["batch", str(records), str(scripts), "--model", model, "--shard-size", "3"]
     assert main([*command, str(tmp_path / "whole")]) == 0

@@ -35,7 +35,7 @@ def test_encode_gives_each_image_its_elements(pipeline):
     assert (share > 0).all()
 
 
-def test_decode_depends_on_seed_prompt_and_elements_and_on_nothing_else(pipeline):
+def test_decode_depends_only_on_seed_prompt_and_elements(pipeline):
     canvas = pipeline.encode(record(0).image, record(0).label_map)
     deleted = edits.delete(canvas, edits.element_mask(4, [0]))
 
@@ -50,7 +50,7 @@ def test_decode_depends_on_seed_prompt_and_elements_and_on_nothing_else(pipeline
         assert (other != picture).any()
 
 
-def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(pipeline):
+def test_an_image_does_not_depend_on_the_rest_of_its_batch(pipeline):
     first, second = (pipeline.encode(record(i).image, record(i).label_map) for i in range(2))
     both = pipeline.decode_batch(batched([first, second]).elements, ["a red square", ""], seeds=[3, 4])
     alone = pipeline.decode_batch(batched([second]).elements, [""], seeds=[4])
@@ -90,7 +90,7 @@ def test_separate_guidance_of_equal_weights_is_joint_guidance(pipeline):
     assert (joint != other).any()
 
 
-def test_fresh_noise_of_ddim_follows_the_seed_and_vanishes_with_eta(pipeline):
+def test_ddim_noise_follows_the_seed_and_vanishes_with_eta(pipeline):
     elements = batched([pipeline.encode(record(0).image, record(0).label_map)]).elements
 
     def decode(eta, seed):
@@ -112,7 +112,7 @@ def deletions(pipeline: ElementsPipeline, *seeds: int) -> tuple[ImageElements, P
     return batched(after).elements, Preserve(np.stack([r.image for r in records]), jnp.stack(regions))
 
 
-def test_preserved_pixels_are_the_inputs_and_the_edited_region_is_drawn_anew(pipeline):
+def test_preserves_input_pixels_and_samples_the_edited_region(pipeline):
     elements, preserve = deletions(pipeline, 0)
     kept = pipeline.decode_batch(elements, [""], seeds=[0], preserve=preserve)[0]
     anew = pipeline.decode_batch(elements, [""], seeds=[0])[0]
@@ -151,7 +151,7 @@ def test_the_preserved_latent_reaches_into_the_region(pipeline):
     assert (one[0, 0, 0] != two[0, 0, 0]).any()
 
 
-def test_preservation_neither_mixes_a_batch_nor_compiles_anew_for_other_values(pipeline):
+def test_preservation_does_not_mix_a_batch_or_recompile(pipeline):
     elements, preserve = deletions(pipeline, 0, 1)
     both = pipeline.decode_batch(elements, ["a red square", ""], seeds=[3, 4], preserve=preserve)
     alone = pipeline.decode_batch(*deletions(pipeline, 1)[:1], [""], seeds=[4], preserve=deletions(pipeline, 1)[1])
@@ -223,7 +223,7 @@ def test_missing_networks_are_listed(tmp_path):
         assert name in str(error.value)
 
 
-def test_a_model_of_stage_1_alone_reconstructs_and_says_that_it_does_not_decode(tmp_path, pipeline):
+def test_stage_1_model_reconstructs_and_says_it_cannot_decode(tmp_path, pipeline):
     stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
     ElementsPipeline(SMALL, stage_1, None).save_pretrained(tmp_path)
     light = ElementsPipeline.from_pretrained(tmp_path)
@@ -295,7 +295,7 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
     assert size_of(tmp_path / "again.png") == (16, 16)
 
 
-def test_an_edit_that_preserves_gives_the_input_back_where_nothing_was_edited(tmp_path, photo, model_folder):
+def test_preserving_edit_keeps_the_input_outside_the_edit(tmp_path, photo, model_folder):
     pytest.importorskip("skimage")
     encoded, script, result = tmp_path / "photo.npz", tmp_path / "edit.json", tmp_path / "result.png"
     model = ["--model", str(model_folder)]

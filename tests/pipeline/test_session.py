@@ -150,7 +150,7 @@ def test_ten_rounds_without_keep_the_original_elements(editing, photo):
         edits = (*edits, Continue(str(number)))
 
 
-def test_what_was_painted_in_a_round_is_kept_in_the_next(editing, photo):
+def test_content_painted_in_one_round_is_kept_in_the_next(editing, photo):
     first = EditScript((Delete((0,)),), preserve=True, seed=1)
     painted = decode(editing, photo, first)
     second = dataclasses.replace(first, edits=(*first.edits, Continue("0")), seed=2)
@@ -173,7 +173,7 @@ def test_a_result_has_all_that_made_it(editing, photo):
     assert info["weights"] == editing.pipeline.checksum()
 
 
-def test_what_cannot_be_opened_is_said_by_its_opener(editing, photo):
+def test_a_missing_image_to_continue_is_the_loaders_error(editing, photo):
     def nothing(name):
         raise EditError(f"no picture is called {name!r}")
 

@@ -137,7 +137,7 @@ def test_edits_change_their_shape_alone_and_keep_the_order():
     assert moved.background == described.background
 
 
-def test_a_deleted_shape_leaves_what_was_behind_it():
+def test_deleting_a_shape_shows_the_content_behind_it():
     behind = _one("square")
     front = dataclasses.replace(behind.shapes[0], kind="star", centre=(0.6, 0.6))
     np.testing.assert_array_equal(render(behind.insert(front).delete(2))[0], render(behind)[0])
@@ -189,7 +189,7 @@ def test_a_folder_holds_pictures_captions_and_masks(tmp_path):
     assert (tmp_path / "scene-0000006.txt").read_text().strip() == scene(6).caption
 
 
-def test_the_tfds_builder_gives_scenes_and_true_edits_without_tensorflow(tmp_path):
+def test_tfds_builder_yields_scenes_and_edits_without_tensorflow(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("array_record")
     code = """

@@ -60,7 +60,7 @@ def test_a_step_that_the_disk_has_no_room_for_is_not_begun(run, monkeypatch):
         assert_is(checkpoints.restore(LIKE, STREAM), 8)
 
 
-def test_a_step_that_fails_while_it_is_written_is_one_error_that_names_it(run, monkeypatch):
+def test_a_step_that_cannot_be_written_is_one_error_naming_it(run, monkeypatch):
     """As where another process takes the room. orbax has one for every array, and several lines of each."""
 
     def save(self, *_: object, **__: object) -> None:
@@ -113,7 +113,7 @@ def test_a_place_in_another_stream_is_refused(run, change):
         checkpoints.restore(LIKE, STREAM | {"folders": ["drawings"]})
 
 
-def test_another_run_is_resumed_from_its_newest_checkpoint_or_one_of_them(run):
+def test_resumes_another_run_from_its_newest_or_a_named_step(run):
     assert_is(resume(run, LIKE, STREAM), 6)
     assert_is(resume(run / "checkpoints" / "2", LIKE, STREAM), 2)
 

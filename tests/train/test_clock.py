@@ -76,7 +76,7 @@ def test_wsd_over_steps():
     np.testing.assert_allclose(found, [0, 0.5, 1, 1, 1, 0.6, 0.2], rtol=1e-5)
 
 
-def test_the_optimiser_is_adamw_with_another_schedule_and_the_same_state():
+def test_optimiser_is_adamw_with_another_schedule_and_same_state():
     rng = np.random.default_rng(0)
     params = {"a": jnp.asarray(rng.normal(size=(3, 4)), jnp.float32), "b": jnp.asarray(rng.normal(size=5), jnp.float32)}
     by_clock, by_steps = make_optimizer(TRAIN), make_optimizer(dataclasses.replace(TRAIN, minutes=None))

@@ -34,7 +34,7 @@ def test_a_run_that_was_told_to_end_says_so(monkeypatch, capsys):
     assert "after step 7, which is saved" in capsys.readouterr().out
 
 
-def test_the_command_line_takes_a_preset_as_it_is(jobs):
+def test_the_command_line_takes_a_preset_unchanged(jobs):
     cli.main(["diffusion", "sd15", "--data", "records", "--model", "models/sd15"])
     [(stage, job)] = jobs
     assert stage == "diffusion"
@@ -92,7 +92,7 @@ def differing(one, other) -> dict:
 
 
 @pytest.mark.parametrize("base", [sd15, tiny], ids=["sd15", "tiny"])
-def test_a_row_of_table_1_differs_from_the_paper_s_model_in_one_field(base):
+def test_rows_of_table_1_differ_from_the_papers_model_in_a_field(base):
     name = base.__name__.removeprefix("configs.")
     rows = {row.removeprefix(f"{name}_"): preset for row, preset in ablations.PRESETS.items() if row.startswith(name)}
     assert {row: differing(preset.diffusion, base.DIFFUSION) for row, preset in rows.items()} == {
@@ -104,7 +104,7 @@ def test_a_row_of_table_1_differs_from_the_paper_s_model_in_one_field(base):
 
 
 @pytest.mark.parametrize("base", [sd15, tiny], ids=["sd15", "tiny"])
-def test_the_baselines_of_table_2_have_the_bottleneck_of_the_elements(base):
+def test_baselines_of_table_2_have_the_bottleneck_of_elements(base):
     name = base.__name__.removeprefix("configs.")
     rows = {
         row.removeprefix(f"{name}_"): preset for row, preset in vae_baselines.PRESETS.items() if row.startswith(name)
@@ -123,7 +123,7 @@ def test_the_baselines_of_table_2_have_the_bottleneck_of_the_elements(base):
     assert differing(rows["vae_kl_adv"].vae, rows["vae_kl"].vae) == losses
 
 
-def test_a_preset_that_has_not_a_stage_says_which_it_has(jobs, capsys):
+def test_a_preset_without_the_stage_says_which_it_has(jobs, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["diffusion", "tiny_ae", "--data", "r", "--model", "m"])
     assert stop.value.code == 2

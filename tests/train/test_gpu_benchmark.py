@@ -30,7 +30,7 @@ def test_the_table_and_its_json_are_made(tmp_path):
     assert "VAE decodes 4 pictures" in done.stdout
 
 
-def test_what_cannot_be_measured_is_a_line_that_says_so(tmp_path):
+def test_a_failed_measurement_is_reported_in_its_line(tmp_path):
     """No time at all: nothing is begun, and the table is printed still."""
     out = tmp_path / "gpu.json"
     done = run("--rehearse", "--sections", "train-8", "sample-1", "--minutes", "0", "--out", str(out))

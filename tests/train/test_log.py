@@ -57,7 +57,7 @@ class Errors(AutoencoderStage):
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_losses_by_timestep_are_means_over_all_examples_of_a_bucket(accumulate):
+def test_losses_by_timestep_are_means_over_a_bucket(accumulate):
     train = dataclasses.replace(TRAIN, accumulate=accumulate, learning_rate=0.0)
     stage, optimizer, rng = Errors(), make_optimizer(train), np.random.default_rng(0)
     state = jax.tree.map(
@@ -189,13 +189,13 @@ def test_a_window_of_steps_is_traced(tmp_path):
     assert len(traced(tmp_path)) == 1
 
 
-def test_a_trace_of_a_run_that_ends_within_it_is_written(tmp_path):
+def test_a_run_that_ends_within_a_trace_writes_it(tmp_path):
     with Log(tmp_path, 0, dataclasses.replace(TRAIN, profile=(2, 100))) as log:
         log.profile(7)  # as a run that was resumed there
     assert len(traced(tmp_path)) == 1
 
 
-def test_events_that_cannot_be_written_end_the_run_by_an_error_that_names_the_file(tmp_path):
+def test_unwritable_events_stop_the_run_and_name_the_file(tmp_path):
     events = Events(tmp_path, 0)
     [path] = tmp_path.iterdir()
     events.add(1, summary.scalar("a", 1.0))

@@ -111,7 +111,7 @@ def test_the_terminal_says_where_the_run_is(finished):
     assert [int(step) for step in re.findall(r"step (\d+)/60", shown)] == [20, 40, 60]
 
 
-def test_the_terminal_says_once_what_a_step_is(finished):
+def test_the_terminal_describes_a_step_once(finished):
     state, _, shown = finished
     line = r"([\d.e-]+) M parameters, ([\d.e-]+) TFLOP an update \(XLA counts ([\d.e-]+)\), compiled in \d+\.\d s\n"
     [(parameters, flops, xla_flops)] = re.findall(line, shown)
@@ -135,7 +135,7 @@ def test_a_finished_run_is_only_exported_again(finished, small, records, capsys)
     assert "step" not in capsys.readouterr().out
 
 
-def test_a_checkpoint_holds_the_state_of_its_step_although_training_went_on(finished, tmp_path):
+def test_a_checkpoint_holds_its_step_while_training_continues(finished, tmp_path):
     """Saving runs in the background while steps donate the buffers it reads."""
     state, _, _ = finished
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
@@ -164,7 +164,7 @@ def test_a_run_that_resumes_another_goes_on_as_that_one_would(records, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, again, expected)  # from its own checkpoint
 
 
-def test_a_run_that_goes_on_says_what_has_changed_and_takes_no_other_data(records, tmp_path, capsys):
+def test_a_resumed_run_names_changes_and_rejects_other_data(records, tmp_path, capsys):
     train = dataclasses.replace(CONFIG, steps=2)
     fit(Regression(None, train, tmp_path), train, records, tmp_path / "run")
     capsys.readouterr()

@@ -30,7 +30,7 @@ def write(folder: Path, *names: str) -> None:
         (folder / name).write_text(name)
 
 
-def test_a_step_is_uploaded_when_it_is_whole_and_its_end_last(
+def test_a_step_is_uploaded_when_complete_with_its_marker_last(
     url: AnyPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploaded, upload = [], object_store.upload

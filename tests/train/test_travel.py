@@ -79,7 +79,7 @@ def test_a_run_goes_on_from_the_file(first, records, tmp_path, moments, capsys):
         np.testing.assert_allclose(away["params"][name], value, rtol=2**-10, atol=bound)
 
 
-def test_what_does_not_fit_is_refused_before_training(tmp_path):
+def test_rejects_a_checkpoint_that_does_not_fit_before_training(tmp_path):
     with pytest.raises(ValueError, match=r"travel: parameters and averages take 0\.0 MB, and 0\.001 MB are allowed"):
         Travel(tmp_path, like(), 0.001)
 

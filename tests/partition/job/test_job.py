@@ -203,7 +203,7 @@ def test_odd_images_are_each_taken_or_named(tmp_path: Path) -> None:
     assert {name for name, line in lines.items() if line["status"] == "filtered"} == {"line.png", "point.png"}
 
 
-def test_what_is_held_out_depends_on_the_name_alone(photos: Path, tmp_path: Path) -> None:
+def test_the_held_out_split_depends_only_on_the_name(photos: Path, tmp_path: Path) -> None:
     command = ["--segmenter", "grid", "--held-out", "0.4", *SMALL]
     assert main([str(photos), str(tmp_path / "one"), *command]) == 0
     (photos / "scene-0000000.png").unlink()
@@ -228,7 +228,7 @@ def test_the_share_that_is_held_out_is_as_asked() -> None:
     assert abs(count - 1000) < 4 * 1000**0.5  # four standard deviations
 
 
-def test_what_goes_to_the_processes_with_every_image_is_small(tmp_path: Path) -> None:
+def test_the_message_to_a_worker_per_image_is_small(tmp_path: Path) -> None:
     (tmp_path / "photos.txt").write_text("\n".join(f"{number:09d}.jpg" for number in range(100_000)))
     job = Job(str(tmp_path / "photos.txt"), tmp_path / "out", segmenter="grid", workers=1)
     assert len(job.shards) == 100

@@ -22,7 +22,7 @@ from partition.job import worker
 from tests.helpers.jobs import SMALL, contents, manifest, read
 
 
-def test_the_same_command_does_only_what_is_not_there(
+def test_rerunning_the_command_does_only_the_missing_work(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -100,7 +100,7 @@ def make_tar(path: Path, images: dict[str, bytes]) -> None:
                 tar.addfile(member, io.BytesIO(content))
 
 
-def test_a_tar_that_was_cut_is_done_again_once_it_is_whole(photos: Path, tmp_path: Path) -> None:
+def test_a_truncated_tar_is_redone_once_it_is_complete(photos: Path, tmp_path: Path) -> None:
     images = {f"00000000{i}": (photos / f"scene-000000{i}.png").read_bytes() for i in range(5)}
     tars = tmp_path / "tars"
     tars.mkdir()
@@ -139,7 +139,7 @@ def processes_of(session: int) -> list[int]:
 
 
 @pytest.mark.parametrize("engine", [["--workers", "2"], ["--devices", "cpu", "cpu"]])
-def test_a_job_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Path, engine: list[str]) -> None:
+def test_a_job_killed_at_random_equals_an_undisturbed_one(tmp_path: Path, engine: list[str]) -> None:
     photos = tmp_path / "photos"
     write_folder(photos, range(60), 64)
     arguments = [*SMALL[:-2], *engine, "--segmenter", "slic", "--shard-size", "4", "--held-out", "0.3"]
@@ -166,7 +166,7 @@ def test_a_job_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Pat
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
-def test_a_full_disk_stops_the_job_which_goes_on_when_there_is_room(
+def test_a_full_disk_stops_the_job_and_it_resumes_with_room(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"

@@ -48,7 +48,7 @@ def test_a_small_object_is_looked_at_twice(size, centre, radius):
     assert 0 < top < second[1][0, 1] < bottom < 1
 
 
-def test_what_fills_the_photograph_is_looked_at_once():
+def test_an_object_that_fills_the_photograph_is_segmented_once():
     mask = disc(300, 300, (150, 150), 130)
     select = RedSelector()
     found, _ = find_object(select, scene(mask), None, (0.0, 0.0, 1.0, 1.0))

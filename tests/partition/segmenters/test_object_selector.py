@@ -48,7 +48,7 @@ def test_masks_are_those_of_the_published_predictor(
         assert np.mean(select(image, positive, negative.reshape(-1, 2)) != masks[trust.argmax()]) < 0.01
 
 
-def test_a_picture_is_embedded_once_while_it_is_remembered(
+def test_an_image_is_embedded_once_while_it_is_cached(
     mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = SamSegmenter(mobile_sam, PartitionConfig(size=128, grid=2))

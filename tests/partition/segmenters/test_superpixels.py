@@ -26,7 +26,7 @@ def test_grid_gives_each_pixel_its_nearest_query(size: int, grid: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "grid"), [(64, 8), (100, 16), (128, 5)])
-def test_slic_gives_at_most_n_connected_elements_near_their_queries(size: int, grid: int) -> None:
+def test_slic_gives_at_most_n_connected_elements_near_queries(size: int, grid: int) -> None:
     """scikit-image alone would give more than N at 100 px and a grid of 16."""
     config = PartitionConfig(size=size, grid=grid)
     image = astronaut(size)

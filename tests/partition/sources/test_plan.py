@@ -12,7 +12,7 @@ from tests.helpers.sources import ids, read, touch, write_tar
 
 
 class TestFolders:
-    def test_photos_are_found_below_the_folder_but_for_masks_hidden_and_skipped_ones(self, tmp_path: Path) -> None:
+    def test_finds_photos_but_no_masks_hidden_or_skipped_files(self, tmp_path: Path) -> None:
         touch(tmp_path, "b.JPG", "a/z.png", "a.webp", "notes.txt", "masks/b.png", "a/masks/z.png", ".cache/t.jpg")
         touch(tmp_path, "._b.jpg", "out/p.png")
         found = read(plan_shards(str(tmp_path), 10, skip=[tmp_path / "a" / ".." / "out"]))

@@ -244,7 +244,7 @@ class TestTars:
         assert read(plan_shards(str(write_tar(tmp_path / "0.tar")), 1)) == []
 
     @pytest.mark.parametrize("more", [bytes(20_000), None], ids=["zeros", "another archive"])
-    def test_what_follows_the_end_is_not_lost_in_silence(self, tmp_path: Path, more: bytes | None) -> None:
+    def test_data_after_the_end_marker_is_reported(self, tmp_path: Path, more: bytes | None) -> None:
         path = write_tar(tmp_path / "0.tar", ("a.jpg", b""), ("b.jpg", b""))
         path.write_bytes(path.read_bytes() + (path.read_bytes() if more is None else more))
         sample, _, failure = read(plan_shards(str(path), 1))

@@ -39,7 +39,7 @@ def records(tmp_path: Path) -> Path:
 
 class TestTfds:
     @pytest.mark.parametrize("size", [1, 2, 5, 100])
-    def test_every_example_in_order_however_it_is_cut(self, records: Path, size: int) -> None:
+    def test_every_example_is_read_in_order_for_any_sharding(self, records: Path, size: int) -> None:
         pytest.importorskip("tensorflow_datasets")
         shards = plan_shards(f"tfds:{records}", size)
         assert [shard.count for shard in shards] == [len(read([shard])) for shard in shards]
@@ -59,7 +59,7 @@ class TestTfds:
         pytest.importorskip("tensorflow_datasets")
         assert ids(read(plan_shards(f"tfds:{records}:test", 5))) == ["elements/test/0000000", "elements/test/0000001"]
 
-    def test_the_order_and_the_bytes_are_those_that_tensorflow_datasets_reads(self, records: Path) -> None:
+    def test_order_and_bytes_match_tensorflow_datasets(self, records: Path) -> None:
         tfds = pytest.importorskip("tensorflow_datasets")
         pytest.importorskip("tensorflow")
         builder = tfds.builder_from_directory(records)
@@ -95,7 +95,7 @@ class TestTfds:
             decoded = tfds.features.Image().decode_example_np(sample.encoded)
             np.testing.assert_array_equal(decoded, expected[sample.metadata["seed"]]["image"])
 
-    def test_a_damaged_record_is_one_failure_and_a_damaged_file_another(self, records: Path) -> None:
+    def test_damaged_records_and_damaged_files_fail_separately(self, records: Path) -> None:
         pytest.importorskip("tensorflow_datasets")
         shards = plan_shards(f"tfds:{records}", 100)
         for shard, position in ((0, 100), (2, 3)):  # within the first record's data, and within its length
@@ -131,7 +131,7 @@ class TestTfds:
         with pytest.raises(ValueError, match="expected a feature `image`"):
             plan_shards(f"tfds:{records}", 5)
 
-    def test_without_tensorflow_datasets_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_tensorflow_datasets_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(ValueError, match=r"pip install 'elements-jax\[tfds\]'"):
             plan_shards("tfds:mnist", 5)

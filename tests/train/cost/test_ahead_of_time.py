@@ -69,7 +69,7 @@ report.save(Path(sys.argv[1]))
 """
 
 
-def test_what_is_compiled_for_a_topology_is_what_runs_on_a_mesh_of_this_machine():
+def test_program_for_a_topology_equals_the_one_run_on_a_mesh():
     done = run_with_tpu_compiler("-c", SETUP + LOWERED_TWICE, PJRT_NPROC="16")
     assert done.returncode == 0, done.stderr
     kernels, gathers, equal = done.stdout.split()
@@ -128,7 +128,7 @@ def test_a_step_takes_as_long_as_its_slowest_resource():
     assert "bound by memory traffic: at most 800 images/s, 63% of the peak" in str(REPORT)
 
 
-def test_what_does_not_fit_is_tried_in_smaller_ways():
+def test_a_step_that_does_not_fit_is_retried_smaller():
     train = DiffusionTrainConfig(steps=1, batch_size=64, learning_rate=1, data_parallel=2, fsdp=8)
     tried = list(changes(train, 16))
     assert [(t.remat, t.fsdp, t.accumulate) for t in tried] == [

@@ -41,7 +41,7 @@ def layers(params, x):
 
 
 @pytest.mark.parametrize("remat", [False, True])
-def test_a_gradient_counts_twice_what_it_leads_back_through_and_nothing_that_is_computed_again(remat):
+def test_gradients_count_twice_and_rematerialisation_not_at_all(remat):
     params, x = {"in": array(5, 7), "out": array(7, 4)}, array(3, 5)
     first, second = 2 * 3 * 5 * 7, 2 * 3 * 7 * 4
     loss = jax.checkpoint(layers) if remat else layers

@@ -51,7 +51,7 @@ ENTRY %main (param: f32[4,8]) -> f32[4,8] {
 """
 
 
-def test_messages_are_counted_by_kind_and_bytes_and_as_often_as_they_are_sent():
+def test_counts_messages_by_kind_and_bytes_for_each_send():
     assert Program(TEXT).messages() == {
         "all-reduce": Messages(1, 2 * (40 + 40) * 3 / 4),  # not the one inside the fusion
         "reduce-scatter": Messages(1, 4 * 8 * 4 / 2),
@@ -60,7 +60,7 @@ def test_messages_are_counted_by_kind_and_bytes_and_as_often_as_they_are_sent():
     }
 
 
-def test_traffic_is_operands_and_results_as_often_as_they_are_moved():
+def test_traffic_counts_operands_and_results_for_each_move():
     gather, row, update = (16 + 64) * 128 * 2, 2 * 128 * 2, 2 * 64 * 4  # the update is in place
     # And once: a fusion of one array into another, two sums, one scattered, one sent.
     entry = 2 * 4 * 8 * 4 + 2 * 40 + (4 * 8 + 2 * 8) * 4 + 2 * 8 * 320 * 4
@@ -131,7 +131,7 @@ ENTRY %main (far: f32[8,64]) -> f32[8,64] {
     ],
     ids=["result on chip", "one of two results", "copied", "sliced", "read by a fusion", "placed by a fusion"],
 )
-def test_what_stays_on_the_chip_is_no_traffic(instructions, moved):
+def test_data_that_stays_on_the_chip_is_not_traffic(instructions, moved):
     assert Program(ON_CHIP + f"  {instructions}\n}}\n").traffic() == 4 * moved
 
 

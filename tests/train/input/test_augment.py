@@ -56,7 +56,7 @@ def test_a_crop_shows_the_same_place_in_image_labels_and_mask(flip):
     assert 0.9 < max(scales) <= 1.0
 
 
-def test_what_changes_follows_from_seed_and_place_alone(records):
+def test_augmentation_depends_only_on_seed_and_position(records):
     options = {"batch_size": 4, "seed": 5, "shuffle": True, "tokenize": None, "augmentation": Augmentation(True, 0.8)}
     with (
         closing(dataset(records, "train", **options)) as whole,

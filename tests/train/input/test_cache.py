@@ -74,7 +74,7 @@ def sources(folder: Path) -> list[TFRecordSource]:
     return [TFRecordSource([path]) for shards in find_shards(folder).values() for path in shards]
 
 
-def test_records_receive_what_the_networks_compute_and_are_left_as_they_are(records, cached, model, small):
+def test_adds_network_outputs_to_records_left_unchanged(records, cached, model, small):
     networks, tokenize = Networks(small), PromptTokenizer(model / "tokenizer", small.text)
     params = load_networks(model, networks, ["vae", "text_encoder"])
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_cached_is_named(records, model, changed, tmp_path):
         next(batches)
 
 
-def test_cached_losses_are_the_same_up_to_the_rounding_of_what_is_stored(cached, model, small):
+def test_cached_losses_are_equal_up_to_storage_rounding(cached, model, small):
     losses = []
     for train in (dataclasses.replace(TRAIN, cached=False), TRAIN):
         stage = DiffusionStage(small, train, model)

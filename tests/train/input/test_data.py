@@ -100,7 +100,7 @@ def test_captions_need_no_tokenizer(folder):
     assert count(folder, "train") == COUNT
 
 
-def test_every_epoch_holds_every_record_once_in_an_order_of_its_own(folder):
+def test_each_epoch_holds_every_record_once_in_a_new_order(folder):
     with _batches(folder, batch_size=1) as iterator:
         stream = _numbers(next(iterator) for _ in range(3 * COUNT))
     epochs = [stream[start : start + COUNT] for start in range(0, 3 * COUNT, COUNT)]

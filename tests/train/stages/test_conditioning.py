@@ -20,7 +20,7 @@ def keys(count, seed=0):
     return example_keys(jax.random.key(seed), 0, jnp.arange(count))
 
 
-def test_condition_dropout_is_exclusive_with_the_papers_frequencies():
+def test_condition_dropout_is_exclusive_at_the_papers_rates():
     count = 20_000
     text, elements = map(np.asarray, condition_dropout(keys(count), CONFIG))
     shares = [np.mean(case) for case in (text & elements, ~text & elements, text & ~elements, ~text & ~elements)]

@@ -49,7 +49,7 @@ def encoder_of(folder, small):
 
 
 @pytest.mark.parametrize("train", [UNFROZEN, JOINT], ids=lambda train: train.encoder)
-def test_the_encoder_moves_and_the_decoder_that_read_it_goes(train, small, records, copied, folder):
+def test_trains_the_encoder_and_drops_the_light_decoder(train, small, records, copied, folder):
     assert cli.run("diffusion", cli.Job(data=(records,), model=copied, train=train, config=small)) == 2
     before, after = encoder_of(folder, small), encoder_of(copied, small)
     moved = max(float(np.abs(after[name] - before[name]).max()) for name in before)
@@ -98,7 +98,7 @@ def test_the_folder_of_stage_1_is_not_written_over(small, records, copied):
     assert has_network(copied, "decoder")
 
 
-def test_it_is_compiled_and_counted_without_a_model_folder(small):
+def test_compiles_and_counts_flops_without_a_model_folder(small):
     stages = [stage_of_shapes(small, train) for train in (FROZEN, JOINT)]
     for stage in stages:
         stage.tokenize = None  # a whole stage has one, and is checked for it

@@ -119,7 +119,7 @@ def test_autoencoder_loss_is_equation_2(small, batch, tmp_path):
         assert any(np.abs(leaf).max() > 0 for leaf in gradient[network].values())
 
 
-def test_autoencoder_learns_to_fill_what_it_drops(small, batch, tmp_path):
+def test_autoencoder_learns_to_fill_dropped_elements(small, batch, tmp_path):
     train = AutoencoderTrainConfig(**SHARED, element_dropout=1.0)
     stage = AutoencoderStage(small, train, tmp_path)
     params = stage.init(jax.random.key(0), {})
@@ -148,7 +148,7 @@ def test_psnr_is_the_mean_of_the_images_own():
 
 
 @pytest.mark.parametrize("random_partition", [True, False])
-def test_random_partition_extracts_with_the_label_map_of_another_example(stage, batch, monkeypatch, random_partition):
+def test_random_partition_uses_the_label_map_of_another_example(stage, batch, monkeypatch, random_partition):
     def capture(networks, params, image, label_map):
         raise Captured(image, label_map)
 
@@ -165,7 +165,7 @@ def test_random_partition_extracts_with_the_label_map_of_another_example(stage, 
 
 
 @pytest.mark.parametrize("probability", [1.0, 0.0])
-def test_element_dropout_deletes_what_another_examples_mask_touches(stage, batch, monkeypatch, probability):
+def test_element_dropout_deletes_elements_under_another_mask(stage, batch, monkeypatch, probability):
     def capture(elements, frequencies):
         raise Captured(elements.valid)
 
