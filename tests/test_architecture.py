@@ -1,6 +1,7 @@
 """The rooms of the repository and the arrows between them (docs/architecture.md): an import only points down."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,9 @@ ROOFS = {
     "partition/__main__.py": "`python -m partition` is `elements partition`",
     "partition/diffusers_baselines.py": "an evaluation that needs PyTorch, which `elements_jax` never imports",
 }
+PAGE = ROOT / "elements_jax" / "editor" / "static"
+PAGE_ALLOWED = {"model": {"model"}, "view": {"model", "view"}, "input": {"input", "model", "view"}}
+"""What each folder of the page's JavaScript may import. `main.js` imports from all three."""
 FORBIDDEN = {"partition": {"jax", "flax", "optax", "orbax"}, "elements_jax": {"torch"}, "train": {"torch"}}
 
 
@@ -86,12 +90,24 @@ def test_pytorch_and_jax_stay_apart():
             assert not used, f"{path.relative_to(ROOT)} imports {used}"
 
 
+@pytest.mark.parametrize("folder", PAGE_ALLOWED)
+def test_page_imports_only_what_lies_below(folder):
+    for path in (PAGE / folder).glob("*.js"):
+        for target in re.findall(r'(?:from |import\()"([^"]+)"', path.read_text(encoding="utf-8")):
+            imported = (path.parent / target).resolve()
+            assert imported.is_file(), f"{path.name} imports {target}, which does not exist"
+            assert imported.parent.name in PAGE_ALLOWED[folder], f"{path.relative_to(PAGE)} imports {target}"
+
+
 def test_files_and_folders_stay_small():
     """At most 350 lines a file and 15 files a folder."""
-    for path in FILES:
+    scripts = list(PAGE.rglob("*.js"))
+    for path in [*FILES, *scripts]:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
     for folder in {path.parent for path in FILES}:
         assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 15, folder
+    for folder in {path.parent for path in scripts}:
+        assert len([path for path in folder.iterdir() if path.is_file()]) <= 15, folder
 
 
 def test_names_of_tests_stay_short():

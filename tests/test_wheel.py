@@ -32,7 +32,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_wheel_holds_the_model_and_the_page(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("/tiny/model_index.json", "/tiny/README.md", "editor/static/index.html", "study/static/index.html"):
+    page = ("editor/static/index.html", "editor/static/model/session.js", "study/static/index.html")
+    for wanted in ("/tiny/model_index.json", "/tiny/README.md", *page):
         assert any(name.endswith(wanted) for name in names), f"the wheel lacks {wanted}"
     assert not [name for name in names if name.startswith(("tests/", "docs/"))]
 

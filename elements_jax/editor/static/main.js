@@ -1,20 +1,20 @@
 // Wires the page: what is shown follows the session, and buttons, keys and the pointer act on it.
 
-import * as api from "./api.js";
-import { Nudging, beside, dragHandle, dragOver, dragSelection } from "./dragging.js";
-import { locked, setUpFields, showBox } from "./fields.js";
-import { acceptDrops, acceptFile, acceptPaste, download, downloadText, refuseOtherDrops } from "./files.js";
-import { bindKeys, listKeys } from "./keys.js";
-import { loadScript } from "./loading.js";
-import { point } from "./pointing.js";
-import { Results } from "./results.js";
-import { Selecting } from "./selecting.js";
-import { Session } from "./session.js";
-import * as settings from "./settings.js";
-import { Stage } from "./stage.js";
-import { attempt, fail, say, wait } from "./status.js";
-import * as storage from "./storage.js";
-import { Tray } from "./tray.js";
+import { Nudging, beside, dragHandle, dragOver, dragSelection } from "./input/dragging.js";
+import { locked, setUpFields, showBox } from "./input/fields.js";
+import { acceptDrops, acceptFile, acceptPaste, download, downloadText, refuseOtherDrops } from "./input/files.js";
+import { bindKeys, listKeys } from "./input/keys.js";
+import { loadScript } from "./input/loading.js";
+import { point } from "./input/pointing.js";
+import { Selecting } from "./input/selecting.js";
+import * as settings from "./input/settings.js";
+import * as api from "./model/api.js";
+import { Session } from "./model/session.js";
+import * as storage from "./model/storage.js";
+import { Results } from "./view/results.js";
+import { Stage } from "./view/stage.js";
+import { attempt, fail, say, wait } from "./view/status.js";
+import { Tray } from "./view/tray.js";
 
 const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySelector(query));
 const on = (/** @type {string} */ query, /** @type {() => any} */ act) => $(query).addEventListener("click", () => attempt(act));
@@ -159,7 +159,7 @@ on("#save-script", async () => {
 
 // Selecting and pointing
 
-/** @type {import("./pointing.js").Tool} */
+/** @type {import("./input/pointing.js").Tool} */
 let tool = "select";
 const tools = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("#tools [data-tool]")]);
 function choose(/** @type {any} */ name) {
@@ -189,7 +189,7 @@ const taking = new Selecting(session, tray.stage, {
   say,
 });
 
-/** @param {Selecting} where @returns {Omit<import("./pointing.js").Actions, "drag" | "resize">} */
+/** @param {Selecting} where @returns {Omit<import("./input/pointing.js").Actions, "drag" | "resize">} */
 const pointingWith = (where) => ({
   tool: () => tool,
   grab: (at) => where.grab(at),

@@ -1,14 +1,14 @@
 // Shows a picture and what is drawn over it. It knows nothing of edits.
 
 import { COLOURS, cased, handlePoints, ring, squares, stripes } from "./drawing.js";
-import { boxOf, then } from "./placement.js";
-import { boxAround } from "./scene.js";
-import { View, steer } from "./view.js";
+import { boxOf, then } from "../model/placement.js";
+import { boxAround } from "../model/scene.js";
+import { Viewport, steer } from "./viewport.js";
 
 /**
- * @typedef {import("./scene.js").Scene} Scene
- * @typedef {import("./scene.js").Layer} Layer
- * @typedef {{rest: Scene, pieces: Layer[], placement: import("./placement.js").Placement}} Underway what a gesture shows
+ * @typedef {import("../model/scene.js").Scene} Scene
+ * @typedef {import("../model/scene.js").Layer} Layer
+ * @typedef {{rest: Scene, pieces: Layer[], placement: import("../model/placement.js").Placement}} Underway what a gesture shows
  * @typedef {{before: ImageBitmap, after: ImageBitmap, split: number}} Comparison
  */
 
@@ -30,7 +30,7 @@ export class Stage {
   constructor(root) {
     this.root = root;
     [this.picture, this.over] = [...root.querySelectorAll("canvas")].map((each) => each.getContext("2d"));
-    this.view = new View(root);
+    this.view = new Viewport(root);
     this.view.addEventListener("change", () => this.draw());
     steer(this.view, () => this.scene !== null);
   }

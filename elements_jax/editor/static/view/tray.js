@@ -1,20 +1,20 @@
 // The tray: a second photograph beside the first, whose objects may be taken.
 
-import { Scene } from "./scene.js";
+import { Scene } from "../model/scene.js";
 import { Stage } from "./stage.js";
 
 const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySelector(query));
 
 export class Tray {
-  /** @type {import("./session.js").Picture?} */ picture = null;
-  /** @type {import("./scene.js").Selection?} */ selection = null;
+  /** @type {import("../model/session.js").Picture?} */ picture = null;
+  /** @type {import("../model/scene.js").Selection?} */ selection = null;
 
   constructor() {
     this.stage = new Stage($("#tray-stage"));
     $("#close-tray").addEventListener("click", () => this.close());
   }
 
-  /** @param {import("./session.js").Picture} picture */
+  /** @param {import("../model/session.js").Picture} picture */
   open(picture) {
     this.picture = picture;
     $("#tray").hidden = false;
@@ -23,7 +23,7 @@ export class Tray {
     this.select(null);
   }
 
-  /** @param {import("./scene.js").Selection?} selection */
+  /** @param {import("../model/scene.js").Selection?} selection */
   select(selection) {
     this.selection = selection;
     this.stage.select(selection ? this.stage.scene.pieces(selection) : []);

@@ -1,11 +1,11 @@
 // From clicks and shapes to selections: masks of the picture, and what scripts call them.
 
-import { Mask } from "./mask.js";
+import { Mask } from "../model/mask.js";
 
 /**
- * @typedef {import("./session.js").Session} Session
- * @typedef {import("./session.js").Picture} Picture
- * @typedef {import("./scene.js").Selection} Selection
+ * @typedef {import("../model/session.js").Session} Session
+ * @typedef {import("../model/session.js").Picture} Picture
+ * @typedef {import("../model/scene.js").Selection} Selection
  * @typedef {import("./pointing.js").Mode} Mode
  * @typedef {import("./pointing.js").Point} Point
  * @typedef {{mask: Mask, object: any}} Pixels
@@ -14,7 +14,7 @@ import { Mask } from "./mask.js";
 /** A selection of one picture; the page has one for each stage. */
 export class Selecting {
   /**
-   * @param {Session} session @param {import("./stage.js").Stage} stage
+   * @param {Session} session @param {import("../view/stage.js").Stage} stage
    * @param {{picture: () => Picture, selection: () => Selection?, select: (selection: Selection?) => void,
    *          say: (text: string) => void}} page
    */

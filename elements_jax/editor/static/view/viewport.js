@@ -4,7 +4,7 @@ const [FURTHEST, NEAREST] = [0.5, 64]; // in units of the size that fits, and CS
 const MARGIN = 16; // CSS pixels around a picture that fits
 const KEPT = 48; // of a picture that always stay in sight
 
-export class View extends EventTarget {
+export class Viewport extends EventTarget {
   /** CSS pixels per pixel of the picture, and where its corner is. */
   k = 1;
   x = 0;
@@ -72,7 +72,7 @@ export class View extends EventTarget {
   }
 }
 
-/** Wheel, and two fingers. The wheel zooms about the pointer; with Shift it pans. @param {View} view @param {() => boolean} active */
+/** Wheel, and two fingers. The wheel zooms about the pointer; with Shift it pans. @param {Viewport} view @param {() => boolean} active */
 export function steer(view, active) {
   const { place } = view;
   /** @type {Map<number, {x: number, y: number}>} */ const fingers = new Map();

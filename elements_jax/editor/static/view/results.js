@@ -1,13 +1,13 @@
 // Runs and what comes of them: progress, the gallery of variants, and the comparison of before and after.
 
-import * as api from "./api.js";
+import * as api from "../model/api.js";
 
 const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySelector(query));
 const running = { box: $("#running"), bar: $("#progress"), text: $("#progress-text"), cancel: $("#cancel") };
 
 /**
  * @typedef {{blob: Blob, bitmap: ImageBitmap, name: string, seed: number, number: number,
- *            photo: import("./session.js").Picture}} Result the photograph's file after the edits, and what is shown of it
+ *            photo: import("../model/session.js").Picture}} Result the photograph's file after the edits, and what is shown of it
  */
 
 export class Results extends EventTarget {
@@ -32,8 +32,8 @@ export class Results extends EventTarget {
 
   /**
    * Follow a job to its end, taking its results as they come.
-   * @param {Promise<import("./api.js").Job>} started @param {number} seed @param {import("./session.js").Picture} photo
-   * @returns {Promise<import("./api.js").Job>}
+   * @param {Promise<import("../model/api.js").Job>} started @param {number} seed @param {import("../model/session.js").Picture} photo
+   * @returns {Promise<import("../model/api.js").Job>}
    */
   async follow(started, seed, photo) {
     this.#job = "";
@@ -85,7 +85,7 @@ export class Results extends EventTarget {
   }
 
   /** The file is fetched once and kept, since the server may forget it. */
-  async #add(/** @type {string} */ path, /** @type {number} */ seed, /** @type {import("./session.js").Picture} */ photo) {
+  async #add(/** @type {string} */ path, /** @type {number} */ seed, /** @type {import("../model/session.js").Picture} */ photo) {
     const [blob, view] = await Promise.all([api.fetchBlob(path), api.fetchBlob(`${path}/view`)]);
     const name = editedName(photo);
     const number = this.all.length + 1;
@@ -111,13 +111,13 @@ export class Results extends EventTarget {
   }
 }
 
-/** As `elements edit` names it. @param {import("./session.js").Picture} photo */
+/** As `elements edit` names it. @param {import("../model/session.js").Picture} photo */
 function editedName({ name, format }) {
   const [, stem, suffix] = name.match(/^(.+?)(\.\w+)?$/);
   return `${stem.replace(/-edited$/, "")}-edited${suffix ?? `.${format}`}`;
 }
 
-/** @param {import("./api.js").Job?} job */
+/** @param {import("../model/api.js").Job?} job */
 function progress(job) {
   const { box, bar, text } = running;
   box.hidden = false;

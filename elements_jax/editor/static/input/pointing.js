@@ -1,9 +1,9 @@
 // Pointer gestures on a picture: click; draw a box, a lasso or a brush stroke; drag the selection or its handles; pan.
 // A second finger ends the gesture of the first and zooms.
 
-import { handlePoints } from "./drawing.js";
+import { handlePoints } from "../view/drawing.js";
 
-/** @typedef {import("./stage.js").Stage} Stage */
+/** @typedef {import("../view/stage.js").Stage} Stage */
 /** @typedef {"replace"|"add"|"subtract"} Mode */
 /** @typedef {"select"|"pieces"|"box"|"lasso"|"brush"|"hand"} Tool */
 /** @typedef {[number, number]} Point */
@@ -123,7 +123,7 @@ function following(step) {
   };
 }
 
-const panning = (/** @type {import("./view.js").View} */ view) => following((dx, dy) => view.pan(dx, dy));
+const panning = (/** @type {import("../view/viewport.js").Viewport} */ view) => following((dx, dy) => view.pan(dx, dy));
 
 const nearSplit = (/** @type {Stage} */ stage, /** @type {PointerEvent} */ { clientX }) =>
   Math.abs(clientX - stage.root.getBoundingClientRect().left - stage.splitAt) < 24;

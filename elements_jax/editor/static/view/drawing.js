@@ -54,7 +54,7 @@ export function stripes(ratio) {
   return tile;
 }
 
-/** The eight handles of a box, clockwise from the top left. @param {import("./mask.js").Box} box @returns {Point[]} */
+/** The eight handles of a box, clockwise from the top left. @param {import("../model/mask.js").Box} box @returns {Point[]} */
 export function handlePoints({ left, top, right, bottom }) {
   const [x, y] = [(left + right) / 2, (top + bottom) / 2];
   return [

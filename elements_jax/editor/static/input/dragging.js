@@ -1,11 +1,11 @@
 // Gestures: a move or a resize in the making, seen at once in the photograph's own pixels.
 
-import { handlePoints } from "./drawing.js";
-import { STAYS, middle, place } from "./placement.js";
+import { STAYS, middle, place } from "../model/placement.js";
+import { handlePoints } from "../view/drawing.js";
 
 /**
- * @typedef {import("./session.js").Session} Session
- * @typedef {import("./stage.js").Stage} Stage
+ * @typedef {import("../model/session.js").Session} Session
+ * @typedef {import("../view/stage.js").Stage} Stage
  * @typedef {import("./pointing.js").Drag} Drag
  * @typedef {{session: Session, stage: Stage, say: (text: string) => void, attempt: (work: () => Promise<any>) => any}} Page
  */
@@ -42,7 +42,7 @@ export class Gesture {
     this.#show(place([x, y], anchor, [0, 0]), `Resize to ${share}.`);
   }
 
-  #show(/** @type {import("./placement.js").Placement} */ placement, /** @type {string} */ sentence) {
+  #show(/** @type {import("../model/placement.js").Placement} */ placement, /** @type {string} */ sentence) {
     this.placement = placement;
     this.stage.underway = { ...this.taken, placement };
     this.stage.draw();
@@ -103,7 +103,7 @@ export function dragHandle(page, pressed, handle, locked) {
 
 /**
  * From the second photograph to where it is let go.
- * @param {Page} page @param {import("./tray.js").Tray} tray @param {PointerEvent} pressed @param {() => void} begin
+ * @param {Page} page @param {import("../view/tray.js").Tray} tray @param {PointerEvent} pressed @param {() => void} begin
  * @returns {Drag}
  */
 export function dragOver({ session, stage, say, attempt }, tray, pressed, begin) {
@@ -116,7 +116,7 @@ export function dragOver({ session, stage, say, attempt }, tray, pressed, begin)
   let last = pressed;
   const over = () => stage.root.contains(document.elementFromPoint(last.clientX, last.clientY));
   const offset = () => stage.pixel(last).map((v, i) => v - scale * from[i]);
-  const show = (/** @type {import("./stage.js").Underway?} */ underway) => {
+  const show = (/** @type {import("../view/stage.js").Underway?} */ underway) => {
     stage.underway = underway;
     stage.draw();
   };
@@ -172,7 +172,7 @@ export class Nudging {
   }
 }
 
-/** Where a copy finds room: beside a box, on the side where most of it stays inside. @param {import("./mask.js").Box} box */
+/** Where a copy finds room: beside a box, on the side where most of it stays inside. @param {import("../model/mask.js").Box} box */
 export function beside([width, height], { left, top, right, bottom }) {
   const [w, h] = [right - left, bottom - top];
   const rooms = [

@@ -1,12 +1,12 @@
 // Loading a script: pictures and masks that it names are asked for by name.
 
-import * as api from "./api.js";
+import * as api from "../model/api.js";
 import * as settings from "./settings.js";
 
 const dialog = /** @type {HTMLDialogElement} */ (document.querySelector("#ask-pictures"));
 
 /**
- * @param {import("./session.js").Session} session @param {File} file
+ * @param {import("../model/session.js").Session} session @param {File} file
  * @returns {Promise<boolean>} whether it was loaded, not given up
  */
 export async function loadScript(session, file) {

@@ -13,7 +13,7 @@ export function setUpFields(page) {
   for (const name of names) field(name).addEventListener("change", () => page.attempt(() => change(page, name)));
 }
 
-/** @param {import("./stage.js").Stage} stage @param {number} full the photograph's own pixels to one that is shown */
+/** @param {import("../view/stage.js").Stage} stage @param {number} full the photograph's own pixels to one that is shown */
 export function showBox({ box }, full) {
   const values = box && { x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top };
   for (const name of names) {
