@@ -15,6 +15,8 @@ from elements_jax.data.tfrecord import DATASET, TFRecordSource, find_shards
 VERSION = "1.0.0"
 """Of the fields' meaning: the first number grows when old readers would misread new records."""
 
+METADATA = ("features.json", "dataset_info.json")
+"""The names of the files."""
 _FEATURES = "tensorflow_datasets.core.features"
 _DESCRIPTION = "Images divided into elements (label maps), with captions and object masks, for Editable Image Elements."
 
@@ -56,7 +58,7 @@ def write_metadata(
         "content": {"features": features},
         "proto_cls": "tensorflow_datasets.FeaturesDict",
     }
-    for name, content in {"features.json": root, "dataset_info.json": info}.items():
+    for name, content in zip(METADATA, (root, info), strict=True):
         with new_file(directory / name) as file:
             file.write(json.dumps(content, indent=2).encode() + b"\n")
 

@@ -32,13 +32,21 @@ def shard_path(directory: AnyPath, split: str, shard: int, shards: int) -> AnyPa
 def find_shards(directory: AnyPath) -> dict[str, list[AnyPath]]:
     """The shards below each split's name, in order.
 
-    Raises ValueError where a split lacks a shard, or has shards of two runs with different numbers of shards.
+    Raises ValueError where a split lacks a shard, or has shards of two runs with different numbers of shards, or where
+    there are only tar files.
     """
     pattern = re.compile(rf"{DATASET}-(\w+)\.tfrecord-\d{{5}}-of-(\d{{5}})")
     splits: dict[str, list[AnyPath]] = {}
-    for path in sorted(directory.iterdir(), key=str):
+    paths = sorted(directory.iterdir(), key=str)
+    for path in paths:
         if match := pattern.fullmatch(path.name):
             splits.setdefault(match[1], []).append(path)
+    if not splits and (
+        tar := next((path for path in paths if re.fullmatch(rf"{DATASET}-\w+-.*\.tar", path.name)), None)
+    ):
+        raise ValueError(
+            f"{tar}: records as WebDataset; only `elements partition --format tfrecord` writes what is read"
+        )
     for split, found in splits.items():
         shards = int(found[-1].name.rsplit("-", 1)[1])
         if found != (expected := [shard_path(directory, split, i, shards) for i in range(shards)]):

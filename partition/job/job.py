@@ -22,8 +22,9 @@ from elements_jax.data.object_store import (
     local_copy,
     require_writable,
 )
-from elements_jax.data.tfds_metadata import write_metadata
+from elements_jax.data.tfds_metadata import METADATA, write_metadata
 from elements_jax.data.tfrecord import DATASET, shard_path
+from elements_jax.data.webdataset import tar_path
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import Filters
 from partition.job.manifest import lengths, manifest_path, read_manifest, summarise
@@ -69,6 +70,8 @@ class Job:
     """Share of the images that is put into the split `val` instead, chosen by their names (paper: 1/30)."""
     shard_size: int = 1000
     """Photographs of a folder or list in a shard, at most; a .tar file is one shard."""
+    format: Literal["tfrecord", "webdataset"] = "tfrecord"
+    """TFRecord, which training and all other commands read; or tar files in WebDataset's layout, for other programs."""
     image_format: Literal["jpeg", "png"] = "jpeg"
     """How images are stored: JPEG at quality 95; or PNG, which is exact, and better for small pictures."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -140,7 +143,8 @@ class Job:
 
     def records_path(self, number: int, split: str) -> Path:
         """Where the records of a shard are stored."""
-        return shard_path(self.out, split, number, len(self.shards))
+        path = tar_path if self.format == "webdataset" else shard_path
+        return path(self.out, split, number, len(self.shards))
 
     def manifest_path(self, number: int) -> Path:
         """Where the manifest of a shard is stored."""
@@ -214,6 +218,8 @@ def begin(job: Job) -> None:
             raise ValueError(f"{there[0]} is there already, {difference}; --overwrite starts from scratch")
         for old in there if difference or before is None else list(_stale(job, before, state)):
             old.unlink()
+        for name in METADATA if difference else ():  # it describes what was there
+            (job.out / name).unlink(missing_ok=True)
     if not is_url(job.out):
         (job.out / "manifest").mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
@@ -238,11 +244,11 @@ def finish(job: Job) -> dict[str, Any]:
     # What killed processes were writing when all shards are done will never be finished.
     abort_uploads(job.out)
     for split in [] if is_url(job.out) else job.splits:
-        for path in job.out.glob(f".{DATASET}-{split}.*{UNFINISHED}"):
+        for path in job.out.glob(f".{DATASET}-{split}[.-]*{UNFINISHED}"):
             path.unlink()
     for path in [] if is_url(job.out) else (job.out / "manifest").glob(f".{job.split}-*{UNFINISHED}"):
         path.unlink()
-    if summary["written"]:
+    if summary["written"] and job.format == "tfrecord":
         write_metadata(job.out, lengths=lengths(_listed(job.out / "manifest")) if is_url(job.out) else None)
     return summary
 
@@ -250,7 +256,8 @@ def finish(job: Job) -> dict[str, Any]:
 def _files(job: Job) -> list[AnyPath]:
     """What is there of the job's splits; the manifests, which say that shards are finished, come first."""
     of_splits = "|".join(job.splits)
-    records = [path for path in _listed(job.out) if re.fullmatch(rf"{DATASET}-({of_splits})\.tfrecord-.*", path.name)]
+    name = rf"{DATASET}-({of_splits})(\.tfrecord-.*|-\d+-of-\d+\.tar(\.md5)?)"
+    records = [path for path in _listed(job.out) if re.fullmatch(name, path.name)]
     listed = _listed(job.out / "manifest")
     manifests = [path for path in listed if re.fullmatch(rf"{job.split}-.*-of-.*\.jsonl", path.name)]
     return sorted(manifests, key=str) + sorted(records, key=str)

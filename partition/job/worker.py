@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from elements_jax.data.object_store import AnyPath
 from elements_jax.data.record import Record
 from elements_jax.data.tfrecord import new_tfrecord
+from elements_jax.data.webdataset import new_tar
 from partition.components import Segmenter, partition_image
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import is_held_out
@@ -92,9 +93,10 @@ class ShardWorker:
             progress: called with 1 after each image.
         """
         outcomes = []
+        new_shard = new_tar if self.job.format == "webdataset" else new_tfrecord
         with ExitStack() as files:
             paths = {split: self.job.records_path(number, split) for split in self.job.splits}
-            append = {split: files.enter_context(new_tfrecord(path)) for split, path in paths.items()}
+            append = {split: files.enter_context(new_shard(path)) for split, path in paths.items()}
             for done in self._divide(self.job.shards[number].samples()):
                 if done.outcome.split is not None:
                     append[done.outcome.split](done.example)

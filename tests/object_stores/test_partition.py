@@ -55,6 +55,15 @@ def test_a_store_gives_the_bytes_of_a_disk(
     assert "10 of 10 shards" not in store.run(*job)
 
 
+def test_tar_files_in_a_store_are_those_of_a_disk(s3: Store, tars: Path, tmp_path: Path) -> None:
+    s3.copy(str(tars), f"{s3.root}/tars")
+    arguments = [*ARGUMENTS, "--format", "webdataset"]
+    assert main([str(tars), str(tmp_path / "local"), *arguments]) == 0
+    s3.run("partition", f"{s3.root}/tars", f"{s3.root}/records", *arguments)
+    s3.copy(f"{s3.root}/records", str(tmp_path / "records"))
+    assert contents(tmp_path / "records") == without_lock(tmp_path / "local")
+
+
 @pytest.mark.slow  # needs a job that is still running when it is killed
 def test_photographs_in_a_store_killed_in_the_middle(
     s3: Store, tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
