@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from elements_jax.editing.apply import apply_script as apply_script
     from elements_jax.editing.edits import Canvas as Canvas
     from elements_jax.editing.edits import Transform as Transform
-    from elements_jax.editing.edits import batched as batched
     from elements_jax.editing.edits import compose as compose
     from elements_jax.editing.edits import delete as delete
     from elements_jax.editing.edits import element_mask as element_mask
     from elements_jax.editing.edits import move as move
     from elements_jax.editing.edits import resize as resize
+    from elements_jax.editing.edits import stack as stack
     from elements_jax.editing.edits import transform as transform
     from elements_jax.editing.script import EditScript as EditScript
     from elements_jax.elements import ImageElements as ImageElements
@@ -43,7 +43,7 @@ _HOMES = {
     "data.record": ["Record"],
     "editing.apply": ["Edited", "apply_script"],
     "editing.edits": [
-        "Canvas", "Transform", "batched", "compose", "delete", "move", "resize", "element_mask", "transform"
+        "Canvas", "Transform", "stack", "compose", "delete", "move", "resize", "element_mask", "transform"
     ],
     "editing.script": ["EditScript"],
     "elements": ["ImageElements"],

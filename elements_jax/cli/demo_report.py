@@ -14,7 +14,7 @@ from elements_jax.data.index import read_split
 from elements_jax.data.record import Record
 from elements_jax.editing.apply import apply_script
 from elements_jax.editing.drawing import boundaries, edit_dots, enlarge
-from elements_jax.editing.edits import Canvas, batched
+from elements_jax.editing.edits import Canvas, stack
 from elements_jax.editing.script import Compose, Delete, Edit, EditScript, Move, Resize, Sampling
 from elements_jax.evaluation import results
 from elements_jax.evaluation.methods.method import make_methods
@@ -175,7 +175,7 @@ def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequ
             {
                 f"input, {record.source_id}": record.image,
                 "partition": boundaries(record.image, np.asarray(canvas.label_map), num_elements=count),
-                "stage 1": pipeline.reconstruct(batched([canvas]).elements)[0],
+                "stage 1": pipeline.reconstruct(stack([canvas]).elements)[0],
                 "reconstruction": decode_one(pipeline, canvas, ""),
             }
         )

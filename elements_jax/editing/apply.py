@@ -22,8 +22,8 @@ CanvasLoader = Callable[[str, Bool[np.ndarray, "H W"] | None], Canvas]
 class Edited:
     """What a script made of a canvas."""
 
-    start: Canvas
-    """What the picture shows that the edits began with: the input, or the one last continued from."""
+    reference: Canvas
+    """The canvas of the image that the edits started from: the input, or the last image continued from."""
     canvas: Canvas
 
 
@@ -40,7 +40,7 @@ def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader = 
 
     Raises EditError naming the edit, when it names an element that is not there or finds no room.
     """
-    start = canvas
+    reference = canvas
     for i, edit in enumerate(script.edits):
         where = f"edits[{i}] ({edit.edit})"
         if not isinstance(edit, Continue) and edit.object is not None:
@@ -49,7 +49,7 @@ def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader = 
             )
         match edit:
             case Continue():
-                start = canvas = _continue(canvas, start, edit, open_image)
+                reference = canvas = _continue(canvas, reference, edit, open_image)
             case Compose():
                 canvas = _insert(canvas, open_image(edit.image, None), edit, script.tolerance, where)
             case Duplicate():
@@ -59,7 +59,7 @@ def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader = 
             case Move() | Resize():
                 selected = _select(canvas, edit.elements, where)
                 canvas = _transform(canvas, selected, transform_of(edit, canvas), script.tolerance)
-    return Edited(start, canvas)
+    return Edited(reference, canvas)
 
 
 # Compiled once for each size: run operation by operation each would be thirty programs, and as many waits.

@@ -46,12 +46,12 @@ class Transform:
     anchor: Float[Array, "2"]  # (x, y)
 
 
-def batched(canvases: Sequence[Canvas]) -> Canvas:
+def stack(canvases: Sequence[Canvas]) -> Canvas:
     """Canvases of several images as one, whose arrays have a batch dimension."""
     return _stack(*canvases)
 
 
-def unbatched(canvases: Canvas) -> list[Canvas]:
+def unstack(canvases: Canvas) -> list[Canvas]:
     """A batch of canvases as one for each image, on JAX's default device."""
     host = jax.device_get(canvases)
     return [jax.tree.map(lambda leaf: jnp.asarray(leaf[i]), host) for i in range(len(host.label_map))]  # noqa: B023

@@ -95,7 +95,7 @@ def _repaint(
                         preserve=True, sampling=script.sampling)  # fmt: skip
     edited = apply_script(script, start, lambda name, within: others[name])
     picture = from_srgb(editing.decode(photo, edited, script, report), photograph)
-    region = np.asarray(edits.edited_region(edited.start, edited.canvas))
+    region = np.asarray(edits.edited_region(edited.reference, edited.canvas))
     return window.enlarge(picture), _feather(region, window)
 
 

@@ -38,7 +38,7 @@ from elements_jax.data.object_store import UNFINISHED, AnyPath, is_url, require_
 from elements_jax.data.record import Record
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.editing.apply import apply_script
-from elements_jax.editing.edits import Canvas, batched, edited_region, unbatched
+from elements_jax.editing.edits import Canvas, edited_region, stack, unstack
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLine, ScriptLines
@@ -222,7 +222,7 @@ def _arguments(job: Job, edited: Sequence[tuple[EditScript, Record, Canvas, Canv
     """What `ElementsPipeline.decode_batch` takes, from scripts, their records, and the canvases before and after."""
     scripts, records, before, after = zip(*pad_batch(edited, job.batch_size), strict=True)
     arguments = {
-        "elements": batched(after).elements,
+        "elements": stack(after).elements,
         "prompts": [script.prompt for script in scripts],
         "seeds": [script.seed for script in scripts],
         "negative_prompts": [script.negative_prompt for script in scripts],
@@ -253,7 +253,7 @@ def _open(job: Job, records: Mapping[str, Record]) -> dict[str, Canvas]:
         some = every[start : start + job.batch_size]
         whole = pad_batch(some, job.batch_size)
         image, label_map = (np.stack([getattr(record, name) for record in whole]) for name in ("image", "label_map"))
-        opened += unbatched(job.pipeline.encode_batch(image, label_map))[: len(some)]
+        opened += unstack(job.pipeline.encode_batch(image, label_map))[: len(some)]
     return dict(zip(records, opened, strict=True))
 
 

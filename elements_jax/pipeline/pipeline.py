@@ -24,7 +24,7 @@ from elements_jax.config import ElementsConfig, ModelConfig
 from elements_jax.data.record import DROPPED, Record
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import Sampler, ddim_sample
-from elements_jax.editing.edits import Canvas, batched, unbatched
+from elements_jax.editing.edits import Canvas, stack, unstack
 from elements_jax.elements import ImageElements
 from elements_jax.models.functional import Params
 from elements_jax.models.method import StepByStep, encode_image, jit_decode
@@ -135,7 +135,7 @@ class ElementsPipeline:
 
         Raises ValueError for another shape or type.
         """
-        return unbatched(self.encode_batch(np.asarray(image)[None], np.asarray(label_map)[None]))[0]
+        return unstack(self.encode_batch(np.asarray(image)[None], np.asarray(label_map)[None]))[0]
 
     def encode_batch(self, image: np.ndarray, label_map: np.ndarray) -> Canvas:
         """The elements of images (B, H, W, 3) under their label maps (B, H, W); see `encode`."""
@@ -152,7 +152,7 @@ class ElementsPipeline:
 
     def decode(self, canvas: Canvas, prompt: str = "", *, seed: int = 0, **settings: Any) -> UInt8[np.ndarray, "H W 3"]:
         """The picture of a canvas; `settings` are those of `decode_batch`."""
-        return self.decode_batch(batched([canvas]).elements, [prompt], seeds=[seed], **settings)[0]
+        return self.decode_batch(stack([canvas]).elements, [prompt], seeds=[seed], **settings)[0]
 
     def decode_batch(
         self,

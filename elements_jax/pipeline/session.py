@@ -18,7 +18,7 @@ from elements_jax.data.record import DROPPED
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import SAMPLERS
 from elements_jax.editing.apply import Edited, apply_script
-from elements_jax.editing.edits import Canvas, batched, edited_region
+from elements_jax.editing.edits import Canvas, edited_region, stack
 from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript, Fit, Sampling
 from elements_jax.models.method import Cancelled as Cancelled
@@ -79,11 +79,11 @@ class EditSession:
         """
         preserve = None
         if script.preserve:
-            assert edited.start.picture is not None
-            preserve = Preserve(edited.start.picture[None], edited_region(edited.start, edited.canvas)[None])
+            assert edited.reference.picture is not None
+            preserve = Preserve(edited.reference.picture[None], edited_region(edited.reference, edited.canvas)[None])
         with self._one_at_a_time:
             picture = self.pipeline.decode_batch(
-                batched([edited.canvas]).elements,
+                stack([edited.canvas]).elements,
                 [script.prompt],
                 seeds=[script.seed],
                 negative_prompts=[script.negative_prompt],
@@ -104,7 +104,7 @@ class EditSession:
         if self.pipeline.has_diffusion:
             return self.decode(photo, Edited(canvas, canvas), script, report)
         left, top, right, bottom = photo.box
-        return self.pipeline.reconstruct(batched([canvas]).elements)[0][top:bottom, left:right]
+        return self.pipeline.reconstruct(stack([canvas]).elements)[0][top:bottom, left:right]
 
     def png(self, picture: UInt8[np.ndarray, "h w 3"], script: EditScript) -> bytes:
         """The picture as a PNG with all that made it in its text chunks."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from elements_jax.data.atomic import LARGEST_FILE
 from elements_jax.data.object_store import AnyPath, as_path, is_url, objects_below
 from partition.sources.parquet import PARQUET, ParquetShard, require_pyarrow
-from partition.sources.sample import SUFFIXES, Failure, Sample, Shard, as_source_id, cut, read_sample
+from partition.sources.sample import SUFFIXES, Failure, Sample, Shard, as_source_id, even_ranges, read_sample
 from partition.sources.tar import TARS, TarShard, is_tar
 from partition.sources.tfds import tfds_shards
 
@@ -94,7 +94,7 @@ class PhotoShard:
 
 def _photo_shards(folder: AnyPath, photos: Sequence[str], shard_size: int) -> list[Shard]:
     shards: list[Shard] = []
-    for first, last in cut(len(photos), shard_size):
+    for first, last in even_ranges(len(photos), shard_size):
         part = tuple(photos[first:last])
         ids = [as_source_id(photo) for photo in part]
         checksum = zlib.crc32("\n".join(ids).encode())  # of a photograph between the two that is not there any more

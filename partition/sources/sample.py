@@ -106,7 +106,7 @@ def as_source_id(path: str) -> str:
     return path.lstrip("/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def cut(count: int, shard_size: int) -> list[tuple[int, int]]:
+def even_ranges(count: int, shard_size: int) -> list[tuple[int, int]]:
     """First and last (exclusive) of each shard: as few shards as can be, as even as can be."""
     shards = -(-count // shard_size)
     edges = [count * shard // shards for shard in range(shards + 1)]

@@ -12,7 +12,7 @@ from google.protobuf import message
 
 from elements_jax.data.record import Example
 from elements_jax.data.tfrecord import TFRecordSource
-from partition.sources.sample import Failure, Sample, Shard, cut
+from partition.sources.sample import Failure, Sample, Shard, even_ranges
 
 _RECORD_FILES = ("tfrecord", "array_record")
 
@@ -50,7 +50,7 @@ def tfds_shards(source: str, shard_size: int) -> list[Shard]:
     metadata = tuple(name for name, feature in features.items() if feature.shape == () and name != caption)
     whole = f"{builder.name}/{split}"
     shards: list[Shard] = []
-    for first, last in cut(info.splits[split].num_examples, shard_size):
+    for first, last in even_ranges(info.splits[split].num_examples, shard_size):
         parts = info.splits[f"{split}[{first}:{last}]"].file_instructions
         files = tuple((part.filename, part.skip, part.skip + part.take) for part in parts)
         shards.append(TfdsShard(f"{whole}[{first}:{last}]", whole, first, files, caption, metadata))

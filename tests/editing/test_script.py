@@ -335,12 +335,12 @@ def test_continuing_fills_the_holes_of_edits_and_leaves_all_else():
     assert seen[0][0] == "round-1.png"
     np.testing.assert_array_equal(seen[0][1], holes)
     np.testing.assert_array_equal(
-        np.asarray(edited.start.label_map) == N, np.arange(SIZE * SIZE).reshape(SIZE, -1) == 0
+        np.asarray(edited.reference.label_map) == N, np.arange(SIZE * SIZE).reshape(SIZE, -1) == 0
     )
-    content = np.asarray(edited.start.elements.content)
+    content = np.asarray(edited.reference.elements.content)
     np.testing.assert_array_equal(content[5], canvas().elements.content[5])  # moved, and still the original's
-    filled = np.unique(np.asarray(edited.start.label_map)[holes])
+    filled = np.unique(np.asarray(edited.reference.label_map)[holes])
     assert len(filled) == 2
     np.testing.assert_array_equal(content[filled], 7)
     assert not edited.canvas.elements.valid[1]
-    assert edited.start.elements.valid[1]
+    assert edited.reference.elements.valid[1]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from elements_jax.cli.main import main
 from elements_jax.editing.apply import Edited
-from elements_jax.editing.edits import batched
+from elements_jax.editing.edits import stack
 from elements_jax.editing.script import Delete, EditScript, Move, Resize, Sampling
 from elements_jax.evaluation import results
 from elements_jax.evaluation.methods.method import Prepared, canvas_of, make_methods, prepare
@@ -98,7 +98,7 @@ def test_our_picture_is_that_of_the_pipeline(scene_records, scripts, model, scen
     record = scene_record(1)
     for case in results.read_cases(out):
         prepared = prepare(results.Task(case), lambda _: canvas_of(scene_pipeline, record))
-        elements = batched([prepared.edited.canvas] * 2).elements
+        elements = stack([prepared.edited.canvas] * 2).elements
         expected = scene_pipeline.decode_batch(elements, [case.prompt] * 2, seeds=[case.script.seed] * 2)[0]
         np.testing.assert_array_equal(results.picture(out, "ours", case), expected)
 

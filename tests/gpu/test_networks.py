@@ -9,7 +9,7 @@ import pytest
 
 from configs.tiny import MODEL as TINY_MODEL
 from elements_jax import TINY
-from elements_jax.editing.edits import batched
+from elements_jax.editing.edits import stack
 from elements_jax.metrics.lpips import LPIPS, has_weights
 from elements_jax.models.networks import Networks
 from elements_jax.parallel import sharding
@@ -196,7 +196,7 @@ def test_the_shipped_model_makes_the_cpus_picture(rehearsal, device, cpu):
         pipeline = ElementsPipeline.from_pretrained(TINY, mesh=sharding.make_mesh(1, 1, [where]))
         with jax.default_device(where), jax.default_matmul_precision("highest"):
             canvas = pipeline.encode(image, label_map)
-            pictures.append(pipeline.decode_batch(batched([canvas]).elements, ["a red circle"], seeds=[0], steps=4)[0])
+            pictures.append(pipeline.decode_batch(stack([canvas]).elements, ["a red circle"], seeds=[0], steps=4)[0])
     apart = np.abs(pictures[0].astype(int) - pictures[1])
     assert apart.mean() < 1, f"{apart.mean():.2f} of 255 apart on average, at most {apart.max()}"
 

@@ -22,7 +22,7 @@ from elements_jax.data.tfrecord import shard_path, write_tfrecord
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import ddim_sample
 from elements_jax.editing.apply import apply_script
-from elements_jax.editing.edits import Canvas, batched, edited_region
+from elements_jax.editing.edits import Canvas, edited_region, stack
 from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLines
 from elements_jax.pipeline.batch import Job, run
@@ -104,7 +104,7 @@ def one_by_one(pipeline: ElementsPipeline, path: Path, preserve: bool = False) -
         script = EditScript.from_json(json.dumps(fields))
         after = apply_script(script, canvas(source_id), lambda name, _: canvas(name)).canvas
         kept = Preserve(record(int(source_id)).image[None], edited_region(canvas(source_id), after)[None])
-        elements = batched([after]).elements
+        elements = stack([after]).elements
         decoded = pipeline.decode_batch(
             elements, [script.prompt], seeds=[script.seed], preserve=kept if preserve else None
         )

@@ -16,7 +16,7 @@ from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import ddim_sample, euler_sample
 from elements_jax.diffusion.schedule import make_schedule
 from elements_jax.editing import edits
-from elements_jax.editing.edits import batched
+from elements_jax.editing.edits import stack
 from elements_jax.elements import ImageElements, element_tokens
 from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline, to_uint8
@@ -40,7 +40,7 @@ def test_decode_depends_only_on_seed_prompt_and_elements(pipeline):
     deleted = edits.delete(canvas, edits.element_mask(4, [0]))
 
     def decode(canvas, prompt, seed):
-        return pipeline.decode_batch(batched([canvas]).elements, [prompt], seeds=[seed])[0]
+        return pipeline.decode_batch(stack([canvas]).elements, [prompt], seeds=[seed])[0]
 
     picture = decode(canvas, "a red square", 0)
     assert picture.shape == (16, 16, 3)
@@ -52,23 +52,23 @@ def test_decode_depends_only_on_seed_prompt_and_elements(pipeline):
 
 def test_an_image_does_not_depend_on_the_rest_of_its_batch(pipeline):
     first, second = (pipeline.encode(record(i).image, record(i).label_map) for i in range(2))
-    both = pipeline.decode_batch(batched([first, second]).elements, ["a red square", ""], seeds=[3, 4])
-    alone = pipeline.decode_batch(batched([second]).elements, [""], seeds=[4])
+    both = pipeline.decode_batch(stack([first, second]).elements, ["a red square", ""], seeds=[3, 4])
+    alone = pipeline.decode_batch(stack([second]).elements, [""], seeds=[4])
     assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # rounding to 8 bits
 
 
 def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
     canvas = pipeline.encode(record(0).image, record(0).label_map)
-    pipeline.decode_batch(batched([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
+    pipeline.decode_batch(stack([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
     compiled = pipeline._decode._cache_size()
     moved = edits.move(canvas, edits.element_mask(4, [1]), jnp.float32([0.1, 0.2]))
-    pipeline.decode_batch(batched([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)
+    pipeline.decode_batch(stack([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)
     assert pipeline._decode._cache_size() == compiled
 
 
 def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
     """eps(0) + 1 (eps(c) - eps(0)) = eps(c): checked against sampling without guidance's second half."""
-    canvas = batched([pipeline.encode(record(0).image, record(0).label_map)])
+    canvas = stack([pipeline.encode(record(0).image, record(0).label_map)])
     ours = pipeline.decode_batch(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
     networks = Networks(SMALL)
     unet = networks.unet.module(pipeline.params["unet"])
@@ -81,7 +81,7 @@ def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
 
 
 def test_separate_guidance_of_equal_weights_is_joint_guidance(pipeline):
-    elements = batched([pipeline.encode(record(0).image, record(0).label_map)]).elements
+    elements = stack([pipeline.encode(record(0).image, record(0).label_map)]).elements
     joint, separate, other = (
         pipeline.decode_batch(elements, ["a red square"], seeds=[0], guidance=weights).astype(int)
         for weights in (3.0, (3.0, 3.0), (1.0, 3.0))
@@ -91,7 +91,7 @@ def test_separate_guidance_of_equal_weights_is_joint_guidance(pipeline):
 
 
 def test_ddim_noise_follows_the_seed_and_vanishes_with_eta(pipeline):
-    elements = batched([pipeline.encode(record(0).image, record(0).label_map)]).elements
+    elements = stack([pipeline.encode(record(0).image, record(0).label_map)]).elements
 
     def decode(eta, seed):
         return pipeline.decode_batch(elements, [""], seeds=[seed], eta=eta).astype(int)
@@ -109,7 +109,7 @@ def deletions(pipeline: ElementsPipeline, *seeds: int) -> tuple[ImageElements, P
     before = [pipeline.encode(r.image, r.label_map) for r in records]
     after = [edits.delete(canvas, edits.element_mask(4, [0])) for canvas in before]
     regions = [edits.edited_region(*pair) for pair in zip(before, after, strict=True)]
-    return batched(after).elements, Preserve(np.stack([r.image for r in records]), jnp.stack(regions))
+    return stack(after).elements, Preserve(np.stack([r.image for r in records]), jnp.stack(regions))
 
 
 def test_preserves_input_pixels_and_samples_the_edited_region(pipeline):
@@ -131,7 +131,7 @@ def test_an_edit_of_nothing_preserves_every_value_of_a_pixel(pipeline):
     image = np.arange(16 * 16 * 3).astype(np.uint8).reshape(1, 16, 16, 3)
     preserve = Preserve(image, edits.edited_region(canvas, canvas)[None])
     np.testing.assert_array_equal(
-        pipeline.decode_batch(batched([canvas]).elements, ["a"], seeds=[5], preserve=preserve), image
+        pipeline.decode_batch(stack([canvas]).elements, ["a"], seeds=[5], preserve=preserve), image
     )
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_preserved_is_refused(pipeline):
 
 
 def test_a_prompt_that_is_too_long_is_cut_with_a_warning(pipeline):
-    elements = batched([pipeline.encode(record(0).image, record(0).label_map)]).elements
+    elements = stack([pipeline.encode(record(0).image, record(0).label_map)]).elements
     with pytest.warns(UserWarning, match=r"a prompt is cut at 6 tokens; this is not read: 'blue square'"):
         cut = pipeline.decode_batch(elements, ["a red square a blue square"], seeds=[0])
     np.testing.assert_array_equal(cut, pipeline.decode_batch(elements, ["a red square a"], seeds=[0]))
@@ -204,7 +204,7 @@ def test_other_shapes_and_types_are_refused(pipeline, image, label_map, message)
 
 def test_decode_is_a_batch_of_one(pipeline):
     canvas = pipeline.encode(record(0).image, record(0).label_map)
-    expected = pipeline.decode_batch(batched([canvas]).elements, ["a red square"], seeds=[3], steps=1)[0]
+    expected = pipeline.decode_batch(stack([canvas]).elements, ["a red square"], seeds=[3], steps=1)[0]
     np.testing.assert_array_equal(pipeline.decode(canvas, "a red square", seed=3, steps=1), expected)
     assert repr(canvas) == "Canvas(16 x 16 px, 4 elements)"
     assert re.fullmatch(r"ElementsPipeline\(16 px, 4 elements, 0\.\d M parameters\)", repr(pipeline))
@@ -229,7 +229,7 @@ def test_stage_1_model_reconstructs_and_says_it_cannot_decode(tmp_path, pipeline
     light = ElementsPipeline.from_pretrained(tmp_path)
     assert (light.has_diffusion, pipeline.has_diffusion) == (False, True)
     canvas = light.encode(record(0).image, record(0).label_map)
-    elements = batched([canvas]).elements
+    elements = stack([canvas]).elements
     np.testing.assert_array_equal(light.reconstruct(elements), pipeline.reconstruct(elements))
     with pytest.raises(ValueError, match="no diffusion decoder yet: `elements train diffusion` adds it"):
         light.decode(canvas)

@@ -212,7 +212,7 @@ def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "EditS
 def decode(jobs: Sequence[Job], editing: "EditSession", batch_size: int) -> UInt8[np.ndarray, "n S S 3"]:
     """The pictures of at most `batch_size` jobs of the same options; the batch is filled up with its last one."""
     from elements_jax.diffusion.preserve import Preserve
-    from elements_jax.editing.edits import batched, edited_region
+    from elements_jax.editing.edits import edited_region, stack
     from elements_jax.parallel.sharding import pad_batch
     from elements_jax.pipeline.session import decode_arguments
 
@@ -220,10 +220,10 @@ def decode(jobs: Sequence[Job], editing: "EditSession", batch_size: int) -> UInt
     script = jobs[0].script
     preserve = None
     if script.preserve:
-        regions = [np.asarray(edited_region(job.edited.start, job.edited.canvas)) for job in whole]
+        regions = [np.asarray(edited_region(job.edited.reference, job.edited.canvas)) for job in whole]
         preserve = Preserve(np.stack([job.photo.image for job in whole]), np.stack(regions))
     return editing.pipeline.decode_batch(
-        batched([job.edited.canvas for job in whole]).elements,
+        stack([job.edited.canvas for job in whole]).elements,
         [job.script.prompt for job in whole],
         seeds=[job.script.seed for job in whole],
         preserve=preserve,

@@ -14,7 +14,7 @@ from elements_jax.data.record import Record
 from elements_jax.editing import edits
 from elements_jax.editing.apply import Edited, apply_script
 from elements_jax.editing.drawing import edit_dots
-from elements_jax.editing.edits import Canvas, batched
+from elements_jax.editing.edits import Canvas, stack
 from elements_jax.editing.script import EditScript, Sampling
 from elements_jax.evaluation.methods.pixel_editing import PixelEdit, pixel_edit
 from elements_jax.evaluation.methods.stable_diffusion import StableDiffusion, skipped_steps
@@ -44,18 +44,18 @@ class Prepared:
     @property
     def image(self) -> Picture:
         """The picture before the edit."""
-        return np.asarray(self.edited.start.picture)
+        return np.asarray(self.edited.reference.picture)
 
     @property
     def region(self) -> Bool[np.ndarray, "H W"]:
         """Where the picture may change: as the task says, or where elements changed."""
         if self.task.region is not None:
             return self.task.region
-        return np.asarray(edits.edited_region(self.edited.start, self.edited.canvas))
+        return np.asarray(edits.edited_region(self.edited.reference, self.edited.canvas))
 
     def drawing(self) -> Picture:
         """The edit in red and green dots."""
-        return edit_dots(self.image, self.edited.start.elements, self.edited.canvas.elements)
+        return edit_dots(self.image, self.edited.reference.elements, self.edited.canvas.elements)
 
 
 def canvas_of(pipeline: ElementsPipeline, record: Record) -> Canvas:
@@ -126,7 +126,7 @@ def _ours(pipeline: ElementsPipeline, model: str, sampling: Sampling) -> Method:
     def run(cases: Sequence[Prepared]) -> Sequence[Picture]:
         return list(
             pipeline.decode_batch(
-                batched([case.edited.canvas for case in cases]).elements,
+                stack([case.edited.canvas for case in cases]).elements,
                 [case.script.prompt for case in cases],
                 seeds=[case.script.seed for case in cases],
                 negative_prompts=[case.script.negative_prompt for case in cases],
