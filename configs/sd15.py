@@ -12,7 +12,7 @@ from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, Preset, V
 MODEL = ModelConfig()
 
 VAE = VAETrainConfig(  # only for a new VAE: stage 2 uses Stable Diffusion's unchanged
-    steps=246_803,  # of the original kl-f8, as its authors' table says
+    steps=246_803,  # the original kl-f8's, in its authors' table
     batch_size=96,  # 12 on each of 8 devices
     learning_rate=4.5e-6 * 96,  # LDM: base rate 4.5e-6 for each image of the batch
     betas=(0.5, 0.9),  # LDM

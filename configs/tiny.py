@@ -4,7 +4,7 @@
     elements train autoencoder tiny --data records --model tiny
     elements train diffusion tiny --data records --model tiny
 
-The card of the model that ships (the README in its folder) has the records, the hours and the scores. The numbers are
+The card of the included model (the README in its folder) has the records, the hours and the scores. The numbers are
 this project's own, chosen by trial on the `scenes` set; comments say where the paper uses another one.
 """
 
@@ -102,8 +102,8 @@ DIFFUSION = DiffusionTrainConfig(
     sample_every=600,
     checkpoint_every=300,
     drop_text=0.1,  # not the paper's 0.3 and 0.1: Stable Diffusion knows what words look like, this learns it here,
-    drop_elements=0.3,  # and where the elements are all there, it can do without words
-    own_object=0.5,  # or variation is not learnt: of the masks of others few cover an object
+    drop_elements=0.3,  # and while it has all elements, it can do without words
+    own_object=0.5,  # otherwise variation is not learnt: few masks of other images cover an object
     text_from_scratch=True,
 )
 

@@ -21,7 +21,7 @@ SD15 = replace(
 )
 SD15_VAE = replace(
     sd15.VAE,
-    steps=406_763,  # of the original kl-f32, as its authors' table says
+    steps=406_763,  # the original kl-f32's, in its authors' table
     kl_weight=1e-6,  # kl-f32
     adversarial_start=50_001,  # kl-f32
 )
@@ -31,7 +31,7 @@ TINY = replace(
     vae=replace(
         tiny.MODEL.vae,
         block_out_channels=(32, 32, 64, 64),  # 64 px -> 8 x 8
-        latent_channels=32,  # 8 x 8 x 32, as 64 elements of 32 numbers
+        latent_channels=32,  # 8 x 8 x 32, the same count as 64 elements of 32 numbers
     ),
 )
 TINY_VAE = replace(

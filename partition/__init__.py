@@ -1,4 +1,4 @@
-"""Photographs become image elements: segmenters, Algorithm 2, and the job that writes records. PyTorch and NumPy."""
+"""Segment photographs into image elements: segmenters, Algorithm 2, and the job that writes records. PyTorch, NumPy."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,15 +16,15 @@ def divide(
     checkpoint: str | Path | None = None,
     fit: Literal["crop", "pad"] = "crop",
 ) -> "Photo":
-    """Divide a photograph into at most grid x grid image elements, as a model takes it.
+    """Segment a photograph into at most grid x grid image elements, as a model takes them.
 
     Args:
         photograph: an image file, or its bytes.
-        size: side of the square picture that the model takes, in pixels.
-        checkpoint: of SAM or MobileSAM, which need one.
+        size: side of the model's square image, in pixels.
+        checkpoint: weights of SAM or MobileSAM, if the segmenter is one of them.
         fit: take the square at the centre, as in the paper, or all of the photograph between margins.
 
-    Raises ValueError for a file that is not an image, and for a segmenter without its checkpoint; FileNotFoundError.
+    Raises FileNotFoundError, and ValueError if the file is not an image or the segmenter has no checkpoint.
     """
     from elements_jax.data.atomic import read_file
     from partition.config import PartitionConfig

@@ -14,11 +14,11 @@ from partition.job.spark_engine import run_on_spark
 
 _ENGINES = {"local": run_locally, "ray": run_on_ray, "spark": run_on_spark, "beam": run_on_beam}
 SHOWN = 10
-"""Failures named on the terminal; the summary has more, the manifest all."""
+"""Failures named on the terminal; the summary names more, and the manifest all."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and do the job. Returns the exit code: 1 if the job failed or wrote no image, and as
+    """Parse the command line, do the job and return the exit code: 1 if the job failed or wrote no image, otherwise as
     `command.run_to_end`."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "inspect":
@@ -33,7 +33,7 @@ def _run(argv: Sequence[str]) -> int:
         begin(job)
         if numbers := job.unfinished():
             if len(numbers) < len(job.shards):
-                print(f"{len(job.shards) - len(numbers)} of {len(job.shards)} shards are there already")
+                print(f"{len(job.shards) - len(numbers)} of {len(job.shards)} shards are already done")
             _ENGINES[job.engine](job, numbers)
         summary = finish(job)
     _print(job, summary)
@@ -58,7 +58,7 @@ def _print(job: Job, summary: dict[str, Any]) -> None:
     for reason, count in summary["masks_left_out"].items():
         print(f"  left out {count} annotations: {reason}")
     if summary["written"] and job.mask_sources() and not summary["object_masks"]["max"]:
-        print("  no photograph has an object mask: --masks names files as the photographs are named")
+        print("  no photograph has an object mask: mask files must have the photographs' names (--masks)")
     if summary["failed"]:
         print(f"{summary['failed']} images failed; {job.out / 'manifest'} names all")
     for source_id, reason in list(summary["failed_because"].items())[:SHOWN]:

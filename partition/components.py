@@ -1,4 +1,4 @@
-"""From an assignment of pixels to a partition: the end of Algorithm 2, in NumPy, the same for every segmenter."""
+"""Turn an assignment of pixels into a partition: the end of Algorithm 2, in NumPy, the same for every segmenter."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,10 +14,10 @@ from partition.config import PartitionConfig
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Divides an image into at most N elements, N = config.num_elements."""
+    """Segments an image into at most N elements, N = config.num_elements."""
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
-        """Each pixel's element, in [0, N). An element need not be connected, and may be empty."""
+        """Return each pixel's element, in [0, N). An element need not be connected, and may be empty."""
         ...
 
 
@@ -41,10 +41,10 @@ class Partition:
 
 
 def partition_image(image: UInt8[np.ndarray, "H W 3"], segmenter: Segmenter, config: PartitionConfig) -> Partition:
-    """Algorithm 2: divide an image into elements, each one connected region of pixels.
+    """Run Algorithm 2: segment an image into elements, each one connected region of pixels.
 
-    Lines 1 to 7 are the segmenter's (SAM's are in `assignment.py`); here every element keeps its largest component
-    (line 8) and is measured (lines 12 to 14).
+    The segmenter does lines 1 to 7 (for SAM, in `assignment.py`). This function keeps the largest component of every
+    element (line 8) and measures it (lines 12 to 14).
     """
     assignment = segmenter(image)
     if config.opening:
@@ -54,7 +54,8 @@ def partition_image(image: UInt8[np.ndarray, "H W 3"], segmenter: Segmenter, con
 
 
 def opening(assignment: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The pixels that remain when every label is opened by 3 x 3 pixels: those in a 3 x 3 square of one label."""
+    """Return the pixels that remain when every label is opened by 3 x 3 pixels: those in a 3 x 3 square of one
+    label."""
     lowest, highest = (
         reduce(assignment, size=3, mode="constant", cval=-1)
         for reduce in (ndimage.minimum_filter, ndimage.maximum_filter)
@@ -63,15 +64,15 @@ def opening(assignment: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 
 def keep_largest_components(assignment: Int[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
-    """The largest 8-connected component of every label, of equal ones the first by rows; other pixels are DROPPED.
+    """Keep the largest 8-connected component of every label, of equal ones the first by rows; drop all other pixels.
 
-    Pixels that are DROPPED in the assignment stay so.
+    Pixels that are DROPPED in the assignment stay DROPPED.
     """
     component, count = measure.label(assignment, background=DROPPED, connectivity=2, return_num=True)
     size = np.bincount(component.ravel(), minlength=count + 1)
-    label = np.full(count + 1, DROPPED, np.uint16)  # of each component; component 0 is what was dropped before
+    label = np.full(count + 1, DROPPED, np.uint16)  # of each component; component 0 was dropped before
     label[component] = assignment
-    by_label = np.lexsort((-size, label))  # of each label the largest component comes first
+    by_label = np.lexsort((-size, label))  # the largest component of each label comes first
     largest = by_label[np.unique(label[by_label], return_index=True)[1]]
     kept = np.full(count + 1, DROPPED, np.uint16)
     kept[largest] = label[largest]
@@ -81,7 +82,7 @@ def keep_largest_components(assignment: Int[np.ndarray, "H W"]) -> UInt16[np.nda
 def measure_elements(
     label_map: UInt16[np.ndarray, "H W"], num_elements: int
 ) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 2"], Bool[np.ndarray, " N"]]:
-    """Centroid, size and validity of every element; see `Partition`."""
+    """Return centroid, size and validity of every element; see `Partition`."""
     height, width = label_map.shape
     centroids, sizes = np.zeros((num_elements, 2)), np.zeros((num_elements, 2))
     valid = np.zeros(num_elements, bool)

@@ -1,4 +1,4 @@
-"""How an image is divided into elements: one frozen dataclass, stored with every record."""
+"""Settings of the segmentation into elements: one frozen dataclass, stored with every record."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,23 +6,24 @@ from typing import Literal
 from elements_jax.bounds import FieldError, require_above_zero, require_within
 
 MaskChoice = Literal["mean", "best", "smallest", "single"]
-"""SAM gives a point three candidate masks, what it takes for a whole, a part and a smaller part, and one mask more for
-prompts that leave no doubt. Taken is the mean of the candidates' affinities, the candidate that SAM trusts most, the
-smallest of them, or the single mask."""
+"""For a point, SAM returns three candidate masks (an object, a part and a smaller part) and a single mask for
+unambiguous prompts. The choices are the mean of the candidates' affinities, the candidate that SAM trusts most, the
+smallest candidate, and the single mask."""
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
 class PartitionConfig:
-    """The defaults are the paper's (Algorithm 2, Appendix C.3), or the project's reading where it is silent [settled].
+    """The defaults are the paper's (Algorithm 2, Appendix C.3), or this project's choice where the paper is silent
+    [settled].
 
-    Raises ValueError naming the field that does not fit.
+    Raises ValueError naming a field out of bounds.
     """
 
     size: int = 512
-    """Side in pixels of the square picture that is cut out of a photo (Section 3.1)."""
+    """Side in pixels of the square image that is cut out of a photo (Section 3.1)."""
     grid: int = 16
-    """Query points a side; an image has at most grid**2 elements (Section 3.1)."""
+    """Query points per side; an image has at most grid**2 elements (Section 3.1)."""
     iterations: int = 1
     """T, passes of Algorithm 2 (Appendix C.3)."""
     centroid_ratio: float = 0.2
@@ -30,14 +31,14 @@ class PartitionConfig:
     beta: float = 64.0
     """Weight of the distance against SAM's score in Eq. 1 (Section 4.1)."""
     distance: Literal["squared", "linear"] = "squared"
-    """d of Eq. 1: the Euclidean distance or its square, where the image has side 1 [settled]."""
+    """d of Eq. 1: the Euclidean distance or its square, in an image of side 1 [settled]."""
     mask: MaskChoice = "mean"
-    """Which of SAM's masks of a query is its affinity. The paper is silent; of the four, chosen on BSDS500's training
-    photographs, the mean follows people's boundaries best (tests/benchmarks/superpixels_bsds.py)."""
+    """The choice among SAM's masks that gives a query's affinity. The paper does not say. On BSDS500's training
+    photographs, the mean follows human boundaries best (tests/benchmarks/superpixels_bsds.py)."""
     opening: bool = False
-    """Open every element by 3 x 3 pixels before its largest component is taken (Algorithm 2, line 8) [settled]."""
+    """Open every element by 3 x 3 pixels before keeping its largest component (Algorithm 2, line 8) [settled]."""
     compactness: float = 20.0
-    """SLIC's weight of the distance against the colour: 10 to 20 suits photographs, 40 the 64 px scenes."""
+    """SLIC's weight of distance against colour: 10 to 20 suits photographs, 40 suits the 64 px scenes."""
 
     def __post_init__(self) -> None:
         require_above_zero(self, "size", "iterations", "compactness")
@@ -49,5 +50,5 @@ class PartitionConfig:
 
     @property
     def num_elements(self) -> int:
-        """N, the number of elements of an image, empty ones counted."""
+        """N, the number of elements of an image, including empty ones."""
         return self.grid**2

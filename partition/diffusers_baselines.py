@@ -1,11 +1,11 @@
-"""Baselines of other authors on a results folder, by diffusers' PyTorch pipelines (Section 4.2, Appendix A).
+"""Run baselines of other authors on a results folder, with diffusers' PyTorch pipelines (Section 4.2, Appendix A).
 
     python -m partition.diffusers_baselines RESULTS --method instruct-pix2pix --weights FOLDER
     python -m partition.diffusers_baselines RESULTS --method paint-by-example --weights FOLDER
 
-RESULTS is what `elements compare --others` or `elements scenes-benchmark --others` wrote. FOLDER has the method's
-weights in diffusers' layout, or is a repository on the Hugging Face hub. Pictures are scaled to the size that the model
-was trained at, and back. There is no pipeline for Self-Guidance in diffusers: what its authors' code needs is in
+RESULTS is a folder that `elements compare --others` or `elements scenes-benchmark --others` wrote. FOLDER has the
+method's weights in diffusers' layout, or names a repository on the Hugging Face hub. Images are scaled to the size at
+which the model was trained, and back. diffusers has no pipeline for Self-Guidance: the input of its authors' code is in
 RESULTS/needs/self-guidance.
 """
 
@@ -30,20 +30,20 @@ from elements_jax.evaluation.results import Case, path_of, picture, read_cases, 
 
 Method = Literal["instruct-pix2pix", "paint-by-example"]
 Paint = Callable[[Any, Image.Image, torch.Generator], Image.Image]
-"""From a pipeline, the picture before the edit, and a source of noise, to the picture after it."""
+"""Maps a pipeline, the image before the edit and a source of noise to the image after the edit."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Run a method of other authors on the edits of a results folder; pictures that are there are kept."""
+    """Run a method of other authors on the edits of a results folder; existing images are kept."""
 
     results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
-    """Results folder, to which the folder of the method is added."""
+    """Results folder; the method's folder is added to it."""
     method: Method
     weights: str
     """Folder in diffusers' layout, or the name of a repository on the Hugging Face hub."""
     steps: int | None = None
-    """Of the sampler; by default the pipeline's own: 100 of InstructPix2Pix, 50 of Paint-by-Example."""
+    """Steps of the sampler; by default the pipeline's own: 100 for InstructPix2Pix, 50 for Paint-by-Example."""
     guidance: float | None = None
     """Weight of the instruction, or of the example; by default the pipeline's own."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,18 +52,18 @@ class Baseline:
         require_within(self, steps=(1, 1000), guidance=(-100, 100))
 
     def run(self) -> None:
-        """Paint what is missing. Raises ValueError naming a case that lacks what the method needs."""
+        """Paint the missing images. Raises ValueError naming a case without the method's inputs."""
         cases = read_cases(self.results)
         paint = {"instruct-pix2pix": self._instruct, "paint-by-example": self._paint_by_example}[self.method]
         missing = [case for case in cases if not path_of(self.results, self.method, case).is_file()]
-        plans = [paint(case) for case in missing]  # what is not there is named before a model is loaded
+        plans = [paint(case) for case in missing]  # missing inputs are named before a model is loaded
         pipeline = self._open() if missing else None
         for case, plan in zip(tqdm(missing, desc=self.method, unit="picture"), plans, strict=True):
             seed = case.script.seed if case.script is not None else 0
             image = Image.fromarray(picture(self.results, "input", case))
             painted = plan(pipeline, image, torch.Generator().manual_seed(seed))
             save(self.results, self.method, case, np.asarray(painted.resize(image.size, Image.Resampling.LANCZOS)))
-        print(f"{len(missing)} pictures added to {self.results / self.method}, of {len(cases)}")
+        print(f"{len(missing)} of {len(cases)} images added to {self.results / self.method}")
 
     def _open(self) -> Any:
         if self.method == "paint-by-example":
@@ -72,7 +72,7 @@ class Baseline:
             parts: dict[str, Any] = {
                 "safety_checker": None,
                 "requires_safety_checker": False,
-            }  # it would blacken pictures
+            }  # it would blacken images
             pipeline = diffusers.StableDiffusionInstructPix2PixPipeline.from_pretrained(self.weights, **parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(self.device)
@@ -82,7 +82,7 @@ class Baseline:
         return {name: value for name, value in given.items() if value is not None}
 
     def _instruct(self, case: Case) -> Paint:
-        """The instruction, as it is."""
+        """Edit by the instruction, unchanged."""
         if not case.instruction:
             raise ValueError(f"case {case.name!r} has no instruction: InstructPix2Pix needs the edit in words")
 
@@ -93,7 +93,7 @@ class Baseline:
         return paint
 
     def _paint_by_example(self, case: Case) -> Paint:
-        """Source and target in turn, each with its example."""
+        """Paint source and target in turn, each with its example."""
         folder = self.results / "needs" / "paint-by-example" / case.name
         if not (folder / "steps.json").is_file():
             raise ValueError(
@@ -115,7 +115,7 @@ class Baseline:
 
 
 def _open_paint_by_example(weights: str) -> Any:
-    """Part by part: diffusers has moved the pipeline's image encoder, and no longer finds it by its published name."""
+    """Load part by part: diffusers moved the pipeline's image encoder, and no longer finds it by its published name."""
     pipeline = diffusers.PaintByExamplePipeline
     encoder = sys.modules[pipeline.__module__].PaintByExampleImageEncoder
     config = CLIPVisionConfig.from_pretrained(weights, subfolder="image_encoder")
@@ -131,13 +131,13 @@ def _open_paint_by_example(weights: str) -> Any:
 
 
 def _native(pipeline: Any, image: Image.Image, how: Any = Image.Resampling.LANCZOS) -> Image.Image:
-    """The picture at the size that the model was trained at."""
+    """Resize the image to the size at which the model was trained."""
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     return image.resize((side, side), how)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
+    """Run the command. User errors print one line to stderr and exit with code 1."""
     return exit_code(lambda: parsed(Baseline, argv, "python -m partition.diffusers_baselines").run())
 
 

@@ -1,6 +1,6 @@
-"""Object masks outside the photographs: PNG files, COCO's run lengths and polygons; and which are kept.
+"""Object masks stored outside the photographs (PNG files, COCO's run lengths and polygons), and their filter.
 
-Section 3.3 drops the elements under a random object mask in training. The paper takes its masks from Semantic-SAM.
+Training drops the elements under a random object mask (Section 3.3). The paper takes its masks from Semantic-SAM.
 """
 
 import functools
@@ -24,16 +24,18 @@ from partition.sources.sample import SUFFIXES
 
 @dataclass(frozen=True)
 class MaskFilter:
-    """Which object masks are kept. Shares are of the square picture. All four are ours: the paper is silent."""
+    """Filter of object masks. Shares are of the square image. All four are our choice: the paper gives none."""
 
     min_iou: float = 0.88
-    """SAM's own estimate of a mask's IoU (`predicted_iou`) must reach this, its automatic generator's default."""
+    """Least estimate by SAM of a mask's IoU (`predicted_iou`), the default of its automatic generator."""
     min_stability: float = 0.95
-    """So must a mask's `stability_score`; both are also the thresholds of SA-1B. Masks without them are trusted."""
+    """Least `stability_score` of a mask. Both are also the thresholds of SA-1B. Masks without these scores are kept."""
     min_area: float = 0.002
-    """Half an element of the paper's 16 x 16: what is smaller would be dropped with the element that it is in."""
+    """Least share of a mask, half an element of the paper's 16 x 16: a smaller mask would drop the whole element around
+    it."""
     max_area: float = 0.5
-    """What is larger is background rather than an object, and would leave few elements to learn from."""
+    """Largest share of a mask: a larger one is background rather than an object, and leaves few elements to learn
+    from."""
 
     def __post_init__(self) -> None:
         require_within(self, min_iou=(-1000, 1000), min_stability=(-1000, 1000))
@@ -42,28 +44,28 @@ class MaskFilter:
             raise FieldError(self, ("min_area", "max_area"), expected)
 
     def trusts(self, annotation: Mapping[str, Any]) -> bool:
-        """Whether a mask's numbers, as SAM names them, reach the thresholds."""
+        """Return whether a mask's scores, under SAM's names, reach the thresholds."""
         numbers = {"predicted_iou": self.min_iou, "stability_score": self.min_stability}
         return all(annotation.get(name, math.inf) >= least for name, least in numbers.items())
 
     def fits(self, mask: Bool[np.ndarray, "H W"]) -> bool:
-        """Whether a mask of the square picture has a pixel and the right size."""
+        """Return whether a mask of the square image has a pixel and the right size."""
         return bool(mask.any()) and self.min_area <= mask.mean() <= self.max_area
 
 
 DEFAULT_FILTER = MaskFilter()
 LARGEST_JSON = 8 << 30
-"""Bytes of a COCO file: those of large data sets take gigabytes."""
+"""Largest COCO file in bytes: those of large data sets take gigabytes."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An annotation that gives no object mask. It never costs its photograph."""
+    """An annotation that gives no object mask. Its photograph is still used."""
 
     reason: str
-    """In the few words by which a job counts them."""
+    """Short reason by which a job counts annotations."""
     detail: str
-    """Names the file, the annotation and what is wrong with it."""
+    """The file, the annotation and the error."""
 
 
 NO_SEGMENTATION = "no segmentation"
@@ -71,14 +73,14 @@ FEW_POINTS = "a polygon of fewer than three points"
 OTHER_SIZE = "of another size than the photograph"
 NOT_READABLE = "not readable"
 BLURRED = "a label map with blurred edges"
-NOT_PNG = "a picture that is not a PNG"
+NOT_PNG = "an image that is not a PNG"
 NOT_TRUSTED = "scores below --mask-filter"
 OTHER_AREA = "area outside --mask-filter"
 UNLISTED = "of an image that the file does not list"
 
 
 class _Misfit(ValueError):
-    """What is wrong with an annotation, and the reason by which it is counted."""
+    """An error in an annotation, with the reason by which it is counted."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
@@ -91,15 +93,15 @@ class MaskSource(Protocol):
     def find(
         self, source_id: str, shape: tuple[int, int], keep: MaskFilter
     ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
-        """The masks of one photo, of its (height, width), and the annotations that are left out: those that `keep`
-        does not trust, cannot be read, or are of another size."""
+        """Yield the masks of one photo with this (height, width), and the skipped annotations: those that `keep` does
+        not trust, that cannot be read, or that have another size."""
 
     def unlisted(self) -> int:
-        """The number of annotations whose image the source does not list."""
+        """Return the number of annotations whose image the source does not list."""
 
 
 def mask_source(path: Path) -> MaskSource:
-    """A folder of masks, or one COCO file. Raises ValueError if it is neither, or the file is not COCO's."""
+    """Open a folder of masks or one COCO file. Raises ValueError if it is neither, or the file is not COCO's."""
     if path.is_dir():
         return MaskFolder(path)
     if path.is_file() and path.suffix.lower() == ".json":
@@ -110,11 +112,12 @@ def mask_source(path: Path) -> MaskSource:
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """Masks in files that are named as the photos are, those of photos in a subfolder (or tar file) in one too.
+    """Masks in files that have the photos' names, in subfolders for photos in a subfolder (or tar file).
 
-    Read, and taken together, are STEM.png, a label map (each value but 0 is one object); STEM/*.png, one object each
-    (where it is not 0); and STEM.json, a list of annotations in COCO's format, as SAM's automatic mask generator gives
-    them, or an object that has it under `annotations`, as in SA-1B, or a list of COCO's run lengths.
+    These files are read, and their masks combined: STEM.png, a label map (each value but 0 is one object); STEM/*.png,
+    one object each (its nonzero pixels); and STEM.json, a list of annotations in COCO's format, as SAM's automatic mask
+    generator writes them, or an object with that list under `annotations`, as in SA-1B, or a list of COCO's run
+    lengths.
     """
 
     folder: Path
@@ -132,7 +135,7 @@ class MaskFolder:
                 if values.ndim != 2:
                     raise _Misfit(NOT_READABLE, f"{label_map}: a label map has one channel, this has {values.shape[2]}")
                 if _is_blurred(values):
-                    raise _Misfit(BLURRED, f"{label_map}: {BLURRED}, as an anti-aliased picture")
+                    raise _Misfit(BLURRED, f"{label_map}: {BLURRED}, as in an anti-aliased image")
                 yield from (np.equal(values, value) for value in np.unique(values) if value)
             except _Misfit as error:
                 yield LeftOut(error.reason, str(error))
@@ -165,7 +168,7 @@ class MaskFolder:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """One COCO file for all photos, which it names by their source ids or by the last parts of those.
+    """One COCO file for all photos, which it names by their source ids or the last parts of these.
 
     Every process reads it once and keeps it.
     """
@@ -194,8 +197,8 @@ class CocoFile:
 
 @functools.cache
 def _index(path: Path) -> tuple[dict[str, tuple[dict[str, Any], list[tuple[int, Any]]]], int]:
-    """Of each image in a COCO file, by its name without suffix: its entry, and its annotations with their numbers. And
-    the number of annotations of images that it does not list, or that name none."""
+    """Return each image's entry and numbered annotations in a COCO file, by its name without suffix, and the number of
+    annotations without a listed image."""
     content = _read_json(path)
     try:
         images = {image["id"]: (image, []) for image in content["images"]}  # type: ignore[var-annotated]
@@ -215,7 +218,7 @@ def _index(path: Path) -> tuple[dict[str, tuple[dict[str, Any], list[tuple[int, 
 
 
 def _stem(source_id: str) -> str:
-    """A source id or file name without the suffix of an image; the key of a tar file's sample has none."""
+    """Return a source id or file name without the suffix of an image; the key of a tar file's sample has none."""
     path = PurePosixPath(source_id)
     return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else source_id
 
@@ -230,8 +233,8 @@ def _read_json(path: Path) -> Any:
 def _read_png(path: Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *channels"]:
     try:
         with Image.open(io.BytesIO(read_file(path))) as file:
-            values = np.asarray(file)  # of a palette image, the indices
-    except Exception as error:  # decoders raise all sorts on damaged files
+            values = np.asarray(file)  # a palette image's indices
+    except Exception as error:  # decoders raise many types on damaged files
         raise _Misfit(NOT_READABLE, f"{path}: {error}") from error
     if values.shape[:2] != shape:
         want, have = f"{shape[1]} x {shape[0]}", f"{file.width} x {file.height}"
@@ -240,9 +243,9 @@ def _read_png(path: Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *ch
 
 
 def _is_blurred(values: Shaped[np.ndarray, "h w"]) -> bool:
-    """Whether a label map is an anti-aliased picture of masks, each value of whose edges would be an object, a ring.
+    """Return whether a label map is an anti-aliased image of masks; each value at its edges would become a ring object.
 
-    Such values are on slopes alone, next to smaller ones and larger ones; most of an object is next to itself.
+    Such values are only on slopes, next to smaller and larger ones; most pixels of an object are next to equal ones.
     """
     between = (values != values.min()) & (values != values.max())
     slope = (ndimage.minimum_filter(values, 3) < values) & (values < ndimage.maximum_filter(values, 3))
@@ -254,7 +257,7 @@ def _is_blurred(values: Shaped[np.ndarray, "h w"]) -> bool:
 def _decode(
     path: Path, annotations: Iterable[tuple[int, Any]], shape: tuple[int, int], keep: MaskFilter
 ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
-    """The masks of COCO annotations, or of its bare run lengths, that `keep` trusts."""
+    """Yield the masks of COCO annotations or bare run lengths that `keep` trusts."""
     for number, annotation in annotations:
         where = f"{path}: annotation {number}"
         try:
@@ -272,7 +275,7 @@ def _decode(
 
 
 def _decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """COCO's `segmentation`: polygons, or run lengths column by column that begin with a run of zeros."""
+    """Decode COCO's `segmentation`: polygons, or run lengths column by column that begin with a run of zeros."""
     height, width = shape
     if isinstance(segmentation, list):
         segmentation = _fill(segmentation, shape)
@@ -282,7 +285,7 @@ def _decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> Bool[np.n
     if isinstance(counts, str):
         counts = _uncompress(counts)
     elif not all(isinstance(count, int) for count in counts):
-        raise ValueError("expected whole numbers as run lengths")
+        raise ValueError("expected integers as run lengths")
     runs = np.array(counts, np.int64)
     if (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(f"expected runs of {height} x {width} = {height * width} pixels together, got {runs.sum()}")
@@ -290,10 +293,10 @@ def _decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> Bool[np.n
 
 
 def _uncompress(counts: str) -> Int[np.ndarray, " runs"]:
-    """COCO's string of run lengths as numbers. (Of one that is cut short, pycocotools makes a mask of random memory.)
+    """Decode COCO's string of run lengths. (From a truncated string, pycocotools makes a mask of random memory.)
 
-    A character holds 5 bits of a number, the lowest first, and a sixth that says whether more follow; the last's upper
-    bit is the sign. From the fourth on, numbers are differences to the number before the last.
+    A character holds 5 bits of a number, the lowest first, and a sixth that says whether more follow; the upper bit of
+    the last one is the sign. From the fourth on, a number is the difference to the number two before it.
     """
     codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
     last = codes & 32 == 0
@@ -312,7 +315,7 @@ def _uncompress(counts: str) -> Int[np.ndarray, " runs"]:
 
 
 def _fill(polygons: Sequence[Sequence[float]], shape: tuple[int, int]) -> dict[str, Any]:
-    """Run lengths of the union of polygons x0, y0, x1, y1, ... in pixels, filled as COCO's own tools do."""
+    """Return run lengths of the union of polygons x0, y0, x1, y1, ... in pixels, filled by COCO's own tools."""
     from pycocotools import mask as coco
 
     height, width = shape

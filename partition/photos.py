@@ -1,4 +1,4 @@
-"""A photograph of any kind, made a square picture of one size, with its object masks."""
+"""Turn a photograph of any kind into a square image of one size, with its object masks."""
 
 import io
 import warnings
@@ -20,16 +20,16 @@ from partition.sources.sample import Sample
 
 @dataclass(frozen=True, eq=False)
 class SquarePhoto:
-    """A photograph, cropped to the square at its centre and resized, with what is stored with it."""
+    """A photograph, cropped to the square at its centre and resized, with its caption and masks."""
 
     image: UInt8[np.ndarray, "H W 3"]
     caption: str
     object_masks: Bool[np.ndarray, "M H W"]
     width: int
-    """Of the whole photograph, in pixels, as it is seen."""
+    """Width of the complete photograph in pixels, in the orientation in which it is shown."""
     height: int
     box: "Box"
-    """Left, top, right and bottom of what is photograph in the picture; beyond it are grey margins."""
+    """Left, top, right and bottom of the photograph in the image; the rest is grey margins."""
     masks_left_out: tuple[LeftOut, ...] = ()
     """Annotations of the photograph that gave no object mask."""
 
@@ -41,17 +41,17 @@ def read_photo(
     keep: MaskFilter = DEFAULT_FILTER,
     fit: Literal["crop", "pad"] = "crop",
 ) -> SquarePhoto:
-    """Decode a sample, with those of its object masks that `keep` keeps.
+    """Decode a sample, with the object masks that pass the filter `keep`.
 
     Args:
-        size: of the picture, in pixels.
-        fit: take the square at the centre, as the paper, or all of the photograph, which cannot have masks then.
+        size: side of the image, in pixels.
+        fit: take the square at the centre, as in the paper, or all of the photograph, which then cannot have masks.
 
-    An animation is its first frame. Masks that cannot be read are left out, and said. Raises ValueError saying what is
-    wrong with the image.
+    Of an animation, the first frame is used. Masks that cannot be read are skipped and reported. Raises ValueError
+    saying what is wrong with the image.
     """
     with warnings.catch_warnings():
-        # Pillow warns of large pictures, short of those that it refuses, and of odd metadata: nothing a user can mend.
+        # Pillow warns of large images that it still accepts, and of odd metadata: a user can change neither.
         for category in (Image.DecompressionBombWarning, UserWarning):
             warnings.simplefilter("ignore", category)
         picture, profile = _decode(sample.encoded)
@@ -70,7 +70,8 @@ def read_photo(
 def divide_photo(
     encoded: bytes, segmenter: Segmenter, config: PartitionConfig, fit: Literal["crop", "pad"] = "crop"
 ) -> Photo:
-    """Decode an image file and divide it into elements; margins belong to none. Raises ValueError as `read_photo`."""
+    """Decode an image file and segment it into elements; margins belong to none. Raises ValueError as `read_photo`
+    does."""
     square = read_photo(Sample("", encoded), config.size, fit=fit)
     label_map = np.full((config.size, config.size), DROPPED, np.uint16)
     left, top, right, bottom = square.box
@@ -80,7 +81,7 @@ def divide_photo(
 
 
 def crop_labels(labels: Shaped[np.ndarray, "h w"], size: int) -> Shaped[np.ndarray, "H W"]:
-    """A photo's mask or label map as `read_photo` crops the photo: each pixel is the nearest one's."""
+    """Crop a photo's mask or label map as `read_photo` crops the photo, taking the nearest pixel."""
     side = min(labels.shape)
     pixel = (np.arange(size) + 0.5) * side / size
     rows, columns = (((whole - side) / 2 + pixel).astype(int) for whole in labels.shape)
@@ -88,7 +89,7 @@ def crop_labels(labels: Shaped[np.ndarray, "h w"], size: int) -> Shaped[np.ndarr
 
 
 def _decode(encoded: bytes) -> tuple[Image.Image, bytes | None]:
-    """The image as it is meant to be seen, in RGB, L or CMYK, and its colour profile if it has one."""
+    """Return the upright image, in RGB, L or CMYK, and its colour profile if it has one."""
     if not encoded:
         raise ValueError("the image file is empty")
     try:
@@ -96,15 +97,15 @@ def _decode(encoded: bytes) -> tuple[Image.Image, bytes | None]:
             ImageOps.exif_transpose(file, in_place=True)
             return _flatten(file), file.info.get("icc_profile")
     except UnidentifiedImageError as error:  # its message is an address in memory
-        raise ValueError("not an image, of an unknown kind, or damaged at its start") from error
+        raise ValueError("not an image, an unknown format, or damaged at its start") from error
     except ValueError:
         raise
-    except Exception as error:  # decoders raise all sorts on damaged files
+    except Exception as error:  # decoders raise many types on damaged files
         raise ValueError(str(error) or f"damaged image ({type(error).__name__})") from error
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB, L or CMYK, transparent parts on white; 16-bit grey keeps its upper 8 bits.
+    """Convert the image to 8-bit RGB, L or CMYK, with transparent parts on white; 16-bit grey keeps its upper 8 bits.
 
     Raises ValueError for floating-point pixels, whose range is unknown.
     """
@@ -119,14 +120,14 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """The picture in RGB, its colours those of sRGB, which is what pictures without a profile are taken for."""
+    """Convert the image to RGB in sRGB's colours; an image without a profile is taken for sRGB."""
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), picture.mode, "RGB")
             return transform.apply(picture)
         except (OSError, ValueError, ImageCms.PyCMSError):
-            pass  # a profile that is damaged, or that of another kind of picture, says nothing
+            pass  # a profile that is damaged, or for another kind of image, is ignored
     return picture.convert("RGB")
 
 
@@ -134,7 +135,7 @@ Box = tuple[int, int, int, int]
 
 
 def _crop(picture: Image.Image, size: int) -> tuple[Image.Image, Box]:
-    """The square at the centre, resized to size x size."""
+    """Cut the square at the centre and resize it to size x size."""
     side = min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
     box = (left, top, left + side, top + side)
@@ -142,7 +143,7 @@ def _crop(picture: Image.Image, size: int) -> tuple[Image.Image, Box]:
 
 
 def _pad(picture: Image.Image, size: int) -> tuple[Image.Image, Box]:
-    """All of the picture, its longer side resized to `size`, in the middle of grey; and where it lies."""
+    """Resize the image so that its longer side is `size`, and centre it on grey; return its place, too."""
     width, height = (max(1, round(side * size / max(picture.size))) for side in picture.size)
     left, top = (size - width) // 2, (size - height) // 2
     padded = Image.new(picture.mode, (size, size), (128,) * len(picture.getbands()))

@@ -32,7 +32,7 @@ ALLOWED = {
     "configs": "config train",
     "partition": "arguments bounds data",
 }
-"""What each room may import besides itself. `cli` is the roof and imports anything."""
+"""The rooms that each room may import besides itself. `cli` is the roof and imports anything."""
 ROOFS = {
     "train/__main__.py": "`python -m train` is `elements train`",
     "partition/__main__.py": "`python -m partition` is `elements partition`",
@@ -49,7 +49,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 
 
 def room(module: str) -> str:
-    """A folder or file of `elements_jax`, or another package."""
+    """Return a module's room: a folder or file of `elements_jax`, or another package."""
     first, *rest = module.split(".")
     return rest[0] if first == "elements_jax" and rest else first
 
@@ -59,7 +59,7 @@ def room_of(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Modules that a file imports, at its top or in its functions."""
+    """Return the modules that a file imports, at its top or in its functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -100,7 +100,7 @@ def test_page_imports_only_what_lies_below(folder):
 
 
 def test_files_and_folders_stay_small():
-    """At most 350 lines a file and 15 files a folder."""
+    """A file has at most 350 lines, and a folder at most 15 files."""
     scripts = list(PAGE.rglob("*.js"))
     for path in [*FILES, *scripts]:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
@@ -111,7 +111,7 @@ def test_files_and_folders_stay_small():
 
 
 def test_names_of_tests_stay_short():
-    """At most 60 characters: a name says what holds; details are in the docstring."""
+    """A name has at most 60 characters and says what holds; details go into the docstring."""
     for path in sorted((ROOT / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):

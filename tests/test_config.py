@@ -1,4 +1,4 @@
-"""Configurations out of bounds are refused when they are made or read, by one error that names the field."""
+"""Configurations out of bounds are rejected when they are made or read, with one error that names the field."""
 
 import dataclasses
 import json

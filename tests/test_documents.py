@@ -1,7 +1,7 @@
-"""Every command and every example of README.md and docs/ is run, or checked against the program's own help.
+"""Run every command and example of README.md and docs/, or check it against the program's own help.
 
-A block of commands is run in a folder of its own, unless a comment before it names what it needs that is not here:
-`<!-- needs: a GPU -->`. Every `elements` command, run or not, must name options that its `--help` knows.
+A block of commands runs in its own folder, unless a comment before it names what a test machine lacks: `<!-- needs: a
+GPU -->`. Every `elements` command, run or not, must name options that its `--help` knows.
 """
 
 import contextlib
@@ -44,13 +44,13 @@ def blocks(document: Path) -> list[Block]:
 
 
 def commands(body: str) -> list[list[str]]:
-    """The words of every command of a block of shell, without comments."""
+    """Return the words of every command of a shell block, without comments."""
     lines = body.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def named_commands(document: Path) -> list[list[str]]:
-    """Every `elements` command of a document: of its blocks, and of its prose."""
+    """Return every `elements` command of a document, in blocks and in prose."""
     found = [words for block in blocks(document) if block.kind == "sh" for words in commands(block.body)]
     prose = BLOCK.sub("", document.read_text())
     found += [
@@ -63,7 +63,7 @@ def named_commands(document: Path) -> list[list[str]]:
 
 
 def help_of(words: list[str]) -> str:
-    """What `--help` of a command and its subcommands prints."""
+    """Return the `--help` of a command and its subcommands."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text), contextlib.suppress(SystemExit):
         main([*words, "--help"])
@@ -72,7 +72,7 @@ def help_of(words: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def from_pretrained():
-    """Models, opened once: every command would compile the same programs again."""
+    """Models, opened once: otherwise every command would compile the same programs again."""
     return functools.cache(elements_jax.ElementsPipeline.from_pretrained)
 
 
@@ -89,7 +89,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_pretrained) -> 
 
 
 def write_files(document: Path) -> None:
-    """The files whose contents a document shows."""
+    """Write the files whose contents a document shows."""
     for block in blocks(document):
         if name := re.fullmatch(r'title="(.+)"', block.title):
             Path(name[1]).write_text(block.body)

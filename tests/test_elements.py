@@ -13,7 +13,7 @@ DROPPED = 65535
 
 
 def oracle(image, label_map, num_elements, patch_size):
-    """Patches, positions and validity in float64, one cell at a time."""
+    """Compute patches, positions and validity in float64, one cell at a time."""
     height, width = label_map.shape
     pixels = np.zeros((num_elements, patch_size, patch_size, 3))
     position, valid = np.zeros((num_elements, 4)), np.zeros(num_elements, bool)
@@ -70,9 +70,9 @@ def test_extract_of_random_label_maps(seed, used, drop):
         np.s_[5:6, 7:8],  # one pixel
         np.s_[0:3, 20:24],  # in a corner
         np.s_[:, 0:1],  # a border line
-        np.s_[:, :],  # the whole image
+        np.s_[:, :],  # the complete image
         np.s_[2:22, 3:21],  # larger than the patch on both sides
-        np.s_[4:8, 1:23],  # enlarged one way, shrunk the other
+        np.s_[4:8, 1:23],  # enlarged along one axis, shrunk along the other
     ],
 )
 def test_extract_of_boxes(box):
@@ -81,7 +81,7 @@ def test_extract_of_boxes(box):
     check_against_oracle(random_image(0), label_map)
 
 
-@pytest.mark.parametrize("side", [6, 12, 18])  # a quarter of the image, a half of it, more
+@pytest.mark.parametrize("side", [6, 12, 18])  # a quarter of the image, half of it, more
 def test_extract_from_windows(side):
     rng = np.random.default_rng(side)
     label_map = np.full((SIZE, SIZE), DROPPED)

@@ -1,4 +1,4 @@
-"""A disk that is full: one line that names the file, and nothing half-written. The disk is a small one in memory."""
+"""A full disk gives one line that names the file, and no half-written files. The disk is a small one in memory."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ code=$?
 find . -type f
 exit $code
 """
-"""Runs a command in a file system of its own; the files that are left follow what it prints."""
+"""Run a command in its own file system; the remaining files follow its output."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +30,7 @@ def _may_mount() -> None:
 
 
 def on_a_small_disk(folder: Path, size: str, command: list[str]) -> tuple[int, str, list[str], set[str]]:
-    """(exit code, what it printed, lines of errors, files that are left) of a command whose folder has `size` bytes."""
+    """Run a command in a folder of `size` bytes; return (exit code, output, lines of errors, remaining files)."""
     main = "import sys; from elements_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
     python = [sys.executable, "-c", main, *command]
     outside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", size, str(folder)]

@@ -1,7 +1,7 @@
 """Every command with every number out of its bounds, and with damaged files of every kind.
 
-Each ends with one clear error and writes nothing. The numbers are given with inputs that do not exist, so that they are
-also known to be checked first.
+Each ends with one clear error and writes nothing. The numbers are given with inputs that do not exist, which shows that
+they are checked first.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ STAGES = ("vae", "autoencoder", "diffusion")
 
 
 def numbers(kind: typing.Any, prefix: str = "--") -> typing.Iterator[tuple[str, bool]]:
-    """The options of a command that take one number, and whether it is a whole one."""
+    """Return a command's options with one number, and whether it is an integer."""
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint, name = hints[field.name], field.name.replace("_", "-")
@@ -87,11 +87,11 @@ OPTIONS += [
     for prefix, kind in (("--train.", type(getattr(PRESETS["tiny"], stage))), ("--config.", ModelConfig))
     for name, whole in numbers(kind)
     if stage == "vae" or (kind is not ModelConfig and name.lstrip("-").replace("-", "_") in kind.__annotations__)
-]  # what all stages share is tried with one
+]  # settings of all stages are tried with one stage
 
 
 def ends(arguments: list[str]) -> tuple[int, str]:
-    """Exit code and errors of a command."""
+    """Return exit code and errors of a command."""
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -166,7 +166,7 @@ FILES = {
 
 
 def damaged(data: st.DataObject, content: bytes) -> bytes:
-    """The same bytes cut, with a few changed, or with some put in twice or taken out."""
+    """Return the bytes truncated, with a few changed, or with some repeated or removed."""
     content = bytearray(content)
     places = st.integers(0, len(content) - 1)
     match data.draw(st.sampled_from(["cut", "flip", "double", "remove", "zeros"])):
@@ -202,7 +202,7 @@ def test_partition_names_damaged_files_and_writes_the_others(
     code, errors = ends(["partition", str(source), str(out), *options, *masks])
     assert code in (0, 1)
     assert "Traceback" not in errors
-    if name == "coco.json" and code == 1:  # refused as a whole
+    if name == "coco.json" and code == 1:  # rejected completely
         [line] = errors.splitlines()
         assert line.startswith(f"error: {folder / name}: ")
         assert not out.exists()
@@ -220,7 +220,7 @@ SCRIPT = {"version": 1, "edits": [{"edit": "move", "elements": [0], "by": [0.5, 
 @settings(max_examples=150)
 @given(st.data())
 def test_damaged_scripts_are_one_line(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """With a photograph that does not exist, so that a script that still reads is one line too."""
+    """The photograph does not exist, so a script that is still valid also gives one line."""
     folder = tmp_path_factory.mktemp("script")
     (folder / "edit.json").write_bytes(damaged(data, json.dumps(SCRIPT).encode()))
     arguments = [
@@ -247,7 +247,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=60)
 @given(st.data())
 def test_damaged_models_are_one_error(small_model: Path, tmp_path_factory: pytest.TempPathFactory, data) -> None:
-    """Whatever file of the folder it is, and with its manifest or without."""
+    """Any file of the folder may be damaged, with or without its manifest."""
     paths = sorted(path.relative_to(small_model) for path in small_model.rglob("*") if path.is_file())
     path = data.draw(st.sampled_from(paths))
     with tempfile.TemporaryDirectory() as folder:

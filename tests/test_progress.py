@@ -1,4 +1,4 @@
-"""What a person reads while something takes long."""
+"""Messages during long operations."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from elements_jax import progress
 
 
 class Screen(io.StringIO):
-    """What was written to it, and whether anything was."""
+    """Text that was written, and whether there was any."""
 
     def __init__(self, terminal: bool):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The public names: what `import elements_jax` and `from partition import divide` give."""
+"""The public names of `import elements_jax` and `from partition import divide`."""
 
 import subprocess
 import sys
@@ -65,7 +65,7 @@ def test_models_that_ship_are_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert local_model("tiny") == ej.TINY
     (tmp_path / "tiny").mkdir()
-    assert local_model("tiny").samefile(tmp_path / "tiny")  # a folder here comes first
+    assert local_model("tiny").samefile(tmp_path / "tiny")  # a local folder comes first
     assert local_model("weights/../tiny") != ej.TINY
 
 

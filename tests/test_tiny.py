@@ -1,4 +1,4 @@
-"""The model that comes with this package: whole, small, and as good as its card says."""
+"""The included model: complete, small, and as good as its card says."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ HELD_OUT = [drawn.scene(seed) for seed in SEEDS]
 PICTURES = np.stack([drawn.render(scene)[0] for scene in HELD_OUT])
 
 
-def test_it_is_the_preset_and_small() -> None:
+def test_is_the_preset_and_small() -> None:
     config = read_config(TINY)
     assert config == with_scaling_factor(tiny.MODEL, config.vae.scaling_factor)
     assert sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file()) < 25e6
@@ -47,8 +47,8 @@ def label_maps() -> np.ndarray:
     return np.stack([partition_image(picture, Slic(config), config).label_map for picture in PICTURES])
 
 
-def test_it_paints_held_out_scenes_again(pipeline: ElementsPipeline, label_maps: np.ndarray) -> None:
-    """The bounds are a decibel below what it did of the first eight when it was made."""
+def test_reconstructs_held_out_scenes(pipeline: ElementsPipeline, label_maps: np.ndarray) -> None:
+    """The bounds are a decibel below its scores on the first eight scenes when it was made."""
     elements = pipeline.encode_batch(PICTURES, label_maps).elements
     painted = pipeline.decode_batch(elements, [scene.caption for scene in HELD_OUT], seeds=SEEDS, steps=20)
     light, diffused = (
@@ -60,7 +60,7 @@ def test_it_paints_held_out_scenes_again(pipeline: ElementsPipeline, label_maps:
 
 
 def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.ndarray) -> None:
-    """Variation (Section 4.3): where the object in front is deleted, "red" makes it redder than "blue" does."""
+    """Variation (Section 4.3): after the front object is deleted, "red" makes its place redder than "blue" does."""
     elements = pipeline.encode_batch(PICTURES, label_maps).elements
     objects = [drawn.render(scene)[1] == len(scene.shapes) for scene in HELD_OUT]
     valid = np.array(elements.valid)
@@ -77,7 +77,7 @@ def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.
         return np.array([each[mask].mean() for each, mask in zip(red - blue, objects, strict=True)])
 
     redder = redness("red") - redness("blue")
-    assert (redder > 10).mean() > 0.6  # of the 16 it was 12
+    assert (redder > 10).mean() > 0.6  # it was 12 of 16
 
 
 def test_the_command_line_edits_with_tiny_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

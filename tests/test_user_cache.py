@@ -1,4 +1,4 @@
-"""One folder for all that can be made again, where the platform has caches."""
+"""One folder for reproducible files, in the platform's place for caches."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What `pip install elements-jax` gives: a wheel, built here, in an environment with nothing else."""
+"""The result of `pip install elements-jax`: a wheel, built here, in an otherwise empty environment."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def run(*command: object, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the files that git tracks, so that nothing else of this folder gets into it."""
+    """The wheel of the files that git tracks, so that it contains nothing else of this folder."""
     folder = tmp_path_factory.mktemp("wheel")
     run("git", "clone", "--quiet", "--no-tags", ROOT, folder / "source", folder=folder)
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, folder / "source", folder=folder)

@@ -1,7 +1,8 @@
 """Checkpoints: the state and the place in the data, saved and restored together as one orbax step.
 
-A step's folder is whole when the file that ends it is there, which is written last; without it the folder counts for
-nothing, on any file system. Neither state nor place depends on the mesh, the number of hosts, or that of the workers.
+A step's folder is complete when its commit file exists, which is written last; a folder without it is ignored, on any
+file system. Neither state nor place depends on the mesh, the number of hosts or the number of workers:
+`Checkpoints.restore` reads the state straight into the shardings of another mesh.
 """
 
 import contextlib
@@ -24,14 +25,14 @@ from jaxtyping import Array, Shaped, UInt32
 from elements_jax.typing import Tree
 from train.state import State
 
-FOLDER = "checkpoints"  # in a run's
-DIFFERENCES_SHOWN = 5  # arrays that an error names
+FOLDER = "checkpoints"  # in a run's folder
+DIFFERENCES_SHOWN = 5  # arrays named in an error
 
 StreamPosition = dict[str, Any]
-"""`examples`, the number of those before the place, and what the stream of examples is: `records`, `identity`
-and `folders` (`stored.describe`), `seed`; and the `settings` of the training. As JSON."""
+"""The place in the stream of examples, as JSON: `examples`, the number of examples before it; `records`, `identity` and
+`folders` of the data (`stored.describe`); the `seed`; and the `settings` of the training."""
 _STREAM = ("records", "identity", "seed")
-"""What must be the same where a run goes on."""
+"""Fields that must be the same when a run resumes."""
 
 
 class Checkpoints:
@@ -55,14 +56,14 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # A save that failed is not told again.
+        # A failed save is not reported twice.
         with _quiet(), contextlib.suppress(*([] if kind is None else [Exception])):
             self._manager.close()
 
     def save(self, state: State, place: StreamPosition) -> None:
-        """Save the state and the place behind exactly the examples which led to it, with checksums of both.
+        """Save the state and the place directly after the examples that led to it, with checksums of both.
 
-        It is on the disk afterwards. Raises OSError naming the folder and the step.
+        Returns when the step is on disk. Raises OSError naming the folder and the step.
         """
         step, size = int(state["step"]), sum(leaf.nbytes for leaf in named(state).values())
         if (free := shutil.disk_usage(self.directory).free) < size:
@@ -83,14 +84,14 @@ class Checkpoints:
     def restore(
         self, like: State, stream: StreamPosition, step: int | None = None
     ) -> tuple[State, StreamPosition] | None:
-        """Read (state, place) of a step, by default the newest; None if no step is complete.
+        """Read (state, place) of a step, by default the newest, onto any mesh; None if no step is complete.
 
         Args:
             like: shapes and shardings of the state.
-            stream: the run's place, but for its `examples`: of the same records and seed it must be.
+            stream: the run's place without its `examples`; the checkpoint must have the same records and seed.
 
-        Raises ValueError that shows what differs where the checkpoint is of another model, optimiser or data set, and
-        that says so where it is damaged.
+        Raises ValueError showing the differences if the checkpoint is of another model, optimiser or data set, and
+        ValueError if it is damaged.
         """
         if step is None:
             step = self._manager.latest_step()
@@ -98,7 +99,7 @@ class Checkpoints:
             return None
         try:
             place = self._manager.restore(step, args=ocp.args.Composite(place=ocp.args.JsonRestore()))["place"]
-            place["examples"]  # without it the file is not whole
+            place["examples"]  # without it the file is incomplete
             if place.pop("checksum", None) not in (None, _checksum(place)):  # older checkpoints have none
                 raise ValueError("the place in the data is not as it was saved")
             if (metadata := self._manager.item_metadata(step)["state"]) is None:
@@ -128,9 +129,9 @@ class Checkpoints:
 
 
 def resume(source: Path, like: State, stream: StreamPosition) -> tuple[State, StreamPosition]:
-    """(state, place) of another run: of a step's folder, or the newest of a run's.
+    """Read (state, place) of another run, from a step's folder, or the newest step of a run's folder.
 
-    Raises ValueError as `Checkpoints.restore`, and where there is none.
+    Raises ValueError as `Checkpoints.restore` does, and if there is no checkpoint.
     """
     is_step = source.name.isdigit() and source.parent.name == FOLDER
     run, step = (source.parent.parent, int(source.name)) if is_step else (source, None)
@@ -139,7 +140,7 @@ def resume(source: Path, like: State, stream: StreamPosition) -> tuple[State, St
     with Checkpoints(run) as checkpoints:
         found = checkpoints.restore(like, stream, step)
     if found is None:
-        raise ValueError(f"{source}: no whole checkpoint is there")
+        raise ValueError(f"{source}: there is no complete checkpoint")
     return found
 
 
@@ -150,9 +151,9 @@ def require_same(
     stream: StreamPosition,
     place: StreamPosition,
 ) -> None:
-    """Raises ValueError that shows what differs where a state is of other arrays than expected, or its place is in
-    another stream of examples."""
-    # Checkpoints of before have no `identity`.
+    """Raise ValueError showing the differences if a state has other arrays than expected, or its place is in another
+    stream of examples."""
+    # Older checkpoints have no `identity`.
     compared = [name for name in _STREAM if name in stream and name in place]
     if data := _differences({name: stream[name] for name in compared}, {name: place[name] for name in compared}):
         here, there = (", ".join(of.get("folders", ["?"])) for of in (stream, place))
@@ -166,7 +167,7 @@ def require_same(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it orbax says nothing: after a failure each of its threads would, once for every array."""
+    """Silence orbax: after a failure each of its threads would report every array."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -174,19 +175,19 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()  # asyncio tells of errors that nobody has asked for when their tasks are collected
+        gc.collect()  # asyncio reports unretrieved errors when their tasks are collected
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 @jax.jit
 def _checksums(arrays: dict[str, Array]) -> dict[str, UInt32[Array, ""]]:
-    """A checksum of each array's bits, computed where the array is, that does not depend on the mesh."""
+    """Compute a checksum of each array's bits on the devices that hold it; it does not depend on the mesh."""
     return jax.tree.map(_bit_checksum, arrays)
 
 
 def _bit_checksum(array: Shaped[Array, "..."]) -> UInt32[Array, ""]:
-    """The sum of the array's words, each times an odd number of its own, modulo 2**32.
+    """Sum the array's words, each times its own odd number, modulo 2**32.
 
     A difference in one word always changes it, since odd numbers have inverses.
     """
@@ -199,12 +200,12 @@ def _bit_checksum(array: Shaped[Array, "..."]) -> UInt32[Array, ""]:
 
 
 def _checksum(place: StreamPosition) -> str:
-    """Of the place, whatever the order of its fields."""
+    """Checksum of the place; the order of its fields does not matter."""
     return google_crc32c.Checksum(json.dumps(place, sort_keys=True).encode()).digest().hex()
 
 
 def named(tree: Tree) -> dict[str, Any]:
-    """The leaves of a tree by the paths to them."""
+    """Return the leaves of a tree by their paths."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

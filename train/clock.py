@@ -8,23 +8,22 @@ from jaxtyping import Array, Float
 from elements_jax.parallel import hosts
 
 MEASURED_AT = 0.25
-"""Share of the time after which samples, checkpoint and export are made at the latest, so that it is known how long
-they take."""
+"""Share of the time by which samples, checkpoint and export are made once, to measure how long they take."""
 MARGIN = 1.2
-"""How many times that long they may take at the end."""
+"""Factor on that measurement that is reserved for the end."""
 STEPS = 3
-"""Steps that pass, at most, between reading the clock for one and ending because of it."""
+"""Most steps between reading the clock for a step and ending because of it."""
 
 
 class Clock:
-    """The share of a run's time that has passed. Of several hosts the first one's clock counts, for all.
+    """The share of a run's time that has passed. On several hosts, the first host's clock counts for all.
 
-    The share travels with each step: hosts learn it from what the step returns, the same at the same step, and need not
-    wait for each other.
+    The share is an argument and a result of each step, so all hosts read the same value at the same step without
+    waiting for each other.
     """
 
     def __init__(self, minutes: float, began: float):
-        """`began` is when the command did, by `time.monotonic`."""
+        """`began` is the `time.monotonic` at which the command started."""
         self._end = began + 60 * minutes
         self._start = self._read_at = time.monotonic()
         self._step = self._reserve = 0.0
@@ -33,14 +32,14 @@ class Clock:
         self._share = 0.0
 
     def start(self) -> None:
-        """Training begins: what has been compiled until now is not part of the schedule."""
+        """Start the schedule now: compilation before this is not part of it."""
         self._start = self._read_at = time.monotonic()
 
     def elapsed(self, devices: int) -> Float[np.ndarray, " devices"]:
-        """The share of the time for training that has passed, at most 1: an argument of the next step.
+        """Return the share of the training time that has passed, at most 1, as an argument of the next step.
 
-        It is given once for each of this host's devices. Other hosts than the first give zeros, so that the maximum
-        over all devices is the first host's.
+        The result has one value for each of this host's devices. All hosts but the first return zeros, so the maximum
+        over all devices is the first host's share.
         """
         now = time.monotonic()
         self._step, self._read_at = now - self._read_at, now
@@ -49,22 +48,23 @@ class Clock:
         return np.full(devices, share if hosts.is_main_process() else 0, np.float32)
 
     def read(self, elapsed: Float[Array, ""]) -> None:
-        """Take in the share of a step that has been started; the answers below are by the one before, which is done."""
+        """Accept the share of a step that was started; `over` and `must_measure` use the step before it, which is
+        done."""
         if self._unread is not None:
             self._share = float(self._unread)
         self._unread = elapsed
 
     @property
     def over(self) -> bool:
-        """Whether to end."""
+        """Whether the run should end."""
         return self._share >= 1
 
     @property
     def must_measure(self) -> bool:
-        """Whether to find out now how long the end takes."""
+        """Whether to measure now how long the end takes."""
         return self._share >= MEASURED_AT and not self._measured
 
     def took(self, seconds: float) -> None:
-        """Samples, checkpoint and export took so long; time is left for that at the end."""
+        """Reserve time at the end for samples, checkpoint and export, which took this long."""
         self._reserve, self._measured = MARGIN * seconds, True
-        self._read_at = time.monotonic()  # it was no part of a step
+        self._read_at = time.monotonic()  # this time was not part of a step

@@ -1,4 +1,4 @@
-"""The training step, compiled; and meanwhile its FLOPs counted."""
+"""Compile the training step, and count its FLOPs meanwhile."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +23,9 @@ from train.state import State
 def compiled_step(
     stage: Stage, step: Any, log: Log, state: State, frozen: Tree, batch: Batch, key: Key[Array, ""], *elapsed: Array
 ) -> Compiled:
-    """`step` compiled for these arguments. The log is told what it is, as soon as that is known.
+    """Compile `step` for these arguments, and report its size and cost to the log.
 
-    Its operations are counted in another thread, while it is compiled and while the first steps run.
+    Another thread counts its operations during compilation and the first steps.
     """
 
     def loss(params, frozen, batch, key):
@@ -39,7 +39,8 @@ def compiled_step(
     began = time.monotonic()
     with waiting("compiling the training step") if hosts.is_main_process() else nullcontext():
         lowered = step.lower(state, frozen, batch, key, *elapsed)
-        # Of shapes: the first step gives the state away. And after lowering: only compiling leaves Python to others.
+        # Count from shapes, since the first step donates the state, and after lowering, since only compiling frees the
+        # GIL.
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (state["params"], frozen, batch, key))
         thread = ThreadPoolExecutor(1, "flops")
         counted = thread.submit(flops, *shapes)

@@ -1,4 +1,4 @@
-"""How a model is trained: one frozen dataclass, with the few numbers that belong to one stage alone in its subclass.
+"""How a model is trained: one frozen dataclass, with a subclass for the few settings of each stage.
 
 Presets are instances in `configs/`; every field can be overridden on the command line (`--train.steps 500`).
 """
@@ -13,17 +13,17 @@ from elements_jax.config import ModelConfig, Remat
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What every stage shares. The defaults are Stable Diffusion's where the paper is silent."""
+    """Settings of every stage. The defaults are Stable Diffusion's where the paper gives none."""
 
     steps: int
     """Updates of the parameters in the whole run."""
     minutes: float | None = None
-    """Train for so many minutes instead of `steps`, from the start of the command to its end: compiling, the last
-    samples, checkpoint and export are in them. `schedule` then runs over the time for training (the warm-up counts
-    steps as ever). The same command again goes on for as many minutes more: without another warm-up, and with the
-    schedule from its beginning. So with accelerators that are rented a quarter of an hour at a time, let all runs but
-    the last have the schedule `constant`, and the last one `wsd`. Order and draws are those of a run by steps; how many
-    steps are made, and with which learning rates, depends on the machine and is not reproducible."""
+    """Train for this many minutes instead of `steps`, from the start of the command to its end, which includes
+    compiling, the last samples, checkpoint and export. `schedule` then runs over the training time; the warm-up still
+    counts steps. The same command resumes for as many minutes again, without another warm-up, and with the schedule
+    from its beginning. So if you rent accelerators for a quarter of an hour at a time, give all runs but the last the
+    schedule `constant`, and the last one `wsd`. Order and draws are the same as in a run by steps; the number of steps
+    and their learning rates depend on the machine and are not reproducible."""
     batch_size: int
     """Images in an update, over all devices."""
     accumulate: int = 1
@@ -35,25 +35,25 @@ class TrainConfig:
     weight_decay: float = 0.01
     """AdamW's decoupled decay, of every parameter (Appendix C.2)."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
-    """Learning rate after the warm-up: stays at its peak; falls along a cosine to `final_fraction` of it; or stays and
-    then falls on a line to there, over the last `decay_fraction` of the run (warm-up, stable, decay)."""
+    """Learning rate after the warm-up: `constant` stays at the peak; `cosine` falls along a cosine to `final_fraction`
+    of the peak; `wsd` (warm-up, stable, decay) stays, then falls linearly to there over the last `decay_fraction` of
+    the run."""
     final_fraction: float = 0.1
-    """Where cosine and line end, as a part of the peak."""
+    """Learning rate at the end of `cosine` and `wsd`, as a fraction of the peak."""
     decay_fraction: float = 0.2
-    """The last part of the run, in which `wsd` lowers the learning rate."""
+    """Last fraction of the run, in which `wsd` lowers the learning rate."""
     warmup: int = 1000
     """Steps over which the learning rate rises linearly from zero (no figure in the paper)."""
     clip_norm: float = 1.0
-    """The gradient is scaled down to this global norm where it exceeds it (no figure in the paper)."""
+    """Largest global norm of the gradient; a larger gradient is scaled down to it (no figure in the paper)."""
     first_moment: Literal["float32", "bfloat16"] = "float32"
-    """How AdamW's first moment is stored; in bfloat16 it takes half the memory."""
+    """Dtype of AdamW's first moment; bfloat16 takes half the memory."""
     skips_in_a_row: int = 10
-    """Updates that may follow each other with a loss or gradient that is not finite; they are skipped. One more stops
-    the run."""
+    """Most consecutive updates with a non-finite loss or gradient; they are skipped. One more stops the run."""
     ema_decay: float = 0.9999
-    """Decay of the averaged parameters, the ones exported; starts lower: min(decay, (1 + step) / (10 + step))."""
+    """Decay of the averaged parameters, which are exported; it starts lower: min(decay, (1 + step) / (10 + step))."""
     seed: int = 0
-    """Of the initial parameters, the order of the examples and every draw."""
+    """Seed of the initial parameters, the order of the examples and every draw."""
     log_every: int = 50
     """Steps between lines on the terminal and scalars in TensorBoard."""
     sample_every: int = 2000
@@ -65,26 +65,27 @@ class TrainConfig:
     keep: int = 2
     """Checkpoints kept; older ones are deleted."""
     keep_every: int | None = None
-    """Of older checkpoints, those whose step is a multiple of this are kept for good."""
+    """Checkpoints whose step is a multiple of this are never deleted."""
     travel: float | None = None
-    """With every checkpoint also write `travel.safetensors` into the run's folder, of at most so many MB, which
-    `--resume` takes on another machine: parameters and averages as float16, AdamW's moments as bfloat16 if they fit."""
+    """With every checkpoint also write `travel.safetensors` into the run's folder, of at most this many MB, from which
+    `--resume` continues on another machine: parameters and averages as float16, AdamW's moments as bfloat16 if they
+    fit."""
     workers: int = 0
     """Processes that read and decode records; 0 reads in the training process."""
     in_memory: bool = False
-    """Decode all records once, before the first step, and keep them in this host's memory: then reading costs nothing,
+    """Decode all records once, before the first step, and keep them in this host's memory. Reading then costs nothing,
     and the batches are the same."""
     flip: bool = False
     """Mirror half of the images, left to right, with their label maps and object masks."""
     crop: float = 1.0
-    """Enlarge a random square of every image to its size, of at least this part of its side; 1 takes images as they
-    are. What is enlarged is a little blurred, and so is what is learnt from it."""
+    """Enlarge a random square of every image to the image's size; the square's side is at least this fraction of the
+    image's. 1 uses images unchanged. Enlarging blurs images a little, and the model learns that blur."""
     profile: tuple[int, int] | None = None
-    """First and last step (exclusive) that are traced; the run's folder receives the trace, which TensorBoard shows."""
+    """First and last step (exclusive) to trace; the trace goes to the run's folder, and TensorBoard shows it."""
     data_parallel: int = -1
-    """Devices over which the batch alone is split; -1 takes the rest of the devices."""
+    """Devices over which only the batch is split; -1 takes the rest of the devices."""
     fsdp: int = 1
-    """Devices over which parameters and optimiser state are split as well as the batch; -1 takes the rest."""
+    """Devices over which parameters, optimiser state and batch are split; -1 takes the rest of the devices."""
 
     def __post_init__(self) -> None:
         counts = ("steps", "batch_size", "accumulate", "log_every", "sample_every", "sample_count", "checkpoint_every")
@@ -120,40 +121,40 @@ class TrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderTrainConfig(TrainConfig):
     """Stage 1: content encoder and light decoder (Section 3.2). The defaults are the paper's: mean squared error, and
-    no element is dropped."""
+    no dropped elements."""
 
     perceptual_weight: float = 0.0
     """Weight of LPIPS, by VGG-16, which is added to the mean squared error; its parameters come with
     `pip install 'elements-jax[eval]'`."""
     perceptual_crop: int | None = None
-    """Side in pixels of a random square of each picture that LPIPS compares; None compares whole pictures."""
+    """Side in pixels of a random square of each image that LPIPS compares; None compares complete images."""
     element_dropout: float = 0.0
-    """Probability that an object mask is laid over the image and every element it touches is deleted, as in stage 2:
-    then the light decoder learns to fill holes."""
+    """Probability that an object mask is laid over the image and every element it touches is deleted, as in stage 2, so
+    that the light decoder learns to fill holes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAETrainConfig(TrainConfig):
     """The KL autoencoder of Latent Diffusion Models (LDM; Rombach et al. 2022, appendix G), by default without its
-    perceptual and adversarial losses. Weights are theirs, of losses that are summed over an image."""
+    perceptual and adversarial losses. The weights are LDM's, for losses that are summed over an image."""
 
     reconstruction: Literal["l1", "l2"] = "l1"
-    """Of each number of each pixel: absolute or squared error."""
+    """Absolute or squared error of each number of each pixel."""
     kl_weight: float = 1e-6
-    """Weight of the divergence from a unit Gaussian; with 0 nothing is drawn, and it is a plain autoencoder."""
+    """Weight of the divergence from a unit Gaussian; 0 makes a plain autoencoder, which draws nothing."""
     perceptual_weight: float = 0.0
     """Weight of LPIPS, by VGG-16, which is added to the mean error (1 in LDM); its parameters come with
     `pip install 'elements-jax[eval]'`."""
     perceptual_crop: int | None = None
-    """Side in pixels of a random square of each picture that LPIPS compares; None compares whole pictures. VGG-16 can
+    """Side in pixels of a random square of each image that LPIPS compares; None compares complete images. VGG-16 can
     cost more than the autoencoder: a square of half the side costs a quarter."""
     adversarial_weight: float = 0.0
-    """How large the gradient of a discriminator of patches is kept at the decoder's last layer, as a part of the
-    reconstruction's and LPIPS's there (0.5 in LDM); with 0 there is no discriminator."""
+    """Size of the gradient from a patch discriminator at the decoder's last layer, as a fraction of the gradient from
+    reconstruction and LPIPS there (0.5 in LDM); 0 means no discriminator."""
     adversarial_start: int = 50_001
-    """Updates before the discriminator learns and has a say (50,001 in LDM)."""
+    """Updates before the discriminator starts to learn and to count (50,001 in LDM)."""
     discriminator_channels: int = 64
-    """Channels of the discriminator's first layer; each later one has twice as many, up to eight times these."""
+    """Channels of the discriminator's first layer; each later layer has twice as many, up to eight times this."""
     discriminator_levels: int = 3
     """Layers of the discriminator that halve the image: 3 make patches of 70 x 70 px, 2 of 34 x 34."""
 
@@ -163,32 +164,32 @@ class DiffusionTrainConfig(TrainConfig):
     """Stage 2: the diffusion decoder (Section 3.3)."""
 
     encoder: Literal["frozen", "unfrozen", "joint"] = "frozen"
-    """The content encoder: stage 1's as it is; stage 1's, which this stage's loss trains on; or a new one, which it
-    trains from random weights, without a stage 1 (Section 4.4)."""
+    """The content encoder: `frozen` keeps stage 1's unchanged; `unfrozen` trains it further with this stage's loss;
+    `joint` trains a new one from random weights, without a stage 1 (Section 4.4)."""
     random_partition: bool = True
-    """Extract elements with the label map of another example, so that edges of elements say nothing of edges of
+    """Extract elements with the label map of another example, so that edges of elements say nothing about edges of
     objects (Section 4.4)."""
     element_dropout: float = 1.0
     """Probability that another example's object mask is laid over the image and every element it touches is
-    deleted (Section 3.3). 1 is ours: the paper gives no probability."""
+    deleted (Section 3.3). The paper gives no probability; 1 is our choice."""
     own_object: float = 0.0
-    """Probability that the mask is of one of the image's own objects instead, where the caption is kept: so a model
-    that must learn from few examples sees often enough that words alone say what fills a hole (not in the paper)."""
+    """Probability that the mask is one of the image's own objects instead, if the caption is kept. A model that learns
+    from few examples then sees often enough that only the words say what fills a hole (not in the paper)."""
     drop_text: float = 0.3
-    """Probability that the text alone is dropped (Appendix C.2)."""
+    """Probability that only the text is dropped (Appendix C.2)."""
     drop_elements: float = 0.1
-    """Probability that the elements alone are dropped (Appendix C.2)."""
+    """Probability that only the elements are dropped (Appendix C.2)."""
     drop_both: float = 0.1
     """Probability that both are dropped (Appendix C.2)."""
     remat: Remat = "none"
-    """What the UNet's gradient computes again instead of keeping it, for less memory and more time: `none`; what lies
-    between convolutions and products (`elementwise`); or all that is inside of a block (`blocks`)."""
+    """Values that the UNet's gradient recomputes instead of keeping, for less memory and more time: `none`; those
+    between convolutions and products (`elementwise`); or all inside a block (`blocks`)."""
     cached: bool = False
-    """Moments of the latents and features of the captions come from the records, where `elements cache` wrote them,
-    and not from the networks."""
+    """Read the moments of the latents and the features of the captions from the records, where `elements cache` wrote
+    them, instead of computing them."""
     text_from_scratch: bool = False
-    """Where the model folder has no text encoder, start a random one, with a tokenizer of the captions' own words,
-    instead of stopping. For small models that are trained from nothing."""
+    """If the model folder has no text encoder, start a random one, with a tokenizer of the captions' own words, instead
+    of stopping. For small models that are trained from scratch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,7 +204,7 @@ class DiffusionTrainConfig(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A model, and how each of its stages is trained; None for a stage that is not its own."""
+    """A model, and how each of its stages is trained; None for a stage that it does not have."""
 
     model: ModelConfig
     vae: VAETrainConfig | None = None

@@ -1,4 +1,4 @@
-"""Where the figures of a run go: a terse line on the terminal, and TensorBoard."""
+"""The metrics of a run, on the terminal and in TensorBoard."""
 
 import dataclasses
 import json
@@ -28,11 +28,11 @@ from train.sample_grid import save_png
 from train.stage import Metrics, Ratio
 
 WORTH_SAYING = 0.05
-"""Share of the time that waiting for input, or for checkpoints, must take to be shown on the terminal."""
+"""Share of the time from which waiting for input or checkpoints is shown on the terminal."""
 
 
 class Log:
-    """Averages the figures of steps and reports them; use as a context manager."""
+    """Averages the metrics of steps and reports them; use as a context manager."""
 
     def __init__(self, directory: Path, first_step: int, train: TrainConfig):
         self._train = train
@@ -41,10 +41,10 @@ class Log:
         self._unread: Metrics | None = None
         self._window: list[Metrics] = []
         self._clock: float | None = None
-        self._seconds = defaultdict[str, float](float)  # that the loop did not spend on steps, since the clock started
-        self._least_seconds: float | None = None  # of a step, at the chips' peak
+        self._seconds = defaultdict[str, float](float)  # not spent on steps, since the clock started
+        self._least_seconds: float | None = None  # for a step at the chips' peak
         self._skips = 0  # updates in a row
-        self._compiled: Callable[[], None] | None = None  # says what a step is, where that has not been said
+        self._compiled: Callable[[], None] | None = None  # reports the step's cost, once
         self._tracing = False
 
     def __enter__(self) -> "Log":
@@ -55,14 +55,14 @@ class Log:
             jax.profiler.stop_trace()
 
     def compiled(self, params: Tree, flops: Callable[[], float], program: Compiled, seconds: float) -> None:
-        """Say once what a step is, before the first figures of steps.
+        """Report the size and cost of a step once, before the first metrics.
 
         Args:
-            params: what is trained.
-            flops: of a step on all devices, by its arithmetic (`flops.training_cost`); it is called when there are
-                figures of steps to report, and may wait for a thread that counts.
-            program: the step. XLA's count of its operations has in it what is computed twice.
-            seconds: that compiling took.
+            params: the trained parameters.
+            flops: returns the FLOPs of a step on all devices by its arithmetic (`flops.training_cost`); it is called
+                when there are metrics to report, and may wait for the thread that counts.
+            program: the step. XLA's count of its operations includes recomputed ones.
+            seconds: time that compiling took.
         """
         parameters = float(sum(leaf.size for leaf in jax.tree.leaves(params)))
         xla_flops = (program.cost_analysis() or {}).get("flops", np.nan) * jax.device_count()
@@ -80,16 +80,16 @@ class Log:
             self._least_seconds = flops / (jax.device_count() * chip.flops)
 
     def goes_on(self, place: Mapping[str, Any]) -> None:
-        """Say once, and keep, which settings are others than those of the checkpoint that the run goes on from."""
+        """Report and keep the settings that differ from those of the checkpoint from which the run resumes."""
         before, now = place.get("settings", {}), json.loads(json.dumps(dataclasses.asdict(self._train)))
         changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
         if changed:
-            line = f"goes on after step {self._first_step} with other settings: {', '.join(changed)}"
+            line = f"resumes after step {self._first_step} with other settings: {', '.join(changed)}"
             print(line, flush=True)
             self._events.add(self._first_step, summary.text("settings", line))
 
     def profile(self, step: int) -> None:
-        """Before a step: start or end the trace that `TrainConfig.profile` asks for."""
+        """Start or end the trace that `TrainConfig.profile` asks for; call it before each step."""
         first, end = self._train.profile or (0, 0)
         if (inside := first <= step < end) != self._tracing:
             self._read()
@@ -101,7 +101,7 @@ class Log:
 
     @contextmanager
     def timed(self, what: Literal["input", "samples", "checkpoint"]) -> Iterator[None]:
-        """Count the time spent within; but for input, once the current step is done, which is not counted."""
+        """Count the time spent inside. Except for input, wait for the current step first, which is not counted."""
         if what != "input":
             self._read()
         start = time.monotonic()
@@ -109,11 +109,11 @@ class Log:
         self._seconds[what] += time.monotonic() - start
 
     def step(self, step: int, metrics: Metrics) -> None:
-        """Take in the figures of a step that has been started; waits for the step before it alone.
+        """Accept the metrics of a step that was started; wait only for the step before it.
 
-        Raises FloatingPointError after too many updates in a row that were skipped.
+        So the host prepares a step while the device runs another, and is never more than one step ahead.
 
-        So the host prepares a step while the device runs another, and never runs further ahead than one.
+        Raises FloatingPointError after too many consecutive skipped updates.
         """
         self._read()
         self._unread = metrics
@@ -130,7 +130,7 @@ class Log:
                 raise FloatingPointError(
                     f"{self._skips} updates in a row had a loss or gradient that is not finite (loss "
                     f"{figures['loss']:.4g}, norm of the gradient {figures['gradient_norm']:.4g}); the parameters are "
-                    "those from before: they need a lower learning rate, or the data are damaged"
+                    "those from before: lower the learning rate, or look for damaged data"
                 )
         if self._clock is None and self._window:
             self._start_clock()  # after the first step, which waits for readers to start
@@ -179,7 +179,7 @@ class Log:
         self._start_clock()
 
     def held_out(self, step: int, metrics: Metrics, picture: UInt8[np.ndarray, "height width 3"], path: Path) -> None:
-        """Report the figures and the sample grid of the held-out batch; the grid also goes to `path`."""
+        """Report the metrics and the sample grid of the held-out batch; the grid is also written to `path`."""
         figures = averaged([metrics])
         shown = [f"{name} {figures[name]:.4g}" for name in sorted(metrics) if not isinstance(metrics[name], Ratio)]
         print("  held out: " + "  ".join(shown), flush=True)
@@ -193,14 +193,13 @@ class Log:
 
 
 class Events:
-    """TensorBoard's file of a run's events. What is added is on the disk afterwards, since a run that starts from a
-    checkpoint reports none of it again.
+    """TensorBoard's file of a run's events. `add` returns when it is on disk, since a resumed run does not repeat it.
 
-    tensorboardX's own writer does not notice when its thread dies, by a full disk say: a run would wait for it.
+    tensorboardX's own writer does not notice when its thread dies, for example of a full disk: a run would hang.
     """
 
     def __init__(self, folder: Path, step: int):
-        """Raises OSError naming the file. `step` is the last one whose events, of a run before, are to be seen."""
+        """Raise OSError naming the file. TensorBoard shows events of an earlier run up to `step`."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{step:07d}"
         self._append(
@@ -209,7 +208,7 @@ class Events:
         )
 
     def add(self, step: int, *summaries: Any) -> None:
-        """Append what there is to see of a step. Raises OSError naming the file."""
+        """Append the summaries of a step. Raises OSError naming the file."""
         self._append(*[Event(wall_time=time.time(), step=step, summary=each) for each in summaries])
 
     def _append(self, *events: Event) -> None:
@@ -226,7 +225,7 @@ class Events:
 
 
 def averaged(window: list[Metrics]) -> dict[str, float]:
-    """The means of figures over steps; a `Ratio` of which no step has an example is left out."""
+    """Average metrics over steps; a `Ratio` without any example is left out."""
     means = {}
     for name in window[0]:
         mean: Any = jax.tree.map(lambda *values: float(np.mean(values)), *[figures[name] for figures in window])

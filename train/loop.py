@@ -1,15 +1,15 @@
 """The training loop, one for every stage.
 
-A run starts from the first of these that there is:
+A run starts from the first available of:
 
 1. the newest checkpoint of its own folder;
-2. the checkpoint of another run that it is told to resume (`--resume`): its state and its place in the data;
-3. the parameters that the model folder has of this stage, be they Stable Diffusion's or another model's (`--init` puts
-   them there) or those of a run before;
-4. fresh parameters.
+2. the state and place in the data of another run's checkpoint (`--resume`);
+3. this stage's parameters in the model folder: those of Stable Diffusion or another model (`--init` puts them there),
+   or of an earlier run;
+4. random parameters.
 
-A checkpoint is taken by any mesh, number of hosts and number of workers. A run killed at any moment and started again
-as it was ends with the same bits as one never killed.
+A checkpoint fits any mesh, number of hosts and number of workers (`train/checkpoint.py`). A run that was killed at any
+moment and started again in the same way ends with the same bits as one that was never killed.
 """
 
 import dataclasses
@@ -48,12 +48,12 @@ def fit(
     resumed: Path | None = None,
     began: float | None = None,
 ) -> State:
-    """Train `stage` on the records of folders until `train.steps`, for `train.minutes`, or until SIGTERM; returns the
-    state at the end.
+    """Train `stage` on the records of folders until `train.steps`, for `train.minutes`, or until SIGTERM; return the
+    last state.
 
     The folder `run` receives checkpoints, TensorBoard's events, and sample grids as PNG; the stage exports its averaged
-    parameters to its own folder with every checkpoint. `resumed` is the folder of another run or of a step of one, or
-    `travel`'s file; `began` is when the minutes began, by `time.monotonic`: now, by default.
+    parameters to its own folder with every checkpoint. `resumed` is the folder of another run or of one of its steps,
+    or a file of `travel`; `began` is the `time.monotonic` at which the minutes start, by default now.
     """
     clock = None if train.minutes is None else Clock(train.minutes, time.monotonic() if began is None else began)
     mesh = sharding.make_mesh(train.data_parallel, train.fsdp)
@@ -101,7 +101,7 @@ def fit(
             stage.export(params, stage.frozen, batch, jax.random.wrap_key_data(keys), made_by)
 
     def elapsed() -> tuple[Array, ...]:
-        """The step's argument that says what time it is, where the clock counts."""
+        """Return the step's time argument, if the run is timed."""
         if clock is None:
             return ()
         devices = len(sharding.local_rows(batch_sharding, mesh.size))
@@ -143,8 +143,8 @@ def fit(
                 examples += train.batch_size
                 last = clock is None and now == train.steps
                 if not last:
-                    # The step has been started, not awaited: while the devices compute it, the next batch is read and
-                    # sent to them, before anything below waits for them.
+                    # The step was started, not awaited: while the devices compute it, the next batch is read and sent
+                    # to them, before anything below waits for them.
                     with log.timed("input"):
                         batch = put(next(iterator))
                 log.step(now, metrics)
@@ -156,13 +156,14 @@ def fit(
                     with log.timed("samples"):
                         evaluated = evaluate(state["ema"], frozen, held_out, held_out_keys, state["step"])
                         figures, pictures = jax.device_get(evaluated)
-                        # jit sorts the names, and every device drew as many pictures.
+                        # jit sorts the names, and every device drew the same number of images.
                         picture = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
                         log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
                 ends = last or preempted(now)
                 if saves := now % train.checkpoint_every == 0 or ends or measures:
                     with log.timed("checkpoint"):
-                        # A run that finds its own export and no checkpoint would take it for pretrained parameters.
+                        # Save first: a run that finds its export but no checkpoint would take it for pretrained
+                        # parameters.
                         checkpoints.save(state, stream | {"examples": examples})
                         export(state)
                         if travelling is not None:

@@ -1,8 +1,8 @@
 """A model folder in an object store: a local copy that a run works in, and a thread that uploads what it writes.
 
-A checkpoint's step is uploaded when orbax has committed it, the file that says so last, and is removed in the same
-order, so that a step in the store is whole or does not count, as on a disk. The store is what counts: a run starts
-from what is there, on whatever machine.
+A checkpoint's step is uploaded when orbax has committed it, its commit file last, and removed commit file first, so a
+step in the store is complete or does not count, as on a disk. Only the store counts: a run on any machine starts from
+its contents.
 """
 
 import os
@@ -29,17 +29,17 @@ from elements_jax.user_cache import user_cache
 from train.checkpoint import FOLDER
 
 COMMITTED = "commit_success.txt"
-"""The file that ends a step."""
+"""The file that completes a step."""
 _SECONDS = 2.0
-"""Between two looks at what the run has written."""
+"""Time between two checks for changed files."""
 
 
 @contextmanager
 def mirrored(model: AnyPath) -> Iterator[Path]:
-    """The local folder to work in: the model folder itself, or a copy of its URL that is uploaded as it changes.
+    """Yield the local folder to work in: the model folder itself, or a copy of its URL that is uploaded as it changes.
 
-    On leaving, all is uploaded, also where the run failed. Raises OSError naming the URL, and, where the last upload
-    failed, the local folder, which is kept then.
+    The end uploads everything, even if the run failed. Raises OSError naming the URL and, if the last upload failed,
+    the local folder, which is then kept.
     """
     if not is_url(model):
         yield model
@@ -58,18 +58,18 @@ def mirrored(model: AnyPath) -> Iterator[Path]:
         try:
             mirror.close()
         except OSError as error:
-            raise OSError(f"{error}; what the run wrote is kept in {mirror.local}") from error
+            raise OSError(f"{error}; the run's files are kept in {mirror.local}") from error
         abort_uploads(model)  # of runs that were killed
         shutil.rmtree(folder)
 
 
 class Mirror:
-    """Keeps the objects below a URL like the files of a local folder."""
+    """Keeps the objects below a URL equal to the files of a local folder."""
 
     def __init__(self, url: AnyPath, local: Path):
         self.url, self.local = url, local
         self._known: dict[str, tuple[int, int]] = {}
-        """Size and time of each file when it was down- or uploaded."""
+        """Size and time of each file when it was last transferred."""
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -91,7 +91,7 @@ class Mirror:
                 self._known[name] = _state(self.local / name)
 
     def start(self) -> None:
-        """Upload from now on what changes."""
+        """Upload changes from now on."""
         self._thread.start()
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Mirror:
                     self._known[name] = state
             except FileNotFoundError:
                 if there[name].exists():
-                    raise  # it is the store that is not there
+                    raise  # the store itself is missing
         gone = self._known.keys() - there.keys()
         for name in sorted(gone, key=lambda name: (not _ends_step(name), name)):
             self._remove(name)
@@ -128,7 +128,7 @@ class Mirror:
             try:
                 self.push()
             except OSError as error:
-                print(f"warning: {error}; it is tried again", flush=True)
+                print(f"warning: {error}; retrying", flush=True)
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         for folder, _, names in os.walk(self.local):
@@ -138,7 +138,7 @@ class Mirror:
 
 
 def _step(name: str) -> tuple[str, int] | None:
-    """The run and the number of the step that a file belongs to; None if it is not of a checkpoint."""
+    """Return the run and the step to which a file belongs; None if it is not part of a checkpoint."""
     parts = PurePosixPath(name).parts
     if FOLDER not in parts[:-1]:
         return None
@@ -148,7 +148,7 @@ def _step(name: str) -> tuple[str, int] | None:
 
 
 def _ends_step(name: str) -> bool:
-    """Whether this file says that its step is whole; orbax writes others of the same name for the parts of a step."""
+    """Whether this file marks its step as complete; orbax writes others of the same name for the parts of a step."""
     return len(parts := PurePosixPath(name).parts) > 2 and parts[-1] == COMMITTED and parts[-3] == FOLDER
 
 

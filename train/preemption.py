@@ -1,4 +1,4 @@
-"""Notice of the end: SIGTERM, which cloud machines get some seconds before they are taken away; and Ctrl-C."""
+"""Stop cleanly on SIGTERM, which cloud machines get some seconds before preemption, and on Ctrl-C."""
 
 import signal
 from types import FrameType
@@ -9,16 +9,16 @@ from jax.experimental import multihost_utils
 
 
 class Preemption:
-    """Tells whether this run was asked to end; use as a context manager, in the main thread."""
+    """Tells whether this run was asked to stop; use as a context manager, in the main thread."""
 
     ended: ClassVar[int] = 0
-    """The signal by which the last run of this process was asked to end, or 0."""
+    """The signal that asked the last run of this process to stop, or 0."""
 
     def __enter__(self) -> "Preemption":
         self._noticed = Preemption.ended = 0
         self._alone = jax.process_count() == 1
         self._before = {}
-        if self._alone:  # on several hosts JAX listens for the signal, and a handler of ours would deafen it
+        if self._alone:  # on several hosts JAX handles the signal itself
             self._before = {number: signal.signal(number, self._notice) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
@@ -27,9 +27,9 @@ class Preemption:
             signal.signal(number, handler)
 
     def __call__(self, step: int) -> bool:
-        """Whether to end after this step, to be asked after every one.
+        """Return whether to stop after this step; call it after every step.
 
-        Hosts get the same answer at the same step, whichever of them the signal reaches.
+        All hosts get the same answer at the same step, whichever host received the signal.
         """
         if self._alone:
             Preemption.ended = self._noticed
@@ -38,6 +38,6 @@ class Preemption:
         return Preemption.ended != 0
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
-        if self._noticed == number == signal.SIGINT:  # whoever asks twice does not want to wait
+        if self._noticed == number == signal.SIGINT:  # a second Ctrl-C stops at once
             raise KeyboardInterrupt
         self._noticed = number

@@ -1,4 +1,4 @@
-"""Sample grids: what a person looks at while a model trains."""
+"""Sample grids, which show a person how training goes."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 from elements_jax.data.atomic import new_file
 
 TILE = 128
-"""Images are enlarged, by whole numbers of times, to about this side in pixels."""
+"""Images are enlarged by an integer factor to about this side in pixels."""
 
 
 def mean_colours(
     image: Float[Array, "B H W 3"], label_map: Int[Array, "B H W"], shown: Bool[Array, "B N"]
 ) -> Float[Array, "B H W 3"]:
-    """Each element painted in its mean colour; black where it is not shown or a pixel belongs to none."""
+    """Paint each element in its mean colour; elements not shown, and pixels of no element, are black."""
 
     def of_one(image, label_map, shown):
         count = shown.size
@@ -31,7 +31,7 @@ def mean_colours(
 
 
 def grid(rows: dict[str, Float[np.ndarray, "B H W 3"]]) -> UInt8[np.ndarray, "height width 3"]:
-    """One picture of several rows of images in [-1, 1], each row under its name."""
+    """Draw rows of images in [-1, 1] as one image, each row under its name."""
     strips = []
     for name, images in rows.items():
         scale = max(1, TILE // images.shape[1])
@@ -46,7 +46,7 @@ def grid(rows: dict[str, Float[np.ndarray, "B H W 3"]]) -> UInt8[np.ndarray, "he
 
 
 def save_png(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> None:
-    """Write a picture, making its folder."""
+    """Write an image, and make its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         Image.fromarray(picture).save(file, "PNG")

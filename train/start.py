@@ -1,6 +1,6 @@
-"""What a stage starts from: the model folder that earlier stages left, and text for models that start from nothing.
+"""Prepare a stage's start: the model folder of earlier stages and, for models trained from scratch, the text encoder.
 
-Such models get a tokenizer of the captions' own words and a random text encoder.
+Models trained from scratch get a tokenizer of the captions' own words and a random text encoder.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ from train.input.stored import Folders, captions
 
 
 def open_folder(folder: Path, wanted: ModelConfig) -> ModelConfig:
-    """Make the folder with `wanted` as its configuration, or check that it holds the same model; returns the folder's.
+    """Make the folder with `wanted` as its configuration, or check that it holds the same model; return the folder's.
 
-    The two may differ in the VAE's scaling factor alone, which its stage measures. Raises ValueError naming the parts
+    The two may differ only in the VAE's scaling factor, which its stage measures. Raises ValueError naming the parts
     that differ.
     """
     path = folder / CONFIG
@@ -53,14 +53,14 @@ def open_folder(folder: Path, wanted: ModelConfig) -> ModelConfig:
 
 
 def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
-    """Make the folder from the networks and the tokenizer of another model; what the folder has already is left alone.
+    """Fill the folder with the networks and the tokenizer of another model; existing parts are kept.
 
     Args:
-        source: what `ElementsPipeline.from_pretrained` takes: a Stable Diffusion, say; or a model folder that is not
-            complete, of stage 1 for example, which gives what it has.
+        source: a model as `ElementsPipeline.from_pretrained` takes it, such as Stable Diffusion, or an incomplete model
+            folder, such as one of stage 1, whose networks are copied.
 
-    Raises ValueError naming the parts in which the other model is not like `wanted`, those of the elements only where
-    the other model has networks of them.
+    Raises ValueError naming the parts in which the other model differs from `wanted`. Parts about elements are compared
+    only if the other model has networks for them.
     """
     names = ("encoder", "decoder", "vae", "text_encoder", "unet")
     if all(has_network(folder, name) for name in names):
@@ -90,7 +90,7 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
 
 
 def with_scaling_factor(config: ModelConfig, scaling_factor: float) -> ModelConfig:
-    """The configuration with another factor between the VAE's latents and those that are diffused."""
+    """Return the configuration with another factor between the VAE's latents and the diffused ones."""
     return dataclasses.replace(config, vae=dataclasses.replace(config.vae, scaling_factor=scaling_factor))
 
 
@@ -98,9 +98,9 @@ UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 
 
 def write_tokenizer(folder: Path, captions: Iterable[str], text: TextConfig) -> int:
-    """Write a tokenizer with one token for each of the captions' commonest words; returns their number.
+    """Write a tokenizer with one token for each of the captions' commonest words; return their number.
 
-    A caption stands between a start and an end token and is padded with the latter.
+    A caption is placed between a start and an end token, and padded with the latter.
     """
     tokenizer = Tokenizer(WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = Lowercase()
@@ -124,7 +124,7 @@ def write_tokenizer(folder: Path, captions: Iterable[str], text: TextConfig) -> 
 
 
 def start_text(model: ModelConfig, seed: int, folder: Path, records: Folders) -> None:
-    """Where the model folder has no text encoder, put a random one there, and a tokenizer of the records' captions."""
+    """Put a random text encoder and a tokenizer of the records' captions into a model folder without a text encoder."""
     if has_network(folder, "text_encoder"):
         return
     words = write_tokenizer(folder / "tokenizer", captions(records, "train"), model.text)

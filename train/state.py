@@ -1,4 +1,4 @@
-"""The state of a run: a pure dict {"params", "opt_state", "ema", "step"}, and the optimiser that moves it."""
+"""The state of a run, a pure dict {"params", "opt_state", "ema", "step"}, and its optimiser."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from train.stage import Stage
 
 
 class State(TypedDict):
-    """Everything that a run needs to go on, but for its place in the data."""
+    """Everything that a run needs to resume, except its place in the data."""
 
     params: Tree
     opt_state: Tree
@@ -24,7 +24,7 @@ class State(TypedDict):
 
 
 def learning_rate(train: TrainConfig) -> optax.Schedule:
-    """Step -> learning rate: a linear warm-up, then `train.schedule` over `train.steps`."""
+    """Return step -> learning rate: a linear warm-up, then `train.schedule` over `train.steps`."""
     if train.schedule == "constant":
         return optax.linear_schedule(0.0, train.learning_rate, max(train.warmup, 1))
     if train.schedule == "wsd":
@@ -44,7 +44,7 @@ def learning_rate(train: TrainConfig) -> optax.Schedule:
 
 
 def learning_rate_by_clock(train: TrainConfig) -> Callable[[Int[Array, ""], Float[Array, ""]], Float[Array, ""]]:
-    """(step, elapsed share of the time) -> learning rate: the warm-up counts steps, `train.schedule` the time."""
+    """Return (step, elapsed share of time) -> learning rate: the warm-up counts steps, `train.schedule` time."""
 
     def rate(step: Int[Array, ""], elapsed: Float[Array, ""]) -> Float[Array, ""]:
         match train.schedule:
@@ -61,10 +61,10 @@ def learning_rate_by_clock(train: TrainConfig) -> Callable[[Int[Array, ""], Floa
 
 
 def make_optimizer(train: TrainConfig) -> optax.GradientTransformationExtraArgs:
-    """AdamW behind a bound on the gradient's norm.
+    """Return AdamW with a bound on the gradient's norm.
 
-    Where `train.minutes` is set, `update` takes `elapsed` besides, the share of the time that has passed. The state is
-    of the same arrays with the clock and without.
+    If `train.minutes` is set, `update` also takes `elapsed`, the share of the time that has passed. The state has the
+    same arrays with and without the clock.
     """
     if train.minutes is not None:
         return optax.chain(
@@ -84,7 +84,7 @@ def make_optimizer(train: TrainConfig) -> optax.GradientTransformationExtraArgs:
 
 
 def _scale_by_clock(train: TrainConfig) -> optax.GradientTransformationExtraArgs:
-    """What `optax.scale_by_learning_rate` is for a schedule of steps."""
+    """Scale updates by the schedule over time, as `optax.scale_by_learning_rate` does over steps."""
     rate = learning_rate_by_clock(train)
 
     def init(params: Tree) -> optax.ScaleByScheduleState:
@@ -101,10 +101,10 @@ def _scale_by_clock(train: TrainConfig) -> optax.GradientTransformationExtraArgs
 
 
 def init_state(optimizer: optax.GradientTransformation, params: Tree) -> State:
-    """The state before the first step."""
+    """Return the state before the first step."""
     return State(params=params, opt_state=optimizer.init(params), ema=params, step=jnp.int32(0))
 
 
 def abstract_state(stage: Stage, optimizer: optax.GradientTransformation) -> State:
-    """Shapes and dtypes of the state, without computing any of it."""
+    """Return shapes and dtypes of the state, without computing it."""
     return jax.eval_shape(partial(init_state, optimizer), stage.shapes())

@@ -1,8 +1,8 @@
 """One update of the state: loss, gradient, optimiser, average.
 
-Every device computes the gradient of its own examples with all of the parameters, which are split between steps (ZeRO,
-Rajbhandari et al. 2020): they are gathered once, in the dtype they are used in, and the gradients are summed and split
-again. So models know nothing of meshes, and what travels is written down here.
+Every device computes the gradient of its own examples with all parameters, which are split between steps (ZeRO,
+Rajbhandari et al. 2020): a step gathers them once, in the dtype they are used in, then sums and splits the gradients.
+So models know nothing of meshes, and all communication is in this file.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from train.state import State, abstract_state, learning_rate, learning_rate_by_c
 
 
 def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: TrainConfig, mesh: Mesh) -> Any:
-    """The function (state, frozen, batch, key) -> (state, metrics), jitted for a mesh; the state it is given is gone.
+    """Return the function (state, frozen, batch, key) -> (state, metrics), jitted for a mesh; it donates the state.
 
-    Where `train.minutes` is set it has a fifth argument, `clock.Clock.elapsed` of all devices.
+    If `train.minutes` is set, it has a fifth argument: `clock.Clock.elapsed` of all devices.
 
-    Where loss, gradient or update is not finite, the state stays but for its step, and the metric `skipped` is 1.
+    If loss, gradient or update is not finite, only the state's step changes, and the metric `skipped` is 1.
     """
     timed = train.minutes is not None
     rate: Callable[..., Any] = learning_rate_by_clock(train) if timed else learning_rate(train)
@@ -45,7 +45,7 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
         clock = {"elapsed": elapsed[0].max()} if timed else {}
         updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"], **clock)
         params = optax.apply_updates(state["params"], updates)
-        # As LDM's, the average follows quickly at first, or it would hold the random start for 1 / (1 - decay) steps.
+        # As in LDM, the decay starts low; otherwise the initial weights dominate for about 1 / (1 - decay) steps.
         decay = jnp.minimum(train.ema_decay, (1 + state["step"]) / (10 + state["step"]))
         ema = optax.incremental_update(params, state["ema"], 1 - decay)
         after = State(params=params, opt_state=opt_state, ema=ema, step=state["step"])
@@ -66,9 +66,9 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
 
 
 def jit_evaluation(stage: Stage, train: TrainConfig, mesh: Mesh) -> Any:
-    """The function (params, frozen, batch, keys, step) -> (metrics, pictures) compiled for a mesh.
+    """Return the function (params, frozen, batch, keys, step) -> (metrics, images), jitted for a mesh.
 
-    Pictures are of the first examples on every device, in all at least `train.sample_count`.
+    The images are of the first examples on every device, at least `train.sample_count` in total.
     """
     count = -(-train.sample_count // mesh.size)
 
@@ -96,7 +96,7 @@ def mean_gradient(
     keys: Key[Array, " B"],
     step: Int[Array, ""],
 ) -> tuple[Metrics, Tree]:
-    """Figures and gradient of the mean loss over a paired batch; the gradient lies on the devices as `params` do."""
+    """Return metrics and gradient of the mean loss over a paired batch; the gradient is sharded like `params`."""
     specs = sharding.partition_specs(params, mesh)
 
     def of_part(
@@ -126,7 +126,7 @@ def mean_gradient(
 
 
 def _on_each_device(function: Callable, stage: Stage, mesh: Mesh, params: Tree, out_specs: Tree) -> Callable:
-    """`function(params, frozen, batch, keys, step)` run by every device on its own examples, with all parameters."""
+    """Run `function(params, frozen, batch, keys, step)` on every device, on its own examples and all parameters."""
     specs, split = sharding.partition_specs(params, mesh), sharding.batch_sharding(mesh).spec
 
     @partial(

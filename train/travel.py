@@ -1,8 +1,9 @@
-"""A run in one small file, which goes on on another machine: `--train.travel` writes it, `--resume FILE` reads it.
+"""A run in one small file, to resume on another machine: `--train.travel` writes it, `--resume FILE` reads it.
 
 Parameters and their averages are kept as float16, whose relative error is at most 2**-11; AdamW's moments, if they fit,
-as bfloat16 (2**-8), since squares of gradients are below float16's range. All else is exact: steps, the place in the
-data, the settings. A run that goes on so is not the same bit by bit; without moments, AdamW gathers new ones.
+as bfloat16 (2**-8), since squares of gradients are below float16's range. Everything else is exact: steps, the place in
+the data, the settings. A run resumed from this file is not identical bit for bit; without moments, AdamW starts them
+from zero.
 """
 
 import json
@@ -30,13 +31,13 @@ class Travel:
     """Writes the file of a run."""
 
     def __init__(self, run: Path, shapes: State, megabytes: float):
-        """Says how large the file will be, and whether AdamW's moments are in it.
+        """Print how large the file will be, and whether it holds AdamW's moments.
 
         Args:
-            shapes: of the state.
-            megabytes: how large the file may be.
+            shapes: shapes and dtypes of the state.
+            megabytes: largest size of the file.
 
-        Raises ValueError where parameters and averages alone are larger.
+        Raises ValueError if even parameters and averages are larger.
         """
         self._path = run / FILE
         whole, least = (_size(_packed_types(shapes, moments)) / 1e6 for moments in (True, False))
@@ -47,9 +48,9 @@ class Travel:
         print(f"{self._path} will take {size:.1f} MB at every checkpoint, {what} AdamW's moments", flush=True)
 
     def write(self, state: State, place: StreamPosition) -> None:
-        """Write the file in the place of the one before; all hosts must call it.
+        """Replace the file; all hosts must call it.
 
-        Raises ValueError naming a parameter that float16 does not hold.
+        Raises ValueError naming a parameter that does not fit into float16.
         """
         types = _packed_types(state, self._moments)
         arrays = {name: leaf for name, leaf in named(hosts.fetch_to_host(state)).items() if name in types}
@@ -64,18 +65,18 @@ class Travel:
 
 
 def read(path: Path, like: State, stream: StreamPosition) -> tuple[State, StreamPosition]:
-    """(state, place) from a file that `Travel` wrote; moments that it lacks are zero.
+    """Read (state, place) from a file that `Travel` wrote; missing moments are zero.
 
     Args:
         like: shapes, dtypes and shardings of the state.
-        stream: the run's place, but for its `examples`: of the same records and seed it must be.
+        stream: the run's place without its `examples`; the file must have the same records and seed.
 
     Raises ValueError if it is not such a file, damaged, or of another model, optimiser or data set.
     """
     stored, place = TensorFiles(path), json.loads(read_metadata(path, "place") or "null")
     if not isinstance(place, dict) or "examples" not in place:
         raise ValueError(f"{path}: expected a file that `elements train --train.travel` wrote")
-    if place.pop("checksum", None) not in (None, _checksum(place, stored)):  # files of before have none
+    if place.pop("checksum", None) not in (None, _checksum(place, stored)):  # older files have none
         raise ValueError(f"{path} is damaged: its checksum does not fit; take an older one, or the run's checkpoints")
     shapes = {name: leaf.shape for name, leaf in named(like).items()}
     found = {name: stored[name].shape for name in stored}
@@ -92,7 +93,7 @@ def read(path: Path, like: State, stream: StreamPosition) -> tuple[State, Stream
 
 
 def _checksum(place: StreamPosition, arrays: Mapping[str, np.ndarray]) -> str:
-    """CRC-32C of all that the file holds, as eight hexadecimal digits."""
+    """Return the CRC-32C of the file's contents, as eight hexadecimal digits."""
     crc = google_crc32c.Checksum(json.dumps(place, sort_keys=True).encode())
     for name in sorted(arrays):
         crc.update(name.encode() + arrays[name].tobytes())
@@ -100,7 +101,7 @@ def _checksum(place: StreamPosition, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _packed_types(state: State, moments: bool) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every array in the file."""
+    """Return shape and dtype of every array in the file."""
     of_adam = _moments_of(state)
 
     def packed(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
@@ -112,7 +113,7 @@ def _packed_types(state: State, moments: bool) -> dict[str, jax.ShapeDtypeStruct
 
 
 def _moments_of(state: State) -> set[str]:
-    """Names of the arrays that are AdamW's, among them its own count of steps, by which it corrects its moments."""
+    """Return the names of AdamW's arrays, including its own count of steps, by which it corrects its moments."""
 
     def marked(node: Any) -> Tree:
         return jax.tree.map(lambda _: isinstance(node, optax.ScaleByAdamState), node)

@@ -1,1 +1,1 @@
-"""Pictures and scores of partitions."""
+"""Images and scores of partitions."""

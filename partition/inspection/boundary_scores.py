@@ -1,10 +1,10 @@
-"""How well a partition follows the segmentations that people drew of the same image. NumPy and SciPy only.
+"""Scores of how well a partition follows human segmentations of the same image. NumPy and SciPy only.
 
 A label map is one of `elements_jax.data.record`; a truth holds an integer per pixel, its segment. **Dropped pixels**
-belong to no element, and dropping a pixel never improves a score but compactness: next to a dropped pixel there is no
-boundary, and it is an error to both accuracies. Compactness gives it 0.
+belong to no element. Dropping a pixel never improves a score except compactness: a dropped pixel makes no boundary, and
+both accuracies count it as an error. In compactness it counts as 0.
 
-Definitions are those of Stutz, Hermans and Leibe, "Superpixels: an evaluation of the state of the art", 2018.
+The definitions are those of Stutz, Hermans and Leibe, "Superpixels: an evaluation of the state of the art", 2018.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Scores(NamedTuple):
 
 
 def score_partition(label_map: UInt16[np.ndarray, "H W"], truths: Sequence[Integer[np.ndarray, "H W"]]) -> Scores:
-    """All scores, each the mean over several people's segmentations of the image."""
+    """Return all scores, each averaged over several people's segmentations of the image."""
 
     def mean(measure: Callable[..., float]) -> float:
         return float(np.mean([measure(label_map, truth) for truth in truths]))
@@ -47,11 +47,11 @@ def score_partition(label_map: UInt16[np.ndarray, "H W"], truths: Sequence[Integ
 def boundary_recall(
     label_map: UInt16[np.ndarray, "H W"], truth: Integer[np.ndarray, "H W"], tolerance: float = 0.0025
 ) -> float:
-    """The share of the truth's boundary pixels that have a boundary pixel of the partition nearby; 1 is best.
+    """Return the share of the truth's boundary pixels with a boundary pixel of the partition nearby; 1 is best.
 
-    After Martin, Fowlkes and Malik 2004. A boundary pixel is one with a 4-neighbour in another segment or element.
-    Nearby is the square of 2 r + 1 pixels a side around it, r = `tolerance` * the image's diagonal, rounded. Of a truth
-    without a boundary nothing can be missed: 1.
+    After Martin, Fowlkes and Malik 2004. A boundary pixel has a 4-neighbour in another segment or element. Nearby means
+    in the square of 2 r + 1 pixels a side around it, r = `tolerance` * the image's diagonal, rounded. A truth without a
+    boundary scores 1.
     """
     wanted = _boundary(truth, np.ones(truth.shape, bool))
     found = _near(_boundary(label_map, label_map != DROPPED), tolerance)
@@ -61,9 +61,10 @@ def boundary_recall(
 def agreed_boundary_recall(
     label_map: UInt16[np.ndarray, "H W"], truths: Sequence[Integer[np.ndarray, "H W"]], tolerance: float = 0.0025
 ) -> float:
-    """`boundary_recall` of what all people drew: boundary pixels that have one of every other person's nearby.
+    """Return `boundary_recall` of the boundaries that all people drew: pixels near one of every other person's.
 
-    People divide one image more finely than the next; what only some drew, a texture or a shadow, is left out here.
+    Some people draw more boundaries than others. Those that only some drew, such as a texture or a shadow, are left
+    out.
     """
     drawn = np.array([_boundary(truth, np.ones(truth.shape, bool)) for truth in truths])
     wanted = drawn & np.all([_near(boundary, tolerance) for boundary in drawn], axis=0)
@@ -72,17 +73,18 @@ def agreed_boundary_recall(
 
 
 def _near(boundary: Bool[np.ndarray, "H W"], tolerance: float) -> Bool[np.ndarray, "H W"]:
-    """Pixels that have a boundary pixel nearby, as `boundary_recall` defines it."""
+    """Return the pixels that have a boundary pixel nearby, as `boundary_recall` defines it."""
     reach = round(tolerance * float(np.hypot(*boundary.shape)))
     return ndimage.maximum_filter(boundary, 2 * reach + 1, mode="constant")
 
 
 def undersegmentation_error(label_map: UInt16[np.ndarray, "H W"], truth: Integer[np.ndarray, "H W"]) -> float:
-    """How much elements leak from one segment into another; 0 is best, 1 the worst without dropped pixels.
+    """Return how much elements leak from one segment into another; 0 is best, 1 the worst without dropped pixels.
 
-    Neubert and Protzel 2012: the sum over every segment and every element that overlaps it of the element's pixels
-    inside or outside the segment, whichever are fewer, over the number of pixels. A pixel that leaks counts twice, in
-    its own segment and in that of the rest of its element. So does a dropped pixel: dropping leaks must not pay.
+    Neubert and Protzel 2012: for every segment and every element that overlaps it, take the element's pixels inside or
+    outside the segment, whichever are fewer; the score is their sum divided by the number of pixels. A leaking pixel
+    counts twice, in its own segment and in that of the rest of its element. A dropped pixel counts twice as well, so
+    that dropping leaks does not improve the score.
     """
     overlap = _overlap(label_map, truth)
     outside = overlap.sum(axis=1, keepdims=True) - overlap
@@ -91,7 +93,7 @@ def undersegmentation_error(label_map: UInt16[np.ndarray, "H W"], truth: Integer
 
 
 def achievable_segmentation_accuracy(label_map: UInt16[np.ndarray, "H W"], truth: Integer[np.ndarray, "H W"]) -> float:
-    """The share of pixels that are right if every element is given to the segment it overlaps most; 1 is best.
+    """Return the share of correct pixels if every element gets the segment that it overlaps most; 1 is best.
 
     Liu, Tuzel, Ramalingam and Chellappa 2011. A dropped pixel is wrong.
     """
@@ -99,10 +101,11 @@ def achievable_segmentation_accuracy(label_map: UInt16[np.ndarray, "H W"], truth
 
 
 def compactness(label_map: UInt16[np.ndarray, "H W"]) -> float:
-    """How round elements are: the mean over pixels of 4 pi A / L**2 of the pixel's element; 0 for a dropped pixel.
+    """Return how round elements are: the mean over pixels of 4 pi A / L**2 of the pixel's element; 0 for a dropped
+    pixel.
 
-    Schick, Fischer and Stiefelhagen 2012. A is the element's number of pixels; L, its perimeter, the number of pixel
-    sides between it and another element, dropped pixels or the outside of the image. A square has pi / 4, the most.
+    Schick, Fischer and Stiefelhagen 2012. A is the element's number of pixels. L, its perimeter, is the number of pixel
+    sides between it and another element, dropped pixels or the outside of the image. A square has pi / 4, the maximum.
     """
     padded = np.pad(label_map, 1, constant_values=DROPPED)
     perimeter = np.zeros(DROPPED + 1, np.int64)
@@ -116,17 +119,17 @@ def compactness(label_map: UInt16[np.ndarray, "H W"]) -> float:
 
 
 def contour_density(label_map: UInt16[np.ndarray, "H W"]) -> float:
-    """The share of pixels that are boundary pixels, as `boundary_recall` has them.
+    """Return the share of boundary pixels, as `boundary_recall` defines them.
 
-    Machairas et al. 2015. More boundary has more recall, so recalls are comparable only where this is alike.
+    Machairas et al. 2015. More boundary gives more recall, so recalls are comparable only at similar density.
     """
     return float(_boundary(label_map, label_map != DROPPED).mean())
 
 
 def read_truths(path: Path) -> list[Integer[np.ndarray, "h w"]]:
-    """Segmentations of one photograph: those of a BSDS500 file (.mat, several people's), or a label map (PNG).
+    """Read segmentations of one photograph: a BSDS500 file (.mat, several people's), or a label map (PNG).
 
-    Raises ValueError naming the file where it is neither.
+    Raises ValueError naming the file if it is neither.
     """
     try:
         if path.suffix == ".mat":
@@ -134,7 +137,7 @@ def read_truths(path: Path) -> list[Integer[np.ndarray, "h w"]]:
             return [person["Segmentation"][0, 0].astype(np.int64) for person in people]
         with Image.open(path) as file:
             values = np.asarray(file)
-    except Exception as error:  # of damaged files SciPy and Pillow raise all sorts
+    except Exception as error:  # SciPy and Pillow raise many types on damaged files
         expected = "BSDS500's groundTruth[0, k]['Segmentation'] or a label map"
         raise ValueError(f"{path}: expected {expected}: {error}") from error
     if values.ndim != 2:
@@ -143,7 +146,7 @@ def read_truths(path: Path) -> list[Integer[np.ndarray, "h w"]]:
 
 
 def _boundary(labels: Integer[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The pixels beside which another label is known."""
+    """Return the pixels next to a known pixel of another label."""
     boundary = np.zeros(labels.shape, bool)
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         differs = (labels[one] != labels[other]) & known[one] & known[other]
@@ -153,7 +156,7 @@ def _boundary(labels: Integer[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]
 
 
 def _overlap(label_map: UInt16[np.ndarray, "H W"], truth: Integer[np.ndarray, "H W"]) -> Int[np.ndarray, "K S"]:
-    """The number of pixels that each element shares with each segment; those without pixels are left out."""
+    """Return the number of pixels that each element shares with each segment, without empty ones."""
     kept = label_map != DROPPED
     elements, element = np.unique(label_map[kept], return_inverse=True)
     segments, segment = np.unique(truth[kept], return_inverse=True)

@@ -1,4 +1,4 @@
-"""`python -m partition inspect RECORDS`: pictures, statistics and damage of records."""
+"""`elements partition inspect RECORDS`: images, statistics and damage of records."""
 
 import json
 import os
@@ -32,12 +32,12 @@ from partition.job.pool import process_pool
 from partition.photos import crop_labels
 
 WORST = 5
-"""Records named for their dropped pixels, of each split."""
+"""Records of each split that are named for their dropped pixels."""
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Look into records: draw some, measure all, and name those that are damaged.
+    """Inspect records: draw some, measure all, and name damaged ones.
 
     The statistics are printed and written to OUT/inspect.json. The exit code is 1 if a record is damaged.
     """
@@ -45,11 +45,11 @@ class Inspect:
     records: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
     """Folder of records, or one file of them."""
     out: Annotated[PathOrURL | None, tyro.conf.arg(metavar="OUT")] = None
-    """Folder for the pictures and `inspect.json`; by default `inspect` next to the records."""
+    """Folder for the images and `inspect.json`; by default `inspect` next to the records."""
     pictures: int = 4
-    """Records of each split to draw, taken evenly."""
+    """Records of each split to draw, evenly spaced."""
     truth: Annotated[PathOrURL | None, tyro.conf.arg(metavar="DIR")] = None
-    """What people drew of the photos, to score the partitions: for A/B.jpg, DIR/A/B.png (label map) or B.mat (BSDS)."""
+    """Human segmentations, to score the partitions: for A/B.jpg, DIR/A/B.png (label map) or B.mat (BSDS)."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that read files."""
 
@@ -59,7 +59,7 @@ class Inspect:
 
 @dataclass
 class Distribution:
-    """What is kept of many numbers: sum, extremes, and how often each came, rounded to three significant digits."""
+    """A summary of many numbers: sum, extremes, and counts of values rounded to three significant digits."""
 
     total: float = 0.0
     low: float = np.inf
@@ -67,26 +67,26 @@ class Distribution:
     counts: Counter[float] = field(default_factory=Counter)
 
     def add(self, values: Iterable[float]) -> None:
-        """Take in some numbers."""
+        """Add some numbers."""
         for value in map(float, values):
             self.total += value
             self.low, self.high = min(self.low, value), max(self.high, value)
             self.counts[float(f"{value:.3g}")] += 1
 
     def merge(self, other: "Distribution") -> None:
-        """Take in the other's numbers."""
+        """Add the other's numbers."""
         self.total += other.total
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.counts.update(other.counts)
 
     def quantile(self, share: float) -> float:
-        """The smallest number, rounded, that at least this share of the numbers do not exceed."""
+        """Return the smallest rounded number that at least this share of the numbers do not exceed."""
         values = sorted(self.counts)
         reached = np.cumsum([self.counts[value] for value in values])
         return values[int(np.searchsorted(reached, share * reached[-1]))]
 
     def summary(self) -> dict[str, float]:
-        """The columns of the table."""
+        """Return the columns of the table."""
         count = self.counts.total()
         quantiles = {"5 %": self.quantile(0.05), "median": self.quantile(0.5), "95 %": self.quantile(0.95)}
         return {"count": count, "mean": self.total / count, "min": self.low, **quantiles, "max": self.high}
@@ -94,15 +94,15 @@ class Distribution:
 
 @dataclass
 class Report:
-    """What is kept of the records of a file or a split. Its size does not grow with their number, but with damage."""
+    """A summary of the records of a file or a split. Its size grows with their damage, not with their number."""
 
     records: int = 0
-    """Those that are whole."""
+    """Undamaged records."""
     damage: list[str] = field(default_factory=list)
     settings: Counter[str] = field(default_factory=Counter)
-    """How many records were made with each settings, which are JSON."""
+    """Number of records made with each settings, as JSON."""
     worst: list[tuple[float, str]] = field(default_factory=list)
-    """Most dropped pixels, in %, and the source ids."""
+    """Largest shares of dropped pixels, in %, with source ids."""
     statistics: dict[str, Distribution] = field(default_factory=lambda: defaultdict(Distribution))
 
     def add(self, record: Record, truths: Sequence[Integer[np.ndarray, "H W"]]) -> None:
@@ -127,7 +127,7 @@ class Report:
         self.worst = nlargest(WORST, [*self.worst, (dropped, record.source_id)])
 
     def merge(self, other: "Report") -> None:
-        """Take in the records of another report."""
+        """Add the records of another report."""
         self.records += other.records
         self.damage += other.damage
         self.settings.update(other.settings)
@@ -136,7 +136,7 @@ class Report:
             self.statistics[name].merge(distribution)
 
     def summary(self) -> dict[str, Any]:
-        """As `inspect.json` has it."""
+        """Return the contents of `inspect.json`."""
         return {
             "records": self.records,
             "damage": self.damage,
@@ -147,21 +147,21 @@ class Report:
 
 
 def inspect(job: Inspect) -> int:
-    """Inspect and print. Returns the exit code: 1 if a record is damaged. Raises as `run`, and OSError."""
+    """Inspect, print and return the exit code: 1 if a record is damaged. Raises as `run` does, and OSError."""
     if is_url(job.records) and job.out is None:
-        raise ValueError(f"{job.records}: --out must say where the pictures go")
+        raise ValueError(f"{job.records}: --out must name a folder for the images")
     with with_local_paths(job) as local:
         summaries = run(local)
     for split, summary in summaries.items():
         _print(split, summary, job.truth)
-    print(f"pictures and inspect.json in {_out(job)}")
+    print(f"images and inspect.json are in {_out(job)}")
     return 1 if any(summary["damage"] for summary in summaries.values()) else 0
 
 
 def run(job: Inspect) -> dict[str, dict[str, Any]]:
-    """Inspect, write pictures and `inspect.json`, and return what this holds: a summary of each split.
+    """Inspect, write images and `inspect.json`, and return the contents of that file: a summary of each split.
 
-    Raises ValueError where there are no records, a shard is missing, or a truth cannot be read.
+    Raises ValueError if there are no records, a shard is missing, or a truth cannot be read.
     """
     if not job.records.exists():
         raise ValueError(f"{job.records}: no such folder or file of records")
@@ -169,7 +169,7 @@ def run(job: Inspect) -> dict[str, dict[str, Any]]:
         raise ValueError(f"--truth: {job.truth} is not a folder")
     splits = find_shards(job.records) if job.records.is_dir() else {job.records.name: [job.records]}
     if not splits:
-        raise ValueError(f"{job.records}: no shards of records there")
+        raise ValueError(f"{job.records}: there are no shards of records")
     promised = _promised(job.records if job.records.is_dir() else job.records.parent)
     out, summaries = _out(job), {}
     out.mkdir(parents=True, exist_ok=True)
@@ -198,13 +198,13 @@ def inspect_file(path: Path, truth: Path | None) -> Report:
                 report.add(record, _truths(record, truth) if truth else [])
             else:
                 report.damage.append(str(record))
-    except OSError as error:  # the disk's; what follows in this file is lost
+    except OSError as error:  # from the disk; the rest of this file is lost
         report.damage.append(f"{path}: {error}")
     return report
 
 
 def draw_record(record: Record) -> Image.Image:
-    """A record's partition, next to it its object masks if it has any, and below what it is."""
+    """Draw a record's partition, its object masks next to it if it has any, and a description below."""
     elements = Partition(record.label_map, *measure_elements(record.label_map, record.settings["num_elements"]))
     panels = [draw_partition(record.image, elements)]
     if len(record.object_masks):
@@ -227,7 +227,8 @@ def draw_record(record: Record) -> Image.Image:
 
 
 def _ascii(text: str) -> str:
-    """The text in the letters that Pillow's own font has: accents fall, what is left becomes question marks."""
+    """Reduce the text to letters of Pillow's own font: remove accents, and replace other characters by question
+    marks."""
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return "".join(letters).encode("ascii", "replace").decode()
 
@@ -237,7 +238,7 @@ def _out(job: Inspect) -> Path:
 
 
 def _inspect_files(job: Inspect, paths: Sequence[Path]) -> Iterator[Report]:
-    """The report of every file, in order."""
+    """Yield the report of every file, in order."""
     work = partial(inspect_file, truth=job.truth)
     progress = partial(tqdm, total=len(paths), desc="inspect", unit="file")
     if min(job.workers, len(paths)) < 2:
@@ -251,7 +252,7 @@ def _inspect_files(job: Inspect, paths: Sequence[Path]) -> Iterator[Report]:
 
 
 def _read(path: Path, first: int = 0) -> Iterator[Record | ValueError]:
-    """The records of a file from a number on, or the errors that name their damage."""
+    """Yield the records of a file from `first` on, or the errors that name their damage."""
     for number, data in islice(enumerate(scan_tfrecord(path)), first, None):
         if isinstance(data, ValueError):
             yield data
@@ -269,7 +270,7 @@ def _truths(record: Record, folder: Path) -> list[Integer[np.ndarray, "H W"]]:
 
 
 def _promised(folder: Path) -> dict[Path, int]:
-    """How many records each file holds, as `dataset_info.json` says: it shows files cut between two records."""
+    """Return the number of records in each file by `dataset_info.json`, which reveals files cut between two records."""
     info = folder / "dataset_info.json"
     splits = json.loads(info.read_text())["splits"] if info.is_file() else []
     lengths = {split["name"]: split["shardLengths"] for split in splits}
@@ -281,7 +282,8 @@ def _promised(folder: Path) -> dict[Path, int]:
 
 
 def _evenly(found: dict[Path, int], count: int) -> Iterator[Record]:
-    """Records taken evenly over files that hold so many; for a damaged one the next of its file that is whole."""
+    """Yield evenly spaced records over files of these lengths; for a damaged one, the next undamaged one of its
+    file."""
     total, start = sum(found.values()), 0
     count = min(count, total)
     wanted = [i * total // count for i in range(count)]
@@ -309,7 +311,7 @@ def _print(split: str, summary: dict[str, Any], truth: Path | None) -> None:
 
 
 def _warn_of_settings(settings: Sequence[dict[str, Any]]) -> None:
-    """Where records were made with different settings, print what differs."""
+    """Print the differences if records were made with different settings."""
     if len(settings) < 2:
         return
     print(f"  warning: records were made with {len(settings)} different settings")

@@ -1,6 +1,6 @@
-"""Pictures of what a record holds: its partition and its objects.
+"""Images of a record's partition and objects.
 
-Boundaries are white and black, centroids red dots, dropped pixels magenta; an object has a colour of its own.
+Boundaries are white and black, centroids are red dots, and dropped pixels are magenta; each object has its own colour.
 """
 
 import colorsys
@@ -13,7 +13,7 @@ from elements_jax.data.record import DROPPED
 from partition.components import Partition
 
 SIDE = 1024
-"""The picture is enlarged by a whole number to at least this side, so that lines are thinner than pixels."""
+"""Least side of the drawing; images are enlarged by an integer factor, so that lines are thinner than pixels."""
 
 
 def draw_partition(image: UInt8[np.ndarray, "H W 3"], partition: Partition) -> Image.Image:
@@ -33,7 +33,7 @@ def draw_partition(image: UInt8[np.ndarray, "H W 3"], partition: Partition) -> I
 
 
 def draw_objects(image: UInt8[np.ndarray, "H W 3"], object_masks: Bool[np.ndarray, "M H W"]) -> Image.Image:
-    """Draw object masks onto the image in grey: translucent, each with a colour of its own, the smaller on top."""
+    """Draw object masks onto the image in grey: translucent, each in its own colour, smaller ones on top."""
     top = np.zeros(image.shape[:2], int)  # the number of the object on top; 0 for none
     for number, mask in enumerate(sorted(object_masks, key=np.count_nonzero, reverse=True), start=1):
         top[mask] = number
@@ -56,7 +56,7 @@ def _enlarge(pixels: Shaped[np.ndarray, "H W *channels"]) -> Shaped[np.ndarray, 
 
 
 def _colours(count: int) -> UInt8[np.ndarray, "count 3"]:
-    """Colours that differ, those next to each other most: hues a golden section of the circle apart, light and dark."""
+    """Return different colours, most different for neighbours: hues a golden section apart, light and dark in turn."""
     golden = (5**0.5 - 1) / 2
     colours = [colorsys.hsv_to_rgb(n * golden % 1, 1 - 0.4 * (n % 2), 1 - 0.3 * (n // 2 % 2)) for n in range(count)]
     return (255 * np.array(colours)).astype(np.uint8)

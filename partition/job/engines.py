@@ -1,4 +1,5 @@
-"""Who does the shards: the devices of this machine, a process each, or Apache Beam. Both call `ShardWorker.run`."""
+"""Engines that process shards: the devices of this machine, one process each, or Apache Beam. Both call
+`ShardWorker.run`."""
 
 import multiprocessing
 import shlex
@@ -14,15 +15,15 @@ from partition.job.pool import end_with_parent
 from partition.job.worker import ShardWorker
 
 KILLED = (
-    "a process of the job was killed, which where nobody did it means that memory ran out; the same command goes on "
-    "where it stopped (fewer --workers need less memory)"
+    "a process of the job was killed, probably because memory ran out; run the same command again to resume (fewer "
+    "--workers need less memory)"
 )
 
 
 def run_locally(job: Job, numbers: Sequence[int]) -> None:
-    """Do shards on this machine.
+    """Process shards on this machine.
 
-    Raises ChildProcessError where one of its processes was killed, and what a worker raises. Finished shards stay.
+    Raises ChildProcessError if a process was killed, and the errors of workers. Finished shards stay.
     """
     devices = job.devices or _all_devices(job)
     counts = [job.shards[number].count for number in numbers]
@@ -70,7 +71,7 @@ def _run_on_all(devices: Sequence[str], job: Job, numbers: Sequence[int], bar: t
 
 
 def _serve(device: str, job: Job, numbers: Sequence[int], taken: Any, writer: Connection) -> None:
-    """Do the next shard that no other process has taken, as long as there are any."""
+    """Process shards that no other process has taken, until none are left."""
     end_with_parent()
     try:
         with ShardWorker(job, device) as worker:
@@ -94,9 +95,9 @@ def _all_devices(job: Job) -> Sequence[str]:
 
 
 def run_on_beam(job: Job, numbers: Sequence[int]) -> None:
-    """Do shards on Apache Beam. Source, checkpoint, masks and OUT must be where every worker sees them.
+    """Process shards on Apache Beam. Every worker must see source, checkpoint, masks and OUT.
 
-    Raises ValueError where Beam is not installed, and what the runner raises.
+    Raises ValueError if Beam is not installed, and the errors of the runner.
     """
     try:
         import apache_beam as beam
@@ -105,7 +106,7 @@ def run_on_beam(job: Job, numbers: Sequence[int]) -> None:
         raise ValueError("--engine beam needs Apache Beam: pip install 'elements-jax[beam]'") from error
 
     class DoShard(beam.DoFn):
-        """One worker a process, made once."""
+        """One worker per process, made once."""
 
         def setup(self) -> None:
             self.worker = ShardWorker(job, (job.devices or _all_devices(job))[0])

@@ -1,4 +1,4 @@
-"""Which images of a source are taken, and into which split: Section 4 takes 3 M of LAION's and holds 100 k out."""
+"""Selection of a source's images, and their split: Section 4 takes 3 M images of LAION and holds out 100 k."""
 
 import math
 from collections.abc import Mapping
@@ -9,27 +9,27 @@ from typing import Any
 from elements_jax.bounds import require_within
 
 AESTHETIC = ("aesthetic_score", "aesthetic", "aesthetic_score_laion_v2")
-"""What data sets call LAION's aesthetic score, in small letters: LAION-Aesthetics, img2dataset's examples, COYO."""
+"""Names of LAION's aesthetic score in data sets, in lower case: LAION-Aesthetics, img2dataset's examples, COYO."""
 ALIGNMENT = ("similarity", "clip_similarity_vitl14", "clip_similarity_vitb32")
-"""What they call the cosine similarity of CLIP's embeddings of image and text."""
+"""Names of the cosine similarity of CLIP's embeddings of image and text."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Images must be above the scores, which are in the metadata next to them; the paper's are 6.25 and 0.25."""
+    """Thresholds on the scores in the metadata next to each image; the paper's are 6.25 and 0.25."""
 
     aesthetic: float | None = None
     """Take images whose aesthetic score is above this (paper: 6.25, Section 4)."""
     alignment: float | None = None
     """Take images whose text-image alignment is above this (paper: 0.25, Section 4)."""
     min_side: int | None = None
-    """Take images whose shorter side has at least so many pixels; by default a quarter of the partition's size."""
+    """Take images whose shorter side has at least this many pixels; by default a quarter of the partition's size."""
 
     def __post_init__(self) -> None:
         require_within(self, aesthetic=(-1000, 1000), alignment=(-1000, 1000), min_side=(0, 1_000_000))
 
     def objection_to_metadata(self, metadata: Mapping[str, Any]) -> str:
-        """Why the scores in an image's metadata rule it out, or nothing."""
+        """Return why the scores in an image's metadata rule it out, or an empty string."""
         values = {name.lower(): value for name, value in metadata.items()}
         for what, least, names in (
             ("aesthetic score", self.aesthetic, AESTHETIC),
@@ -49,11 +49,11 @@ class Filters:
         return ""
 
     def objection_to_size(self, width: int, height: int, size: int) -> str:
-        """Why an image of so many pixels is ruled out for a partition of size x size, or nothing."""
+        """Return why an image of this size is ruled out for a partition of size x size, or an empty string."""
         least = size // 4 if self.min_side is None else self.min_side
         return f"shorter side below {least} pixels" if min(width, height) < least else ""
 
 
 def is_held_out(source_id: str, share: float) -> bool:
-    """Whether an image belongs to the held-out share. Its name alone decides: the same in every job and order."""
+    """Return whether an image is held out. Only its name decides, so every job and order agree."""
     return int.from_bytes(blake2b(source_id.encode(), digest_size=8).digest()) < share * 2**64

@@ -1,4 +1,4 @@
-"""The job: images in, sharded records out. It may be killed at any time and started again with the same command."""
+"""The job, from images to sharded records. It can be killed at any time and resumed with the same command."""
 
 import json
 import re
@@ -37,16 +37,16 @@ SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", 
 
 
 HELD_OUT = "val"
-"""The split of what is held out."""
+"""The split of held-out images."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Divide images into image elements and write them as records.
+    """Segment images into image elements and write them as records.
 
-    One shard of the source becomes one shard of records. The same command again does the shards that are not there yet.
-    Next to the records, manifest/ says what became of every image, a line each: written, filtered or failed, and why,
-    and which files were ignored; partition-SPLIT.json sums up.
+    One shard of the source becomes one shard of records. Run the same command again to process the missing shards. Next
+    to the records, manifest/ has a line for every image: written, filtered or failed, and why; and for every ignored
+    file. partition-SPLIT.json is the summary.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
@@ -56,51 +56,52 @@ class Job:
     out: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the records, or its URL."""
     segmenter: SegmenterName = "sam"
-    """SAM (`sam` finds out which the checkpoint is; the next four name it), SLIC superpixels, or a regular grid."""
+    """SAM (`sam` detects the kind of the checkpoint; the next four name it), SLIC superpixels, or a regular grid."""
     checkpoint: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")] = None
     """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
     or vit_h, which are downloaded from the Hugging Face hub."""
     masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|none")] = ()
     """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps; 0: no object), STEM/*.png
-    (one object each), STEM.json (COCO's run lengths); several are taken together. The default is `auto` where SAM
-    divides, and `none` elsewhere. Stage 2 of training takes them for element dropout (Section 3.3)."""
+    (one object each), STEM.json (COCO's run lengths); several are combined. The default is `auto` with SAM and `none`
+    otherwise. Stage 2 of training needs masks for element dropout (Section 3.3)."""
     split: str = "train"
     """Name of the split."""
     held_out: float = 0.0
-    """Share of the images that is put into the split `val` instead, chosen by their names (paper: 1/30)."""
+    """Share of the images that go into the split `val` instead, chosen by their names (paper: 1/30)."""
     shard_size: int = 1000
-    """Photographs of a folder or list in a shard, at most; a .tar file is one shard."""
+    """Most photographs of a folder or list in a shard; a .tar file is one shard."""
     format: Literal["tfrecord", "webdataset"] = "tfrecord"
-    """TFRecord, which training and all other commands read; or tar files in WebDataset's layout, for other programs."""
+    """Format of the records: TFRecord, which training and all other commands read; or tar files in WebDataset's layout,
+    for other programs."""
     image_format: Literal["jpeg", "png"] = "jpeg"
-    """How images are stored: JPEG at quality 95; or PNG, which is exact, and better for small pictures."""
+    """Format of stored images: JPEG at quality 95; or PNG, which is exact, and better for small images."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Start again where another job, or this one with other settings or images, has written the split."""
+    """Start from scratch if another job, or this one with other settings or images, has written the split."""
     retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Do the shards again in which images failed."""
+    """Process shards again in which images failed."""
     engine: Literal["local", "ray", "spark", "beam"] = "local"
-    """This machine, a Ray cluster, a Spark cluster, or Apache Beam."""
+    """Where shards are processed: this machine, a Ray cluster, a Spark cluster, or Apache Beam."""
     address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
-    """Of the Ray cluster, HOST:6379 or ray://HOST:10001; by default the one that this machine belongs to."""
+    """Address of the Ray cluster, HOST:6379 or ray://HOST:10001; by default the cluster of this machine."""
     actors: int | None = None
-    """Ray's workers; by default as many as the cluster has room for. A number makes a cluster that can grow do so."""
+    """Ray's workers; by default as many as fit into the cluster. A number makes an autoscaling cluster grow."""
     master: str | None = None
-    """Of the Spark cluster: spark://HOST:7077, yarn, k8s://...; by default the one of spark-submit, else local[*]."""
+    """Master of the Spark cluster: spark://HOST:7077, yarn, k8s://...; by default spark-submit's, or else local[*]."""
     runner: str = "DirectRunner"
     """Beam's runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner ..."""
     runner_options: str = ""
     """Beam's own options, as one text: "--project=p --region=r"."""
     devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="cpu|cuda:N")] = ()
-    """Where segmenters run, a process each; by default every GPU, or else the CPU."""
+    """Devices for segmenters, one process each; by default every GPU, or else the CPU."""
     precision: Precision | None = None
-    """Of SAM's matrix products; by default float32 on a CPU and bfloat16 on a GPU."""
+    """Precision of SAM's matrix products; by default float32 on a CPU and bfloat16 on a GPU."""
     batch: int | None = None
     """Images that SAM encodes at once; by default 1 on a CPU and 8 on a GPU."""
     workers: int | None = None
-    """Processes that decode and encode images, for each device; by default as many as the machine has cores, on Ray a
-    GPU's share of its node's cores, and on Spark 1."""
+    """Processes per device that decode and encode images; by default one for each core of the machine, on Ray a GPU's
+    share of its node's cores, and on Spark 1."""
     largest_file: int = LARGEST_FILE >> 20
-    """MiB of the largest file, or member of a tar file, that is read; a larger one is counted as failed."""
+    """Largest file, or member of a tar file, in MiB; a larger one is counted as failed."""
     filters: Filters = field(default_factory=Filters)
     mask_filter: MaskFilter = field(default_factory=MaskFilter)
     config: Annotated[PartitionConfig, tyro.conf.arg(name="")] = field(default_factory=PartitionConfig)
@@ -112,7 +113,7 @@ class Job:
 
     @property
     def uses_sam(self) -> bool:
-        """Whether SAM divides the images."""
+        """Whether SAM segments the images."""
         return self.segmenter not in ("slic", "grid")
 
     @property
@@ -124,7 +125,7 @@ class Job:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that it writes."""
+        """The splits that the job writes."""
         return (self.split, HELD_OUT) if self.held_out else (self.split,)
 
     @cached_property
@@ -134,24 +135,24 @@ class Job:
 
     @property
     def skipped(self) -> list[Path]:
-        """Folders in which no photographs are looked for."""
+        """Folders in which the job does not look for photographs."""
         return [self.out, *(as_path(masks) for masks in self.mask_names if masks != "auto")]
 
     def mask_sources(self) -> list[MaskSource]:
-        """Where object masks are read. Raises ValueError where there are none."""
+        """Return the sources of object masks. Raises ValueError if one does not exist."""
         return [mask_source(local_copy(as_path(masks))) for masks in self.mask_names if masks != "auto"]
 
     def records_path(self, number: int, split: str) -> Path:
-        """Where the records of a shard are stored."""
+        """Return the path of a shard's records."""
         path = tar_path if self.format == "webdataset" else shard_path
         return path(self.out, split, number, len(self.shards))
 
     def manifest_path(self, number: int) -> Path:
-        """Where the manifest of a shard is stored."""
+        """Return the path of a shard's manifest."""
         return manifest_path(self.out, self.split, number, len(self.shards))
 
     def unfinished(self) -> list[int]:
-        """Numbers of the shards that are still to be done: a file is missing."""
+        """Return the numbers of unfinished shards, of which a file is missing."""
 
         there = {path.name for folder in (self.out, self.out / "manifest") for path in _listed(folder)}
 
@@ -168,11 +169,11 @@ _NOT_IN_RECORDS = {
     *("address", "actors", "master"),
     "largest_file",
 }
-"""Settings that may differ when a job goes on."""
+"""Settings that may differ when a job resumes."""
 
 
 def check(job: Job) -> None:
-    """Raises ValueError naming the option of a job that cannot be done."""
+    """Raise ValueError naming the option that makes a job impossible."""
     if not re.fullmatch(r"\w+", job.split):
         raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
     if job.held_out and job.split == HELD_OUT:
@@ -182,25 +183,25 @@ def check(job: Job) -> None:
     if "auto" in job.mask_names and not job.uses_sam:
         raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
     job.mask_sources()
-    _ = job.shards  # raises ValueError where there is no such source
+    _ = job.shards  # raises ValueError if the source does not exist
 
 
 def _listed(folder: AnyPath) -> list[AnyPath]:
-    """The paths in a folder, or none without a folder. One listing is faster than asking a store about each path."""
+    """Return the paths in a folder, or none without one. One listing is faster than asking a store about each path."""
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def require_checkpoint(segmenter: SegmenterName, checkpoint: AnyPath | None) -> Path:
-    """The checkpoint of a segmenter that is SAM; of a URL its copy. Raises ValueError where there is none."""
+    """Return SAM's checkpoint, for a URL its local copy. Raises ValueError if there is none."""
     if checkpoint is None:
         raise ValueError(f"--segmenter {segmenter} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
     return find_checkpoint(checkpoint)
 
 
 def begin(job: Job) -> None:
-    """Prepare OUT for a job, or for going on with it.
+    """Prepare OUT to start or resume a job.
 
-    Raises ValueError where another job has written one of its splits, or the source has other images now.
+    Raises ValueError if another job has written one of its splits, or the source now has other images.
     """
     require_writable(job.out)
     settings = {name: value for name, value in asdict(job).items() if name not in _NOT_IN_RECORDS}
@@ -215,7 +216,7 @@ def begin(job: Job) -> None:
     if there := _files(job):
         difference = _difference(before, state)
         if difference and not job.overwrite:
-            raise ValueError(f"{there[0]} is there already, {difference}; --overwrite starts from scratch")
+            raise ValueError(f"{there[0]} already exists, {difference}; --overwrite starts from scratch")
         for old in there if difference or before is None else list(_stale(job, before, state)):
             old.unlink()
         for name in METADATA if difference else ():  # it describes what was there
@@ -227,13 +228,13 @@ def begin(job: Job) -> None:
 
 
 def finish(job: Job) -> dict[str, Any]:
-    """Write the metadata for TensorFlow Datasets and the summary, which it returns, from the shards that are there.
+    """Write the metadata for TensorFlow Datasets and the summary from the finished shards; return the summary.
 
-    Raises ValueError where shards are still to be done.
+    Raises ValueError if shards are unfinished.
     """
     if missing := job.unfinished():
         names = ", ".join(job.shards[number].name for number in missing[:3])
-        raise ValueError(f"{job.out}: {len(missing)} of {len(job.shards)} shards are still to be done: {names} ...")
+        raise ValueError(f"{job.out}: {len(missing)} of {len(job.shards)} shards are unfinished: {names} ...")
     summary = summarise([job.manifest_path(number) for number in range(len(job.shards))])
     for suffix, count in ignored_files(job.source, job.skipped).items():
         summary["ignored"][suffix] = summary["ignored"].get(suffix, 0) + count
@@ -241,7 +242,7 @@ def finish(job: Job) -> dict[str, Any]:
         summary["masks_left_out"][UNLISTED] = unlisted
     with new_file(job.out / f"partition-{job.split}.json") as file:
         file.write(json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n")
-    # What killed processes were writing when all shards are done will never be finished.
+    # All shards are done, so unfinished files are leftovers of killed processes.
     abort_uploads(job.out)
     for split in [] if is_url(job.out) else job.splits:
         for path in job.out.glob(f".{DATASET}-{split}[.-]*{UNFINISHED}"):
@@ -254,7 +255,7 @@ def finish(job: Job) -> dict[str, Any]:
 
 
 def _files(job: Job) -> list[AnyPath]:
-    """What is there of the job's splits; the manifests, which say that shards are finished, come first."""
+    """Return the existing files of the job's splits; the manifests, which mark finished shards, come first."""
     of_splits = "|".join(job.splits)
     name = rf"{DATASET}-({of_splits})(\.tfrecord-.*|-\d+-of-\d+\.tar(\.md5)?)"
     records = [path for path in _listed(job.out) if re.fullmatch(name, path.name)]
@@ -264,7 +265,7 @@ def _files(job: Job) -> list[AnyPath]:
 
 
 def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
-    """Why a job cannot go on where the one before stopped, or nothing."""
+    """Return why a job cannot resume the earlier one, or an empty string."""
     if before is None:
         return "made by another job"
     old, new = before["settings"], now["settings"]
@@ -276,7 +277,7 @@ def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
 
 
 def _stale(job: Job, before: dict[str, Any], now: dict[str, Any]) -> Iterator[Path]:
-    """Manifests of shards that are to be done again: their file has another size now, or they have failures."""
+    """Yield manifests of shards to process again: their file now has another size, or they have failures."""
     for number, (name, size) in enumerate(now["shards"].items()):
         path = job.manifest_path(number)
         if path.is_file():

@@ -1,4 +1,4 @@
-"""What became of every image of a job: a line of JSON each, in one file a shard, and their summary."""
+"""The outcome of every image of a job, one line of JSON each, in one file per shard; and their summary."""
 
 import json
 from collections import Counter, defaultdict
@@ -15,31 +15,31 @@ SHOWN = 100
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an image. What does not apply is left out of its line."""
+    """The outcome of an image. Fields that do not apply are left out of its line."""
 
     source_id: str
     status: Literal["written", "filtered", "failed", "ignored"]
     reason: str | None = None
-    """Why it is filtered, or failed; of a file that is ignored, its suffix."""
+    """Why the image was filtered or failed; for an ignored file, its suffix."""
     split: str | None = None
-    """Where it is written."""
+    """The split to which it was written."""
     elements: int | None = None
     dropped_percent: float | None = None
-    """Pixels that belong to no element."""
+    """Share of pixels that belong to no element."""
     object_masks: int | None = None
     masks_left_out: dict[str, int] | None = None
     """Annotations that gave no object mask, by reason."""
     first_left_out: str | None = None
-    """The first of them: its file, its number in there, and what is wrong with it."""
+    """The first of them: its file, its number in the file, and the error."""
 
 
 def manifest_path(out: AnyPath, split: str, number: int, shards: int) -> AnyPath:
-    """Where the manifest of a shard is stored. It is written last: where it is, the shard is finished."""
+    """Return the path of a shard's manifest. It is written last, so it marks the shard as finished."""
     return out / "manifest" / f"{split}-{number:05d}-of-{shards:05d}.jsonl"
 
 
 def write_manifest(path: AnyPath, outcomes: Iterable[Outcome]) -> None:
-    """Write the manifest of a shard, whole or not at all."""
+    """Write the manifest of a shard, completely or not at all."""
     with new_file(path) as file:
         for outcome in outcomes:
             line = {name: value for name, value in asdict(outcome).items() if value is not None}
@@ -47,7 +47,7 @@ def write_manifest(path: AnyPath, outcomes: Iterable[Outcome]) -> None:
 
 
 def read_manifest(path: AnyPath) -> Iterator[Outcome]:
-    """The outcomes in a manifest. Raises ValueError naming the file and the line that is none."""
+    """Yield the outcomes in a manifest. Raises ValueError naming the file and the invalid line."""
     with local_file(path) as local, local.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -58,7 +58,7 @@ def read_manifest(path: AnyPath) -> Iterator[Outcome]:
 
 
 def lengths(manifests: Iterable[AnyPath]) -> dict[str, Counter[int]]:
-    """The number of records in each shard of each split, from the manifests of all."""
+    """Return the number of records in each shard of each split, from the manifests of all shards."""
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for path in manifests:
         shard = int(path.name.rsplit("-", 3)[1])
@@ -69,7 +69,7 @@ def lengths(manifests: Iterable[AnyPath]) -> dict[str, Counter[int]]:
 
 
 def summarise(manifests: Sequence[AnyPath]) -> dict[str, Any]:
-    """Counts of a job, from the manifests of its shards: how many images were written, filtered and failed, and why."""
+    """Count a job's images from the manifests of its shards: written, filtered and failed, and why."""
     written, reasons, left_out, ignored = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     failures: dict[str, str | None] = {}
     status = Counter[str](written=0, filtered=0, failed=0)

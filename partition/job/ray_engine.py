@@ -1,4 +1,4 @@
-"""Shards on a Ray cluster: an actor for each GPU keeps its segmenter and does one shard at a time.
+"""Process shards on a Ray cluster: an actor for each GPU keeps its segmenter and processes one shard at a time.
 
 Only the job and the numbers of its shards travel between machines. Photographs are read, and records written, where
 the actor runs, so every node must see the source, the checkpoint and OUT under the same name.
@@ -21,23 +21,23 @@ from partition.job.job import Job
 from partition.job.worker import ShardWorker
 
 ATTEMPTS = 4
-"""How often a shard is tried before the job gives up, and how many workers in a row may fail to start."""
+"""Most attempts at a shard before the job gives up, and most consecutive workers that fail to start."""
 _SECONDS = 1.0
-"""Between two looks at the cluster, and between two reports of a worker."""
+"""Seconds between two looks at the cluster, and between two reports of a worker."""
 
 
 class Progress:
-    """Counts the images done of every shard. An actor next to the driver, to which the workers report."""
+    """Counts the finished images of every shard: an actor next to the driver, to which the workers report."""
 
     def __init__(self) -> None:
         self._images: dict[int, int] = {}
 
     def report(self, number: int, images: int) -> None:
-        """Set the images done of a shard. A shard that is done again starts from 0."""
+        """Set the finished images of a shard. A shard that is retried starts from 0."""
         self._images[number] = images
 
     def total(self) -> int:
-        """Images done of all shards."""
+        """Return the finished images of all shards."""
         return sum(self._images.values())
 
 
@@ -45,10 +45,10 @@ class Worker:
     """A `ShardWorker` in an actor."""
 
     def start(self, job: Job, folder: Path, processes: int, device: str, progress: Any) -> None:
-        """Load the segmenter. Ray would hide an error of `__init__` in one of its own.
+        """Load the segmenter. Ray would hide an error of `__init__` in one of its own errors.
 
         Args:
-            folder: the driver's, from which relative paths start.
+            folder: the driver's folder, from which relative paths start.
         """
         with suppress(FileNotFoundError):
             os.chdir(folder)
@@ -56,7 +56,7 @@ class Worker:
         self.progress = progress
 
     def run(self, number: int) -> None:
-        """Do a shard."""
+        """Process a shard."""
         images, reported = 0, time.monotonic()
 
         def count(more: int) -> None:
@@ -71,9 +71,9 @@ class Worker:
 
 
 def run_on_ray(job: Job, numbers: Sequence[int]) -> None:
-    """Do shards on the cluster at `job.address`, or on this machine if there is no cluster.
+    """Process shards on the cluster at `job.address`, or on this machine if there is no cluster.
 
-    A shard whose worker is lost goes to another worker. Finished shards stay, whatever this raises.
+    A shard whose worker is lost goes to another worker. Finished shards stay, whatever error this raises.
 
     Raises:
         ValueError: if Ray is not installed, no cluster answers, or no node has room for a worker.
@@ -99,7 +99,7 @@ def run_on_ray(job: Job, numbers: Sequence[int]) -> None:
 
 
 def _require_listener(address: str | None) -> None:
-    """Raises ValueError where nothing listens at HOST:PORT. Ray itself would try for minutes."""
+    """Raise ValueError if nothing listens at HOST:PORT. Ray itself would try for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         try:
@@ -142,7 +142,7 @@ def _run(ray: Any, job: Job, numbers: Sequence[int], bar: tqdm) -> None:
                 if attempts[number] == ATTEMPTS:
                     lost = ChildProcessError(f"shard {name} lost {ATTEMPTS} workers, the last by: {error}")
                     raise (cause or lost) from error
-                bar.write(f"shard {name} is tried again: {cause or 'its worker was lost'}")
+                bar.write(f"shard {name} is retried: {cause or 'its worker was lost'}")
                 waiting.appendleft(number)
                 continue
             if number is None:
@@ -152,17 +152,17 @@ def _run(ray: Any, job: Job, numbers: Sequence[int], bar: tqdm) -> None:
             if waiting:
                 number = waiting.popleft()
                 busy[actor.run.remote(number)] = actor, number
-        with suppress(ray.exceptions.RayError):  # its node may be the one that is lost; another one starts it again
+        with suppress(ray.exceptions.RayError):  # its node may be lost; another one restarts it
             bar.update(ray.get(progress.total.remote()) - bar.n)
 
 
 def _nodes(ray: Any) -> list[dict[str, float]]:
-    """The resources of the nodes that are alive."""
+    """Return the resources of the nodes that are alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _needs(job: Job, nodes: Sequence[dict[str, float]]) -> tuple[int, int]:
-    """CPUs and GPUs of a worker: a GPU, if SAM divides and there is one, with its share of the node's CPUs."""
+    """Return CPUs and GPUs of a worker: with SAM, a GPU if there is one, with its share of the node's CPUs."""
     shares = [int(node.get("CPU", 0) // node["GPU"]) for node in nodes if node.get("GPU")]
     on_gpu = job.devices[0] != "cpu" if job.devices else bool(shares)
     if job.uses_sam and on_gpu:
@@ -171,7 +171,7 @@ def _needs(job: Job, nodes: Sequence[dict[str, float]]) -> tuple[int, int]:
 
 
 def _room(nodes: Sequence[dict[str, float]], cpus: int, gpus: int) -> int:
-    """Workers that the cluster can hold."""
+    """Return the number of workers that fit into the cluster."""
     return sum(
         int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else float("inf"))) for node in nodes
     )

@@ -1,7 +1,7 @@
-"""Shards on a Spark cluster: `mapPartitions` over their numbers.
+"""Process shards on a Spark cluster: `mapPartitions` over their numbers.
 
-A task does one shard. Python processes, which Spark uses for one task after the other, keep their segmenter. Every
-executor must see the source, the checkpoint and OUT under the same name.
+A task processes one shard. Spark reuses Python processes between tasks, and they keep their segmenter. Every executor
+must see the source, the checkpoint and OUT under the same name.
 """
 
 import os
@@ -21,12 +21,12 @@ _kept: dict[str, ShardWorker] = {}
 
 
 def run_on_spark(job: Job, numbers: Sequence[int]) -> None:
-    """Do shards on the Spark cluster at `job.master`. Spark tries again what fails or is lost.
+    """Process shards on the Spark cluster at `job.master`. Spark retries failed and lost tasks.
 
-    Finished shards stay, whatever this raises.
+    Finished shards stay, whatever error this raises.
 
     Raises:
-        ValueError: if Spark is not installed or no cluster answers, or what a worker raised of that kind.
+        ValueError: if Spark is not installed, no cluster answers, or a worker raised it.
         ChildProcessError: if Spark gave up a shard.
     """
     try:
@@ -45,23 +45,24 @@ def run_on_spark(job: Job, numbers: Sequence[int]) -> None:
         raise ValueError(f"--master {job.master}: Spark does not start: {_last_line(error)}") from error
     shared = context.broadcast((f"{context.applicationId} {job.out}", job, Path.cwd()))
     try:
-        # A task for each shard: what is lost with an executor is the shard that it was doing.
+        # One task per shard: an executor that is lost loses only its current shard.
         tasks = context.parallelize(numbers, len(numbers)).mapPartitions(partial(_run, shared))
         errors = tasks.collect()
     except (Py4JError, PySparkException) as error:
         raise ChildProcessError(f"Spark gave up a shard: {_last_line(error)}") from error
     finally:
-        context.setLogLevel("OFF")  # executors that end are errors in Spark's log
+        context.setLogLevel("OFF")  # Spark logs the end of executors as errors
         context.stop()
     if errors:
         raise errors[0]
 
 
 def _run(shared: Any, numbers: Iterable[int]) -> Iterator[ValueError]:
-    """Do shards in a Python process of an executor. Errors that would come again are returned, so none is retried."""
+    """Process shards in a Python process of an executor. Yield errors that a retry would repeat, so Spark does not
+    retry."""
     name, job, folder = shared.value
     with suppress(FileNotFoundError):
-        os.chdir(folder)  # the driver's, from which relative paths start
+        os.chdir(folder)  # the driver's folder, from which relative paths start
     try:
         if name not in _kept:
             _kept[name] = ShardWorker(job, _device(job), job.workers or 1)
@@ -85,7 +86,7 @@ def _device(job: Job) -> str:
 
 
 def _last_line(error: Any) -> str:
-    """What a Python worker raised, out of Java's long message; or else its first line."""
+    """Return the error of a Python worker from Java's long message, or else the message's first line."""
     text = str(error)
     raised = re.findall(r"^\s*(?:[\w.]+\.)?(\w+(?:Error|Exception): .+)$", text, re.MULTILINE)
     return raised[0] if raised else text.strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The work on one shard: images are read and decoded, divided on a device, encoded and written."""
+"""The work on one shard: images are read and decoded, segmented on a device, encoded and written."""
 
 import itertools
 import os
@@ -34,7 +34,7 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """An image that is to be divided."""
+    """An image before segmentation."""
 
     source_id: str
     photo: SquarePhoto
@@ -42,7 +42,7 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """An image and what was found in it."""
+    """An image with its elements and objects."""
 
     loaded: Loaded
     assignment: Int[np.ndarray, "H W"]
@@ -51,29 +51,29 @@ class Segmented:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of an image, and its record if it has one."""
+    """The outcome of an image, and its record if it has one."""
 
     outcome: Outcome
     example: bytes = b""
 
 
 class ShardWorker:
-    """Turns shards into records, on one device and with processes of its own for decoding and encoding.
+    """Turns shards into records, on one device and with its own processes for decoding and encoding.
 
-    The same shard gives the same bytes, whatever else the worker does. Use it in a `with` statement.
+    The same shard gives the same bytes, whatever else the worker processes. Use it in a `with` statement.
     """
 
     def __init__(self, job: Job, device: str, processes: int | None = None):
         """Raises ValueError if SAM's checkpoint is wrong, the device does not exist, or masks cannot be found.
 
         Args:
-            processes: that decode and encode images; by default `job.workers`, or one for each core of the machine.
+            processes: number of processes that decode and encode images; by default `job.workers`, or one per core.
         """
         self.job = job
         self._processes = processes or job.workers or os.cpu_count() or 1
         kind, self._segmenter = make_segmenter(job.segmenter, job.checkpoint, job.config, device, job.precision)
         self._batch = job.batch or (1 if device == "cpu" else 8)
-        settings_only = replace(job)  # the list of all shards does not go to the processes with every image
+        settings_only = replace(job)  # the list of all shards is not sent to the processes with every image
         self._load = partial(load, job=settings_only, masks=job.mask_sources())
         self._finish = partial(finish, job=settings_only, settings=record_settings(job.config, kind))
         self._pool: Executor = ThreadPoolExecutor(1) if self._processes == 1 else process_pool(self._processes)
@@ -87,7 +87,7 @@ class ShardWorker:
     def run(self, number: int, progress: Callable[[int], object] = lambda _: None) -> None:
         """Write the records of shard `number` of the job and then its manifest.
 
-        A bad image is an outcome. Raises OSError naming the file that cannot be written.
+        A bad image is an outcome, not an error. Raises OSError naming the file that cannot be written.
 
         Args:
             progress: called with 1 after each image.
@@ -106,7 +106,8 @@ class ShardWorker:
         write_manifest(self.job.manifest_path(number), outcomes)
 
     def _divide(self, samples: Iterable[Sample | Failure | Ignored]) -> Iterator[Done]:
-        """What becomes of each sample, in order. While the device works, the processes are ahead and behind."""
+        """Yield the outcome of each sample, in order. Processes decode the next images and encode the last ones
+        meanwhile."""
         ahead = 2 * (self._processes + self._batch)
         if self.job.uses_sam:
             loaded = _map(self._pool, self._load, samples, ahead)
@@ -115,7 +116,7 @@ class ShardWorker:
         return _map(self._pool, whole, samples, ahead)
 
     def _segment(self, loaded: Iterable[Loaded | Done]) -> Iterator[Segmented | Done]:
-        """SAM on batches; samples that are not images pass through."""
+        """Segment batches with SAM; samples that are not images pass through."""
         keep = self.job.mask_filter if "auto" in self.job.mask_names else None
         loaded = iter(loaded)
         while group := list(itertools.islice(loaded, self._batch)):
@@ -134,7 +135,7 @@ def make_segmenter(
     device: str = "cpu",
     precision: Precision | None = None,
 ) -> tuple[str, Any]:
-    """The segmenter, and its name as the records keep it: a checkpoint's kind.
+    """Return the segmenter's name in the records, for SAM the checkpoint's kind, and the segmenter.
 
     Raises ValueError if SAM has no checkpoint or a wrong one, or the device does not exist.
     """
@@ -143,7 +144,7 @@ def make_segmenter(
             return name, Slic(config)
         case "grid":
             return name, Grid(config)
-    # PyTorch is imported for SAM alone: the processes that decode images start in a third of the time without it.
+    # PyTorch is imported only for SAM: without it, processes that decode images start three times faster.
     from partition.segmenters.sam import SamSegmenter, load_sam, use_device
 
     model, kind = load_sam(require_checkpoint(name, checkpoint), None if name == "sam" else name)
@@ -151,12 +152,12 @@ def make_segmenter(
 
 
 def record_settings(config: PartitionConfig, kind: str) -> dict[str, Any]:
-    """What a record says of how it was made."""
+    """Return the settings that a record stores."""
     return {**asdict(config), "segmenter": kind, "num_elements": config.num_elements}
 
 
 def load(sample: Sample | Failure | Ignored, job: Job, masks: Sequence[MaskSource]) -> Loaded | Done:
-    """Decode an image, if the filters take it."""
+    """Decode an image, if the filters accept it."""
     if isinstance(sample, Ignored):
         return Done(Outcome(sample.source_id, "ignored", sample.reason))
     if isinstance(sample, Failure):
@@ -173,7 +174,7 @@ def load(sample: Sample | Failure | Ignored, job: Job, masks: Sequence[MaskSourc
 
 
 def finish(segmented: Segmented | Done, job: Job, settings: dict[str, Any]) -> Done:
-    """Make a segmented image a record."""
+    """Turn a segmented image into a record."""
     if isinstance(segmented, Done):
         return segmented
     source_id, photo = segmented.loaded.source_id, segmented.loaded.photo
@@ -199,7 +200,7 @@ def divide(
     segmenter: Segmenter,
     finish: Callable[[Segmented | Done], Done],
 ) -> Done:
-    """All of it for segmenters that need no device."""
+    """Process a sample completely, for segmenters that need no device."""
     loaded = load(sample)
     if isinstance(loaded, Done):
         return loaded
@@ -208,7 +209,7 @@ def divide(
 
 
 def _map(pool: Executor, function: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
-    """`map(function, items)` in a pool, in order, with at most so many items on the way."""
+    """Map `function` over `items` in a pool, in order, with at most `ahead` items in flight."""
     waiting: deque = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

@@ -1,4 +1,4 @@
-"""Where SAM's weights are: files, folders, URLs, or names of published checkpoints; and transformers' layout."""
+"""Find SAM's weights by file, folder, URL or name of a published checkpoint, and read transformers' layout."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ class Published(NamedTuple):
     repository: str
     file: str
     sha256: str
-    """Of the file that its authors published."""
+    """Hash of the file that its authors published."""
 
 
 PUBLISHED = {
@@ -46,7 +46,7 @@ PUBLISHED = {
 
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 _RENAMED = [
-    # From transformers' names to segment-anything's, one after the other.
+    # From transformers' names to segment-anything's, applied in order.
     (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
     (r"^vision_encoder\.", "image_encoder."),
     (r"^image_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
@@ -72,9 +72,9 @@ _RENAMED = [
 
 
 def find_checkpoint(checkpoint: AnyPath) -> Path:
-    """The file of a checkpoint: a file, a folder as transformers writes it, a URL, or a name of `PUBLISHED`.
+    """Return a checkpoint's file, from a file, a folder as transformers writes it, a URL, or a name of `PUBLISHED`.
 
-    Raises ValueError naming the option where there is none, or a download has another hash than the published file.
+    Raises ValueError naming the option if there is no file, or a download has another hash than the published file.
     """
     if (name := str(checkpoint)) in PUBLISHED and not checkpoint.exists():
         return _download(name)
@@ -82,16 +82,16 @@ def find_checkpoint(checkpoint: AnyPath) -> Path:
     if found.is_dir():
         found = next((found / name for name in _IN_FOLDER if (found / name).is_file()), found)
     if not found.is_file():
-        raise ValueError(f"--checkpoint: no such file: {checkpoint}; nor is it one of {', '.join(PUBLISHED)}")
+        raise ValueError(f"--checkpoint: no such file: {checkpoint}; and it is not one of {', '.join(PUBLISHED)}")
     return found
 
 
 def from_transformers(weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Tensors of transformers' `SamModel` under segment-anything's names."""
+    """Return the tensors of transformers' `SamModel` under segment-anything's names."""
     renamed = {}
     for name, value in weights.items():
         if name == "shared_image_embedding.positional_embedding":
-            continue  # the prompt encoder has it too
+            continue  # the prompt encoder has the same tensor
         for pattern, replacement in _RENAMED:
             name = re.sub(pattern, replacement, name)
         renamed[name] = value
@@ -104,7 +104,7 @@ def _download(name: str) -> Path:
     published = PUBLISHED[name]
     try:
         path = Path(hf_hub_download(published.repository, published.file))
-    except Exception as error:  # of the network, the hub and the cache, which share no class
+    except Exception as error:  # errors of network, hub and cache share no class
         raise ValueError(f"--checkpoint {name}: {published.repository} cannot be downloaded: {error}") from error
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The mask of an object in a photograph of any size, by SAM, from a point on it or a box around it."""
+"""Find the mask of an object in a photograph of any size with SAM, from a point on it or a box around it."""
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -8,17 +8,17 @@ from scipy import ndimage
 from partition.segmenters.object_selector import ObjectSelector
 
 SIDE = 1024
-"""Of the squares that SAM looks at, in pixels."""
+"""Side of the squares that SAM segments, in pixels."""
 CELLS = 256
-"""Of SAM's masks along a side."""
+"""Pixels of SAM's masks along a side."""
 CONTEXT = 1.6
-"""The second look's side in units of what the first one found."""
+"""Side of the second square, in units of the object's size in the first."""
 LARGE = 0.7
-"""What fills more than this of the photograph needs no second look."""
+"""An object whose second square would exceed this share of the first needs no second look."""
 AGREE = 0.6
-"""The least IoU of both looks: below, the second saw something else."""
+"""Least IoU of both masks; below it, the second is of something else."""
 SPECK = 0.02
-"""The largest hole or island, in areas of the object, that is taken for noise of the mask."""
+"""Largest hole or island, in areas of the object, that counts as noise of the mask."""
 
 
 def find_object(
@@ -29,7 +29,7 @@ def find_object(
 ) -> tuple[Bool[np.ndarray, "H W"], float]:
     """Find the object at a point or in a box, in units of the photograph's width and height.
 
-    SAM looks at all of the photograph, and then at a square around what it found, for a finer edge.
+    SAM segments the complete photograph, and then a square around the object, for a finer edge.
 
     Returns:
         The mask, and how far its edge may be from the true one, in pixels.
@@ -62,7 +62,7 @@ def _look(
     pixel: np.ndarray | None,
     box: np.ndarray | None,
 ) -> Bool[np.ndarray, "H W"]:
-    """SAM's mask in a square of the photograph, grey where it reaches beyond."""
+    """Return SAM's mask in a square of the photograph, which is grey beyond the photograph's border."""
     height, width = image.shape[:2]
     left, top = np.maximum(corner, 0)
     right, bottom = np.minimum(corner + side, (width, height))
@@ -79,7 +79,7 @@ def _look(
 
 
 def _without_specks(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Without small islands, and with small holes filled."""
+    """Remove small islands and fill small holes."""
     least = SPECK * mask.sum()
     for value in (True, False):
         labels, count = ndimage.label(mask == value)

@@ -48,7 +48,7 @@ class MBConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """To the next stage's channels, at half the resolution (or the same, with stride 1)."""
+    """Maps to the next stage's channels, at half the resolution (or the same, with stride 1)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -63,12 +63,12 @@ class PatchMerging(nn.Module):
 class WindowAttention(nn.Module):
     """Attention among the tokens of a window, with a learned bias for each distance |dy|, |dx| and head.
 
-    The published code caches the biases when it is switched to inference, so that weights loaded later are ignored.
-    Here they are gathered on every call.
+    The published code caches the biases when it switches to inference, so it ignores weights loaded later. This code
+    gathers them on every call.
     """
 
     distance: Tensor
-    """Which bias belongs to each pair of tokens: (window**2, window**2)."""
+    """Index of the bias of each pair of tokens: (window**2, window**2)."""
 
     def __init__(self, channels: int, heads: int, window: int):
         super().__init__()
@@ -82,7 +82,7 @@ class WindowAttention(nn.Module):
         self.register_buffer("distance", distance, persistent=False)
 
     def forward(self, x_WxTxC: Tensor) -> Tensor:
-        # The checkpoint interleaves by head: its query, its key, its value, then the next head's.
+        # The checkpoint interleaves by head: a head's query, key and value, then the next head's.
         qkv = self.qkv(self.norm(x_WxTxC)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         q, k, v = qkv.chunk(3, dim=-1)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.attention_biases[:, self.distance])
@@ -116,7 +116,8 @@ class TinyViTBlock(nn.Module):
         return (x + self.mlp(x)).permute(0, 3, 1, 2)
 
     def _windowed_attention(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
-        """Cuts the image into windows, zero-padded at the right and bottom; the padding takes part, as published."""
+        """Attend within windows of the image, zero-padded at the right and bottom; the padding takes part, as
+        published."""
         batch, height, width, channels = x.shape
         x = F.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))
         rows, columns = x.shape[1] // self.window, x.shape[2] // self.window
@@ -140,9 +141,9 @@ class Stage(nn.Module):
 
 
 class TinyViT(nn.Module):
-    """Takes the place of `segment_anything`'s `ImageEncoderViT`.
+    """Replaces `segment_anything`'s `ImageEncoderViT`.
 
-    The checkpoint's `norm_head` and `head`, the classifier that TinyViT was pretrained with, have no place here.
+    It has no `norm_head` and `head`: those of the checkpoint are the classifier of TinyViT's pretraining.
     """
 
     img_size = 1024
@@ -155,7 +156,7 @@ class TinyViT(nn.Module):
             [
                 Stage([MBConv(64) for _ in range(2)], PatchMerging(64, 128, stride=2)),  # 256 -> 128
                 Stage([TinyViTBlock(128, heads=4, window=7) for _ in range(2)], PatchMerging(128, 160, stride=2)),
-                # MobileSAM stays at 64 x 64 here, as SAM's embedding is.
+                # MobileSAM stays at 64 x 64 here, the size of SAM's embedding.
                 Stage([TinyViTBlock(160, heads=5, window=14) for _ in range(6)], PatchMerging(160, 320, stride=1)),
                 Stage([TinyViTBlock(320, heads=10, window=7) for _ in range(2)], None),
             ]
@@ -168,7 +169,7 @@ class TinyViT(nn.Module):
         )
 
     def forward(self, image: Float[Tensor, "B 3 1024 1024"]) -> Float[Tensor, "B 256 64 64"]:
-        """SAM's image embedding of normalised pixels."""
+        """Return SAM's image embedding of normalised pixels."""
         x = self.patch_embed(image)
         for layer in self.layers:
             x = layer(x)

@@ -1,7 +1,7 @@
-"""The object in a box, without a network: by colour, in the spirit of GrabCut (Rother, Kolmogorov and Blake 2004).
+"""Find the object in a box by colour, without a network, in the spirit of GrabCut (Rother, Kolmogorov and Blake 2004).
 
-Superpixels take the place of pixels, and a few nearest neighbours that of mixtures and cuts: what looks like the frame
-around the box is background.
+Superpixels replace pixels, and nearest neighbours replace mixtures and cuts: superpixels that look like the frame
+around the box are background.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from scipy import ndimage, spatial
 from skimage import color, segmentation
 
 SIDE = 256
-"""Of the picture that is divided into superpixels, in pixels."""
+"""Side of the image that is divided into superpixels, in pixels."""
 SUPERPIXELS = 900
 FRAME = 0.25
-"""Width of the frame around the box that is seen as background, in units of the box's longer side."""
+"""Width of the frame around the box that counts as background, in units of the box's longer side."""
 ROUNDS = 6
 NEIGHBOURS = 3
-"""Superpixels of each side that one is compared with."""
+"""Number of nearest superpixels, of object and background each, with which one is compared."""
 
 
 def object_in_box(
@@ -61,7 +61,7 @@ def object_in_box(
 
 
 def _unlike_the_frame(image: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The pixels of a box whose colour is closer to its middle's colours than to its frame's."""
+    """Return the pixels of a box whose colour is closer to the colours of its middle than to those of its frame."""
     if inside.all() or min(image.shape[:2]) < 8:
         return inside
     labels = segmentation.slic(image, n_segments=SUPERPIXELS, compactness=10, start_label=0)
@@ -74,7 +74,7 @@ def _unlike_the_frame(image: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray
     front = free.copy()
     for _ in range(ROUNDS):
         nearer = _distance(colours, colours[front]) < _distance(colours, colours[~front])
-        # Each superpixel agrees with most of its surroundings: a vote over a disc of some superpixels.
+        # Smooth by a vote over a disc of a few superpixels.
         votes = ndimage.gaussian_filter(nearer[labels].astype(np.float32), 2)
         new = free & (ndimage.mean(votes, labels, index) > 0.5)
         if not new.any() or (new == front).all():
@@ -87,12 +87,12 @@ def _unlike_the_frame(image: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray
 
 
 def _distance(colours: Float[np.ndarray, "N 3"], to: Float[np.ndarray, "M 3"]) -> Float[np.ndarray, " N"]:
-    """The mean distance of each colour from its nearest others among some."""
+    """Return the mean distance of each colour from its nearest other colours in `to`."""
     if not len(to):
         return np.full(len(colours), np.inf)
     count = min(NEIGHBOURS + 1, len(to))
     distances = spatial.KDTree(to).query(colours, count)[0].reshape(len(colours), count)
-    own = distances[:, :1] == 0  # itself says nothing
+    own = distances[:, :1] == 0  # do not compare a colour with itself
     return np.where(
         own[:, 0] & (count > 1),
         distances[:, 1:].mean(axis=1) if count > 1 else 0,

@@ -1,4 +1,4 @@
-"""SAM's mask of one object, from points that people set on it and next to it (Kirillov et al. 2023, Section 2)."""
+"""SAM's mask of one object, from points that people click on it and next to it (Kirillov et al. 2023, Section 2)."""
 
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from partition.segmenters.sam import SamSegmenter
 
 REMEMBERED = 4
-"""Pictures whose embeddings, 4 MB each, are kept: it takes most of the time, and people click more than once."""
+"""Images whose embeddings, 4 MB each, are cached: embedding takes most of the time, and people click repeatedly."""
 
 
 class ObjectSelector:
@@ -29,17 +29,17 @@ class ObjectSelector:
         negative: Float[np.ndarray, "Q 2"],
         box: Float[np.ndarray, "4"] | None = None,
     ) -> Bool[np.ndarray, "H W"]:
-        """The object that all positive points are on and no negative one is, in a square picture.
+        """Return the mask of the object in a square image that contains all positive points and no negative one.
 
-        Points are (x, y) in units of its side; there is at least one, or a box around the object (left, top, right,
-        bottom). Of a single point's three masks, a whole, a part and a smaller part, it is the one that SAM trusts
-        most; for several points, or a box, SAM has one mask.
+        Points are (x, y) in units of the image's side; there is at least one, or a box around the object (left, top,
+        right, bottom). For a single point SAM returns three masks (an object, a part and a smaller part), and the one
+        that SAM trusts most is used; for several points, or a box, SAM returns one mask.
         """
         model = self._segmenter.model
         points = np.concatenate([positive, negative]).astype(np.float32)
         labels = np.repeat([1, 0], [len(positive), len(negative)])
         side = model.image_encoder.img_size
-        # The prompt encoder counts in pixels and adds the half to their centres itself.
+        # The prompt encoder counts in pixels and itself adds the half to their centres.
         pixels = torch.tensor(points, device=model.device)[None] * side - 0.5
         boxes = None if box is None else torch.tensor(np.float32(box), device=model.device)[None] * side - 0.5
         prompts, dense = model.prompt_encoder(

@@ -1,7 +1,6 @@
 """Segment Anything as the segmenter of Algorithm 2, and as the source of object masks (Sections 3.1, 3.3).
 
-Official checkpoints of SAM (Kirillov et al. 2023: vit_b, vit_l, vit_h) and of MobileSAM (Zhang et al. 2023) are read as
-they are published.
+It reads the official checkpoints of SAM (Kirillov et al. 2023: vit_b, vit_l, vit_h) and MobileSAM (Zhang et al. 2023).
 """
 
 import pickle
@@ -33,32 +32,32 @@ Kind = Literal["vit_b", "vit_l", "vit_h", "mobile-sam"]
 
 _VIT_WIDTHS: dict[int, Kind] = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 _CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")
-"""TinyViT's classifier, which MobileSAM's checkpoint still carries; no mask depends on it."""
+"""TinyViT's classifier, which MobileSAM's checkpoint still contains; no mask depends on it."""
 
 
 class SamSegmenter:
-    """Algorithm 2 with SAM's scores. One image embedding, then one positive point per query."""
+    """Algorithm 2 with SAM's scores: one image embedding, then one positive point per query."""
 
     def __init__(self, model: Sam, config: PartitionConfig, precision: Precision | None = None):
-        """`precision` is that of matrix products; by default float32 on a CPU, bfloat16 on a GPU."""
+        """`precision` of matrix products is by default float32 on a CPU and bfloat16 on a GPU."""
         on_cpu = model.device.type == "cpu"
         self.model = model
         self.config = config
         self.precision = getattr(torch, precision or ("float32" if on_cpu else "bfloat16"))
-        # On a CPU the features of a few points, 25 MB each, stay in its cache; a GPU wants many at once.
+        # On a CPU the features of a few points, 25 MB each, fit into its cache; a GPU is faster with many at once.
         self.points_at_once = 2 if on_cpu else 64
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
-        """Each pixel's element, in [0, N)."""
+        """Return each pixel's element, in [0, N)."""
         return next(self.segment(image[None]))[0]
 
     def segment(
         self, images: UInt8[np.ndarray, "B H W 3"], keep: MaskFilter | None = None
     ) -> Iterator[tuple[UInt16[np.ndarray, "H W"], Bool[np.ndarray, "M H W"]]]:
-        """Of every image each pixel's element, and the object masks that SAM finds from the same points.
+        """Yield for every image each pixel's element, and the object masks that SAM finds from the same points.
 
-        The objects are those of SAM's automatic mask generator, for one crop, the largest first; they may overlap. With
-        `keep` as None there are none.
+        The objects are those of SAM's automatic mask generator for one crop, largest first; they may overlap. If `keep`
+        is None, there are none.
         """
         size = images.shape[1:3]
         for embedding in self.embed(images).split(1):
@@ -69,7 +68,7 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def embed(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B 256 64 64"]:
-        """SAM's embedding of square images, which are resized to SAM's 1024 px."""
+        """Return SAM's embedding of square images, which are resized to SAM's 1024 px."""
         pixels = torch.tensor(images, device=self.model.device).permute(0, 3, 1, 2).float()
         side = self.model.image_encoder.img_size
         pixels = self.model.preprocess(F.interpolate(pixels, (side, side), mode="bilinear", antialias=True))
@@ -83,10 +82,10 @@ class SamSegmenter:
         points: Float[Tensor, "N 2"],
         objects: "ObjectMasks | None" = None,
     ) -> Float[Tensor, "N 256 256"]:
-        """The affinity s(m, n) in [0, 1] of each query point, (x, y) in unit coordinates, with every pixel.
+        """Return the affinity s(m, n) in [0, 1] of each query point, (x, y) in unit coordinates, with every pixel.
 
         Args:
-            objects: takes in the masks on the way.
+            objects: also collects SAM's masks, if given.
         """
         found = []
         with self._mixed_precision():
@@ -102,7 +101,7 @@ class SamSegmenter:
 
 
 class ObjectMasks:
-    """Collects those of SAM's masks that are whole objects, as SAM's automatic mask generator tells them."""
+    """Collects SAM's masks of objects, selected as in SAM's automatic mask generator."""
 
     def __init__(self, size: tuple[int, int], keep: MaskFilter):
         self.size = size
@@ -110,7 +109,7 @@ class ObjectMasks:
         self._found: list[tuple[Tensor, Tensor]] = []
 
     def add(self, logits: Float[Tensor, "k h w"], predicted_iou: Float[Tensor, " k"]) -> None:
-        """Take in candidates: the logits of masks, and SAM's prediction of their IoU with an object."""
+        """Add candidates: the logits of masks, and SAM's prediction of their IoU with an object."""
         trusted = predicted_iou >= self.keep.min_iou
         logits, predicted_iou = logits[trusted], predicted_iou[trusted]
         stable = calculate_stability_score(logits, 0.0, 1.0) >= self.keep.min_stability
@@ -120,7 +119,8 @@ class ObjectMasks:
         self._found.append((masks[fits], predicted_iou[stable][fits]))
 
     def distinct(self) -> Bool[Tensor, "M H W"]:
-        """The masks, the largest first, without those whose box is nearly that of one that SAM trusts more."""
+        """Return the masks, largest first, without those whose box nearly equals that of a mask that SAM trusts
+        more."""
         masks, predicted_iou = map(torch.cat, zip(*self._found, strict=True))
         masks = masks[nms(batched_mask_to_box(masks).float(), predicted_iou, SAME_BOX)]
         return masks[masks.sum((1, 2)).argsort(descending=True, stable=True)]
@@ -133,7 +133,8 @@ SAME_BOX = 0.7
 def affinity(
     logits: Float[Tensor, "n 4 h w"], predicted_iou: Float[Tensor, "n 4"], choice: MaskChoice
 ) -> Float[Tensor, "n h w"]:
-    """s in [0, 1] of each query from SAM's four masks, its single one and then three candidates; see `MaskChoice`."""
+    """Return s in [0, 1] of each query from SAM's four masks: the single one, then three candidates; see
+    `MaskChoice`."""
     single, candidates = logits[:, 0], logits[:, 1:]
     match choice:
         case "mean":
@@ -142,14 +143,14 @@ def affinity(
             return single.sigmoid()
         case "best":
             index = predicted_iou[:, 1:].argmax(dim=1)
-        case "smallest":  # of those that have a pixel
+        case "smallest":  # of the candidates that have a pixel
             area = (candidates > 0).sum((2, 3))
             index = torch.where(area > 0, area, single[0].numel() + 1).argmin(dim=1)
     return candidates[torch.arange(len(logits), device=logits.device), index].sigmoid()
 
 
 def use_device(name: str) -> torch.device:
-    """The device `cpu`, `cuda` or `cuda:N`. Raises ValueError where PyTorch has none such."""
+    """Return the device `cpu`, `cuda` or `cuda:N`. Raises ValueError if PyTorch has no such device."""
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -158,10 +159,10 @@ def use_device(name: str) -> torch.device:
 
 
 def load_sam(checkpoint: Path, kind: Kind | None = None) -> tuple[Sam, Kind]:
-    """Read a checkpoint of SAM or MobileSAM, in the official layout or transformers'; its kind is told from its tensors
-    unless given.
+    """Read a checkpoint of SAM or MobileSAM, in the official layout or transformers'; detect its kind unless given.
 
-    Raises ValueError naming the file if it is none, or if tensors are missing, unexpected or misshapen: all are listed.
+    Raises ValueError naming the file if it is not a checkpoint, or listing all missing, unexpected or misshapen
+    tensors.
     """
     try:
         if checkpoint.suffix == ".safetensors":
@@ -184,7 +185,7 @@ def load_sam(checkpoint: Path, kind: Kind | None = None) -> tuple[Sam, Kind]:
 
 
 def detect_kind(weights: Mapping[str, Tensor], where: str) -> Kind:
-    """Which of the official networks a checkpoint belongs to. Raises ValueError naming `where` if none."""
+    """Return the official network of a checkpoint. Raises ValueError naming `where` if there is none."""
     if "image_encoder.patch_embed.seq.0.c.weight" in weights:
         return "mobile-sam"
     positions = weights.get("image_encoder.pos_embed", torch.empty(0))
@@ -198,7 +199,7 @@ def detect_kind(weights: Mapping[str, Tensor], where: str) -> Kind:
 
 
 def build_mobile_sam() -> Sam:
-    """SAM's prompt encoder and mask decoder, with the sizes that all SAM checkpoints share, around TinyViT."""
+    """Build TinyViT with SAM's prompt encoder and mask decoder, which have the same sizes in all SAM checkpoints."""
     channels, side = 256, TinyViT.img_size
     features = (side // 16, side // 16)
     transformer = TwoWayTransformer(depth=2, embedding_dim=channels, num_heads=8, mlp_dim=2048)

@@ -1,14 +1,14 @@
-"""SAM's mask decoder (Kirillov et al. 2023) for many points of one image: the published numbers, sooner.
+"""SAM's mask decoder (Kirillov et al. 2023) for many points of one image: the same numbers, faster.
 
-Every point is a prompt of its own, and SAM decodes each with seven tokens that exchange information with the image's
-4096 features, twice. Three things make it fast here, none of them an approximation:
+Every point is its own prompt, and SAM decodes it with seven tokens that exchange information with the image's 4096
+features, twice. Three exact changes make it fast:
 
 - Until the image has read the first point, its features are the same for all points: they are projected once.
 - A token side projection is moved across the product with the image: softmax(q (f W)^T) = softmax((q W^T) f^T). So the
-  7 x 8 rows of a point, one a token and head, meet the 256 channels of the features themselves, and the features, of
-  which there are 73 times more, are never projected.
-- Both transposed convolutions of the upscaling have stride 2 and kernel 2, so each feature becomes 4, then 16 pixels by
-  itself: they are matrix products on channels-last features, and only the finished mask is put in order.
+7 x 8 rows of a point, one per token and head, meet the 256 channels of the features directly, and the features, which
+are 73 times as many, are never projected.
+- Both transposed convolutions of the upscaling have stride 2 and kernel 2, so each feature separately becomes 4, then
+16 pixels: they are matrix products on channels-last features, and only the finished mask is reordered.
 
 Shapes: n points, T = 7 tokens of a point, P = 64 x 64 features, C = 256 channels, h = 8 heads of c = 16 channels,
 K = 4 masks.
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 def decode_points(
     model: Sam, embedding: Float[Tensor, "1 256 64 64"], points: Float[Tensor, "N 2"], chunk: int
 ) -> Iterator[tuple[Float[Tensor, "n 4 256 256"], Float[Tensor, "n 4"]]]:
-    """Logits of the masks of every point and SAM's prediction of their IoU, `chunk` points at a time.
+    """Yield logits of the masks of every point and SAM's prediction of their IoU, `chunk` points at a time.
 
     The first mask is SAM's single one, the other three its candidates for an ambiguous point.
 
@@ -39,18 +39,18 @@ def decode_points(
     """
     decoder, transformer = model.mask_decoder, model.mask_decoder.transformer
     first, second = transformer.layers
-    # The prompt encoder counts in pixels and adds the half to their centres itself.
+    # The prompt encoder counts in pixels and itself adds the half to their centres.
     pixels = points.to(embedding)[:, None] * model.image_encoder.img_size - 0.5
     positive = torch.ones(pixels.shape[:2], device=embedding.device)
     prompts_nxTxC, dense = model.prompt_encoder((pixels, positive), boxes=None, masks=None)
     learned = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    names_nxTxC = torch.cat([learned.expand(len(points), -1, -1), prompts_nxTxC], dim=1)  # what tokens are called by
+    names_nxTxC = torch.cat([learned.expand(len(points), -1, -1), prompts_nxTxC], dim=1)  # the tokens' own embeddings
     places_PxC = model.prompt_encoder.get_dense_pe().flatten(2)[0].T
     image_PxC = (embedding + dense[:1]).flatten(2)[0].T.contiguous()
     placed_PxC = image_PxC + places_PxC
 
     tokens = first.norm1(first.self_attn(names_nxTxC, names_nxTxC, names_nxTxC))
-    queries = (tokens + names_nxTxC).flatten(0, 1)[None]  # to this image all points are one long prompt
+    queries = (tokens + names_nxTxC).flatten(0, 1)[None]  # for this image all points are one long prompt
     read = first.cross_attn_token_to_image(queries, placed_PxC[None], image_PxC[None])
     tokens = first.norm2(tokens + read.view_as(tokens))
     tokens = first.norm3(tokens + first.mlp(tokens))
@@ -77,13 +77,13 @@ def tokens_read_image(
     keys: Float[Tensor, "n P C"],
     values: Float[Tensor, "n P C"],
 ) -> Float[Tensor, "n T C"]:
-    """`attention(queries, keys, values)` without projecting keys and values."""
+    """Compute `attention(queries, keys, values)` without projecting keys and values."""
     heads = attention.num_heads
     q_nxTxhxc = attention.q_proj(queries).unflatten(-1, (heads, -1))
     key_hxcxC, value_hxcxC = (layer.weight.unflatten(0, (heads, -1)) for layer in (attention.k_proj, attention.v_proj))
     scale = q_nxTxhxc.shape[-1] ** -0.5
     rows = torch.einsum("nthc,hcd->nhtd", q_nxTxhxc * scale, key_hxcxC).flatten(1, 2)
-    # The keys' bias adds the same to all scores of a row, and so nothing to its softmax.
+    # The keys' bias adds the same to all scores of a row, so the softmax does not change.
     weights = (rows @ keys.mT).softmax(dim=-1)
     read_nxhxTxC = (weights @ values).unflatten(1, (heads, -1))
     out = torch.einsum("nhtd,hcd->nthc", read_nxhxTxC, value_hxcxC).flatten(2) + attention.v_proj.bias
@@ -97,7 +97,7 @@ def image_reads_tokens(
     keys: Float[Tensor, "n T C"],
     values: Float[Tensor, "n T C"],
 ) -> Float[Tensor, "n P C"]:
-    """`image + attention(queries, keys, values)` without projecting queries, nor what each of them reads."""
+    """Compute `image + attention(queries, keys, values)` without projecting queries or outputs."""
     heads = attention.num_heads
     k_nxTxhxc, v_nxTxhxc = (
         layer(x).unflatten(-1, (heads, -1)) for layer, x in ((attention.k_proj, keys), (attention.v_proj, values))
@@ -108,18 +108,18 @@ def image_reads_tokens(
     bias = torch.einsum("nthc,hc->nth", k_nxTxhxc, attention.q_proj.bias.unflatten(0, (heads, -1))).flatten(1)
     scores = torch.baddbmm(bias[:, None], queries, columns).unflatten(-1, (-1, heads))
     out_Cxhxc = attention.out_proj.weight.unflatten(1, (heads, -1))
-    # The weights of each head sum to 1, so the output's bias can be shared out among them.
+    # The weights of each head sum to 1, so the output's bias can be divided among the heads.
     rows = torch.einsum("nthc,dhc->nthd", v_nxTxhxc, out_Cxhxc).flatten(1, 2) + attention.out_proj.bias / heads
     return torch.baddbmm(image, scores.softmax(dim=-2).flatten(2), rows)
 
 
 def _upscale(layers: Any, image: Float[Tensor, "n P C"], weights: Float[Tensor, "n K c"]) -> Float[Tensor, "n K H W"]:
-    """The decoder's upscaling and the product with the weights of each mask."""
+    """Compute the decoder's upscaling and the product with the weights of each mask."""
     double, norm, activation, again, _ = layers
     side = round(image.shape[1] ** 0.5)
 
     def each_becomes_four(x: Tensor, conv: Any) -> Tensor:
-        """From (..., C) to (..., 4, c)."""
+        """Map (..., C) to (..., 4, c)."""
         return F.linear(x, conv.weight.permute(2, 3, 1, 0).flatten(0, 2), conv.bias.repeat(4)).unflatten(-1, (4, -1))
 
     x = each_becomes_four(image, double)

@@ -1,4 +1,4 @@
-"""Segmenters without a network: SLIC and a regular grid (Figure 16), also for pictures too small for SAM."""
+"""Segmenters without a network: SLIC and a regular grid (Figure 16), also for images too small for SAM."""
 
 from dataclasses import dataclass
 
@@ -17,25 +17,25 @@ class Grid:
     config: PartitionConfig
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
-        """The cell that each pixel's centre is in; cells are numbered row by row."""
+        """Return the cell of each pixel's centre; cells are numbered row by row."""
         y, x = ((2 * np.arange(side) + 1) * self.config.grid // (2 * side) for side in image.shape[:2])
         return y[:, None] * self.config.grid + x
 
 
 @dataclass(frozen=True)
 class Slic:
-    """SLIC superpixels in pixel space (Achanta et al. 2012); each is numbered after a query point near it."""
+    """SLIC superpixels in pixel space (Achanta et al. 2012); each gets the number of a query point near it."""
 
     config: PartitionConfig
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
-        """Each pixel's superpixel, in [0, N); each is connected."""
+        """Return each pixel's superpixel, in [0, N); each superpixel is connected."""
         superpixels = segmentation.slic(
             image,
             n_segments=self.config.num_elements,
             compactness=self.config.compactness,
-            # Fragments below a quarter of the mean size join a neighbour. With scikit-image's default, a half, elements
-            # cross object boundaries 1.6 times as often (scenes), or there are a tenth fewer (photographs).
+            # Fragments below a quarter of the mean size join a neighbour. With scikit-image's default of a half,
+            # elements cross object boundaries 1.6 times as often (scenes), or there are a tenth fewer (photographs).
             min_size_factor=0.25,
             start_label=0,
         )
@@ -43,7 +43,7 @@ class Slic:
         return self._query_of_each(superpixels)[superpixels]
 
     def _query_of_each(self, superpixels: Int[np.ndarray, "H W"]) -> Int[np.ndarray, " K"]:
-        """Pairs superpixels with different query points so that the sum of their squared distances is least."""
+        """Pair superpixels with different query points so that the sum of their squared distances is least."""
         index = np.arange(superpixels.max() + 1)
         centroids = np.array(ndimage.center_of_mass(np.ones_like(superpixels), superpixels, index))
         cell = np.array(superpixels.shape) / self.config.grid
@@ -53,7 +53,8 @@ class Slic:
 
 
 def _join_smallest(superpixels: Int[np.ndarray, "H W"], at_most: int) -> Int[np.ndarray, "H W"]:
-    """While there are too many, the smallest joins the neighbour that it touches most. Labels stay without gaps."""
+    """Join the smallest superpixel to the neighbour that it touches most until few enough remain; labels have no
+    gaps."""
     superpixels = superpixels.copy()
     while (size := np.bincount(superpixels.ravel())).size > at_most:
         smallest = size.argmin()

@@ -1,4 +1,4 @@
-"""Shards that are Parquet files with images in them, as img2dataset and Hugging Face's `datasets` write them."""
+"""Shards in Parquet files that contain images, as img2dataset and Hugging Face's `datasets` write them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from partition.sources.sample import Failure, Sample, as_source_id
 
 PARQUET = ".parquet"
 _IMAGES = ("image", "jpg", "jpeg", "png", "webp", "img")
-"""Columns that may hold the image: its bytes, or a struct that has `bytes`."""
+"""Columns that may hold the image: its bytes, or a struct with `bytes`."""
 _CAPTIONS = ("caption", "text", "TEXT")
 _AT_ONCE = 16
-"""Rows that are read at a time."""
+"""Rows to read at a time."""
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,19 @@ class ParquetShard:
     """A Parquet file with an image in each row.
 
     The image is a column `image`, `jpg`, `jpeg`, `png`, `webp` or `img`: the bytes of an image file, or a struct with
-    the field `bytes` (Hugging Face). The caption is `caption`, `text` or `TEXT`. Numbers and texts of the other columns
-    are metadata, such as `url`, `similarity` or `aesthetic`. A `key` names the image; without one its row does.
+    the field `bytes` (Hugging Face). The caption is `caption`, `text` or `TEXT`. Numbers and texts of the other
+    columns, such as `url`, `similarity` or `aesthetic`, are metadata. The `key` names the image, or else its row
+    number.
     """
 
     path: AnyPath
     name: str
-    """Its path below the source's folder, which makes the source ids: NAME without its suffix, a slash, and the key."""
+    """Path below the source's folder. A source id is this path without its suffix, a slash, and the key."""
     bytes: int
     count: None = None
 
     def samples(self) -> Iterator[Sample | Failure]:
-        """Yield the images in order. Raises OSError where an object store does not give the file."""
+        """Yield the images in order. Raises OSError if an object store does not return the file."""
         prefix = as_source_id(self.name[: -len(PARQUET)])
         with local_file(self.path) as path:
             import pyarrow as pa
@@ -48,12 +49,12 @@ class ParquetShard:
                             yield _sample(f"{prefix}/{key}", values, images, repeated=key in done)
                             done.add(key)
                             row += 1
-            except (OSError, ValueError, pa.ArrowException) as error:  # what a damaged file may raise
+            except (OSError, ValueError, pa.ArrowException) as error:  # a damaged file
                 yield Failure(self.name, f"cut short or damaged after {row} rows were read: {error}")
 
 
 def require_pyarrow(name: str) -> None:
-    """Raises ValueError where there is nothing to read Parquet files with."""
+    """Raise ValueError if pyarrow, which reads Parquet files, is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
@@ -61,7 +62,7 @@ def require_pyarrow(name: str) -> None:
 
 
 def _columns(schema: Any) -> tuple[str, list[str]]:
-    """The image column, and the other columns to read. Raises ValueError if there is no image column."""
+    """Return the image column, and the other columns to read. Raises ValueError if there is no image column."""
     import pyarrow.types as kinds
 
     def holds_bytes(kind: Any) -> bool:
@@ -84,7 +85,7 @@ def _sample(source_id: str, values: dict[str, Any], images: str, repeated: bool)
     image = values.pop(images)
     encoded = image.get("bytes") if isinstance(image, dict) else image
     if repeated:
-        return Failure(source_id, "its key came before")
+        return Failure(source_id, "its key occurred before")
     if not encoded:
         return Failure(source_id, str(values.get("error_message") or "its row holds no image"))
     caption = next((values[name] for name in _CAPTIONS if values.get(name)), "")

@@ -1,7 +1,7 @@
-"""Where images come from: photographs in folders and lists, WebDataset's tar files, TensorFlow data sets.
+"""Sources of images: photographs in folders and lists, WebDataset's tar files, TensorFlow data sets.
 
-`plan_shards` cuts a source into shards; a shard is read from first to last image. What cannot be read comes out as a
-`Failure`, never as an exception: one bad file must not end a job of millions.
+`plan_shards` divides a source into shards; a shard is read from first to last image. Unreadable data becomes a
+`Failure`, never an exception: one bad file must not stop a job of millions.
 """
 
 import os
@@ -19,13 +19,13 @@ from partition.sources.tar import TARS, TarShard, is_tar
 from partition.sources.tfds import tfds_shards
 
 _FILES = (*TARS, PARQUET)
-"""Files that are shards."""
+"""Suffixes of files that are shards."""
 
 
 def plan_shards(
     source: str, shard_size: int, skip: Iterable[AnyPath] = (), largest_file: int = LARGEST_FILE
 ) -> list[Shard]:
-    """The shards of a source, in order. The same source gives the same shards.
+    """Return the shards of a source, in order. The same source gives the same shards.
 
     Args:
       source: one of
@@ -35,12 +35,12 @@ def plan_shards(
         a .txt or .lst file: photographs or .tar or .parquet files, a path a line, relative ones from the list's folder;
         tfds:NAME[/CONFIG][:SPLIT] or tfds:FOLDER[:SPLIT]: a data set that TensorFlow Datasets has prepared, split
         `train` by default.
-      shard_size: at most so many images make a shard, where the source itself has none.
-      skip: folders to pass over; hidden ones and those named `masks` are too.
-      largest_file: bytes of the largest file that is read; larger ones are a `Failure`.
+      shard_size: most images of a shard, if the source itself has no shards.
+      skip: folders to skip, besides hidden ones and those named `masks`.
+      largest_file: bytes of the largest file to read; larger ones are a `Failure`.
 
     Raises:
-      ValueError: if there is no such source, or no image in it, or a list has lines that are not paths.
+      ValueError: if the source does not exist, has no image, or is a list with lines that are not paths.
     """
     if shard_size < 1:
         raise ValueError(f"a shard must have at least 1 image, got {shard_size}")
@@ -75,7 +75,7 @@ class PhotoShard:
     """Paths below the folder, or absolute."""
     bytes: None = None
     largest_file: int = LARGEST_FILE
-    """Bytes of the largest file that is read."""
+    """Bytes of the largest file to read."""
 
     @property
     def count(self) -> int:
@@ -88,7 +88,7 @@ class PhotoShard:
                 yield read_sample(self.folder / photo, source_id, self.largest_file)
             except (OSError, ValueError) as error:
                 if is_url(self.folder) and not isinstance(error, FileNotFoundError | ValueError):
-                    raise  # the store's failure says nothing of the photograph
+                    raise  # the store failed, not the photograph
                 yield Failure(source_id, str(error))
 
 
@@ -97,7 +97,7 @@ def _photo_shards(folder: AnyPath, photos: Sequence[str], shard_size: int) -> li
     for first, last in even_ranges(len(photos), shard_size):
         part = tuple(photos[first:last])
         ids = [as_source_id(photo) for photo in part]
-        checksum = zlib.crc32("\n".join(ids).encode())  # of a photograph between the two that is not there any more
+        checksum = zlib.crc32("\n".join(ids).encode())  # reveals a removed photograph between the two
         shards.append(PhotoShard(f"{ids[0]} to {ids[-1]} ({checksum:08x})", folder, part))
     return shards
 
@@ -117,7 +117,7 @@ def _file_shards(folder: AnyPath, names: Sequence[str]) -> list[Shard]:
 
 
 def _raise(error: OSError) -> None:
-    raise error  # a folder that may not be read would be passed over
+    raise error  # os.walk would skip an unreadable folder
 
 
 def _folder_shards(folder: AnyPath, shard_size: int, skip: Iterable[AnyPath]) -> list[Shard]:
@@ -125,11 +125,11 @@ def _folder_shards(folder: AnyPath, shard_size: int, skip: Iterable[AnyPath]) ->
     found = [name for name in names if name.lower().endswith((*SUFFIXES, *TARS))]
     tars = [name for name in found if is_tar(name)]
     if not found and (tables := [name for name in names if name.lower().endswith(PARQUET)]):
-        return _file_shards(folder, tables)  # beside images, img2dataset's Parquet files hold only metadata
+        return _file_shards(folder, tables)  # next to images, img2dataset's Parquet files hold only metadata
     if not found:
         raise ValueError(
-            f"{folder}: no photographs there, nor .tar files (looked for {' '.join(SUFFIXES)}, also below), nor "
-            ".parquet files"
+            f"{folder}: found no photographs, .tar files or .parquet files (looked for {' '.join(SUFFIXES)}, also in "
+            "subfolders)"
         )
     if not tars:
         return _photo_shards(folder, found, shard_size)
@@ -143,7 +143,7 @@ def _folder_shards(folder: AnyPath, shard_size: int, skip: Iterable[AnyPath]) ->
 
 
 def _files_below(folder: AnyPath, skip: Iterable[AnyPath]) -> Iterator[str]:
-    """Files in a folder and below, as paths from there; hidden ones, and those in `skip` and `masks`, are not."""
+    """Yield relative paths of files in a folder and below, except hidden ones and those in `skip` and `masks`."""
     if is_url(folder):
         skipped_urls = tuple(f"{str(path).rstrip('/')}/" for path in skip)
         for name in objects_below(folder):
@@ -164,7 +164,7 @@ def _files_below(folder: AnyPath, skip: Iterable[AnyPath]) -> Iterator[str]:
 
 
 def ignored_files(source: str, skip: Iterable[AnyPath] = ()) -> dict[str, int]:
-    """The files in a source that is a folder which are neither taken nor read next to a photograph, by suffix."""
+    """Count by suffix the files of a source folder that are neither used nor read next to a photograph."""
     if source.startswith("tfds:") or not (folder := as_path(source)).is_dir():
         return {}
     names = list(_files_below(folder, skip))
@@ -184,7 +184,7 @@ def _list_shards(path: AnyPath, shard_size: int) -> list[Shard]:
         whole = os.path.normpath(line if line.startswith("/") else f"{folder}/{line}")
         name = whole.removeprefix(f"{folder}/")
         if name in lines:
-            problems.append(f"line {number}: {line} is line {lines[name]} already")
+            problems.append(f"line {number}: {line} repeats line {lines[name]}")
         elif not name.lower().endswith((*SUFFIXES, *_FILES)):
             problems.append(f"line {number}: {line} is neither a photograph ({' '.join(SUFFIXES)}) nor a .tar file")
         elif name.lower().endswith(_FILES) and not Path(whole).is_file():

@@ -1,4 +1,4 @@
-"""An image as it is in a source, and what a shard of a source is."""
+"""An encoded image of a source, and the interface of a source's shard."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,15 +10,15 @@ from elements_jax.data.atomic import LARGEST_FILE, read_file
 from elements_jax.data.object_store import AnyPath
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-"""Of the files that are images. A caption ends in .txt, metadata in .json."""
+"""Suffixes of image files. A caption ends in .txt, metadata in .json."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image of a source as it is there, not yet decoded."""
+    """An image of a source, not yet decoded."""
 
     source_id: str
-    """Unique in the source, and the same in every run: a path without what differs between machines."""
+    """Unique in the source, and the same in every run: a path without its machine-dependent part."""
     encoded: bytes
     """The image file."""
     caption: str = ""
@@ -28,7 +28,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Failure:
-    """What could not be read, an image or the rest of a shard, and why."""
+    """An image, or the rest of a shard, that could not be read, and why."""
 
     source_id: str
     reason: str
@@ -40,30 +40,30 @@ class Ignored:
 
     source_id: str
     reason: str
-    """What it is: its suffix, or a link."""
+    """The kind of file: its suffix, or a link."""
 
 
 class Shard(Protocol):
-    """A part of a source that is read at one go. Small, and can be pickled."""
+    """A part of a source that is read in one go. It is small and can be pickled."""
 
     @property
     def name(self) -> str:
-        """Names the shard for people; another name means other images."""
+        """Name of the shard for people; another name means other images."""
 
     @property
     def count(self) -> int | None:
-        """Number of its images; None where only reading it tells."""
+        """Number of its images; None if only reading it tells."""
 
     @property
     def bytes(self) -> int | None:
-        """Size of its file; None where it is not one file."""
+        """Size of its file; None if it is not one file."""
 
     def samples(self) -> Iterator[Sample | Failure | Ignored]:
-        """Yield the images in order, each with its caption and metadata, and the files that are ignored."""
+        """Yield the images in order, each with its caption and metadata, and the ignored files."""
 
 
 def read_sample(path: AnyPath, source_id: str, largest_file: int = LARGEST_FILE) -> Sample:
-    """The photograph at `path` with the caption (STEM.txt) and the metadata (STEM.json) next to it, if any.
+    """Read the photograph at `path` with the caption (STEM.txt) and the metadata (STEM.json) next to it, if any.
 
     Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object, or that `read_file`
     refuses.
@@ -73,7 +73,7 @@ def read_sample(path: AnyPath, source_id: str, largest_file: int = LARGEST_FILE)
 
 
 def assemble(source_id: str, files: Sequence[tuple[str, bytes]]) -> Sample:
-    """A sample from the names and contents of its files. Raises ValueError naming those that do not fit."""
+    """Make a sample from the names and contents of its files. Raises ValueError naming files that do not fit."""
 
     def ending_in(*suffixes: str) -> list[tuple[str, bytes]]:
         return [(name, content) for name, content in files if name.lower().endswith(suffixes)]
@@ -97,17 +97,17 @@ def assemble(source_id: str, files: Sequence[tuple[str, bytes]]) -> Sample:
         except UnicodeDecodeError as error:
             raise ValueError(f"{name}: not UTF-8 text: {error}") from error
     text = caption.strip() if isinstance(caption, str) else ""
-    text = text.encode(errors="replace").decode()  # JSON may hold half a character, which no record can
+    text = text.encode(errors="replace").decode()  # JSON may hold half a character, but a record cannot
     return Sample(source_id, images[0][1], text, metadata)
 
 
 def as_source_id(path: str) -> str:
-    """A path as text: never absolute, and what is not UTF-8 in it escaped."""
+    """Return a path as text: never absolute, with bytes that are not UTF-8 escaped."""
     return path.lstrip("/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def even_ranges(count: int, shard_size: int) -> list[tuple[int, int]]:
-    """First and last (exclusive) of each shard: as few shards as can be, as even as can be."""
+    """Return first and last (exclusive) of each shard: as few and as even shards as possible."""
     shards = -(-count // shard_size)
     edges = [count * shard // shards for shard in range(shards + 1)]
     return list(pairwise(edges))

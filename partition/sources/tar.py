@@ -1,4 +1,4 @@
-"""Shards that are tar files in WebDataset's layout, which img2dataset writes."""
+"""Shards in tar files in WebDataset's layout, which img2dataset writes."""
 
 import gzip
 import stat
@@ -16,7 +16,7 @@ from partition.sources.sample import SUFFIXES, Failure, Ignored, Sample, as_sour
 
 TARS = (".tar", ".tar.gz", ".tgz")
 _AT_ONCE = 1 << 24
-"""Bytes of a member that are read at a time: a damaged header may claim any size."""
+"""Bytes of a member to read at a time: a damaged header may claim any size."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class TarShard:
     """A tar file in WebDataset's layout: the members of a sample share their path up to the first dot, its key.
 
     They follow each other. A sample is a Failure if it is not one image with at most one .txt and one .json, or if its
-    key came before. Members of other extensions are ignored, and so are links, but for hard ones to a file that came
-    before: tar writes files so that have two names. A compressed archive (.tar.gz, .tgz) is read as well; it has no
-    places to jump to, so it is always read from its start, and all its links are ignored.
+    key occurred before. Members with other extensions are ignored, and so are links, except hard links to an earlier
+    file: tar writes a file with two names in this way. A compressed archive (.tar.gz, .tgz) is read as well; it has no
+    random access, so it is always read from its start, and all its links are ignored.
     """
 
     path: AnyPath
     name: str
-    """Its path below the source's folder, which makes the source ids: NAME without its suffix, a slash, and the key."""
+    """Path below the source's folder. A source id is this path without its suffix, a slash, and the key."""
     bytes: int
     count: None = None
     largest_file: int = LARGEST_FILE
-    """Bytes of the largest member that is read."""
+    """Bytes of the largest member to read."""
 
     def samples(self) -> Iterator[Sample | Failure | Ignored]:
-        """Of an archive that is cut or damaged, the samples before that, and then what is known of it as a Failure.
+        """Yield the samples; of a truncated or damaged archive, those before the damage, and then a Failure.
 
-        Raises OSError where an object store does not give it: nothing is known then of what is in it.
+        Raises OSError if an object store does not return the archive, whose contents are then unknown.
         """
         with local_file(self.path) as path:
             yield from self._samples(path)
@@ -49,7 +49,7 @@ class TarShard:
         prefix = as_source_id(without_suffix(self.name))
         done: set[str] = set()
         ignored: list[Ignored] = []
-        key = ""  # of the sample that is being read
+        key = ""  # the key of the current sample
         try:
             with (
                 _open(path) as file,
@@ -65,7 +65,7 @@ class TarShard:
                             too_large = f"{name}: {have:.0f} MiB, and at most {limit:.0f} MiB are read (--largest-file)"
                         else:
                             files.append((name, _read(tar, member)))
-                    # By now the next sample's first header was read, or the end of the archive: this sample is whole.
+                    # By now the next sample's first header or the archive's end was read, so this sample is complete.
                     source_id = f"{prefix}/{key}"
                     try:
                         if too_large:
@@ -80,7 +80,7 @@ class TarShard:
                     key = ""
                     yield from ignored
                     ignored.clear()
-        # What damaged headers and damaged compression may raise.
+        # Errors of damaged headers and damaged compression.
         except (OSError, EOFError, OverflowError, ValueError, tarfile.TarError, zlib.error) as error:
             if key:
                 yield Failure(f"{prefix}/{key}", f"{self.name} is cut short or damaged within this sample's files")
@@ -89,12 +89,12 @@ class TarShard:
 
 
 def is_tar(name: str) -> bool:
-    """Whether a file's name is that of a tar file."""
+    """Return whether a file name is that of a tar file."""
     return name.lower().endswith(TARS)
 
 
 def without_suffix(name: str) -> str:
-    """The name of a tar file without .tar, .tar.gz or .tgz."""
+    """Return the name of a tar file without .tar, .tar.gz or .tgz."""
     suffix = next(suffix for suffix in (".tar.gz", ".tgz", ".tar") if name.lower().endswith(suffix))
     return name[: -len(suffix)]
 
@@ -106,7 +106,7 @@ def _open(path: Path) -> Any:
 
 
 class _Bounded:
-    """A file of which a header cannot make `tarfile` read any number of bytes at a time."""
+    """A file that limits how many bytes a damaged header can make `tarfile` read at a time."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -119,16 +119,16 @@ class _Bounded:
         self._file.close()
 
     def read(self, size: int) -> bytes:
-        """At most `_AT_ONCE` bytes. Raises tarfile.ReadError for more."""
+        """Read at most `_AT_ONCE` bytes. Raises tarfile.ReadError for more."""
         if not 0 <= size <= _AT_ONCE:
             raise tarfile.ReadError(f"at byte {self.tell()} a header claims {size} bytes")
         return self._file.read(size)
 
 
 def _key_and_extension(name: str) -> tuple[str, str]:
-    """A member's path up to the first dot of its last part, and the rest in lower case, as WebDataset divides it.
+    """Split a member's path at the first dot of its last part, as WebDataset does; the extension is in lower case.
 
-    Parts that would lead out of the archive are left out, as tar itself does.
+    Parts that lead out of the archive are removed, as in tar itself.
     """
     *folders, last = [part for part in name.split("/") if part not in ("", ".", "..")] or [""]
     stem, dot, extension = last.partition(".")
@@ -138,15 +138,14 @@ def _key_and_extension(name: str) -> tuple[str, str]:
 def _members(
     tar: tarfile.TarFile, prefix: str, ignored: list[Ignored], follow_links: bool
 ) -> Iterator[tarfile.TarInfo]:
-    """The members of samples; other files are added to `ignored`. Hidden ones and folders are neither.
+    """Yield the members of samples, and add other files to `ignored`; skip hidden files and folders.
 
-    Raises tarfile.ReadError where the archive does not end as one must.
-
-    `tarfile` itself takes any header that it cannot read, and the end of the file, for the end of the archive.
+    Raises tarfile.ReadError if the archive does not end with an end mark. `tarfile` itself takes an unreadable header,
+    or the end of the file, for the end of the archive.
     """
-    places: dict[str, tuple[int, int]] = {}  # of the files so far: where their bytes are, and how many
+    places: dict[str, tuple[int, int]] = {}  # position and size of the files so far
     while member := tar.next():
-        tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has seen
+        tar.members.clear()  # type: ignore[attr-defined]  # it would keep all members
         key, extension = _key_and_extension(member.name)
         hidden = key.endswith("/") or not key
         if hidden or member.isdir():
@@ -164,7 +163,7 @@ def _members(
             yield member
         else:
             ignored.append(Ignored(f"{prefix}/{key}{extension}", extension or "no suffix"))
-    # The end is two blocks of zeros, and as many more as make whole records; a hole or a second archive is longer.
+    # The end is two blocks of zeros, padded to complete records; a hole or a second archive is longer.
     blocks, record = 2 * tarfile.BLOCKSIZE, tarfile.RECORDSIZE
     file: Any = tar.fileobj
     file.seek(tar.offset)
@@ -174,7 +173,7 @@ def _members(
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
-    """The bytes of a member. Raises tarfile.ReadError if they are not all there."""
+    """Return the bytes of a member. Raises tarfile.ReadError if some are missing."""
     file: Any = tar.fileobj
     if member.size < 0:
         raise tarfile.ReadError(f"{member.name} has a size below zero")

@@ -1,4 +1,4 @@
-"""Shards of data sets that TensorFlow Datasets has prepared; their records are read without it and TensorFlow."""
+"""Shards of data sets that TensorFlow Datasets has prepared; reading their records needs neither it nor TensorFlow."""
 
 import importlib.util
 import re
@@ -18,7 +18,7 @@ _RECORD_FILES = ("tfrecord", "array_record")
 
 
 def tfds_shards(source: str, shard_size: int) -> list[Shard]:
-    """The shards of `tfds:NAME...`, see `sources.plan`. Raises ValueError if the data set is not here."""
+    """Return the shards of `tfds:NAME...`; see `sources.plan`. Raises ValueError if the data set is not prepared."""
     match = re.fullmatch(r"tfds:(.+?)(?::(\w+))?", source)  # a version, as in NAME:1.0.0, is not a split
     if not match:
         raise ValueError(f"{source}: expected tfds:NAME[/CONFIG][:SPLIT] or tfds:FOLDER[:SPLIT]")
@@ -59,19 +59,19 @@ def tfds_shards(source: str, shard_size: int) -> list[Shard]:
 
 @dataclass(frozen=True)
 class TfdsShard:
-    """Some examples of a split of a TensorFlow data set, one after the other, read without TensorFlow."""
+    """Consecutive examples of a split of a TensorFlow data set, read without TensorFlow."""
 
     name: str
     split: str
-    """NAME/SPLIT, which makes the source ids with a slash and the example's number in the split."""
+    """NAME/SPLIT. A source id is this, a slash, and the example's number in the split."""
     first: int
-    """That of the first example."""
+    """Number of the first example."""
     files: tuple[tuple[str, int, int], ...]
     """Paths, each with the first and the last (exclusive) of its examples."""
     caption: str
-    """The feature that is the caption, or empty."""
+    """The caption's feature, or empty."""
     metadata: tuple[str, ...]
-    """Features that are one number or text."""
+    """Features with a single number or text."""
     bytes: None = None
 
     @property
@@ -96,7 +96,7 @@ class TfdsShard:
                 number += 1
 
     def _sample(self, source_id: str, record: Any) -> Sample:
-        """Raises LookupError for a field that is missing."""
+        """Convert a record. Raises LookupError if a field is missing."""
         features = Example.FromString(record).features.feature
 
         def value(name: str) -> Any:
@@ -109,7 +109,7 @@ class TfdsShard:
 
 
 def _open_records(path: Path) -> Any:
-    """The records of a file as a sequence of bytes. Raises OSError, or ValueError if the file is damaged."""
+    """Open the records of a file as a sequence of bytes. Raises OSError, or ValueError if the file is damaged."""
     if ".array_record" not in path.name:
         return TFRecordSource([path])
     from array_record.python.array_record_data_source import ArrayRecordDataSource

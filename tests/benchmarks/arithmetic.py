@@ -1,4 +1,4 @@
-"""What Stable Diffusion 1.5's UNet costs by its arithmetic: operations and bytes of its products and convolutions.
+"""The arithmetic cost of Stable Diffusion 1.5's UNet: operations and bytes of its products and convolutions.
 
 python tests/benchmarks/arithmetic.py
 """
@@ -15,7 +15,7 @@ from train.cost.flops import cost
 
 
 def main() -> None:
-    """What the UNet asks of a machine, a batch of two in bfloat16, and the least time that a TPU v5e would take."""
+    """Print the UNet's cost for a batch of two in bfloat16, and its least time on a TPU v5e."""
     chip = CHIPS["TPU v5 lite"]
     config = dataclasses.replace(ModelConfig(), dtype="bfloat16")
     unet, size = Networks(config).unet, config.latent_size

@@ -1,4 +1,4 @@
-"""`attention`, which on a CPU works in steps, against JAX's own `dot_product_attention`, forward and gradient.
+"""`attention`, which works in steps on a CPU, against JAX's own `dot_product_attention`, forward and gradient.
 
 python tests/benchmarks/attention.py
 """
@@ -19,7 +19,7 @@ SHAPES = {  # queries, keys, heads, channels of a head; a batch of 2
 
 
 def gradient(kernel):
-    """With respect to queries, keys and values, of a loss that needs them all."""
+    """Return the gradient by queries, keys and values of a loss that needs them all."""
     return jax.jit(jax.grad(lambda qkv: (kernel(*qkv) ** 2).sum()))
 
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/compile_time.py --presets tiny
 
-Each figure is a fresh process's. The cache is JAX's own (JAX_COMPILATION_CACHE_DIR), filled by the process before.
-Programs are compiled from shapes alone: no parameter is made.
+Each figure is from a fresh process. The cache is JAX's own (JAX_COMPILATION_CACHE_DIR), filled by the process before.
+Programs are compiled from shapes, without parameters.
 """
 
 import importlib
@@ -32,20 +32,20 @@ PROGRAMS = ("sampler", "training step")
 
 
 def sampler(config, train: DiffusionTrainConfig) -> Any:
-    """`ElementsPipeline.decode`'s program for one picture, with the preset's steps, traced."""
+    """Trace the program of `ElementsPipeline.decode` for one image, with the preset's steps."""
     mesh, networks = make_mesh(1, 1), Networks(config)
     shared, batch = sampler_arguments(networks, 1, mesh)
     return jit_decode(networks, mesh).trace(shared, batch, steps=config.diffusion.sample_steps, sampler=ddim_sample)
 
 
 def training_step(config, train: DiffusionTrainConfig) -> Any:
-    """The loop's step of stage 2 at the preset's batch size, on one device, traced."""
+    """Trace the loop's step of stage 2 at the preset's batch size, on one device."""
     mesh, stage = make_mesh(1, 1), AbstractStage(config, train)
     return jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
 
 
 def measure(preset: str, program: str) -> dict[str, float]:
-    """Seconds to lower and to compile in this process."""
+    """Return the seconds to lower and to compile in this process."""
     prefer_own_convolutions()
     module = importlib.import_module(f"configs.{preset}")
     ticks = [time.perf_counter()]
@@ -60,7 +60,7 @@ def main(presets: tuple[Literal["tiny", "sd15"], ...] = ("tiny", "sd15")) -> Non
     """Print a line for each program.
 
     Args:
-        presets: Whose programs.
+        presets: Presets whose programs are compiled.
     """
     print(f"{'':26} {'lower':>9} {'compile':>9}   from the cache: {'lower':>9} {'compile':>9}")
     for preset in presets:

@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.editor_page
 
-In Chromium without a screen, on a model of random weights, with photographs of two sizes; medians. A frame is what the
-page itself computes for one: its handlers of the pointer, and its drawing. The run is the first after the warm-up.
+It runs headless Chromium on a model of random weights, with photographs of two sizes, and prints medians. A frame is
+the page's own work for one frame: its pointer handlers and its drawing. The run is the first after the warm-up.
 """
 
 import statistics
@@ -51,7 +51,7 @@ TIMED = """(() => {
 
 
 def measure(page: Page, address: str, photo: np.ndarray) -> dict[str, list[float]]:
-    """Milliseconds of each thing."""
+    """Return the milliseconds of each action."""
     page.add_init_script(TIMED)
     editor = Driver(page, address)
     found: dict[str, list[float]] = {"upload": [], "frame": [], "run": []}
@@ -81,7 +81,7 @@ def measure(page: Page, address: str, photo: np.ndarray) -> dict[str, list[float
 
 
 def taken(editor: Driver, kind: str) -> float:
-    """Milliseconds from the user's act to what was waited for."""
+    """Return the milliseconds from the user's action to the awaited event."""
     read = f"window.times.{kind} ?? -1"
     editor.until(lambda: editor.page.evaluate(read) > 0)
     return editor.page.evaluate(read)

@@ -1,12 +1,12 @@
-"""What an engine costs: small photographs by SLIC on this machine, locally, on Ray and on Spark.
+"""The cost of an engine: small photographs segmented by SLIC on this machine, locally, on Ray and on Spark.
 
     ray start --head --num-cpus 1
     python -m tests.benchmarks.engines --images 10000
     ray stop
 
-Each engine has one worker, so that what differs is the engine. The runs take turns, and the first shards of each are
-left out: starting is told apart from working. `start` is from the command to the first shard. Ray's cluster runs
-already, as it would elsewhere; without one, Ray starts one for each run, whose own processes then start beside the job.
+Each engine has one worker, so only the engine differs. The runs take turns, and the first shards of each are left out,
+to separate starting from working. `start` is the time from the command to the first shard. Start Ray's cluster before,
+as elsewhere; without one, Ray starts a cluster for each run, whose processes then start during the job.
 """
 
 import json
@@ -29,7 +29,7 @@ ENGINES = {
 
 
 def times(photos: Path, out: Path, arguments: list[str]) -> list[float]:
-    """Seconds from the start of a job to each of its shards, and to its end."""
+    """Return the seconds from the start of a job to each of its shards, and to its end."""
     settings = ["--size", "64", "--grid", "8", "--segmenter", "slic", *arguments]
     begun = time.time()
     command = [sys.executable, "-m", "partition", str(photos), str(out), *settings]
@@ -47,10 +47,10 @@ def main(
     """Print a table.
 
     Args:
-        images: Small photographs (scenes of 64 px).
-        shard_size: Of them in a shard.
-        rounds: Runs of each engine, in turns.
-        engines: Of local, ray and spark; local is what the others are compared with.
+        images: Number of small photographs (scenes of 64 px).
+        shard_size: Photographs in a shard.
+        rounds: Runs of each engine, in turn.
+        engines: Some of local, ray and spark; the others are compared with local.
     """
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder, "photos")

@@ -1,8 +1,8 @@
-"""Elements cut from windows of their images, against elements cut from whole images, side by side.
+"""Elements cut from windows of their images, against elements cut from complete images, side by side.
 
     python tests/benchmarks/extraction.py
 
-The photographs are scikit-image's, divided by SLIC into 256 elements.
+The photographs are scikit-image's, segmented by SLIC into 256 elements.
 """
 
 import time
@@ -46,14 +46,14 @@ def main(repeats: int = 5) -> None:
 
 
 def picture(name: str, size: int) -> np.ndarray:
-    """A photograph of scikit-image's, squeezed into a square."""
+    """Return a photograph of scikit-image, squeezed into a square."""
     return np.asarray(Image.fromarray(getattr(skimage.data, name)()).resize((size, size)))
 
 
 def program(windows: tuple[float, ...], batch: tuple[Array, Array]) -> Callable[[], Float[Array, "B N P P 3"]]:
-    """The extraction from these windows, compiled."""
+    """Compile the extraction from these windows."""
     used, elements.WINDOWS = elements.WINDOWS, windows
-    jax.clear_caches()  # the function is jitted itself, and would not be traced again
+    jax.clear_caches()  # otherwise the jitted function would not be traced again
     try:
         extract = jax.jit(lambda *each: elements.extract_patches(*each, num_elements=256, patch_size=PATCH).pixels)
         compiled = extract.lower(*batch).compile()

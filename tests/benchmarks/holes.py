@@ -3,12 +3,12 @@
     pip install opencv-python-headless pypatchmatch
     python tests/benchmarks/holes.py FOLDER_OF_PHOTOGRAPHS
 
-Of each photograph, scaled to at most 1,024 px, a window of 512 px is taken, with one hole like an object of 70 to
-180 px; the truth is the photograph. A guide "1/8" is the truth made 8 times smaller. The imperfect ones are that of
-1/8, but: blurred by 1.5 of its pixels, with a gain of 0.8 to 1.2 and an offset of up to 20 for each channel and noise
-of 6; of Telea's fill instead of the truth; of another photograph. LPIPS is that of the hole's box. After each mean
-comes its interval of 95 %, and that of the difference to PatchMatch, by bootstrap over photographs; seconds are medians
-of all but the first, which compiles: on the clock, and of all cores together, which a busy machine changes less.
+Each photograph is scaled to at most 1,024 px and gives a window of 512 px, with one hole like an object of 70 to 180
+px; the truth is the photograph. A guide "1/8" is the truth made 8 times smaller. The imperfect guides are variants of
+1/8: blurred by 1.5 of its pixels, with a gain of 0.8 to 1.2 and an offset of up to 20 for each channel and noise of 6;
+of Telea's fill instead of the truth; of another photograph. LPIPS is of the hole's box. After each mean comes its
+interval of 95 %, and that of the difference to PatchMatch, by bootstrap over photographs. Seconds are medians of all
+runs but the first, which compiles: on the clock, and summed over all cores, which a busy machine changes less.
 """
 
 import resource
@@ -43,11 +43,11 @@ def main(
     """Fill a hole in each photograph by each method and print a table.
 
     Args:
-        folder: Photographs, `*.jpg` and `*.png`.
-        seed: Of windows and holes.
+        folder: Folder of photographs, `*.jpg` and `*.png`.
+        seed: Seed of windows and holes.
         every: Take only each n-th photograph.
-        imperfect: Also by imperfect guides.
-        pictures: Folder for one PNG a photograph: input, truth, and the methods in the table's order.
+        imperfect: Also use imperfect guides.
+        pictures: Folder for one PNG per photograph: input, truth, and the methods in the table's order.
     """
     lpips = LPIPS("alex")
     scores: dict[str, list[tuple[float, float, float, float]]] = {}
@@ -70,7 +70,7 @@ def main(
 
 
 def cases(folder: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Name, window, hole, and the window of the photograph before, which has nothing to do with it."""
+    """Yield name, window, hole, and the window of the photograph before, which is unrelated."""
     rng, before = np.random.default_rng(seed), None
     for path in sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]):
         photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
@@ -88,7 +88,7 @@ def cases(folder: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray
 
 
 def methods(truth: np.ndarray, hole: np.ndarray, other: np.ndarray, imperfect: bool) -> dict[str, Fill]:
-    """What fills the hole, by its name in the table."""
+    """Return functions that fill the hole, by their names in the table."""
     mask = hole.astype(np.uint8) * 255
     image = np.where(hole[..., None], 0, truth).astype(np.uint8)
 
@@ -115,13 +115,13 @@ def methods(truth: np.ndarray, hole: np.ndarray, other: np.ndarray, imperfect: b
 
 
 def smaller(image: np.ndarray, factor: int) -> np.ndarray:
-    """Means over areas."""
+    """Shrink the image by averaging over areas."""
     size = image.shape[1] // factor, image.shape[0] // factor
     return cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
 
 
 def print_table(scores: dict[str, np.ndarray]) -> None:
-    """A row for each method."""
+    """Print a row for each method."""
     count = len(scores["PatchMatch"])
     draws = np.random.default_rng(0).integers(0, count, (2000, count))
 

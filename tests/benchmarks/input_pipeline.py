@@ -1,11 +1,11 @@
-"""What reading records costs at 512 px: images a second of one core, and how many cores feed an accelerator.
+"""The cost of reading records at 512 px: images per second and core, and the cores that feed an accelerator.
 
 python tests/benchmarks/input_pipeline.py [--images 4 --milliseconds 100]
 
 Records are synthetic: a scene with a little noise as JPEG, a label map of 256 elements with rough borders, and the
-scene's object masks; and the same with random numbers in the place of what `elements cache` adds. The operating system
-has them in memory, so what is timed is not the disk. Rates are per second of processor time, workers' included, so that
-little of what else the machine does is in them. Then a pause plays an accelerator, to see how long a run waits.
+scene's object masks; and the same with random numbers in place of the features of `elements cache`. The operating
+system has them in memory, so the disk is not timed. Rates are per second of processor time, workers' included, so other
+work on the machine hardly changes them. Then a pause simulates an accelerator, to see how long a run waits.
 """
 
 import argparse
@@ -31,13 +31,13 @@ RECORDS, BATCH, SHORT, LONG = 24, 8, 4, 64
 
 
 def rough(rng: np.random.Generator, side: int, height: float) -> np.ndarray:
-    """Random heights with bumps of `side` pixels."""
+    """Return random heights with bumps of `side` pixels."""
     coarse = rng.normal(0, height, (SIZE // side, SIZE // side)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
 def synthetic(seed: int, cached: bool) -> Record:
-    """A record of a scene, under a partition into the cells of scattered points."""
+    """Make a record of a scene, under a partition into the cells of scattered points."""
     rng = np.random.default_rng(seed)
     described = scene(seed, SIZE)
     picture, shapes = render(described)
@@ -62,15 +62,15 @@ def synthetic(seed: int, cached: bool) -> Record:
 
 
 class Reading(NamedTuple):
-    """What reading some batches took."""
+    """The time of reading some batches."""
 
     processor_seconds: float
     seconds: float
-    waiting: float  # of the seconds, for the next batch
+    waiting: float  # part of the seconds, waiting for the next batch
 
 
 def read(folder: Path, cached: bool, workers: int, batches: int, size: int, pause: float = 0.0) -> Reading:
-    """Read batches of `size` images, with a pause after each; the first, for which readers start, is not timed."""
+    """Read batches of `size` images, with a pause after each; do not time the first, for which readers start."""
 
     def used() -> float:  # workers count once they have ended
         usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -107,7 +107,7 @@ def main() -> None:
             name = "cached" if cached else "plain"
             print(f"{name}: {np.mean([len(data) for data in stored]) / 1e3:.0f} KB a record")
             for workers in (0, 2):
-                # The difference leaves out what starting costs, and what is read beforehand and not asked for.
+                # The difference excludes the cost of starting, and of batches that are read ahead but not used.
                 short, long = (read(records, cached, workers, batches, BATCH) for batches in (SHORT, LONG))
                 images = BATCH * (LONG - SHORT)
                 rate = images / (long.processor_seconds - short.processor_seconds)

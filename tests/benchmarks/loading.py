@@ -2,8 +2,8 @@
 
 python tests/benchmarks/loading.py [FOLDER]
 
-Writes a model folder of random numbers to FOLDER (out/loading), 4.8 GB, and its half in float16; each line is a process
-of its own. The operating system has the files in memory, so what is timed is not the disk.
+It writes a model folder of random numbers to FOLDER (out/loading), 4.8 GB, and its half in float16; each line is a
+separate process. The operating system has the files in memory, so the disk is not timed.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 
 def write_model(folder: Path) -> None:
-    """A model folder of the paper's size."""
+    """Write a model folder of the paper's size."""
     from elements_jax.checkpoints.model_folder import save_network, write_config
     from elements_jax.config import ModelConfig
     from elements_jax.models.networks import Networks
@@ -33,7 +33,7 @@ def write_model(folder: Path) -> None:
 
 
 def write_half(folder: Path, half: Path) -> None:
-    """Stable Diffusion's part of a model folder in float16."""
+    """Write Stable Diffusion's part of a model folder in float16."""
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         shutil.copytree(folder / part, half / part, ignore=shutil.ignore_patterns("*.safetensors"))
         for path in (folder / part).glob("*.safetensors"):
@@ -42,7 +42,7 @@ def write_half(folder: Path, half: Path) -> None:
 
 
 def load(folder: Path) -> None:
-    """Load and print what it took."""
+    """Load, and print time and memory."""
     import warnings
 
     import jax
@@ -63,12 +63,12 @@ def load(folder: Path) -> None:
 
 
 def peak() -> int:
-    """Peak resident memory of this process in bytes, mapped files included."""
+    """Return the peak resident memory of this process in bytes, mapped files included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
-    """Write the folders if they are not there, then measure."""
+    """Write the folders if they do not exist, then measure."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "out/loading")
     half = folder.with_name(f"{folder.name}-half")
     processes = multiprocessing.get_context("spawn")

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/partition_throughput.py --images 3
 
-All start from the same image embedding and decode the same 256 points; then pixels are assigned, ours in chunks,
-theirs with all 256 score maps at image size. `loop` asks the predictor for one point after the other, `batched` for 64
-at once, as its automatic mask generator does. Afterwards: images a second of the whole job, and seconds of its parts.
+All start from the same image embedding and decode the same 256 points; then pixels are assigned, ours in chunks, theirs
+with all 256 score maps at image size. `loop` asks the predictor for one point after the other, `batched` for 64 at
+once, like its automatic mask generator. Then it prints images per second of the complete job, and seconds of its parts.
 """
 
 import os
@@ -43,7 +43,7 @@ class Predictor:
         self.points_at_once = points_at_once
 
     def decode(self, embedding: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Candidate masks (N, 3, 256, 256) and the predictions of their IoU."""
+        """Return candidate masks (N, 3, 256, 256) and the predictions of their IoU."""
         predictor = self.predictor
         predictor.features, predictor.is_image_set = embedding, True
         predictor.original_size = predictor.input_size = (1024, 1024)
@@ -55,7 +55,7 @@ class Predictor:
         return logits, predicted_iou
 
     def assign(self, s: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-        """Algorithm 2 with one tensor for each of its formulas."""
+        """Run Algorithm 2 with one tensor for each of its formulas."""
         grid = query_grid(CONFIG.grid)
         s = F.interpolate(s[None].double(), size, mode="bilinear", align_corners=False)[0]
         centroids = compute_centroids(s.argmax(0), empty=grid)
@@ -64,25 +64,25 @@ class Predictor:
 
 
 class Ours:
-    """As `SamSegmenter` does it, in two parts for the clock."""
+    """The steps of `SamSegmenter`, in two parts for the clock."""
 
     def __init__(self, model: Sam):
         self.segmenter = SamSegmenter(model, CONFIG)
 
     def decode(self, embedding: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Predictor.decode`."""
+        """Decode as `Predictor.decode` does."""
         chunks = decode_points(self.segmenter.model, embedding, points, self.segmenter.points_at_once)
         logits, predicted_iou = map(torch.cat, zip(*chunks, strict=True))
         return logits[:, 1:], predicted_iou[:, 1:]
 
     def assign(self, s: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-        """Algorithm 2."""
+        """Run Algorithm 2."""
         return assign_elements(lambda _: s, size, CONFIG).numpy()
 
 
 def clocked(run: Callable[..., Any], *arguments: object) -> tuple[Any, float, float]:
-    """A result, its seconds, and the memory in GB that the process took beyond what it held before."""
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is held now
+    """Return a result, its seconds, and the additional memory of the process in GB."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
     before, start = _memory("VmRSS"), time.perf_counter()
     result = run(*arguments)
     return result, time.perf_counter() - start, _memory("VmHWM") - before
@@ -98,12 +98,12 @@ def main(
     shared: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared")),  # noqa: B008
     images: int = 3,
 ) -> None:
-    """Print what both take, image by image, and how far their masks are apart.
+    """Print the cost of both, image by image, and the distance between their masks.
 
     Args:
         shared: Folder with `weights/mobile_sam.pt` and `data/bsds500/images/val`; by default $ELEMENTS_DATA, or else
             ../shared.
-        images: How many photographs, taken evenly from the split.
+        images: Number of photographs, evenly spaced in the split.
     """
     paths = sorted((shared / "data" / "bsds500" / "images" / "val").glob("*.jpg"))
     paths = [paths[i * len(paths) // images] for i in range(images)]

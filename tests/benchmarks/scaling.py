@@ -1,4 +1,4 @@
-"""Scaling on paper: what a device sends in a step against what it computes, from the reports of `elements compile`.
+"""Scaling on paper: bytes that a device sends per step against its arithmetic, from reports of `elements compile`.
 
     for slice in "v5e:2x4 1" "v5e:8x8 8" "v5e:16x16 32"; do
       set -- $slice
@@ -22,7 +22,7 @@ from train.cost.chips import CHIPS
 
 
 def expected_bytes(parameters: int, data: int, fsdp: int) -> float:
-    """Bytes that a device sends in a step, by the arithmetic above."""
+    """Return the bytes that a device sends in a step, by the arithmetic above."""
     split = (fsdp - 1) / fsdp
     return parameters * (2 * split + 4 * split + 2 * 4 / fsdp * (data - 1) / data)
 

@@ -1,6 +1,6 @@
-"""The last UNet of Stable Diffusion that diffusers had in Flax, 0.39.0's, as `stable_diffusion.py` times it.
+"""The last Flax UNet of Stable Diffusion in diffusers, from version 0.39.0, for `stable_diffusion.py` to time.
 
-It is read from a folder of its own, since the environment holds a later diffusers. XLA's settings are its defaults.
+It is imported from a separate folder, since the environment has a later diffusers. XLA has its default settings.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / ".venv" / "diffusers-0.39"))
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it says of every class that it is deprecated
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # otherwise it warns for every class that it is deprecated
 
 import diffusers
 import jax
@@ -20,14 +20,14 @@ assert diffusers.__version__ == "0.39.0", "`make .venv/diffusers-0.39` installs 
 
 
 def unet() -> Callable[[], object]:
-    """The noise in a batch of two."""
+    """Predict the noise in a batch of two."""
     module, params = load_unet()
     forward = jax.jit(lambda params, *inputs: module.apply({"params": params}, *inputs).sample)
     return _timed(forward, params, latents(2), jnp.full(2, 500), text(2))
 
 
 def train() -> Callable[[], object]:
-    """Loss of one example and its gradient by every parameter; no optimiser, no checkpointing."""
+    """Compute the loss of one example and its gradient by every parameter; no optimiser, no checkpointing."""
     module, params = load_unet()
 
     @jax.jit
@@ -42,7 +42,7 @@ CASES = {"unet": unet, "train": train}
 
 
 def load_unet():
-    """The module, and random weights of a size that keeps the features finite."""
+    """Return the module, and random weights small enough to keep the features finite."""
     module = diffusers.FlaxUNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
     rng = np.random.default_rng(0)
 
@@ -55,12 +55,12 @@ def load_unet():
 
 
 def latents(batch: int) -> jax.Array:
-    """Noise of the size of a latent."""
+    """Return noise of a latent's size."""
     return jax.random.normal(jax.random.key(0), (batch, 4, 64, 64))
 
 
 def text(batch: int) -> jax.Array:
-    """Features of prompts."""
+    """Return features of prompts."""
     return jax.random.normal(jax.random.key(1), (batch, 77, 768))
 
 

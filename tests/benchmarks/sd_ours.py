@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 in elements-jax, as `stable_diffusion.py` times it."""
+"""Stable Diffusion 1.5 in elements-jax, for `stable_diffusion.py` to time."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ STEPS = 10
 
 
 def unet(elements: bool) -> Callable[[], object]:
-    """The noise in a batch of two; keys and values of the conditions are projected in it, as the others' are."""
+    """Predict the noise in a batch of two; this includes projecting the conditions, as in the other candidates."""
 
     @jax.jit
     def forward(params, latent, timestep, *conditions):
@@ -34,7 +34,7 @@ def unet(elements: bool) -> Callable[[], object]:
 
 
 def train(elements: bool) -> Callable[[], object]:
-    """Loss of one example and its gradient by every parameter that it depends on; no optimiser, no checkpointing."""
+    """Compute the loss of one example and its gradient by every used parameter; no optimiser, no checkpointing."""
     params = weights(NETWORKS.unet)
     unused = (
         {}
@@ -53,7 +53,7 @@ def train(elements: bool) -> Callable[[], object]:
 
 
 def sample(elements: bool) -> Callable[[], object]:
-    """Noise to a latent under guidance."""
+    """Sample a latent from noise under guidance."""
 
     @jax.jit
     def decode(params, noise, *conditions):
@@ -66,13 +66,13 @@ def sample(elements: bool) -> Callable[[], object]:
 
 
 def vae() -> Callable[[], object]:
-    """A latent to a picture."""
+    """Decode a latent to an image."""
     decode = jax.jit(lambda params, latent: NETWORKS.vae.module(params).decode(latent))
     return _timed(decode, weights(NETWORKS.vae), latents(1))
 
 
 def text() -> Callable[[], object]:
-    """Two prompts to their features."""
+    """Compute the features of two prompts."""
     tokens = jnp.asarray(np.random.default_rng(0).integers(CONFIG.text.vocab_size, size=(2, CONFIG.text.max_length)))
     return _timed(jax.jit(NETWORKS.text_encoder), weights(NETWORKS.text_encoder), tokens)
 
@@ -90,7 +90,7 @@ CASES = {
 
 
 def weights(network: Functional) -> Params:
-    """Random ones, of a size that keeps the features finite."""
+    """Return random weights small enough to keep the features finite."""
     rng = np.random.default_rng(0)
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
@@ -102,12 +102,12 @@ def weights(network: Functional) -> Params:
 
 
 def latents(batch: int) -> jax.Array:
-    """Noise of the size of a latent."""
+    """Return noise of a latent's size."""
     return jax.random.normal(jax.random.key(0), (batch, CONFIG.latent_size, CONFIG.latent_size, 4))
 
 
 def conditions(batch: int, elements: bool) -> tuple[jax.Array, jax.Array | None]:
-    """Features of prompts, and element tokens or none."""
+    """Return features of prompts, with or without element tokens."""
     text = jax.random.normal(jax.random.key(1), (batch, CONFIG.text.max_length, CONFIG.text.hidden_size))
     size = (batch, CONFIG.elements.num_elements, CONFIG.elements.token_channels)
     return text, jax.random.normal(jax.random.key(2), size) if elements else None

@@ -1,7 +1,7 @@
-"""Stable Diffusion 1.5 in diffusers' and transformers' present PyTorch, as `stable_diffusion.py` times it.
+"""Stable Diffusion 1.5 in current diffusers and transformers with PyTorch, for `stable_diffusion.py` to time.
 
-Attention is PyTorch's fused `scaled_dot_product_attention`, diffusers' default. Images lie channels last, which its
-convolutions on a CPU run fastest on. Nothing here knows of elements: those cases are the same without them.
+Attention is PyTorch's fused `scaled_dot_product_attention`, diffusers' default. Images are channels last, which is the
+fastest layout for its convolutions on a CPU. Nothing here knows of elements: those cases run without them.
 """
 
 import os
@@ -16,13 +16,13 @@ STEPS = 10
 
 
 def unet() -> Callable[[], object]:
-    """The noise in a batch of two."""
+    """Predict the noise in a batch of two."""
     module, latent, text = load_unet(), latents(2), torch.randn(2, 77, 768)
     return torch.inference_mode()(lambda: module(latent, 500, encoder_hidden_states=text).sample)
 
 
 def train() -> Callable[[], object]:
-    """Loss of one example and its gradient by every parameter; no optimiser, no checkpointing."""
+    """Compute the loss of one example and its gradient by every parameter; no optimiser, no checkpointing."""
     module, latent, noise, text = load_unet(), latents(1), latents(1), torch.randn(1, 77, 768)
 
     def step() -> None:
@@ -34,7 +34,7 @@ def train() -> Callable[[], object]:
 
 
 def sample() -> Callable[[], object]:
-    """Noise to a latent under guidance, as the loop of diffusers' StableDiffusionPipeline does it."""
+    """Sample a latent from noise under guidance, like the loop of diffusers' StableDiffusionPipeline."""
     module, noise, text = load_unet(), latents(1), torch.randn(2, 77, 768)
     scheduler = DDIMScheduler(
         beta_start=0.00085,
@@ -59,7 +59,7 @@ def sample() -> Callable[[], object]:
 
 
 def vae() -> Callable[[], object]:
-    """A latent to a picture."""
+    """Decode a latent to an image."""
     module = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -71,7 +71,7 @@ def vae() -> Callable[[], object]:
 
 
 def text() -> Callable[[], object]:
-    """Two prompts to their features."""
+    """Compute the features of two prompts."""
     config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     module, tokens = prepared(CLIPTextModel(config)), torch.randint(49408, (2, 77))
     return torch.inference_mode()(lambda: module(tokens).last_hidden_state)
@@ -90,15 +90,15 @@ CASES = {
 
 
 def load_unet() -> torch.nn.Module:
-    """With random weights."""
+    """Load the UNet with random weights."""
     return prepared(UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8))
 
 
 def prepared(module: torch.nn.Module) -> torch.nn.Module:
-    """Without dropout, channels last."""
+    """Disable dropout, and use channels last."""
     return module.eval().to(memory_format=torch.channels_last)
 
 
 def latents(batch: int) -> torch.Tensor:
-    """Noise of the size of a latent."""
+    """Return noise of a latent's size."""
     return torch.randn(batch, 4, 64, 64).to(memory_format=torch.channels_last)

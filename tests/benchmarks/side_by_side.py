@@ -1,4 +1,4 @@
-"""Timing for machines whose speed drifts: candidates take turns, and what counts is the ratio within a turn."""
+"""Timing for machines whose speed drifts: candidates take turns, and only the ratio within a turn counts."""
 
 import statistics
 import time
@@ -8,7 +8,8 @@ import jax
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object], turns: int = 7) -> tuple[float, float, float]:
-    """Median seconds of both, and the median of theirs / ours: above 1, ours is faster. The first call compiles."""
+    """Return median seconds of both, and the median of theirs / ours: above 1, ours is faster. The first call
+    compiles."""
 
     def seconds(run: Callable[[], object]) -> float:
         start = time.perf_counter()

@@ -3,8 +3,8 @@
     python tests/benchmarks/stable_diffusion.py --cases unet vae --turns 3
 
 Weights are random. Every candidate has its own process and all cores; two at a time take turns, after each has run
-once, which compiles. PyTorch is what is installed; Flax is diffusers 0.39.0, the last that had it, which
-`make .venv/diffusers-0.39` puts beside it.
+once, which compiles. PyTorch is the installed version; Flax is in diffusers 0.39.0, the last version that had it, which
+`make .venv/diffusers-0.39` installs separately.
 """
 
 from typing import Literal
@@ -22,9 +22,9 @@ CASES = {
     "vae": "VAE's decoder, one picture",
     "text": "text encoder, 2 prompts",
 }
-AGAINST = {"sd_pytorch": CASES, "sd_flax": ("unet", "train")}  # Flax had no other sampler that runs today
+AGAINST = {"sd_pytorch": CASES, "sd_flax": ("unet", "train")}  # diffusers' samplers in Flax no longer run
 
-TOO_LARGE = {("sd_flax", "train")}  # for 24 GB beside ours: one process ends before the other starts
+TOO_LARGE = {("sd_flax", "train")}  # for 24 GB together with ours: one process ends before the other starts
 
 Case = Literal["unet", "unet+elements", "train", "train+elements", "sample", "sample+elements", "vae", "text"]
 
@@ -36,7 +36,7 @@ def main(
     """Print a line for each case and each candidate that has it.
 
     Args:
-        cases: Which to run.
+        cases: Cases to run.
         turns: Timed runs of each candidate.
     """
     print(f"{'':54} {'against':8} {'ours':>9} {'theirs':>9} {'ratio':>7} {'peak GB':>8} {'theirs':>7}")

@@ -3,10 +3,9 @@
     python -m tests.benchmarks.start_up
     python -m tests.benchmarks.start_up --cases edit tiny
 
-`edit` is `elements edit` on a photograph with the model that ships. The others are presets: the training step of stage
-2 and the sampler, traced, lowered and, with --compile, compiled for this machine's devices from shapes alone. Every
-figure is of a fresh process; `CPU` are the seconds of all its threads, which other processes on the machine hardly
-change.
+`edit` is `elements edit` on a photograph with the included model. The others are presets: the training step of stage 2
+and the sampler, traced, lowered and, with --compile, compiled from shapes for this machine's devices. Every figure is
+from a fresh process; `CPU` is the seconds of all its threads, which other processes on the machine hardly change.
 """
 
 import importlib
@@ -24,25 +23,25 @@ from typing import Literal
 import tyro
 
 Phases = dict[str, tuple[float, float]]
-"""Seconds on the clock and of the CPUs."""
+"""Seconds on the clock and on the CPUs."""
 
 
 class Clock:
-    """Measures phases of this process, its start among them."""
+    """Measures phases of this process, including its start."""
 
     def __init__(self) -> None:
         self.phases: Phases = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time within."""
+        """Count the time inside."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         self.phases[name] = time.perf_counter() - wall, time.process_time() - cpu
 
 
 def edit(clock: Clock, compile: bool) -> None:
-    """From a photograph to its edited picture, as `elements edit` does."""
+    """Edit a photograph as `elements edit` does."""
     with clock.phase("imports"):
         from elements_jax import TINY
         from elements_jax.cli.command import exit_code
@@ -75,7 +74,7 @@ def edit(clock: Clock, compile: bool) -> None:
 
 
 def preset(name: str, clock: Clock, compile: bool) -> None:
-    """A preset's training step of stage 2, and its sampler."""
+    """Prepare a preset's training step of stage 2, and its sampler."""
     with clock.phase("imports"):
         import jax
 
@@ -115,7 +114,7 @@ def preset(name: str, clock: Clock, compile: bool) -> None:
 
 
 def measured(case: str, cache: str, compile: bool) -> Phases:
-    """The phases of a fresh process."""
+    """Return the phases of a fresh process."""
     command = [sys.executable, "-m", "tests.benchmarks.start_up", "--one", case, str(int(compile))]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
     began = time.perf_counter()
@@ -129,8 +128,8 @@ def main(cases: tuple[Literal["edit", "tiny", "sd15"], ...] = ("edit", "tiny", "
     """Print the table.
 
     Args:
-        cases: What to start.
-        compile: Compile the presets' programs too, which takes minutes.
+        cases: Cases to start.
+        compile: Also compile the presets' programs, which takes minutes.
     """
     for case in cases:
         with tempfile.TemporaryDirectory() as cache:

@@ -1,12 +1,12 @@
-"""Elements of SAM, SLIC and a grid against what people drew, and the sweep over beta of the paper's Figure 15.
+"""Elements of SAM, SLIC and a grid against human segmentations, and the sweep over beta of the paper's Figure 15.
 
     python tests/benchmarks/superpixels_bsds.py --images 20
 
-All divide the centre square of a BSDS500 photograph, at 512 px, into at most 256 elements; the truths are cropped
-alike. A score is the mean over the people who drew an image, then over images, which are taken evenly from a split.
-SLIC's compactness is chosen on train by boundary recall less under-segmentation error, as Stutz et al. 2018 choose
-parameters. The less compact SLIC is, the more boundary it draws, and thereby finds: the plot shows the scores over the
-share of boundary pixels too, along both sweeps.
+All segment the centre square of a BSDS500 photograph, at 512 px, into at most 256 elements; the truths are cropped in
+the same way. A score is averaged over the people who segmented an image, then over evenly spaced images of a split.
+SLIC's compactness is chosen on train by boundary recall minus under-segmentation error, as Stutz et al. 2018 choose
+parameters. A less compact SLIC draws more boundary, and so finds more: the plot also shows the scores over the share of
+boundary pixels, along both sweeps.
 """
 
 import os
@@ -36,7 +36,7 @@ COMPACTNESS = (5.0, 10.0, 20.0, 40.0, 80.0)
 
 
 class Measures(NamedTuple):
-    """Of one partition, or means over images."""
+    """Measures of one partition, or their means over images."""
 
     boundary_recall: float
     undersegmentation_error: float
@@ -60,11 +60,11 @@ def main(
 
     Args:
         shared: Folder with `weights/mobile_sam.pt` and `data/bsds500`; by default $ELEMENTS_DATA, or else ../shared.
-        split: What is reported.
-        images: How many photographs, of this split and of train.
-        config: The partition's settings, but for beta and compactness.
+        split: Split to report.
+        images: Number of photographs, of this split and of train.
+        config: The partition's settings, except beta and compactness.
         plot: PNG to write.
-        pictures: Folder for pictures of the partitions.
+        pictures: Folder for images of the partitions.
     """
     bsds = shared / "data" / "bsds500"
     model, _ = load_sam(shared / "weights" / "mobile_sam.pt")
@@ -104,7 +104,7 @@ def main(
 
 
 def photographs(bsds: Path, split: str, images: int, size: int) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
-    """Stem, picture and truths of photographs taken evenly from a split."""
+    """Yield stem, image and truths of evenly spaced photographs of a split."""
     folder = bsds / "images" / split
     paths = sorted(folder.glob("*.jpg"))
     count = min(images, len(paths))
@@ -114,7 +114,7 @@ def photographs(bsds: Path, split: str, images: int, size: int) -> Iterator[tupl
 
 
 def sweep_beta(image: np.ndarray, segmenter: SamSegmenter) -> dict[float, Partition]:
-    """SAM's partition for each beta. The scores of its one iteration do not depend on beta: they are decoded once."""
+    """Return SAM's partition for each beta. The scores of its one iteration do not depend on beta: decode them once."""
     s = segmenter.scores(segmenter.embed(image[None]), query_grid(segmenter.config.grid))
     partitions = {}
     for beta in BETAS:
@@ -125,13 +125,13 @@ def sweep_beta(image: np.ndarray, segmenter: SamSegmenter) -> dict[float, Partit
 
 
 def sweep_compactness(image: np.ndarray, config: PartitionConfig) -> dict[float, Partition]:
-    """SLIC's partition for each compactness."""
+    """Return SLIC's partition for each compactness."""
     configs = {compactness: replace(config, compactness=compactness) for compactness in COMPACTNESS}
     return {compactness: partition_image(image, Slic(each), each) for compactness, each in configs.items()}
 
 
 def measure(partition: Partition, truths: list[np.ndarray]) -> Measures:
-    """What the tables show of one partition."""
+    """Return the table's measures of one partition."""
     return Measures(
         *score_partition(partition.label_map, truths),
         contour_density(partition.label_map),
@@ -141,12 +141,12 @@ def measure(partition: Partition, truths: list[np.ndarray]) -> Measures:
 
 
 def mean(rows: list[Measures]) -> Measures:
-    """The mean over images."""
+    """Average over images."""
     return Measures(*np.mean(rows, axis=0))
 
 
 def print_table(title: str, rows: dict[str, list[Measures]]) -> None:
-    """Means over images, a row for each way to divide them."""
+    """Print means over images, one row per segmenter."""
     names = [name.replace("_", " ") for name in Measures._fields]
     print(f"\n{title:20}" + "".join(f"  {name:>{len(name)}}" for name in names))
     for label, found in rows.items():
@@ -161,7 +161,7 @@ def draw_plot(
     grid: list[Measures],
     path: Path,
 ) -> None:
-    """Above, the measures over beta, and level lines of SLIC and grid, which know no beta; below, over the density."""
+    """Draw the measures over beta, with level lines for SLIC and grid, which have no beta; below, over the density."""
     beta, compactness = ({key: mean(rows) for key, rows in sweep.items()} for sweep in (sam, slic))
     figure = Figure(figsize=(15, 7), layout="constrained")
     above, below = figure.subplots(2, 4)

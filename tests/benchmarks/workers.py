@@ -1,6 +1,6 @@
-"""Candidates in processes of their own, so that the memory of each is its own and their libraries never meet.
+"""Candidates in separate processes, so that their memory and libraries stay separate.
 
-A candidate is a module whose `CASES` holds, by name, functions that build a model and return what is to be timed.
+A candidate is a module whose `CASES` holds, by name, functions that build a model and return the function to time.
 """
 
 import importlib
@@ -17,7 +17,7 @@ class Run(NamedTuple):
     """One run of a case."""
 
     seconds: float
-    gigabytes: float  # the most memory that the process held meanwhile, its model included
+    gigabytes: float  # peak memory of the process, including its model
 
 
 class Worker:
@@ -31,7 +31,7 @@ class Worker:
         other_end.close()
 
     def run(self) -> Run:
-        """Run the case once. Raises EOFError where the process died; it has said why."""
+        """Run the case once. Raises EOFError if the process died; it has printed why."""
         self._pipe.send("run")
         return self._pipe.recv()
 
@@ -50,12 +50,12 @@ class Comparison(NamedTuple):
 
 
 def compare(candidates: tuple[str, str], case: str, turns: int, together: bool) -> Comparison:
-    """Let ours and theirs run by turns, each warm: on machines whose speed drifts, what counts is the ratio in a turn.
+    """Run ours and theirs in turn, each warm: on machines whose speed drifts, only the ratio within a turn counts.
 
     Args:
-        together: whether both processes live all the while; otherwise each ends before the other starts.
+        together: whether both processes stay alive; otherwise each ends before the other starts.
 
-    Raises EOFError where a process died; it has said why.
+    Raises EOFError if a process died; it has printed why.
     """
     if together:
         workers = [Worker(candidate, case) for candidate in candidates]
@@ -88,7 +88,7 @@ def _serve(pipe: Connection, candidate: str, case: str) -> None:
             pipe.recv()
         except EOFError:
             return
-        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to what is held now
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to the current size
         start = time.perf_counter()
         run()
         seconds = time.perf_counter() - start

@@ -28,7 +28,7 @@ SIZE_64 = replace(SMALL, elements=replace(SMALL.elements, image_size=64, grid=8)
 
 
 def write_model(folder: Path, config: ModelConfig) -> Path:
-    """A model folder with random parameters."""
+    """Write a model folder with random parameters."""
     write_config(folder, config)
     networks = Networks(config)
     for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
@@ -52,19 +52,19 @@ def address(editing: EditSession) -> Iterator[str]:
 
 @pytest.fixture
 def stepping(editing: EditSession) -> StepByStep:
-    """A decoder that goes on step by step, as the test says."""
+    """A decoder that advances step by step, when the test says so."""
     return StepByStep(editing)
 
 
 @pytest.fixture
 def slow_app(stepping: StepByStep) -> FastAPI:
-    """Its server, which has no SAM either."""
+    """Its server, also without SAM."""
     stepping.go_on(2)  # to warm up
     return app_of(stepping, points=False)
 
 
 def launch(started: "playwright.Playwright") -> "playwright.Browser":
-    """Chromium: the system's, or playwright's own. Raises playwright's Error where there is none."""
+    """Launch Chromium: the system's, or playwright's own. Raises playwright's Error if there is none."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     options = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     options += ["--disable-component-update", "--disable-sync"]
@@ -94,7 +94,7 @@ def page(browser: "playwright.Browser") -> Iterator["playwright.Page"]:
 
 @pytest.fixture
 def editor(page: "playwright.Page", address: str) -> Iterator[Driver]:
-    """The editor's page, opened; in the end, nothing may have gone wrong in it that the test did not ask for."""
+    """The editor's open page; at the end it must show no errors that the test did not cause."""
     driver = Driver(page, address)
     yield driver
     driver.check()
@@ -102,6 +102,6 @@ def editor(page: "playwright.Page", address: str) -> Iterator[Driver]:
 
 @pytest.fixture
 def opened(editor: Driver) -> Driver:
-    """With a photograph in it: a red square on a slope of greys."""
+    """The page with a photograph: a red square on a slope of greys."""
     editor.upload()
     return editor

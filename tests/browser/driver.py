@@ -1,4 +1,4 @@
-"""Drives the editor's page as a person does, and reads from it what a person sees and what the server was sent."""
+"""Drive the editor's page as a person does, and read its contents and its requests to the server."""
 
 import io
 import json
@@ -20,7 +20,7 @@ SQUARE = (16, 16, 32, 32)
 
 
 def photograph(colour: tuple[int, int, int] = RED) -> UInt8[np.ndarray, "H W 3"]:
-    """A square of one colour on a slope of greys, wider than high."""
+    """Draw a square of one colour on a slope of greys, wider than high."""
     image = np.repeat(np.linspace(60, 200, WIDTH)[None, :, None], HEIGHT, axis=0).repeat(3, axis=2).astype(np.uint8)
     left, top, right, bottom = SQUARE
     image[top:bottom, left:right] = colour
@@ -28,7 +28,7 @@ def photograph(colour: tuple[int, int, int] = RED) -> UInt8[np.ndarray, "H W 3"]
 
 
 def file_of(image: UInt8[np.ndarray, "H W 3"], name: str = "photo.png", **options: Any) -> dict[str, Any]:
-    """A file to choose."""
+    """Return a file to choose."""
     encoded = io.BytesIO()
     kind = "jpeg" if name.endswith(".jpg") else "png"
     Image.fromarray(image).save(encoded, kind, **options)
@@ -36,7 +36,7 @@ def file_of(image: UInt8[np.ndarray, "H W 3"], name: str = "photo.png", **option
 
 
 class Driver:
-    """One page. Places on pictures are (x, y) in pixels of the picture."""
+    """One page. Places on images are (x, y) in pixels of the image."""
 
     def __init__(self, page: Page, address: str, begins: str = "Open a photo to begin."):
         self.page = page
@@ -54,26 +54,26 @@ class Driver:
             self.problems.append(message.text)
 
     def check(self) -> None:
-        """No request went to another host, and the console holds no errors."""
+        """Check that no request went to another host, and that the console has no errors."""
         for request in self.requests:
             parts = urlsplit(request.url)
             assert parts.scheme in ("data", "blob") or request.url.startswith(self._address), request.url
         assert self.problems == []
 
     def refused(self) -> None:
-        """The browser noted a refusal, that the test expects."""
+        """Accept a refusal in the console, which the test expects."""
         assert [each for each in self.problems if "the server responded with a status of 4" in each] == self.problems
         self.problems.clear()
 
     # What is sent
 
     def sent(self, path: str, method: str = "POST") -> list[Any]:
-        """Bodies of the requests to a path."""
+        """Return the bodies of the requests to a path."""
         found = [r for r in self.requests if urlsplit(r.url).path == path and r.method == method]
         return [json.loads(request.post_data or "null") for request in found]
 
     def edits(self) -> list[dict[str, Any]]:
-        """Those that a saved script has."""
+        """Return the edits of a saved script."""
         with self.page.expect_download(lambda download: download.suggested_filename == "edit.json") as download:
             self.page.get_by_role("button", name="Save script").click()
         return json.loads(download.value.path().read_text())["edits"]
@@ -93,12 +93,12 @@ class Driver:
         return self.page.locator("#tray-stage")
 
     def box(self) -> tuple[int, ...]:
-        """The selection's box in numbers: left, top, width, height; empty where nothing is selected."""
+        """Return the selection's box (left, top, width, height); empty if nothing is selected."""
         values = [self.page.locator(f"#box-{name}").input_value() for name in ("x", "y", "width", "height")]
         return tuple(int(value) for value in values if value)
 
     def pixel(self, *at: float, stage: Any = None) -> tuple[int, ...]:
-        """The colour (RGBA) that the picture's canvas shows in the middle of a pixel."""
+        """Return the colour (RGBA) that the canvas shows in the middle of a pixel."""
         left, top, _, _ = self._frame(stage)
         x, y = self.place((at[0] + 0.5, at[1] + 0.5), stage)
         read = """async (canvas, [x, y]) => {
@@ -112,11 +112,11 @@ class Driver:
         self.until(lambda: np.abs(np.subtract(self.pixel(*at)[:3], colour)).max() <= 3)
 
     def settled(self) -> None:
-        """The server has answered."""
+        """Wait until the server has answered."""
         expect(self.stage).not_to_have_attribute("aria-busy", "true")
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait for what playwright has no `expect` for: the page's own policy forbids its polling there."""
+        """Wait for a condition without a playwright `expect`: the page's own policy forbids playwright's polling."""
         end = time.monotonic() + 10
         while not condition():
             assert time.monotonic() < end, "waited in vain"
@@ -138,7 +138,7 @@ class Driver:
         return box["x"], box["y"], box["width"], box["height"]
 
     def place(self, at: tuple[float, float], stage: Any = None) -> tuple[float, float]:
-        """Where a pixel's corner is on the screen, while all of the picture is seen."""
+        """Return the place of a pixel's corner on the screen, while the complete image is visible."""
         left, top, width, height = self._frame(stage)
         k = min((width - 32) / WIDTH, (height - 32) / HEIGHT)
         return left + (width - WIDTH * k) / 2 + at[0] * k, top + (height - HEIGHT * k) / 2 + at[1] * k
@@ -181,7 +181,7 @@ class Driver:
         expect(self.status).to_have_text(f"Done: {results} result{'s' * (results > 1)}.", timeout=60_000)
 
     def save(self, button: str, folder: Path) -> Path:
-        """What a button downloads."""
+        """Return the file that a button downloads."""
         with self.page.expect_download() as download:
             self.page.get_by_role("button", name=button).click()
         path = folder / download.value.suggested_filename

@@ -1,4 +1,4 @@
-"""Gestures: what they show at once, what the script then says, and how they are undone."""
+"""Gestures: their immediate preview, their edits in the script, and undo."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_an_object_dragged_out_of_the_frame_can_be_fetched_back(square):
     square.drag((4, 24), (-7, 24))
     assert square.box()[0] == -16
     square.keys("Escape")
-    square.click(-1, 24)  # beside the photograph
+    square.click(-1, 24)  # next to the photograph
     expect(square.status).to_have_text("Selected.")
     assert square.box()[0] == -16
 

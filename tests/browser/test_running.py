@@ -1,4 +1,4 @@
-"""Runs: progress, results, download, continuing from a result, and what is kept after a failure."""
+"""Runs: progress, results, download, continuing from a result, and recovery after a failure."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def run_button(editor: Driver):
 
 @pytest.fixture
 def deleted(opened: Driver) -> Driver:
-    """With a JPEG, in which the square was deleted."""
+    """The page with a JPEG, in which the square was deleted."""
     opened.upload(name="photo.jpg", quality=95)
     opened.select(20, 20)
     opened.keys("Delete")
@@ -175,7 +175,7 @@ def test_leaving_asks_and_a_reload_brings_the_edits_back(opened, address):
 
 @pytest.fixture
 def slow(page: Page, slow_app: FastAPI, stepping: StepByStep):
-    """On a server without SAM, whose decoder the test lets go on; the square was deleted."""
+    """The page on a server without SAM, whose decoder the test advances; the square was deleted."""
     with served(slow_app) as address:
         editor = Driver(page, address)
         editor.upload()
@@ -207,7 +207,7 @@ def test_progress_is_shown_step_by_step(slow, stepping):
     expect(bar).to_be_hidden()
 
 
-def test_cancel_ends_the_run_and_keeps_what_was_done(slow, stepping):
+def test_cancel_stops_the_run_and_keeps_finished_results(slow, stepping):
     slow.page.get_by_text("More settings").click()
     slow.page.get_by_label("Variants").fill("2")
     run_button(slow).click()

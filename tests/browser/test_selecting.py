@@ -112,7 +112,7 @@ def test_a_box_begun_inside_the_selection_draws(opened):
     assert opened.edits() == []
 
 
-def test_a_lasso_selects_exactly_what_it_surrounds(opened):
+def test_a_lasso_selects_exactly_its_inside(opened):
     opened.keys("l")
     opened.drag((40, 10), (60, 10), (60, 30), (40, 30))
     assert opened.box() == (40, 10, 20, 20)
@@ -151,7 +151,7 @@ def test_wheel_keys_and_buttons_zoom_at_pointer_and_space_pans(opened: Driver):
         opened.page.mouse.wheel(0, -100)
     opened.until(lambda: int(zoom.inner_text().split()[0]) > 5 * int(whole.split()[0]))
     opened.page.mouse.click(*opened.place((24.5, 24.5)))
-    expect(opened.status).to_contain_text("Selected 16 x 16")  # what was under the pointer is there still
+    expect(opened.status).to_contain_text("Selected 16 x 16")  # the same point is still under the pointer
     opened.keys("-", "+", "0")
     expect(zoom).to_have_text(whole)
     opened.page.get_by_role("button", name="Zoom in").click()

@@ -1,4 +1,4 @@
-"""A study page in a real browser: answered by mouse and by keyboard, and its answers analysed."""
+"""A study page in a real browser, answered by mouse and by keyboard, and the analysis of its answers."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Key]:
-    """A study of six pairs and two checks a form, and its key."""
+    """A study of six pairs and two checks per form, and its key."""
     folder = tmp_path_factory.mktemp("study")
     write_scene_results(folder / "results", 2)
     settings = {"ours": "ours", "baselines": ("pixels", "sdedit-0.5"), "length": 40, "checks": 2, "seed": 0}
@@ -34,7 +34,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Key]:
 
 @pytest.fixture(scope="module")
 def address(study: tuple[Path, Key]) -> Iterator[str]:
-    """A static server of the page, and of nothing else."""
+    """A static server of only the page."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=study[0]))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -65,13 +65,13 @@ class Rater:
         self.page.get_by_role("button", name="Start").click()
 
     def ready(self, number: int) -> None:
-        """Until the pair of this number, from 1, can be answered."""
+        """Wait until the pair with this number, from 1, can be answered."""
         expect(self.page.locator("#position")).to_have_text(f"{number} of 8")
         expect(self.page.locator("#pictures")).to_have_attribute("aria-busy", "false")
         self.page.wait_for_timeout(260)  # a pair must be seen for a quarter of a second
 
     def side(self, number: int) -> str:
-        """That of ours in a pair, or the right one of a check."""
+        """Return the side of ours in a pair, or the correct side of a check."""
         pair = self.key.pairs[self.key.forms[self.form - 1][number - 1]]
         return pair.check or ("left" if pair.left == "ours" else "right")
 

@@ -1,4 +1,4 @@
-"""Model folders whose files are not those that were saved together are refused."""
+"""Model folders with files that were not saved together are refused."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_a_flipped_bit_in_a_file_is_found(folder, name, file):
 
 
 def test_networks_of_two_saves_are_not_mixed(folder):
-    """As a kill leaves them between two files of stage 1."""
+    """The folder is as a kill between two files of stage 1 leaves it."""
     params = load_networks(folder, NETWORKS, ["encoder", "decoder"])
     before = (folder / "elements" / "decoder.safetensors").read_bytes()
     save_networks(folder, jax.tree.map(lambda value: value + 1, params), "runs/autoencoder, step 4")

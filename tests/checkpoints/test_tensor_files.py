@@ -100,7 +100,7 @@ def test_a_folder_without_parameters_is_named(tmp_path):
         ("model", "pytorch_model.bin"),
     ],
 )
-def test_pickled_parameters_are_named_with_what_converts_them(tmp_path, stem, name):
+def test_pickled_parameters_name_the_converter(tmp_path, stem, name):
     (tmp_path / name).touch()
     with pytest.raises(PickledWeights, match=rf"holds {name}, which can run code.*save_pretrained\('CONVERTED'\)"):
         find_tensors(tmp_path, stem)

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer from its own files, against transformers'; the vocabulary is the one that ships with open_clip."""
+"""CLIP's tokenizer from its own files, against transformers'; the vocabulary comes with open_clip."""
 
 import json
 from pathlib import Path

@@ -38,7 +38,7 @@ class Wide:
 
 @dataclasses.dataclass(frozen=True)
 class Outer:
-    """A command with a part that is not flat, one that is, and a number of its own."""
+    """A command with a nested part, a flat part, and its own number."""
 
     by_name: Inner = dataclasses.field(default_factory=Inner)
     flat: Annotated[Wide, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Wide)
@@ -164,13 +164,13 @@ def test_a_base_install_names_the_extra(arguments, extra, tmp_path: Path):
 
 
 @pytest.mark.parametrize("arguments", ["--help", "scenes --help"])
-def test_a_reader_that_has_seen_enough_is_no_error(arguments):
+def test_a_closed_output_pipe_is_not_an_error(arguments):
     command = f"{sys.executable} -m elements_jax.cli {arguments} | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=120)
     assert done.stderr == ""
 
 
-def test_a_platform_that_is_not_there_is_one_line(monkeypatch, capsys):
+def test_a_missing_platform_is_one_line(monkeypatch, capsys):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setattr("elements_jax.cli.command._jax_starts", lambda: False)
     assert run_to_end(raising(AssertionError())) == 1

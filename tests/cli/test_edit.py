@@ -1,4 +1,4 @@
-"""`elements edit` on photographs: every kind of file comes back as it was, but for the edit."""
+"""`elements edit` on photographs: every kind of file stays unchanged except for the edit."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.helpers.photographs import SRGB, exif, picture, saved
 MASK = np.zeros((40, 56), bool)
 MASK[10:22, 8:20] = True
 FAR = np.s_[:, 46:]
-"""Columns that no edit here comes near, in photographs as they are seen."""
+"""Columns far from every edit here, in upright photographs."""
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _quick_fill(monkeypatch):
 
 @pytest.fixture
 def edit(tmp_path, pipeline, monkeypatch):
-    """Runs `elements edit` with a move of the mask, and one pipeline, compiled once; gives the exit code."""
+    """Run `elements edit` with a move of the mask and a pipeline that is compiled once; return the exit code."""
     pytest.importorskip("skimage")
     monkeypatch.setattr(ElementsPipeline, "from_pretrained", lambda *_, **__: pipeline)
     Image.fromarray(MASK).save(tmp_path / "mask.png")
@@ -68,7 +68,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_comes_back_as_it_was_but_for_the_edit(name, tmp_path, edit, capsys):
+def test_every_format_stays_unchanged_except_for_the_edit(name, tmp_path, edit, capsys):
     photo = tmp_path / name
     photo.write_bytes(KINDS[name])
     assert edit(photo) == 0

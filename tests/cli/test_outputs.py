@@ -1,4 +1,4 @@
-"""What a command writes is never what it reads, and has the format that its name says."""
+"""Commands never overwrite their input, and write the format that the file name says."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.helpers.photographs import picture, saved
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Files of every kind that commands read; what is in them matters only where it is read before the check."""
+    """Files of every kind that commands read; their contents matter only if they are read before the check."""
     monkeypatch.chdir(tmp_path)
     for name in ("photo.png", "photo-numbers.png"):
         Path(name).write_bytes(saved(picture(), "PNG"))

@@ -78,7 +78,7 @@ def test_arrays_of_wrong_kinds_are_named(tmp_path, change, message):
 
 
 def test_a_result_states_how_its_file_was_encoded(tmp_path, pipeline, monkeypatch, capsys):
-    """The edit of a padded photograph divided by a grid: its picture's script gives the same on the photograph."""
+    """The script in the result of a padded, grid-segmented photograph gives the same result on the photograph."""
     pytest.importorskip("skimage")
     monkeypatch.setattr(ElementsPipeline, "from_pretrained", lambda *_, **__: pipeline)
     photo, encoded, script = tmp_path / "photo.png", tmp_path / "encoded", tmp_path / "edit.json"

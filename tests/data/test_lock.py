@@ -1,4 +1,4 @@
-"""A folder has one owner at a time, and none after its owner's death."""
+"""A folder has one owner at a time, and none after the owner ends."""
 
 import signal
 import subprocess
@@ -36,7 +36,7 @@ def test_the_second_is_refused_and_told_of_the_first(holder: subprocess.Popen, t
 def test_a_killed_owner_holds_nothing(holder: subprocess.Popen, tmp_path: Path) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert (tmp_path / OWNER).exists()  # what it has left
+    assert (tmp_path / OWNER).exists()  # its leftover file
     with locked(tmp_path, "another"):
         assert "another" in (tmp_path / OWNER).read_text()
     assert not (tmp_path / OWNER).exists()

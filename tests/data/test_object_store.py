@@ -1,4 +1,4 @@
-"""URLs as paths, by a store in memory: copies, uploads, retries, and what is there when something fails."""
+"""URLs as paths, with a store in memory: copies, uploads, retries, and the contents after a failure."""
 
 import contextlib
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def test_a_text_is_a_path_or_a_url() -> None:
         as_path("nope://a/b")
 
 
-def test_a_file_appears_when_it_is_whole(store: AnyPath) -> None:
+def test_a_file_appears_when_it_is_complete(store: AnyPath) -> None:
     with contextlib.suppress(RuntimeError), new_file(store / "file") as file:
         file.write(b"half")
         raise RuntimeError

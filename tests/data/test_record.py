@@ -1,4 +1,4 @@
-"""Records: what goes in comes out, and whatever does not fit is named."""
+"""Records: contents are restored exactly, and errors name what does not fit."""
 
 import io
 import subprocess
@@ -44,7 +44,7 @@ def _png(array: np.ndarray) -> bytes:
 
 
 def _with_field(name: str, *values: bytes) -> bytes:
-    """A stored record with one field replaced, or removed if there are no values."""
+    """Return a stored record with one field replaced, or removed if there are no values."""
     example = Example.FromString(_record().to_example("png"))
     example.features.feature.pop(name, None)
     if values:
@@ -59,7 +59,7 @@ def _with_field(name: str, *values: bytes) -> bytes:
     image=arrays(np.uint8, (5, 7, 3)),
     caption=st.text(st.characters(exclude_categories=["Cs"])),
 )
-def test_a_record_in_png_comes_back_as_it_was(label_map, object_masks, image, caption):
+def test_a_record_in_png_is_restored_exactly(label_map, object_masks, image, caption):
     record = Record(image, label_map, caption, object_masks, "seed 3", {"num_elements": 300})
     _assert_equal(Record.from_example(record.to_example("png"), "here"), record)
 
@@ -68,7 +68,7 @@ def test_jpeg_changes_the_image_alone_and_little():
     ramp = np.linspace(0, 255, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH, 1).repeat(3, axis=2).astype(np.uint8)
     record = replace(_record(), image=ramp)
     read = Record.from_example(record.to_example(), "here")
-    # A smooth picture at quality 95: within a few grey levels.
+    # A smooth image at quality 95: within a few grey levels.
     assert 0 < np.abs(read.image.astype(int) - ramp).max() <= 8
     _assert_equal(replace(read, image=ramp), record)
 
@@ -79,7 +79,7 @@ def test_the_same_record_gives_the_same_bytes():
     assert record.to_example() == shuffled.to_example()
 
 
-def test_masks_can_be_read_alone():
+def test_masks_can_be_read_without_the_rest():
     record = _record(masks=3)
     read = Record.from_example(record.to_example(), "here", lambda count: [count - 1])
     np.testing.assert_array_equal(read.object_masks, record.object_masks[2:])
@@ -94,7 +94,7 @@ def test_cached_values_are_stored_in_the_record():
     flat = {name: array.reshape(-1) for name, array in cached.items()}
     _assert_equal(replace(read, image=record.image), replace(record, cached=flat))
     assert replace(record, cached=flat).to_example() == stored
-    other = {"text": np.ones(3, np.float16)}  # in the place of what was there
+    other = {"text": np.ones(3, np.float16)}  # replaces the old features
     assert (
         Record.from_example(with_cached(Example.FromString(stored), other), "here").cached["text"].tolist() == [1] * 3
     )

@@ -1,4 +1,4 @@
-"""TFRecord files: whole or absent, read in any order, damage located."""
+"""TFRecord files: complete or absent, read in any order, damage located."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The feather and the latent's cells, against their definitions in whole pixels."""
+"""The feather and the latent's cells, against their definitions in pixels."""
 
 import hypothesis.strategies as st
 import jax
@@ -14,7 +14,7 @@ H, W = 20, 24
 
 
 def within(region: np.ndarray, distance: int) -> np.ndarray:
-    """The pixels at most so many rows and columns from the region: a dilation, pixel by pixel."""
+    """Return the pixels within a number of rows and columns of the region: a dilation, pixel by pixel."""
     ys, xs = np.nonzero(region)
     y, x = np.mgrid[: region.shape[0], : region.shape[1]]
     return ((abs(y[..., None] - ys) <= distance) & (abs(x[..., None] - xs) <= distance)).any(axis=-1)

@@ -78,7 +78,7 @@ def test_samplers_end_at_the_preserved_latent_outside_the_region(name):
         for predict in (predict_noise, with_preserved_region(predict_noise, schedule, clean, jnp.asarray(region)))
     )
     expected = clean
-    if name == "ddim":  # ends at timestep 0, which still holds a little of the noise that it began with
+    if name == "ddim":  # ends at timestep 0, which still holds a little of the initial noise
         first, last = schedule.alpha_bar[951], schedule.alpha_bar[0]
         noise = (normal(0) - jnp.sqrt(first) * clean) / jnp.sqrt(1 - first)
         expected = jnp.sqrt(last) * clean + jnp.sqrt(1 - last) * noise
@@ -94,7 +94,7 @@ def test_fresh_noise_leaves_the_preserved_latent_too():
     ends = [ddim_sample(predict, schedule, jnp.asarray(normal(i)), 5, eta=1.0, keys=keys) for i in (0, 2)]
     last = np.sqrt(schedule.alpha_bar[0])
     noise = (np.stack(ends) - last * clean) / np.sqrt(1 - last**2)
-    assert 0.7 < np.std(noise) < 1.3  # what DDIM leaves at its end, and no more
+    assert 0.7 < np.std(noise) < 1.3  # only what DDIM leaves at its end
 
 
 def test_preserving_nothing_is_the_prediction_itself():

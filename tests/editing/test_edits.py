@@ -25,7 +25,7 @@ sequences = st.lists(st.tuples(st.sampled_from(["move", "resize", "delete", "com
 
 
 def canvas_of(seed: int, dropped: float = 0.1) -> Canvas:
-    """Voronoi cells of jittered grid points, some pixels dropped; the last ROOM slots are empty."""
+    """Return Voronoi cells of jittered grid points, some pixels dropped; the last ROOM slots are empty."""
     rng = np.random.default_rng(seed)
     points = (np.stack(np.mgrid[:GRID, :GRID], -1).reshape(-1, 2) + rng.uniform(0.1, 0.9, (N, 2))) * SIZE / GRID
     pixels = np.stack(np.mgrid[:SIZE, :SIZE], -1) + 0.5
@@ -52,7 +52,7 @@ def pixels_of(canvas: Canvas) -> np.ndarray:
 
 
 def check_invariants(before: Canvas, after: Canvas):
-    """The label map gives a pixel to one element at most; these tie it to the tokens."""
+    """Check that label map and tokens agree; by construction each pixel has at most one element."""
     np.testing.assert_array_equal(pixels_of(after) > 0, after.elements.valid)
     assert after.elements.content.shape == before.elements.content.shape
     assert np.isfinite(after.elements.position).all()
@@ -70,7 +70,7 @@ def run_edit(canvas: Canvas, other: Canvas, kind: str, indices, shift) -> Canvas
 
 
 def transform_oracle(canvas: Canvas, indices, scale, shift, anchor, tolerance):
-    """Pixel by pixel: who arrives where, what is hit, and what dies."""
+    """Compute pixel by pixel where elements arrive, which they hit, and which are deleted."""
     label_map, valid = np.array(canvas.label_map), np.array(canvas.elements.valid)
     none = N + ROOM
     arrived = np.full_like(label_map, none)

@@ -1,4 +1,4 @@
-"""Edit scripts: what is read, what is refused and how it is said, and what applying one does."""
+"""Edit scripts: reading, errors and their messages, and the effect of applying one."""
 
 import json
 import math
@@ -125,7 +125,7 @@ def test_any_json_is_either_a_script_or_an_edit_error(value):
         ({"version": 1, "sampling": {"colour": 0}}, r"sampling\.colour: unknown field; expected sampler, steps"),
     ],
 )
-def test_a_wrong_field_is_named_with_what_was_expected(value, message):
+def test_errors_name_the_field_and_the_expected_value(value, message):
     with pytest.raises(EditError, match=message):
         EditScript.from_json(json.dumps(value))
 
@@ -142,7 +142,7 @@ def test_a_wrong_field_is_named_with_what_was_expected(value, message):
         (b"\x89PNG\r\n\x1a\n", "a PNG that carries no edit script"),
     ],
 )
-def test_a_file_that_is_no_script_is_named(content, message, tmp_path):
+def test_errors_name_a_file_that_is_not_a_script(content, message, tmp_path):
     path = tmp_path / "edit.json"
     path.write_bytes(content)
     with pytest.raises(EditError, match=rf"edit\.json: {message}"):
@@ -194,7 +194,7 @@ def test_values_of_the_command_line_have_the_bounds_of_a_script(script, message)
 
 
 @given(st.lists(any_edit, max_size=3))
-def test_the_schema_takes_what_is_written(drawn):
+def test_the_schema_accepts_written_scripts(drawn):
     script = EditScript(tuple(kind(*fields) for kind, *fields in drawn))
     jsonschema.validate(json.loads(script.to_json()), JSON_SCHEMA)
 
@@ -287,7 +287,7 @@ def test_a_resize_is_about_the_given_anchor():
 
 def test_a_duplicate_is_a_copy_in_a_free_slot():
     after = apply_script(EditScript((Duplicate((0,), (0.5, 0.5), 0.5),)), canvas(), no_image).canvas
-    slot = 10  # the first that is free, since the copy came to lie on element 10
+    slot = 10  # the first free slot, since the copy covered element 10
     np.testing.assert_array_equal(after.elements.content[slot], canvas().elements.content[0])
     np.testing.assert_allclose(after.elements.position[slot], [0.625, 0.625, 0.125, 0.125], atol=1e-6)
     np.testing.assert_array_equal(after.elements.valid, np.arange(N) < 16)
@@ -319,7 +319,7 @@ def test_pixels_travel_with_their_elements():
 
 
 def test_continuing_fills_the_holes_of_edits_and_leaves_all_else():
-    dropped = replace(canvas(), label_map=canvas().label_map.at[0, 0].set(N))  # belongs to no element from the start
+    dropped = replace(canvas(), label_map=canvas().label_map.at[0, 0].set(N))  # belongs to no element initially
     script = EditScript((Delete((9,)), Move((5,), (0.25, 0.0)), Continue("round-1.png"), Delete((1,))))
     seen = []
 
@@ -338,7 +338,7 @@ def test_continuing_fills_the_holes_of_edits_and_leaves_all_else():
         np.asarray(edited.reference.label_map) == N, np.arange(SIZE * SIZE).reshape(SIZE, -1) == 0
     )
     content = np.asarray(edited.reference.elements.content)
-    np.testing.assert_array_equal(content[5], canvas().elements.content[5])  # moved, and still the original's
+    np.testing.assert_array_equal(content[5], canvas().elements.content[5])  # moved, with the original's content
     filled = np.unique(np.asarray(edited.reference.label_map)[holes])
     assert len(filled) == 2
     np.testing.assert_array_equal(content[filled], 7)

@@ -1,4 +1,4 @@
-"""The editor's server on a model of a few thousand random parameters; and one whose decoder goes step by step."""
+"""The editor's server on a model of a few thousand random parameters; and one whose decoder advances step by step."""
 
 import contextlib
 import io
@@ -29,7 +29,7 @@ DELETE = {"edit": "delete", "object": {"box": [0.25, 0.25, 0.5, 0.5]}}
 
 
 def find_exactly(image: UInt8[np.ndarray, "H W 3"], at: ObjectAt) -> Found:
-    """What stands for SAM: all of a box, or the pixels that have the colour of a point."""
+    """Stand in for SAM: find all of a box, or the pixels with the colour of a point."""
     height, width = image.shape[:2]
     if at.box is not None:
         left, top, right, bottom = np.rint(np.array(at.box) * (width, height, width, height)).astype(int)
@@ -42,20 +42,20 @@ def find_exactly(image: UInt8[np.ndarray, "H W 3"], at: ObjectAt) -> Found:
 
 
 def eighths(image: UInt8[np.ndarray, "H W 3"]) -> UInt16[np.ndarray, "H W"]:
-    """An 8 x 8 grid of pieces."""
+    """Return an 8 x 8 grid of pieces."""
     height, width = image.shape[:2]
     return (np.arange(height)[:, None] * 8 // height * 8 + np.arange(width) * 8 // width).astype(np.uint16)
 
 
 def app_of(editing: EditSession, **options: Any) -> FastAPI:
-    """A server with stand-ins for what finds objects and pieces."""
+    """Return a server with stand-ins for the search of objects and pieces."""
     label = PhotoSegmenter(editing.pipeline.config.elements, SegmenterOptions("grid")).label
     defaults = {"name": "small", "segmenter": "grid", "find_object": find_exactly, "points": True}
     return make_app(editing, label=label, pieces=eighths, **defaults | options)
 
 
 class StepByStep(EditSession):
-    """Decodes to black, and waits before each step until the test lets it go on."""
+    """Decodes to black, and waits before each step for the test."""
 
     def __init__(self, editing: EditSession):
         self.__dict__.update(editing.__dict__)
@@ -108,7 +108,7 @@ def slow_client(stepping: StepByStep) -> Iterator[TestClient]:
 
 @contextlib.contextmanager
 def served(app: FastAPI) -> Iterator[str]:
-    """A real server in a thread; gives its address."""
+    """Run a real server in a thread, and yield its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -138,7 +138,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def upload(client: Any, image: np.ndarray | None = None) -> str:
-    """The id of an uploaded picture."""
+    """Upload an image and return its id."""
     response = client.post("/api/images", content=encode(noise(16, 16) if image is None else image))
     assert response.status_code == 201, response.text
     return response.json()["id"]

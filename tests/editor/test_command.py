@@ -1,4 +1,4 @@
-"""`elements editor`: what it needs, where it listens, how it ends; and that `elements edit` gives the same bytes."""
+"""`elements editor`: requirements, address, end; and the same bytes as `elements edit`."""
 
 import io
 import json
@@ -80,7 +80,7 @@ def test_a_taken_port_is_an_error(model_folder: Path, capsys: pytest.CaptureFixt
 
 
 def test_runs_without_pytorch_locally_and_stops_at_once(model_folder: Path, tmp_path: Path) -> None:
-    """Interrupted while it compiles."""
+    """The interrupt comes while it compiles."""
     (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')")
     command = [sys.executable, "-m", "elements_jax.cli", "editor", "--no-open", "--port", "0", "--model", model_folder]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
@@ -93,7 +93,7 @@ def test_runs_without_pytorch_locally_and_stops_at_once(model_folder: Path, tmp_
         assert (model["segmenter"], model["notice"]) == ("slic", notice.strip())
         assert "--checkpoint" in notice
         assert httpx2.post(f"{address[1]}/api/images", content=encode(noise(20, 20)), timeout=60).status_code == 201
-        with pytest.raises(ConnectionRefusedError):  # which one that listens everywhere would take
+        with pytest.raises(ConnectionRefusedError):  # a server that listens everywhere would accept this
             socket.create_connection(("127.0.0.2", int(address[2])))
         interrupted = time.monotonic()
         process.send_signal(signal.SIGINT)

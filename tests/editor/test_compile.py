@@ -1,4 +1,4 @@
-"""After the warm-up nothing is compiled that needs the model's own settings alone; and nothing ever twice."""
+"""After the warm-up, jobs with the model's own settings compile nothing, and no program is compiled twice."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @pytest.fixture
 def compilations() -> Iterator[list[float]]:
-    """Seconds of every compilation from here on."""
+    """Seconds of every later compilation."""
     seconds: list[float] = []
 
     def listen(event: str, duration: float, **_: object) -> None:
@@ -27,7 +27,7 @@ def compilations() -> Iterator[list[float]]:
 
 
 def run(client: TestClient, edits: list[dict], **fields: object) -> None:
-    """An edit of a photograph."""
+    """Run an edit of a photograph."""
     images = {"other.png": upload(client, noise(20, 20, seed=9))}
     body = {"image": upload(client, noise(16, 24)), "images": images, "script": script(*edits, **fields)}
     id = client.post("/api/jobs", json=body).json()["id"]
@@ -46,7 +46,7 @@ EDITS = [
 
 def test_nothing_is_compiled_after_the_warm_up(editing: EditSession, compilations: list[float]) -> None:
     with TestClient(app_of(editing), base_url=LOCAL) as client:
-        run(client, EDITS[0])  # waits for the warm-up, which is at its first
+        run(client, EDITS[0])  # waits for the warm-up, which does the same first
         compilations.clear()
         for seed, edits in enumerate(EDITS):
             run(client, edits, prompt="a red square", negative_prompt="blue", seed=seed)

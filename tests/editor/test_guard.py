@@ -1,4 +1,4 @@
-"""Hostile requests: from other pages and names, too large, or not what they pretend to be."""
+"""Hostile requests: from other pages and host names, too large, or with false contents."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from tests.editor.conftest import DELETE, LOCAL, SMALL_LIMITS, app_of, encode, n
 
 
 def refusal(response: Any, status: int) -> str:
-    """The sentence of a refusal, which is all that it says."""
+    """Return the sentence of a refusal, which is its only content."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     (error,) = response.json().values()
@@ -59,7 +59,7 @@ def test_a_proxy_serves_the_page_below_a_path(editing: EditSession) -> None:
     with TestClient(app, base_url="http://photos.example", root_path="/editor") as behind:
         for path in re.findall(r'(?:src|href)="([^"#]+)"', behind.get("/editor/").text):
             assert behind.get(f"/editor/{path}").status_code == 200, path
-        content = encode(noise(300, 300)).ljust(3 * 2**20, b"\0")  # more than JSON may have
+        content = encode(noise(300, 300)).ljust(3 * 2**20, b"\0")  # more than the limit for JSON
         for origin in ("https://photos.example", "http://photos.example:8080"):
             headers = {"Origin": origin}
             assert behind.post("/editor/api/images", content=content, headers=headers).status_code == 201
@@ -102,7 +102,7 @@ def test_json_is_compressed_and_events_are_not(client: TestClient) -> None:
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG that says it is large, and of which nothing follows."""
+    """Return a PNG whose header claims a large size, without any data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -133,7 +133,7 @@ def test_a_bomb_is_refused_by_its_header(client: TestClient, width: int, height:
         b"\xff\xd8\xff\xe1\xff\xff" + b"Exif\x00\x00II*\x00" + b"\xff" * 100,
     ],
 )
-def test_what_is_no_image_is_refused(client: TestClient, content: bytes) -> None:
+def test_rejects_files_that_are_not_images(client: TestClient, content: bytes) -> None:
     refusal(client.post("/api/images", content=content), 415)
 
 
@@ -144,13 +144,13 @@ def test_bodies_are_limited_while_they_come(client: TestClient) -> None:
         huge = b'{"image": "' + b"x" * 3_000_000 + b'"}'
         refusal(client.post(f"/api/{path}", content=huge, headers={"Content-Type": "application/json"}), 413)
 
-    # Without its length, the body is refused when the limit is passed, and not before.
+    # Without a length, the body is refused when it passes the limit.
     refusal(client.post("/api/images", content=iter([b"x" * 10_000] * 21)), 413)
     refusal(client.post("/api/images", content=iter([b"x" * 10_000] * 20)), 415)
 
 
 def test_a_body_without_end_is_not_read_to_its_end(editing: EditSession) -> None:
-    """A real server: it answers while the client goes on sending."""
+    """A real server answers while the client is still sending."""
     with served(app_of(editing, limits=SMALL_LIMITS)) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as connection:
@@ -202,7 +202,7 @@ def test_odd_json_is_refused(client: TestClient, content: bytes, status: int) ->
     "content",
     [b"", b"{", b"[]", DEEP, b"\xff", b'{"version": 2}', encode(noise(4, 4)), png_of_size(2**31 - 1, 2**31 - 1)],
 )
-def test_what_is_no_script_is_refused(client: TestClient, content: bytes) -> None:
+def test_rejects_bodies_that_are_not_scripts(client: TestClient, content: bytes) -> None:
     refusal(client.post("/api/scripts", content=content), 422)
 
 
@@ -259,7 +259,7 @@ def test_absurd_requests_are_refused(client: TestClient, path: str, fields: dict
 
 
 def test_forms_and_unknown_things(client: TestClient) -> None:
-    """A form is what another page may send without asking first."""
+    """Another page may send a form without a preflight request."""
     body = json.dumps({"image": upload(client), "script": script()}).encode()
     refusal(client.post("/api/jobs", content=body, headers={"Content-Type": "text/plain"}), 422)
     unknown = {"image": "0" * 32}
@@ -282,7 +282,7 @@ def test_images_are_forgotten_by_number_and_by_size(client: TestClient, app: Fas
     for images in (Images(3, 10**9), Images(10**9, 3 * size + size // 2)):
         for each in uploads[:3]:
             images.keep(each)
-        images[uploads[0].id]  # used, so that the second is the oldest
+        images[uploads[0].id]  # used again, so that the second is the oldest
         images.keep(uploads[3])
         assert len(images) == 3
         with pytest.raises(KeyError):

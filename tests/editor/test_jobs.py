@@ -1,4 +1,4 @@
-"""The queue: its order, its end, and what it survives."""
+"""The queue: its order, its end, and its failures."""
 
 import json
 import threading
@@ -61,15 +61,15 @@ def test_cancel_queued_and_running(slow_client: TestClient, stepping: StepByStep
     assert slow_client.delete(f"/api/jobs/{second}").json()["status"] == "cancelled"
     assert state(slow_client, third)["position"] == 1
     assert slow_client.delete(f"/api/jobs/{first}").json()["status"] == "cancelled"
-    stepping.go_on()  # the step that it was in
+    stepping.go_on()  # the current step
     wait_until(lambda: state(slow_client, third)["status"] == "running")
     stepping.go_on(2)
     wait_until(lambda: state(slow_client, third)["status"] == "done")
     assert [state(slow_client, id)["status"] for id in (first, second)] == ["cancelled", "cancelled"]
-    assert slow_client.delete(f"/api/jobs/{third}").json()["status"] == "done"  # too late, and no harm
+    assert slow_client.delete(f"/api/jobs/{third}").json()["status"] == "done"  # too late, without harm
 
 
-def test_a_bad_job_is_its_own_end_alone(
+def test_a_failing_job_ends_only_itself(
     slow_client: TestClient, stepping: StepByStep, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = submit(slow_client, script={"prompt": "fail"}).json()["id"]
@@ -82,7 +82,7 @@ def test_a_bad_job_is_its_own_end_alone(
 
 
 def test_what_cannot_be_decoded_says_why(client: TestClient) -> None:
-    """With the real decoder: euler draws no noise."""
+    """The real decoder fails: euler draws no noise."""
     id = submit(client, script={"sampling": {"sampler": "euler", "eta": 0.5}}).json()["id"]
     wait_until(lambda: state(client, id)["status"] == "failed")
     assert state(client, id)["error"] == "eta is for DDIM: no other sampler here draws fresh noise"
@@ -105,7 +105,7 @@ def test_the_oldest_that_ended_are_forgotten(client: TestClient, monkeypatch: py
 
 
 def test_a_job_is_cancelled_when_its_last_listener_leaves(stepping: StepByStep) -> None:
-    """A real server, and clients that close their connection: of a queued and of a running job."""
+    """Clients of a real server close their connections, of a queued and of a running job."""
     stepping.go_on(2)
     with (
         served(app_of(stepping, limits=SMALL_LIMITS)) as address,
@@ -141,7 +141,7 @@ def test_one_of_two_listeners_may_leave(stepping: StepByStep) -> None:
 
 
 class listener:
-    """Listens to a job's events in a thread, and closes the connection at the end."""
+    """Listen to a job's events in a thread, and close the connection at the end."""
 
     def __init__(self, address: str, id: str):
         self._url = f"{address}/api/jobs/{id}/events"

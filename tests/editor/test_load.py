@@ -23,7 +23,7 @@ SECONDS = 180
 
 
 class Load:
-    """What the clients do, and what became of it."""
+    """The clients' requests and their outcomes."""
 
     def __init__(self, address: str):
         self.address = address
@@ -75,7 +75,7 @@ class Load:
 
 
 def resident(process: int) -> float:
-    """MB of a process that are in memory."""
+    """Return the resident memory of a process in MB."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 

@@ -1,4 +1,4 @@
-"""Requests of all kinds, made from the server's own OpenAPI: each is answered as is declared there, in time."""
+"""Requests of all kinds, generated from the server's own OpenAPI, are answered in time as declared there."""
 
 import contextlib
 
@@ -32,7 +32,7 @@ SECONDS = 20
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the server's thread does, meanwhile
 def test_every_request_is_answered_as_declared(editing: EditSession, mode: GenerationMode) -> None:
-    """Requests that fit the schema, and such that do not; of ids as they come, and of what is there."""
+    """Requests fit the schema or violate it, with random and with existing ids."""
 
     with served(app_of(editing, limits=SMALL_LIMITS)) as address, httpx2.Client(base_url=address) as client:
         image = upload(client)
@@ -69,6 +69,6 @@ def _check(case: Case) -> None:
     case.validate_response(response, checks=CHECKS)
     declared = case.operation.definition.raw["responses"][str(response.status_code)]
     if schema := declared.get("content", {}).get("application/json", {}).get("schema"):
-        # Schemathesis takes lists of fixed length for an older draft's.
+        # Schemathesis takes lists of fixed length for those of an older draft.
         whole = case.operation.schema.raw_schema
         jsonschema.Draft202012Validator(schema | {"components": whole["components"]}).validate(response.json())

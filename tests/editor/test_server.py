@@ -1,4 +1,4 @@
-"""Every endpoint, by what it answers."""
+"""The answers of every endpoint."""
 
 import base64
 import io
@@ -185,7 +185,7 @@ def test_stage_1_model_fills_holes_and_rejects_prompts(editing: EditSession) -> 
         assert "needs a model with a diffusion decoder" in finished(prompt="a red square")["error"]
 
 
-def test_without_edits_the_photograph_comes_back_as_it_was(client: TestClient) -> None:
+def test_without_edits_the_photograph_is_returned_unchanged(client: TestClient) -> None:
     content = encode(noise(20, 30), "jpeg", quality=30)
     image = client.post("/api/images", content=content).json()["id"]
     id = client.post("/api/jobs", json={"image": image, "script": script()}).json()["id"]
@@ -200,7 +200,7 @@ def test_events_tell_each_step_until_the_end(client: TestClient) -> None:
         assert events.headers["content-type"].startswith("text/event-stream")
         states = [line.removeprefix("data: ") for line in events.iter_lines() if line.startswith("data: ")]
     assert '"status":"done"' in states[-1]
-    assert client.get(f"/api/jobs/{id}/events").text.count("data: ") == 1  # of one that has ended: its end
+    assert client.get(f"/api/jobs/{id}/events").text.count("data: ") == 1  # a finished job reports only its end
 
 
 def test_the_page_is_served(client: TestClient) -> None:

@@ -23,7 +23,7 @@ def scene_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def scene_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random numbers of NumPy's: to compile the networks' own initialisation takes longer than all tests."""
+    """A model with NumPy's random numbers: compiling the networks' own initialisation takes longer than all tests."""
     folder, rng, networks = tmp_path_factory.mktemp("scene-model"), np.random.default_rng(0), Networks(SCENES)
     write_config(folder, SCENES)
     for name in ("encoder", "decoder", "vae", "text_encoder", "unet"):

@@ -1,4 +1,4 @@
-"""Methods of others by diffusers' pipelines, of random weights at small widths, on a results folder."""
+"""Other authors' methods by diffusers' pipelines, with random weights at small widths, on a results folder."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ from tests.helpers.stable_diffusion import small_unet, write_clip_tokenizer
 
 CASES = [Case("a", "move", "move the cat left", prompt="a cat"), Case("b", "delete", "remove the dog")]
 SIDE = 32
-"""Of the models; the pictures are smaller."""
+"""Image size of the models; the test images are smaller."""
 
 
 def networks(in_channels: int) -> dict:
@@ -84,9 +84,9 @@ def run(results: Path, method: str, weights: Path) -> int:
     return main([str(results), "--method", method, "--weights", str(weights), "--steps", "2", "--device", "cpu"])
 
 
-@pytest.mark.filterwarnings("ignore")  # diffusers' own, of what it calls deprecated
+@pytest.mark.filterwarnings("ignore")  # diffusers' own deprecations
 @pytest.mark.parametrize("method", ["instruct-pix2pix", "paint-by-example"])
-def test_a_method_adds_its_folder_and_goes_on(method, results, request, capsys):
+def test_a_method_adds_its_folder_and_resumes(method, results, request, capsys):
     weights = request.getfixturevalue({"instruct-pix2pix": "instruct", "paint-by-example": "by_example"}[method])
     assert run(results, method, weights) == 0
     assert methods(results) == [method]
@@ -96,8 +96,8 @@ def test_a_method_adds_its_folder_and_goes_on(method, results, request, capsys):
     path_of(results, method, CASES[0]).unlink()
     kept = path_of(results, method, CASES[1]).stat().st_mtime_ns
     assert run(results, method, weights) == 0
-    assert "1 pictures added" in capsys.readouterr().out
-    np.testing.assert_array_equal(picture(results, method, CASES[0]), first)  # its noise follows from its seed
+    assert "1 of 2 images added" in capsys.readouterr().out
+    np.testing.assert_array_equal(picture(results, method, CASES[0]), first)  # its seed determines its noise
     assert path_of(results, method, CASES[1]).stat().st_mtime_ns == kept
 
 
@@ -109,7 +109,7 @@ def test_names_missing_inputs_before_loading_a_model(results, tmp_path, capsys):
     assert "run `elements compare` or `elements scenes-benchmark` with --others" in capsys.readouterr().err
 
 
-def test_it_does_not_import_jax():
+def test_does_not_import_jax():
     script = "import sys; sys.modules['jax'] = None; import partition.diffusers_baselines"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

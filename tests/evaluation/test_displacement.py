@@ -1,4 +1,4 @@
-"""Target and source regions, and what their similarities say of results that are known."""
+"""Target and source regions, and their similarities for known results."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ SIZE = 32
 
 
 def record(seed: int) -> Record:
-    """Noise on which element 1, of 8 x 8 px at (4, 4), lies on element 0; a column is dropped."""
+    """Return noise with element 1, of 8 x 8 px at (4, 4), inside element 0; one column is dropped."""
     image = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
     label_map = np.zeros((SIZE, SIZE), np.uint16)
     label_map[4:12, 4:12] = 1
@@ -49,8 +49,8 @@ def test_regions_are_the_arrival_and_the_source_of_objects(edits, target, source
     np.testing.assert_array_equal(found["source"], source)
 
 
-def test_what_only_gave_way_is_no_source():
-    found = of(Move((1,), (0.5, 0.0)), tolerance=0.0)  # all of element 0 is deleted, as the object comes to lie on it
+def test_covered_elements_are_not_a_source():
+    found = of(Move((1,), (0.5, 0.0)), tolerance=0.0)  # all of element 0 is deleted, since the object covers it
     np.testing.assert_array_equal(found["source"], square(4, 4))
 
 

@@ -1,4 +1,4 @@
-"""`elements evaluate` against the same computed by hand, whatever the batches and devices; and its errors."""
+"""`elements evaluate` against values computed by hand, for all batches and devices; and its errors."""
 
 import json
 import os
@@ -38,7 +38,7 @@ WHOLE = ["--metrics", "mse", "psnr", "ssim"]
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records whose edits are judged."""
+    """Records whose edits are evaluated."""
     return write_records(tmp_path_factory.mktemp("records"))
 
 
@@ -56,7 +56,7 @@ def noisy(image: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Seven noisy pictures, and the clean ones."""
+    """Seven noisy images, and the clean ones."""
     folder = tmp_path_factory.mktemp("folders")
     clean = {f"picture-{i}": record(i, 32).image for i in range(7)}
     return save(folder / "noisy", {n: noisy(c, i) for i, (n, c) in enumerate(clean.items())}), save(
@@ -65,7 +65,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def evaluate(out: Path, *arguments: Any) -> dict[str, Any]:
-    """The report of a command, its numbers by (method, kind, metric)."""
+    """Return a command's report, its numbers by (method, kind, metric)."""
     assert main(["evaluate", *map(str, arguments), "--out", str(out)]) == 0
     report = json.loads(out.read_text())
     report["numbers"] = {(n["method"], n["kind"], n["metric"]): n for n in report["numbers"]}
@@ -113,7 +113,7 @@ def test_records_are_reconstructed_as_by_the_pipeline(
 
     if decoder == "light":
         filled = evaluate(tmp_path / "filled.json", *command[:-1], 3)  # 4 are 3 and 1
-        np.testing.assert_allclose(values(filled), values(report), rtol=1e-3)  # 8 bits round the other way now and then
+        np.testing.assert_allclose(values(filled), values(report), rtol=1e-3)  # 8 bits sometimes round the other way
 
 
 def test_the_vae_alone_is_enough_for_itself(tmp_path, scene_records, scene_model, scene_pipeline, capsys):
@@ -180,7 +180,7 @@ def test_four_devices_give_the_same_numbers(tmp_path, folders):
 
 @pytest.fixture
 def eight_features(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In place of Inception, eight means of each picture."""
+    """Eight means of each image, in place of Inception."""
 
     def features(image: jax.Array) -> jax.Array:
         return image.reshape(len(image), 8, -1).astype(jnp.float32).mean(-1)
@@ -230,7 +230,7 @@ def test_fid_of_inputs_and_reconstructions_is_named_rfid(tmp_path, scene_records
 
 @pytest.fixture
 def edits(tmp_path: Path) -> Path:
-    """Moves of two records' top left elements, done perfectly, by copying, and not at all; the second has no truth."""
+    """Moves of two records' top left elements: perfect, by copying, and none at all; the second has no truth."""
     folder = tmp_path / "results"
     cases = []
     for i, each in enumerate([record(100), record(101)]):
@@ -308,7 +308,7 @@ def refused(capsys, *arguments: Any) -> str:
     return error
 
 
-def test_errors_name_what_is_wrong(tmp_path, folders, squares, scene_records, scene_model, edits, capsys):
+def test_errors_name_the_wrong_input(tmp_path, folders, squares, scene_records, scene_model, edits, capsys):
     pictures, truths = folders
     fewer, other = tmp_path / "fewer", tmp_path / "other"
     shutil.copytree(pictures, fewer)
@@ -364,7 +364,7 @@ def test_help_and_unknown_words(capsys):
 
 
 def test_folders_are_read_upright_and_on_white(tmp_path):
-    """As photographs are read everywhere else: turned by EXIF, and transparent parts white."""
+    """Images are turned by EXIF, and transparent parts become white, as everywhere else."""
     image = Image.fromarray(record(0, 32).image[:, :24])
     for name in ("upright", "turned", "clear", "white"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""Comparison grids: every picture in its cell, heads and columns in their order, none where there is none."""
+"""Comparison grids: every image in its cell, rows and columns in order, and empty cells for missing images."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CELL = 64
 
 
 def cells(path, rows: int, columns: int) -> np.ndarray:
-    """The cells of a grid (rows, columns, CELL, CELL, 3), counted from its lower right corner."""
+    """Return the cells of a grid (rows, columns, CELL, CELL, 3), counted from its lower right corner."""
     with Image.open(path) as picture:
         below = np.asarray(picture)[:-MARGIN, :-MARGIN]
     below = below[-rows * (CELL + GAP) + GAP :, -columns * (CELL + GAP) + GAP :]

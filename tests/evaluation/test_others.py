@@ -1,4 +1,4 @@
-"""What methods of others need of an edit."""
+"""Inputs of an edit for other authors' methods."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_a_deletion_and_a_composition_are_one_step_each():
 
 
 def test_background_is_a_free_square_like_the_surroundings():
-    """An object on the left half, another one beside it; the right half is of another colour."""
+    """Two objects are in the left half; the right half has another colour."""
     rng = np.random.default_rng(0)
     image = np.full((SIZE, SIZE, 3), 200) + rng.integers(-9, 10, (SIZE, SIZE, 3))
     image[:, 16:] -= 150

@@ -1,4 +1,4 @@
-"""Photo scenes: what is cut out, how it is put together, and edits whose truth is known."""
+"""Photo scenes: cut-outs, their composition, and edits with a known truth."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ SIZE = 64
 
 
 def photograph(seed: int, *masks: np.ndarray) -> Record:
-    """Random colours, and a disc as an object unless masks are given."""
+    """Return random colours, with a disc as an object unless masks are given."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     y, x = np.mgrid[:SIZE, :SIZE]

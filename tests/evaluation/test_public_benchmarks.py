@@ -1,4 +1,4 @@
-"""Public benchmarks: small folders of their layouts are edited as they ask, and answered as their scorers read."""
+"""Public benchmarks: small folders in their layouts are edited as required, and written as their scorers read them."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ POINTS = st.tuples(st.floats(0, 1), st.floats(0, 1))
 
 @given(st.floats(0.2, 3), POINTS, POINTS, POINTS)
 def test_the_edits_carry_a_point_where_the_motion_carries_it(factor, anchor, to, point):
-    box, size = (0, 8, 64, 56), 64  # a photograph of 4 to 3, with margins above and below
+    box, size = (0, 8, 64, 56), 64  # a 4:3 photograph, with margins above and below
     shift = to[0] - anchor[0], to[1] - anchor[1]
     motion = Motion((factor, factor), shift, anchor)
     expected = [a + factor * (p - a) + s for a, p, s in zip(anchor, point, shift, strict=True)]
@@ -151,7 +151,7 @@ def test_selects_elements_with_half_their_pixels_under_the_mask():
 
 
 def test_objmove_a_is_done_as_its_scorer_reads_it(objmove, tmp_path, model_folder, capsys, monkeypatch):
-    """All but the decoder, which the next test has: here it shows the label map of the edited elements."""
+    """A fake decoder shows the label map of the edited elements; the next test has the real one."""
     batches = []
 
     def label_maps(jobs, editing, batch_size):
@@ -235,7 +235,7 @@ def test_a_bad_annotation_is_named(geobench, change, problem):
         geobench_2d(geobench)
 
 
-def test_a_folder_that_is_no_benchmark_is_named(tmp_path):
+def test_errors_name_a_folder_that_is_not_a_benchmark(tmp_path):
     with pytest.raises(ValueError, match="expected ObjMove-A"):
         objmove_a(tmp_path)
     with pytest.raises(ValueError, match=r"expected GeoBenchMeta, with annotation_2d\.json or annotations_2d\.json"):

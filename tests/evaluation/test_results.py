@@ -1,4 +1,4 @@
-"""The results folder: what is written is read back, and damage is named."""
+"""The results folder: contents are read back unchanged, and damage is named."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_methods_of_others_that_have_made_nothing_are_named(tmp_path):
         (CASES[1].to_json(), "name: '0001-delete' is that of an earlier case"),
     ],
 )
-def test_a_line_that_is_no_case_is_named(tmp_path, line, problem):
+def test_errors_name_a_line_that_is_not_a_case(tmp_path, line, problem):
     (tmp_path / "cases.jsonl").write_text(CASES[1].to_json() + "\n" + line + "\n")
     with pytest.raises(ValueError, match=rf"cases\.jsonl line 2: {problem}"):
         read_cases(tmp_path)

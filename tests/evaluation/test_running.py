@@ -1,4 +1,4 @@
-"""Methods on edits: the commands, their results folder, going on, and what is refused."""
+"""Methods on edits: the commands, their results folder, resuming, and errors."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ METHODS = ["ours", "pixels", "sdedit-0.5"]
 
 @pytest.fixture
 def model(scene_model: Path, scene_pipeline: ElementsPipeline, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model as commands name it; it is opened, and compiled, once for all."""
+    """The model's name for commands; it is opened and compiled once for all tests."""
     monkeypatch.setattr(ElementsPipeline, "from_pretrained", lambda *_, **__: scene_pipeline)
     return str(scene_model)
 
@@ -55,7 +55,7 @@ def stamps(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
 
 
-def test_scripts_become_a_results_folder_and_a_run_goes_on(scene_records, scripts, model, tmp_path, capsys):
+def test_scripts_become_a_results_folder_and_a_run_resumes(scene_records, scripts, model, tmp_path, capsys):
     out = tmp_path / "out"
     assert compare(scene_records, scripts, out, model, "--methods", *METHODS, "--others") == 0
     said = capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_a_model_that_does_not_inpaint_is_refused(scene_model, scene_pipeline):
 
 
 def test_sdedit_of_a_model_with_elements_passes_none(scene_pipeline):
-    """Its pictures follow from pixels and prompt: elements' contents do not matter."""
+    """Its images depend only on pixels and prompt, not on the elements' contents."""
     (sdedit,) = make_methods(["sdedit-0.5"], scene_pipeline, "model", Sampling(), None, None).values()
     record = scene_record(1)
     canvas = canvas_of(scene_pipeline, record)
@@ -157,7 +157,7 @@ def test_the_scenes_benchmark_scores_every_method_of_its_folder(scene_records, m
     command += ["--scenes", "2", "--batch-size", "2"]
     assert main([*command, "--methods", "pixels"]) == 0
     for case in results.read_cases(out):
-        results.save(out, "oracle", case, results.picture(out, "truth", case))  # the pictures of another project
+        results.save(out, "oracle", case, results.picture(out, "truth", case))  # images of another project
     assert main([*command, "--methods", "pixels", "ours"]) == 0
     said = capsys.readouterr().out
     scores = json.loads((out / "scores.json").read_text())["edits"]

@@ -1,4 +1,4 @@
-"""The edits of scenes: they are what their instruction says, and the same under any partition."""
+"""The edits of scenes match their instructions, and are the same under any partition."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_instruction_script_and_prompt_say_the_same():
 
 
 def test_pasted_pixels_agree_with_the_truth_at_the_target():
-    """Script and truth speak of the same place."""
+    """Script and truth mean the same place."""
     for task in TASKS:
         if task.case.kind == "move":
             record = next(r for r in RECORDS if r.source_id == task.case.source_id)
@@ -64,7 +64,7 @@ def test_pasted_pixels_agree_with_the_truth_at_the_target():
 
 
 def test_the_same_edits_are_made_of_any_partition():
-    """Truths, regions and words do not depend on it; the elements do, and lie on the same object."""
+    """Truths, regions and words do not depend on the partition; elements do, but are on the same object."""
     others = [scene_record(seed, cells(seed)) for seed in range(6)]
     for ours, theirs in zip(TASKS, scene_cases(others), strict=True):
         assert dataclasses.replace(ours.case, script=None) == dataclasses.replace(theirs.case, script=None)

@@ -1,4 +1,4 @@
-"""The table of the scenes benchmark, on a results folder whose figures are known."""
+"""The table of the scenes benchmark, on a results folder with known scores."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def grey(value: int) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of errors of 51 in the input, of 0, 25 and 102 by `mine`, and of 51 by pixel editing."""
+    """Results with errors of 51 in the input, of 0, 25 and 102 by `mine`, and of 51 by pixel editing."""
     results.write_cases(tmp_path, CASES)
     half = np.zeros((16, 16), bool)
     half[:, :8] = True

@@ -1,4 +1,4 @@
-"""The user study: what is asked of whom, what a page gives away, and what an analysis makes of answers."""
+"""The user study: questions of each form, secrecy of the page, and the analysis of answers."""
 
 import dataclasses
 import json
@@ -52,13 +52,13 @@ def key_of(forms: list[list[Pair]], ours: str = "ours") -> Key:
 
 
 def sheet(key: Key, form: int, worker: str, choose) -> Answers:
-    """A form answered: `choose` gives a side for a pair."""
+    """Answer a form: `choose` returns a side for a pair."""
     answers = tuple(Answer(name, choose(key.pairs[name]), 2.5) for name in key.forms[form - 1])
     return Answers(1, key.study, form, worker, "", "", answers)
 
 
 def attentive(rng: random.Random, share: float, bias: dict[str, float] | None = None):
-    """A rater who passes checks and prefers ours with some probability, by case if `bias` says so."""
+    """Return a rater who passes checks and prefers ours with some probability, by case if `bias` says so."""
 
     def choose(pair: Pair) -> str:
         if pair.check:

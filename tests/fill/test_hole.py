@@ -1,4 +1,4 @@
-"""Filling of holes: search and vote against plain loops, and what must hold of every picture, hole and guide."""
+"""Filling of holes: search and vote against plain loops, and properties for every image, hole and guide."""
 
 import inspect
 from itertools import pairwise
@@ -26,7 +26,7 @@ def patch(image: np.ndarray, y: int, x: int) -> np.ndarray:
 
 
 def small_level(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Hole, list[tuple[int, int]]]:
-    """A random picture, its hole in two forms, and the centres of the known patches."""
+    """Return a random image, its hole in two forms, and the centres of the known patches."""
     image = rng.integers(0, 256, (H, W, 3)).astype(np.float32)
     unknown = np.zeros((H, W), bool)
     y, x = rng.integers(0, H - 3), rng.integers(0, W - 3)
@@ -111,7 +111,7 @@ def test_refine_takes_the_best_of_old_proposed_and_adjacent(seed):
 def test_propose_takes_the_parents_offset_or_the_nearest_source():
     nearest = jnp.arange(H * W, dtype=jnp.int32)
     coarse = np.full(H * W // 4, -1, np.int32)
-    coarse[2 * (W // 2) + 3] = 5 * (W // 2) + 7  # of (2, 3): three rows below, four columns right of it
+    coarse[2 * (W // 2) + 3] = 5 * (W // 2) + 7  # the source of (2, 3): three rows below and four columns to its right
     target = jnp.asarray([5 * W + 6, 10 * W + 10])
     proposed = np.asarray(propose(target, jnp.asarray(coarse), nearest, W, (0, 0)))
     assert proposed.tolist() == [11 * W + 14, 10 * W + 10]
@@ -139,7 +139,7 @@ def test_a_vote_is_the_weighted_mean_of_the_found_patches(seed):
 
 
 def noisy(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A picture of blobs and grain."""
+    """Return an image of blobs and grain."""
     blobs = ndimage.gaussian_filter(rng.normal(0, 1, (height, width, 3)), (4, 4, 0))
     return np.clip(128 + 400 * blobs + rng.normal(0, 5, blobs.shape), 0, 255).astype(np.uint8)
 
@@ -159,7 +159,7 @@ def test_known_pixels_stay_and_hidden_ones_do_not_matter(seed, height, width, sh
     assert filled.shape == photograph.shape
     assert filled.dtype == np.uint8
     np.testing.assert_array_equal(filled[~hole], photograph[~hole])
-    photograph[hole] = rng.integers(0, 256, (hole.sum(), 3))  # what the hole hides does not count
+    photograph[hole] = rng.integers(0, 256, (hole.sum(), 3))  # hidden pixels do not matter
     np.testing.assert_array_equal(fill_hole(photograph, hole, guide), filled)
 
 
@@ -172,7 +172,7 @@ def disc(height: int, width: int, y: int, x: int, radius: int) -> np.ndarray:
 @given(st.tuples(*[st.integers(0, 255)] * 3), st.integers(0, 32), st.integers(0, 32), st.booleans())
 def test_a_constant_picture_stays_constant(colour, y, x, guided):
     photograph = np.full((32, 32, 3), colour, np.uint8)
-    guide = np.full((8, 8, 3), 100, np.uint8) if guided else None  # off by a constant, which the fit takes away
+    guide = np.full((8, 8, 3), 100, np.uint8) if guided else None  # off by a constant, which the fit removes
     filled = fill_hole(photograph, disc(32, 32, y, x, 6), guide)
     np.testing.assert_array_equal(filled, photograph)
 
@@ -225,7 +225,7 @@ def test_without_a_hole_nothing_changes():
     assert filled is not photograph
 
 
-def test_errors_say_what_was_expected():
+def test_errors_name_the_expected_input():
     photograph = np.zeros((8, 9, 3), np.uint8)
     with pytest.raises(ValueError, match=r"\(9, 8\).*\(8, 9, 3\)"):
         inspect.unwrap(fill_hole)(photograph, np.ones((9, 8), bool))  # without the tests' check of shapes
@@ -234,7 +234,7 @@ def test_errors_say_what_was_expected():
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
-    """Grainy red with a grainy blue disc at the right, and another one in the hole at the left."""
+    """Return grainy red with a grainy blue disc at the right, and another one in the hole at the left."""
     rng = np.random.default_rng(5)
     truth = np.full((64, 64, 3), (180.0, 60, 60))
     truth[disc(64, 64, 32, 18, 8) | disc(64, 64, 32, 48, 10)] = (60, 60, 180)
@@ -286,7 +286,7 @@ def test_a_guide_that_is_smooth_inside_the_hole_is_trusted_less():
 
 
 def test_a_guide_that_is_wrong_in_the_probes_is_not_followed():
-    """It shows the surroundings as they are, and something lively but wrong in the hole and in the probes."""
+    """It shows the true surroundings, but lively wrong content in the hole and in the probes."""
     truth, hole = noisy(np.random.default_rng(3), 96, 96), disc(96, 96, 40, 44, 12)
     probes = probes_for(hole)
     wrong = truth.copy()

@@ -1,6 +1,6 @@
-"""Tests of what only a GPU can run: `pytest -m gpu tests/gpu`, on a machine with an NVIDIA GPU.
+"""Tests that need a GPU: `pytest -m gpu tests/gpu`, on a machine with an NVIDIA GPU.
 
-They need JAX, Flax, NumPy, tyro, grain and pytest. ELEMENTS_GPU_REHEARSAL=1 runs the same tests on a CPU, in small.
+They need JAX, Flax, NumPy, tyro, grain and pytest. ELEMENTS_GPU_REHEARSAL=1 runs small versions of them on a CPU.
 """
 
 import os
@@ -16,12 +16,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.gpu)
-            item.add_marker(pytest.mark.filterwarnings("default"))  # of other versions, on machines of other people
+            item.add_marker(pytest.mark.filterwarnings("default"))  # versions on other machines may warn
 
 
 @pytest.fixture(scope="session")
 def rehearsal() -> bool:
-    """Whether a CPU stands in for the GPU. Skips the test where there is neither."""
+    """Whether a CPU stands in for the GPU. Skips the test if there is neither."""
     if not REHEARSAL and jax.default_backend() != "gpu":
         pytest.skip("needs a GPU: `pytest -m gpu tests/gpu`, or ELEMENTS_GPU_REHEARSAL=1 to run it in small on a CPU")
     return REHEARSAL

@@ -13,7 +13,7 @@ from elements_jax.models.attention import attention
 from elements_jax.parallel.sharding import make_mesh
 
 MODULE = importlib.import_module("elements_jax.models.attention")
-LENGTHS = [  # queries, keys: odd and even, below, at and beyond a tile of 64, and what the networks have
+LENGTHS = [  # queries, keys: odd and even, below, at and beyond a tile of 64, and the networks' own lengths
     (1, 1), (4, 4), (1, 77), (63, 65), (64, 64), (65, 64), (64, 77), (77, 77), (1024, 24), (1024, 77), (1024, 256),
     (625, 77), (2, 1024), (1024, 1024), (4095, 257), (4096, 4096),
 ]  # fmt: skip
@@ -32,7 +32,7 @@ def inputs(shape, dtype):
 
 
 def oracle(q, k, v, cotangent):
-    """The result, and its gradients with respect to q, k and v, in float64."""
+    """Compute the result, and its gradients by q, k and v, in float64."""
     # One head at a time, by matrix products: at 4096 x 4096 einsum would take minutes.
     results = []
     for q_QxC, k_KxC, v_KxC, d_out_QxC in zip(*map(heads_first, (q, k, v, cotangent)), strict=True):
@@ -59,14 +59,14 @@ def with_gradient(q, k, v, cotangent):
 def assert_equals_oracle(found, arguments, tolerance):
     names = ("result", "gradient of queries", "gradient of keys", "gradient of values")
     for name, array, expected in zip(names, found, oracle(*arguments), strict=True):
-        # A single key has weight 1 whatever the scores: gradients of exactly zero.
+        # A single key has weight 1 for any score, so its gradients are exactly zero.
         error = np.linalg.norm(heads_first(array) - expected) / max(np.linalg.norm(expected), 1e-3)
         assert error < tolerance, f"{name}: relative error {error:.2g}"
 
 
 @pytest.fixture(scope="module")
 def programs(rehearsal):
-    """All cases' programs, compiled beside each other."""
+    """All cases' programs, compiled concurrently."""
 
     def compiled(dtype, precision, shape):
         with jax.default_matmul_precision(precision):
@@ -93,8 +93,8 @@ def test_attention_and_its_gradient_equal_float64(programs, rehearsal, dtype, pr
 
 @pytest.mark.parametrize("shape", [(128, 77, 40), (65, 128, 80)])
 def test_the_same_within_a_mesh(shape):
-    """As training and the pipeline run it: inside of `shard_map`, over all GPUs there are."""
-    devices = jax.devices()[: 2 - jax.device_count() % 2]  # of the batch of two
+    """Training and the pipeline run it inside `shard_map`, over all GPUs."""
+    devices = jax.devices()[: 2 - jax.device_count() % 2]  # for the batch of two
     mesh, arguments = make_mesh(1, -1, devices), inputs(shape, "bfloat16")
     split = PartitionSpec(("data", "fsdp"))
     mapped = jax.shard_map(with_gradient, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
@@ -110,7 +110,7 @@ def test_a_gpus_host_computes_on_its_cpu(cpu, dtype):
 
 
 def test_float32_of_long_sequences_is_bounded_in_memory(rehearsal, device):
-    """Eight pictures' scores at 64 x 64 pixels are 4 GB; with a gradient, undivided, four times that."""
+    """The scores of eight images at 64 x 64 pixels are 4 GB; an unchunked gradient needs four times that."""
     shape = (8, 64 if rehearsal else 4096, 8, 40)
     q, k, v = (jax.random.normal(jax.random.key(i), shape) for i in range(3))
     program = jax.jit(jax.grad(lambda *qkv: attention(*qkv).sum(), (0, 1, 2))).lower(q, k, v).compile()

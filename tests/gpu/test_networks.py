@@ -1,4 +1,4 @@
-"""The networks, a training step of each stage, and what they read, on the GPU against the CPU."""
+"""The networks, a training step of each stage, and their inputs, on the GPU against the CPU."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-2}
 
 @pytest.fixture(scope="session")
 def model(rehearsal):
-    """The preset `tiny` at 128 px with 77 tokens of text: on a GPU all lengths that cuDNN takes, odd and even."""
+    """The preset `tiny` at 128 px with 77 tokens of text: cuDNN gets both odd and even lengths."""
     if rehearsal:
         return dataclasses.replace(SMALL, elements=dataclasses.replace(SMALL.elements, image_size=32))
     return dataclasses.replace(
@@ -42,7 +42,7 @@ def model(rehearsal):
 
 @pytest.fixture(scope="session")
 def params(model, cpu):
-    """Of every network, random, on the host."""
+    """Random parameters of every network, on the host."""
     networks = Networks(model)
     with jax.default_device(cpu):
         drawn = {name: jax.jit(getattr(networks, name).init)(jax.random.key(0)) for name in NAMES}
@@ -51,7 +51,7 @@ def params(model, cpu):
 
 @pytest.fixture(scope="session")
 def batch(model):
-    """Two smooth pictures under label maps of squares, as records give them."""
+    """Two smooth images under label maps of squares, as read from records."""
     size, count = model.elements.image_size, model.elements.num_elements
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 255, (2, 8, 8, 3))
@@ -77,7 +77,7 @@ def relative(found, truth):
 
 
 def results(model, dtype):
-    """(params, batch) -> what each network makes, and the gradient of the UNet and the light decoder."""
+    """(params, batch) -> each network's output, and the gradients of the UNet and the light decoder."""
     networks = Networks(dataclasses.replace(model, dtype=dtype))
     size, channels = model.latent_size, model.vae.latent_channels
     rng = np.random.default_rng(1)
@@ -124,7 +124,7 @@ def flat(tree):
 
 @pytest.fixture(scope="session")
 def truth(model, params, batch, cpu):
-    """By the CPU in float32."""
+    """The CPU's results in float32."""
     return jax.device_get(results(model, "float32")(*jax.device_put((params, batch), cpu)))
 
 
@@ -162,7 +162,7 @@ def test_a_step_in_bfloat16_is_finite_and_near_float32(model, params, batch, sta
             stage.tokenize = None  # captions are tokens here
             frozen = {name: getattr(stage.networks, name).cast(params[name]) for name in stage.frozen_networks}
         optimizer, mesh = make_optimizer(train), sharding.make_mesh(1, 1, jax.devices()[:1])
-        # Copied, since parameters and their average start as the same arrays, and the step is given both.
+        # Copied, since parameters and their average start as the same arrays, and the step donates both.
         state: State = jax.tree.map(jnp.copy, init_state(stage, optimizer, jax.random.key(0), known))
         program = jit_step(stage, optimizer, train, mesh)
         after, metrics = program(state, stage.frozen if frozen is None else frozen, batch, jax.random.key(1))

@@ -1,4 +1,4 @@
-"""diffusers' UNet, and Algorithm 1 put into it: what FlaxUNet is compared with."""
+"""diffusers' UNet with Algorithm 1 added: the reference for FlaxUNet."""
 
 import types
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def diffusers_unet(config: UNetConfig, text_channels: int) -> UNet2DConditionMod
 def add_element_attention(unet: torch.nn.Module, channels: int, elements: torch.Tensor | None) -> torch.nn.ModuleList:
     """Put Algorithm 1 into each transformer block of diffusers' network, with `elements` as the image's context.
 
-    Returns the new layers, which attend to elements of so many `channels`.
+    Returns the new layers, which attend to elements with this number of `channels`.
     """
 
     def algorithm_1(self, hidden_states, encoder_hidden_states=None, **_):

@@ -1,4 +1,4 @@
-"""What the tests of the job share."""
+"""Helpers for tests of the job."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def read(out: Path, split: str = "train") -> list[Record]:
 
 
 def manifest(out: Path, split: str = "train") -> dict[str, dict]:
-    """The lines of all manifests, by source id."""
+    """Return the lines of all manifests, by source id."""
     paths = sorted((out / "manifest").glob(f"{split}-*.jsonl"))
     lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
     assert len({line["source_id"] for line in lines}) == len(lines)
@@ -24,6 +24,6 @@ def manifest(out: Path, split: str = "train") -> dict[str, dict]:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Every file below a folder but the list of the job's settings."""
+    """Return every file below a folder except the job's settings."""
     files = (path for path in out.rglob("*") if path.is_file() and not path.name.startswith("job-"))
     return {str(path.relative_to(out)): path.read_bytes() for path in files}

@@ -11,7 +11,7 @@ from train.start import write_tokenizer
 
 
 def write_random_model(folder: Path, config: ModelConfig) -> Path:
-    """A model folder with random parameters."""
+    """Write a model folder with random parameters."""
     write_config(folder, config)
     write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], config.text)
     networks = Networks(config)

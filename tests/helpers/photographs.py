@@ -9,7 +9,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def picture(height: int = 40, width: int = 56) -> Image.Image:
-    """Smooth, as photographs are, so that JPEG loses little of it."""
+    """Return an image that is smooth like a photograph, so that JPEG loses little."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([x * 3, y * 4, 255 - x - y], axis=-1).clip(0, 255).astype(np.uint8))
 

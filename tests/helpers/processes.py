@@ -1,4 +1,4 @@
-"""Training in processes of their own, with fake devices."""
+"""Training in separate processes, with fake devices."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ PATIENCE = 240
 
 
 def start(*arguments: object, devices: int = 1, **environment: object) -> subprocess.Popen:
-    """Python with `arguments` and so many fake devices."""
+    """Start Python with `arguments` and this many fake devices."""
     variables = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # what is run takes less time than to compile it
-        # Without it, collectives of many fake devices on few cores can wait for each other for ever.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # the programs run faster than they compile
+        # Otherwise collectives of many fake devices on few cores can deadlock.
         "PJRT_NPROC": "16",
     }
     variables |= {name: str(value) for name, value in environment.items()}
@@ -25,7 +25,7 @@ def start(*arguments: object, devices: int = 1, **environment: object) -> subpro
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str, str]:
-    """(exit code, what it printed, errors) of a process, once it has ended."""
+    """Wait for a process and return (exit code, output, errors)."""
     try:
         printed, errors = process.communicate(timeout=PATIENCE)
     finally:

@@ -32,7 +32,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 
 
 def record(seed: int, image_size: int = 16) -> Record:
-    """A square on a grey slope, under a partition into four elements that is its own."""
+    """Make a record of a square on a grey slope, under its own partition into four elements."""
     rng = np.random.default_rng(seed)
     name = list(COLOURS)[rng.integers(3)]
     image = np.repeat(np.linspace(60, 180, image_size)[:, None, None], image_size, axis=1).repeat(3, axis=2)

@@ -1,4 +1,5 @@
-"""A stage of two layers, which draws what stage 2 draws and compiles in a second: what a run does is not its affair."""
+"""A stage of two layers with the random draws of stage 2, which compiles in a second, for tests of the run around
+it."""
 
 from pathlib import Path
 
@@ -25,7 +26,7 @@ POOLED = 4 * 4 * 3
 
 
 def pooled(image):
-    """4 x 4 mean colours of images of 16 px."""
+    """Return the 4 x 4 mean colours of images of 16 px."""
     return to_float(image).reshape(-1, 4, 4, 4, 4, 3).mean((2, 4)).reshape(-1, POOLED)
 
 
@@ -56,7 +57,7 @@ class Regression:
         return params
 
     def draws(self, batch, keys):
-        """Noise, timesteps, conditions kept, and elements dropped by another example's mask."""
+        """Draw noise, timesteps, kept conditions, and elements dropped by another example's mask."""
         noise_key, time_key, condition_key, element_key = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)(
             keys
         )

@@ -1,4 +1,4 @@
-"""A results folder of synthetic scenes: the truth a little blurred is `ours`; noisy and unedited copies are others'."""
+"""A results folder of synthetic scenes: `ours` is the truth, a little blurred; others are noisy or unedited copies."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ METHODS = ("ours", "pixels", "sdedit-0.5", "sd-inpaint")
 
 
 def write_scene_results(folder: Path, scenes_count: int = 4, size: int = 64) -> list[Case]:
-    """Three cases of each scene: a move, a resize and a deletion."""
+    """Write three cases of each scene: a move, a resize and a deletion."""
     rng = np.random.default_rng(0)
     cases = []
     for seed in range(scenes_count):

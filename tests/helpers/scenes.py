@@ -30,7 +30,7 @@ def squares(size: int = SIZE, grid: int = GRID) -> np.ndarray:
 
 
 def cells(seed: int, count: int = GRID**2, size: int = SIZE) -> np.ndarray:
-    """Another partition: the nearest of random points."""
+    """Return another partition: the nearest of random points."""
     points = np.random.default_rng(seed).uniform(0, size, (count, 1, 1, 2))
     at = np.stack(np.mgrid[:size, :size], -1) + 0.5
     return np.argmin(((at - points) ** 2).sum(-1), axis=0).astype(np.uint16)

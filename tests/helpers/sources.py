@@ -1,4 +1,4 @@
-"""What the tests of all sources share."""
+"""Helpers for tests of all sources."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""Stable Diffusion's networks and files, small or without numbers."""
+"""Stable Diffusion's networks and files, small or without values."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_
 
 
 def small_unet(in_channels: int, **more: int) -> UNet2DConditionModel:
-    """A UNet of Stable Diffusion's kind; `more` are other settings of it."""
+    """Return a small UNet like Stable Diffusion's; `more` holds other settings."""
     return UNet2DConditionModel(
         in_channels=in_channels,
         block_out_channels=(16, 32),
@@ -29,7 +29,7 @@ def small_unet(in_channels: int, **more: int) -> UNet2DConditionModel:
 
 
 def stable_diffusion(in_channels: int = 4) -> dict[str, torch.nn.Module]:
-    """Stable Diffusion's networks, small."""
+    """Return small versions of Stable Diffusion's networks."""
     torch.manual_seed(0)
     return {
         "unet": small_unet(in_channels),
@@ -57,7 +57,7 @@ TABLES = {"unet": torch_names.UNET, "vae": torch_names.VAE, "text_encoder": torc
 
 
 def theirs(network: str) -> torch.nn.Module:
-    """Stable Diffusion 1.5's network as its configuration describes it, without numbers."""
+    """Return Stable Diffusion 1.5's network from its configuration, without values."""
     with torch.device("meta"):
         if network == "unet":
             return UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
@@ -74,5 +74,5 @@ def theirs(network: str) -> torch.nn.Module:
 
 
 def official_name(network: str, name: str) -> str:
-    """What published checkpoints call a parameter of `theirs`: transformers 5 leaves out the text encoder's prefix."""
+    """Return the published name of a parameter of `theirs`: transformers 5 leaves out the text encoder's prefix."""
     return f"text_model.{name}" if network == "text_encoder" else name

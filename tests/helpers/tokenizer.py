@@ -1,4 +1,4 @@
-"""CLIP's tokenizer, from the vocabulary that ships with open_clip."""
+"""CLIP's tokenizer, from the vocabulary that comes with open_clip."""
 
 import gzip
 import importlib.util
@@ -12,14 +12,14 @@ from elements_jax.checkpoints.tokenizer import END, START
 
 
 def write_clip_tokenizer(folder: Path) -> Path:
-    """The files of `tokenizer/` in Stable Diffusion 1.5."""
+    """Write the files of `tokenizer/` in Stable Diffusion 1.5."""
     found = importlib.util.find_spec("open_clip")
     if found is None or found.origin is None:
         pytest.skip("needs CLIP's vocabulary, which open_clip_torch brings")
     with gzip.open(Path(found.origin).with_name("bpe_simple_vocab_16e6.txt.gz"), "rt", encoding="utf-8") as file:
         merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = [chr(byte) for byte in printable]  # of a byte; the bytes without a letter take the next ones
+    letters = [chr(byte) for byte in printable]  # the letter of each byte; bytes without a letter take the next ones
     letters += sorted(set(ByteLevel.alphabet()) - set(letters))
     words = [
         *letters,

@@ -19,12 +19,12 @@ from elements_jax.checkpoints.torch_pickle import read_pth
 from elements_jax.metrics.fid import Moments, Statistics, extractor, frechet_distance, resized
 from elements_jax.metrics.inception import FEATURES, inception, read_inception
 
-TOLERANCE = 1e-5  # of features, relative in the 2-norm, float32
+TOLERANCE = 1e-5  # relative error of features in the 2-norm, float32
 
 
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
-    """pytorch-fid's network with random weights and statistics, that keep its features of the order of one."""
+    """pytorch-fid's network with random weights and statistics that keep its features of order one."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
@@ -44,14 +44,14 @@ def network() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def weights(network, tmp_path_factory) -> Path:
-    """Its parameters, as pytorch-fid's file holds them."""
+    """Its parameters, as in pytorch-fid's file."""
     path = tmp_path_factory.mktemp("inception") / "pt_inception.pth"
     torch.save(network.state_dict(), path)
     return path
 
 
 def features_of(network: torch.nn.Module, pictures: np.ndarray, monkeypatch) -> np.ndarray:
-    """pytorch-fid's features of pictures (B, 299, 299, 3) in [-1, 1]."""
+    """Return pytorch-fid's features of images (B, 299, 299, 3) in [-1, 1]."""
     monkeypatch.setattr(theirs, "fid_inception_v3", lambda: network)
     module = theirs.InceptionV3(resize_input=False, normalize_input=False).eval()
     with torch.no_grad():
@@ -59,7 +59,7 @@ def features_of(network: torch.nn.Module, pictures: np.ndarray, monkeypatch) -> 
 
 
 def test_inception_and_resizing_agree_with_clean_fid(network, weights, monkeypatch):
-    """clean-fid's way: its resizing in Pillow, TensorFlow's scaling of pixels, and the network as in pytorch-fid."""
+    """The reference is clean-fid's resizing in Pillow, TensorFlow's scaling of pixels, and pytorch-fid's network."""
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
     pictures[0, :32] = 200
@@ -104,7 +104,7 @@ def test_weights_that_do_not_fit_are_named(network, tmp_path):
 
 
 def test_tensors_are_read_as_pytorch_reads_them(tmp_path):
-    own = Path(lpips.__file__).parent / "weights" / "v0.1" / "alex.pth"  # written by a PyTorch of 2018
+    own = Path(lpips.__file__).parent / "weights" / "v0.1" / "alex.pth"  # written by PyTorch in 2018
     base = torch.arange(24).reshape(4, 6)
     tensors = {
         "view": base[1:, ::2],
@@ -180,7 +180,7 @@ def test_distance_agrees_with_pytorch_fid():
 
 
 def test_distance_with_fewer_images_than_features():
-    """Covariances are singular then; within the space that all deviations span, the distance is the same."""
+    """Covariances are singular; in the space that all deviations span, the distance is the same."""
     a, b = random_features(0, 5, 40).astype(np.float64), random_features(1, 6, 40).astype(np.float64)
     basis = np.linalg.qr(np.concatenate([a, b]).T)[0]
     whole = frechet_distance(gathered(a, 8), gathered(b, 8))
@@ -203,7 +203,7 @@ def test_statistics_are_saved_and_read_as_other_programs_do(tmp_path):
     found = Statistics.load(path)
     assert found.count == 4
     np.testing.assert_array_equal(found.covariance, moments.statistics().covariance)
-    np.savez(path, mu=found.mean, sigma=found.covariance)  # pytorch-fid's
+    np.savez(path, mu=found.mean, sigma=found.covariance)  # pytorch-fid's layout
     assert Statistics.load(path).count is None
     np.savez(path, mu=np.zeros(3), sigma=np.zeros((3, 3)))
     with pytest.raises(ValueError, match=r"expected mu and sigma of 2048 features, got \(3,\)"):

@@ -58,7 +58,7 @@ def test_under_a_mask_the_other_pixels_do_not_count(pair):
         np.testing.assert_array_equal(metric(elsewhere, truth, mask), masked[name])
 
 
-def test_masked_ssim_is_that_of_windows_which_see_the_mask_alone(pair):
+def test_masked_ssim_uses_only_windows_inside_the_mask(pair):
     image, truth = (np.float64(array[1]) for array in pair)
     mask = np.zeros(image.shape[:2], bool)
     mask[5:12, 0:9] = mask[30:36, 20:28] = True

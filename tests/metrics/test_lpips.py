@@ -1,4 +1,4 @@
-"""LPIPS against the PyTorch package `lpips`, whose backbones are given the weights that ours are read from."""
+"""LPIPS against the PyTorch package `lpips`, whose backbones get the weights from which ours are read."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import torchvision
 
 from elements_jax.metrics.lpips import LEAST_SIDE, LPIPS, STAGES
 
-TOLERANCE = {"rtol": 2e-5, "atol": 2e-9}  # float32; of pictures that are nearly the same, differences cancel
+TOLERANCE = {"rtol": 2e-5, "atol": 2e-9}  # float32; differences of nearly equal images cancel
 NETS = list(STAGES)
 
 
@@ -37,7 +37,7 @@ def theirs(ours: LPIPS, net: str) -> torch.nn.Module:
 
 @pytest.fixture
 def _quiet(monkeypatch):
-    """`lpips` builds its backbones by an argument that torchvision has renamed."""
+    """Silence the warning for an argument that torchvision has renamed."""
     for name in ("alexnet", "vgg16"):
         build = getattr(torchvision.models, name)
         monkeypatch.setattr(f"torchvision.models.{name}", lambda pretrained, build=build: build(weights=None))

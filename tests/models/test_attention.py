@@ -16,7 +16,7 @@ SHAPES = [  # B, Q, K, heads, C
 
 
 def oracle(q, k, v):
-    """Attention and the weights of its softmax in float64."""
+    """Compute attention and the weights of its softmax in float64."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     scores = np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(q.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -25,7 +25,7 @@ def oracle(q, k, v):
 
 
 def oracle_gradients(q, k, v, cotangent):
-    """d sum(cotangent * attention) / d (q, k, v) in float64, from the derivative of the softmax."""
+    """Compute d sum(cotangent * attention) / d (q, k, v) in float64, from the derivative of the softmax."""
     q, k, v, cotangent = (np.asarray(x, np.float64) for x in (q, k, v, cotangent))
     _, weights = oracle(q, k, v)
     d_weights = np.einsum("bqhc,bkhc->bhqk", cotangent, v)
@@ -44,7 +44,7 @@ def random_qkv(shape, seed=0):
     return [rng.normal(size=(batch, length, heads, channels)).astype(np.float32) for length in lengths]
 
 
-# One score a step, a few queries of one head and a rest, a few heads and a rest, everything at once.
+# One score per step; a few queries of one head and a remainder; a few heads and a remainder; everything at once.
 @pytest.fixture(params=[1, 40, 300, 2**20])
 def scores_a_step(request, monkeypatch):
     monkeypatch.setattr(module, "SCORES_A_STEP", request.param)
@@ -87,7 +87,7 @@ def test_softmax_of_bfloat16_is_float32():
     np.testing.assert_allclose(out.astype(jnp.float32), 1, rtol=2**-8)
 
 
-def test_loop_is_for_the_cpu_alone():
+def test_the_loop_is_only_for_the_cpu():
     q, k, v = (jax.ShapeDtypeStruct((1, 4096, 8, 40), jnp.float32) for _ in range(3))
     gradient = jax.jit(jax.grad(lambda *qkv: attention(*qkv).sum()))
     loops = {
@@ -100,7 +100,7 @@ def test_loop_is_for_the_cpu_alone():
 
 @pytest.mark.parametrize("shape", [(2, 256, 128, 2, 40), (1, 384, 256, 1, 16)])
 def test_the_tpus_kernel_is_the_oracle(shape):
-    """Interpreted here; tolerance 1e-5, of sums of a few hundred float32 in another order."""
+    """The kernel is interpreted; the tolerance of 1e-5 is for sums of a few hundred float32 in another order."""
     q, k, v = random_qkv(shape)
     cotangent = np.random.default_rng(1).normal(size=q.shape).astype(np.float32)
 
@@ -136,7 +136,7 @@ def test_xlas_attention_in_parts_is_the_oracle(monkeypatch, shape, scores_a_part
 
 
 def test_attention_by_xla_is_bounded_in_memory():
-    """Eight pictures' 4096 x 4096 scores of eight heads are 4 GB in float32; a gradient would hold several of them."""
+    """The 4096 x 4096 scores of eight images and eight heads are 4 GB in float32; a gradient would hold several."""
     qkv = [jax.ShapeDtypeStruct((8, 4096, 8, 40), jnp.float32)] * 3
     gradient = jax.jit(jax.grad(lambda *qkv: module.attention_in_parts(*qkv).sum(), (0, 1, 2)))
     largest = max(
@@ -166,4 +166,4 @@ def test_shapes_that_do_not_belong_together_are_one_clear_error(lengths_heads_ch
     q, k, v, dtype = lengths_heads_channels_dtypes
     q, k, v = jnp.zeros(q), jnp.zeros((8, *k), dtype), jnp.zeros((8, *v), dtype)
     with pytest.raises(ValueError, match="expected queries"):
-        module._check(q, k, v)  # in a test, `attention`'s annotations find it first
+        module._check(q, k, v)  # in a test, the annotations of `attention` would raise first

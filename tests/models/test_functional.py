@@ -43,7 +43,7 @@ def test_parameters_that_are_cast_beforehand_change_no_bit(name, run):
     params = network.init(jax.random.key(0))
     cast = network.cast(params)
     assert {value.dtype.name for value in cast.values()} == {"float32", "bfloat16"}
-    exact = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}  # else XLA leaves casts out
+    exact = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}  # otherwise XLA skips casts
     forward = jax.jit(lambda params: run(network.module(params)), compiler_options=exact)
     np.testing.assert_array_equal(forward(cast), forward(params))
 
@@ -73,7 +73,7 @@ def test_fresh_parameters_are_distributed_as_flax_draws_them(build):
             assert 0.8 * bound < np.abs(value).max() < 1.001 * bound
 
 
-def test_a_fresh_parameter_depends_on_the_key_and_its_name_alone():
+def test_a_random_parameter_depends_only_on_key_and_name():
     unet = networks.unet
     every = unet.init(jax.random.key(1))
     name = "conv_in.kernel"

@@ -1,4 +1,4 @@
-"""Content encoder and transformer decoder: shapes of the paper, and the properties that the method rests on."""
+"""Content encoder and transformer decoder: the paper's shapes, and the properties that the method needs."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def test_the_papers_networks_have_the_papers_shapes():
     assert jax.eval_shape(decode, shapes, content).shape == (2, 512, 512, 3)
 
 
-def test_the_encoder_sees_each_patch_alone():
+def test_the_encoder_sees_each_patch_separately():
     params = networks.encoder.init(jax.random.key(0))
     patches = jax.random.uniform(jax.random.key(1), (2, N, 8, 8, 3), minval=-1)
     content = networks.encoder(params, patches)
@@ -77,7 +77,7 @@ def test_deleted_elements_count_only_by_their_softmax_slot(elements):
 
 
 def test_each_query_paints_its_own_cell(elements):
-    """With a head that paints one number a query, the picture is the grid of queries enlarged, each cell in order."""
+    """With a head that paints one number per query, the image is the enlarged grid of queries, in order."""
     params = networks.decoder.init(jax.random.key(0))
     cell = 16 // 4
     pixel = jnp.arange(cell * cell * 3, dtype=jnp.float32)

@@ -1,9 +1,9 @@
-"""`elements train autoencoder` as a process of its own, with a regression in the place of the stage.
+"""`elements train autoencoder` as a separate process, with a regression in place of the stage.
 
-What it takes from its environment besides what the command does:
+It reads these environment variables, besides those of the command:
 
     SIGNAL   "number host step": the signal that this host sends itself at this step; SIGUSR1 is an error
-    STATE    file that receives the state at the end, pickled
+    STATE    file to which the final state is pickled
     GROUP    set if the signal goes to the whole process group, as a terminal sends it
     STAGE    "real" for the autoencoder itself, of a few thousand parameters
 """
@@ -48,7 +48,7 @@ def step(log, number, figures):
     if number == at and jax.process_index() == host:
         (os.killpg if "GROUP" in os.environ else os.kill)(os.getpid(), what)
     if number > at:
-        time.sleep(0.3)  # JAX looks once a second whether a signal came; the run is not to be over by then
+        time.sleep(0.3)  # JAX checks for signals once a second; the run must last longer
 
 
 def fail(number, frame):

@@ -1,4 +1,4 @@
-"""Training on meshes: the same run, however its arrays lie."""
+"""Training on meshes: the same run for every layout of its arrays."""
 
 import pickle
 
@@ -74,7 +74,7 @@ def test_the_whole_state_is_covered(tmp_path):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """(mesh, parts) -> (parameters after 20 steps, what its examples drew, shapes of a device's share)."""
+    """(mesh, parts) -> (parameters after 20 steps, draws of its examples, shapes on one device)."""
     folder = tmp_path_factory.mktemp("meshes")
     write_records(folder)
     code, _, errors = ended(start("-c", SCRIPT, folder, folder / "results", devices=8))
@@ -82,7 +82,7 @@ def results(tmp_path_factory):
     return pickle.loads((folder / "results").read_bytes())
 
 
-def test_meshes_split_what_they_should(results):
+def test_meshes_split_batch_and_parameters(results):
     assert results[(8, 1), 1][2] == {"in": (48, 64), "out": (64, 48), "bias": (48,)}
     assert results[(1, 8), 1][2] == {"in": (48, 8), "out": (8, 48), "bias": (48,)}
     assert results[(2, 4), 1][2] == {"in": (48, 16), "out": (16, 48), "bias": (48,)}
@@ -91,10 +91,10 @@ def test_meshes_split_what_they_should(results):
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("mesh", MESHES)
 def test_every_mesh_learns_and_draws_the_same(results, mesh, accumulate):
-    """Draws to the bit; parameters, of at most 0.5, to 1e-6, as the sum over the batch is taken in another order."""
+    """Draws are equal to the bit; parameters, of at most 0.5, to 1e-6, since the batch is summed in another order."""
     expected, draws, _ = results[(1, 1), 1]
     params, drawn, _ = results[mesh, accumulate]
-    assert draws.shape == (STEPS * 16, 1 + 48 + 1 + 2 + 4)  # of each example: its place, noise, timestep and dropout
+    assert draws.shape == (STEPS * 16, 1 + 48 + 1 + 2 + 4)  # each example's place, noise, timestep and dropout
     np.testing.assert_array_equal(draws[:, 0], np.arange(len(draws)))
     np.testing.assert_array_equal(drawn, draws)
     jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=0, atol=1e-6), params, expected)

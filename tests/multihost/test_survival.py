@@ -1,4 +1,4 @@
-"""Runs that are killed, told to end, or lose a host, and go on: on other meshes, hosts, and workers too."""
+"""Runs that are killed, told to stop, or lose a host, and resume, also on other meshes, hosts and workers."""
 
 import pickle
 import random
@@ -23,16 +23,17 @@ from tests.helpers.regression import TRAIN
 
 TOLD_TO_END = 128 + signal.SIGTERM  # the exit code
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
-"""Of state and losses after 24 steps on another mesh, which sums in another order; 1e-6 of the largest was measured."""
+"""Error of state and losses after 24 steps on another mesh, which sums in another order; 1e-6 of the largest was
+measured."""
 
 
 def train(data: Path, model: Path, *settings: object, **environment: object) -> subprocess.Popen:
-    """`elements train` of the regression."""
+    """Run `elements train` with the regression."""
     return start("-m", "tests.multihost.host", "--data", data, "--model", model, *settings, **environment)
 
 
 def by_slurm(port: int, host: int) -> dict[str, object]:
-    """What SLURM tells the processes of a job, and the port, which goes by the job's number otherwise."""
+    """Return SLURM's variables for the processes of a job, with a port, which otherwise depends on the job's number."""
     variables = {"JOB_ID": 1, "STEP_NODELIST": "localhost", "NTASKS": 2, "PROCID": host, "LOCALID": host}
     return {f"SLURM_{name}": value for name, value in variables.items()} | {"JAX_COORDINATOR_PORT": port}
 
@@ -44,7 +45,7 @@ def by_hand(port: int, host: int) -> dict[str, object]:
 def on_two_hosts(
     data, model, mesh, told=by_hand, steps=TRAIN.steps, more=(), **environment
 ) -> list[tuple[int, str, str]]:
-    """A run of two hosts with four devices each: (exit code, what it printed, errors) of both."""
+    """Run on two hosts with four devices each; return (exit code, output, errors) of both."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -63,7 +64,7 @@ def committed(model: Path) -> list[int]:
 
 
 def reported_losses(model: Path) -> dict[int, float]:
-    """Step -> loss as TensorBoard shows it: a run that starts at a step hides what was reported from there on."""
+    """Return step -> loss as TensorBoard shows it: a run that starts at a step hides earlier reports from there on."""
     losses: dict[int, float] = {}
     for path in sorted((model / "runs" / "autoencoder").glob("events.*")):
         for event in map(Event.FromString, scan_tfrecord(path)):
@@ -76,7 +77,7 @@ def reported_losses(model: Path) -> dict[int, float]:
 
 
 def assert_exported(model: Path, state) -> None:
-    """What was exported is all of the averaged parameters, beside all of the held-out batch."""
+    """Check that the export got the complete averaged parameters and the complete held-out batch."""
     with np.load(model / "exported.npz") as exported:
         expected = state["ema"] | {"index": np.arange(TRAIN.batch_size)}
         jax.tree.map(np.testing.assert_array_equal, dict(exported), expected)
@@ -89,7 +90,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
-    """(state at the end, model folder) of a run on one device."""
+    """(final state, model folder) of a run on one device."""
     model = tmp_path_factory.mktemp("undisturbed")
     code, printed, errors = ended(train(data, model, STATE=model / "state"))
     assert code == 0, errors
@@ -98,7 +99,7 @@ def undisturbed(data, tmp_path_factory):
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(data, undisturbed, tmp_path):
-    """First it is told to end; then it saves every step, so that most moments are within a save."""
+    """First it is told to stop; then it saves every step, so that most moments are within a save."""
     code, printed, _ = ended(train(data, tmp_path, SIGNAL=f"{int(signal.SIGTERM)} 0 3"))
     assert code == TOLD_TO_END
     assert "ended by SIGTERM after step 3" in printed
@@ -119,10 +120,10 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(data, undisturbe
     assert_exported(tmp_path, expected)
 
 
-def test_a_run_goes_on_on_other_hosts_and_meshes(data, undisturbed, tmp_path):
+def test_a_run_resumes_on_other_hosts_and_meshes(data, undisturbed, tmp_path):
     (first, printed, _), (second, silent, _) = on_two_hosts(data, tmp_path, (2, 4), SIGNAL=f"{int(signal.SIGKILL)} 1 7")
     assert second == -signal.SIGKILL
-    assert first not in (0, TOLD_TO_END)  # it ends too, rather than wait for the other
+    assert first not in (0, TOLD_TO_END)  # it also ends, and does not wait for the other
     assert "step 6/24" in printed
     assert "step" not in silent
     assert committed(tmp_path)[-1] == 4
@@ -153,15 +154,16 @@ def test_a_run_goes_on_on_other_hosts_and_meshes(data, undisturbed, tmp_path):
 
 
 def test_all_hosts_end_by_the_clock_of_the_first(data, tmp_path):
-    """The others have no clock of their own: what they know of the time comes with the steps."""
+    """The other hosts have no clock: the time reaches them with the steps."""
     for code, _, errors in on_two_hosts(data, tmp_path, (2, 4), more=["--train.minutes", 0.01]):
         assert code == 0, errors
     [step] = committed(tmp_path)
     assert 1 <= step <= 3
 
 
-def test_a_stage_trained_on_two_hosts_goes_on_on_one(data, tmp_path):
-    """The autoencoder: first on 2 x 4 devices of two hosts, then on 1 x 8 of one, against one device from the start."""
+def test_a_stage_trained_on_two_hosts_resumes_on_one(data, tmp_path):
+    """The autoencoder runs first on 2 x 4 devices of two hosts, then on 1 x 8 of one, against one device from the
+    start."""
     alone, moved, steps = tmp_path / "alone", tmp_path / "moved", "--train.steps"
     undisturbed = train(data, alone, steps, 4, STAGE="real", STATE=alone / "state")
     for code, _, errors in on_two_hosts(data, moved, (2, 4), steps=2, STAGE="real"):
@@ -179,8 +181,8 @@ def test_a_stage_trained_on_two_hosts_goes_on_on_one(data, tmp_path):
     np.testing.assert_allclose(list(losses.values()), list(others.values()), **TOLERANCE)
 
     def close(one, other, second_moment):
-        # AdamW takes a step of about the learning rate, 0.01, even where the gradient is nothing but its rounding: that
-        # of a bias before a norm, for one.
+        # AdamW takes a step of about the learning rate, 0.01, even if the gradient is only rounding error, as for a
+        # bias before a norm.
         has_gradient = np.sqrt(second_moment) > 1e-7
         np.testing.assert_allclose(np.where(has_gradient, one, 0), np.where(has_gradient, other, 0), rtol=0, atol=1e-3)
         return has_gradient.mean()
@@ -199,7 +201,7 @@ def test_an_error_on_one_host_ends_the_run(data, tmp_path):
 
 
 def test_an_interrupted_run_saves_its_step_and_says_one_line(data, tmp_path):
-    """As Ctrl-C does, readers of records get the signal too."""
+    """As with Ctrl-C, readers of records also get the signal."""
     process = train(data, tmp_path, "--train.workers", 1, SIGNAL=f"{int(signal.SIGINT)} 0 3", GROUP=1)
     code, printed, errors = ended(process)
     assert code == 128 + signal.SIGINT, errors
@@ -217,5 +219,5 @@ assert jax.process_count() == 1 and not jax.distributed.is_initialized()
 
 
 def test_a_host_alone_joins_nothing_and_says_nothing():
-    kubernetes = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}  # a pod like any other
+    kubernetes = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}  # an ordinary pod
     assert ended(start("-c", ALONE, **kubernetes)) == (0, "", "")

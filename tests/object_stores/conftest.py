@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def served(port: int, *command: str) -> Iterator[str]:
-    """The URL of a server, which runs meanwhile."""
+    """Run a server, and yield its URL."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while True:
@@ -43,20 +43,20 @@ def served(port: int, *command: str) -> Iterator[str]:
 
 
 class Store:
-    """Where a store is, and what a process must know to use it."""
+    """A store's address, and the environment that a process needs to use it."""
 
     def __init__(self, root: str, environment: dict[str, str], cache: Path):
         self.root = root
         self.environment = {**environment, "ELEMENTS_CACHE": str(cache)}
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
-        """Start `python -m COMMAND`, with the store."""
+        """Start `python -m COMMAND` with the store's environment."""
         everything = {**os.environ, **self.environment, **environment}
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen([sys.executable, "-m", *command], env=everything, **output)
 
     def run(self, *command: str, code: int = 0, **environment: str) -> str:
-        """What a command prints. Fails where it does not end with `code`."""
+        """Run a command and return its output; fail unless it ends with `code`."""
         process = self.start(*command, **environment)
         printed, _ = process.communicate(timeout=300)
         assert process.returncode == code, printed
@@ -68,7 +68,7 @@ class Store:
         subprocess.run([sys.executable, "-c", program, url], env={**os.environ, **self.environment}, check=True)
 
     def copy(self, source: str, target: str, *flags: str) -> None:
-        """Copy a folder, from or to the store, by fsspec alone."""
+        """Copy a folder, from or to the store, only with fsspec."""
         program = (
             "import sys, fsspec; source, target = sys.argv[1:3]\n"
             "fs, _ = fsspec.url_to_fs(source if '://' in source else target)\n"
@@ -167,6 +167,6 @@ def gcs(gcs_server: str, tmp_path: Path) -> Store:
         "STORAGE_EMULATOR_HOST": gcs_server,
         "FSSPEC_GS": anonymous,
         "FSSPEC_GCS": anonymous,
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks for the kind of bucket, which the emulator does not know
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks for the kind of bucket, unknown to the emulator
     }
     return Store(f"gs://{BUCKET}", environment, tmp_path / "cache")

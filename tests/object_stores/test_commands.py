@@ -1,4 +1,4 @@
-"""Training, batch inference and evaluation with URLs alone."""
+"""Training, batch inference and evaluation with only URLs."""
 
 import json
 import pickle
@@ -27,7 +27,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def steps(store: Store) -> set[int]:
-    """The checkpoints in the store that count."""
+    """Return the complete checkpoints in the store."""
     keys = s3_keys(store, "model/runs/autoencoder/checkpoints/")
     ends = (key.split("/") for key in keys if key.endswith("/commit_success.txt"))
     return {int(parts[-2]) for parts in ends if parts[-3] == "checkpoints"}
@@ -61,7 +61,7 @@ def test_killed_run_in_a_store_resumes_on_another_machine(s3: Store, records: Pa
     jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, **TOLERANCE), state, expected)
     assert TRAIN.steps in steps(s3)
     s3.copy(f"{s3.root}/model", str(tmp_path / "model"))
-    # What the last step exported is there, and nothing of what orbax or the export was writing.
+    # The last step's export is there, and no unfinished file of orbax or the export.
     with np.load(tmp_path / "model" / "exported.npz") as exported:
         jax.tree.map(
             np.testing.assert_array_equal,
@@ -73,7 +73,7 @@ def test_killed_run_in_a_store_resumes_on_another_machine(s3: Store, records: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["s3", "gcs"])
-def test_batch_and_evaluate_by_url_alone(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_batch_and_evaluate_run_with_only_urls(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     store: Store = request.getfixturevalue(name)
     photos = tmp_path / "photos"
     assert main(["scenes", str(photos), "--count", "6"]) == 0
@@ -98,7 +98,7 @@ def test_batch_and_evaluate_by_url_alone(name: str, request: pytest.FixtureReque
     store.copy(f"{store.root}/pictures", str(tmp_path / "pictures"))
     found = sorted((tmp_path / "pictures").glob("shard-*/*.png"))
     assert len(found) == 5
-    # A shard without its manifest does not count; it comes out with the same bytes.
+    # A shard without its manifest does not count; it is written again with the same bytes.
     before = contents(tmp_path / "pictures")
     store.remove(f"{store.root}/pictures/shard-00001-of-00003/manifest.jsonl")
     store.run(*batch, **ON_CPU)

@@ -1,4 +1,4 @@
-"""The partition job from and to object stores: the bytes of a disk, also over a bad line, and clear errors."""
+"""The partition job from and to object stores: the same bytes as on a disk, also over a bad line, and clear errors."""
 
 import shutil
 import tarfile
@@ -17,13 +17,13 @@ ARGUMENTS = [*SMALL, "--segmenter", "slic", "--held-out", "0.3"]
 
 
 def without_lock(folder: Path) -> dict:
-    """What a job wrote; a folder on a disk also has a lock, which a store has not."""
+    """Return a job's output without the lock, which only a folder on a disk has."""
     return {name: content for name, content in contents(folder).items() if name != ".lock"}
 
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten tar files of four scenes."""
+    """Write ten tar files of four scenes."""
     photos, tars = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("tars")
     write_folder(photos, range(40), 64)
     scenes = sorted(photos.glob("*.png"))
@@ -64,7 +64,7 @@ def test_tar_files_in_a_store_are_those_of_a_disk(s3: Store, tars: Path, tmp_pat
     assert contents(tmp_path / "records") == without_lock(tmp_path / "local")
 
 
-@pytest.mark.slow  # needs a job that is still running when it is killed
+@pytest.mark.slow  # the job must still be running when it is killed
 def test_photographs_in_a_store_killed_in_the_middle(
     s3: Store, tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,16 +85,16 @@ def test_photographs_in_a_store_killed_in_the_middle(
     job.kill()
     job.communicate()
     assert 0 < len(s3_keys(s3, "records/manifest/")) < 11
-    assert "of 11 shards are there already" in s3.run(*command)
+    assert "of 11 shards are already done" in s3.run(*command)
     s3.copy(f"{s3.root}/records", str(tmp_path / "records"))
     assert contents(tmp_path / "records") == without_lock(tmp_path / "local")
 
-    # Parts of uploads that were cut off cost money; those of others are not ours to remove.
+    # Parts of unfinished uploads cost money; we must not remove those of others.
     ours, others = ("records/elements-train.tfrecord-00000-of-00011", "elsewhere/file")
     client = s3_client(s3)
     for key in (ours, others):
         client.create_multipart_upload(Bucket=BUCKET, Key=key)
-    # Failures are tried again, and records that are gone are written again.
+    # Failures are retried, and missing records are written again.
     shutil.copy(photos / "scene-0000000.png", photos / "broken.jpg")
     s3.copy(str(photos), f"{s3.root}/photos")
     assert "41 images written" in s3.run(*command, "--retry-failed")
@@ -138,7 +138,7 @@ def test_a_scheme_that_nothing_opens_is_said(tmp_path: Path, capsys: pytest.Capt
     pytest.importorskip("upath")
     with pytest.raises(SystemExit):
         main([str(tmp_path), "nope://bucket/records"])
-    words = [word for word in capsys.readouterr().err.split() if word not in ("│", "|")]  # of tyro's box
+    words = [word for word in capsys.readouterr().err.split() if word not in ("│", "|")]  # the lines of tyro's box
     assert "nothing opens nope://" in " ".join(words)
     assert main(["nope://bucket/photos", str(tmp_path), "--segmenter", "grid"]) == 1
     assert "error: nope://bucket/photos: nothing opens nope://" in capsys.readouterr().err

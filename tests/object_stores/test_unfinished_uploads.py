@@ -1,4 +1,4 @@
-"""Parts of uploads that were cut off cost money: those below the job's own folder are removed, and no others."""
+"""Parts of unfinished uploads cost money: only those below the job's own folder are removed."""
 
 import pytest
 
@@ -12,7 +12,7 @@ OTHERS = ("elsewhere/file", "records", "records-2/file")
 
 @pytest.fixture
 def client(s3: Store, monkeypatch: pytest.MonkeyPatch):
-    """Of a bucket with unfinished uploads, each of a part."""
+    """Client of a bucket with unfinished uploads of one part each."""
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()

@@ -1,4 +1,4 @@
-"""Compiled programs on disk: kept, found again by another process, and not where they are not wanted."""
+"""Compiled programs on disk: kept, found by another process, and absent if not wanted."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ print(*[events.count(f"/jax/compilation_cache/{name}") for name in ("compile_req
 
 
 def asked_and_found(folder, **environment: str) -> tuple[int, int]:
-    """Programs that a process looked for in the cache, and found."""
+    """Return the numbers of programs that a process looked for, and found, in the cache."""
     inherited = {name: value for name, value in os.environ.items() if "CACHE" not in name}
     given = {"XDG_CACHE_HOME": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **environment}
     done = subprocess.run(
@@ -67,7 +67,7 @@ def test_the_least_used_programs_make_room(tmp_path):
     assert 0 < sum(path.stat().st_size for path in small.glob("*-cache")) <= largest < size
 
 
-def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
+def test_a_folder_that_cannot_be_made_is_not_an_error(tmp_path):
     (tmp_path / "elements-jax").write_text("a file")
     asked_and_found(tmp_path)
     assert asked_and_found(tmp_path)[1] == 0

@@ -1,4 +1,4 @@
-"""Random PyTorch networks, saved to a file, read through the real converter and compared with ours."""
+"""Compare random PyTorch networks, saved to a file and read through the real converter, with ours."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ def _one_torch_thread():
 
 @pytest.fixture(scope="session")
 def randomise():
-    """Draws every parameter of a PyTorch module anew, as a norm's scale left at one would hide that it is unused."""
+    """Randomise every parameter of a PyTorch module: a norm's scale left at one would hide that it is unused."""
 
     def draw(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         generator = torch.Generator().manual_seed(seed)
@@ -34,7 +34,7 @@ def randomise():
 
 @pytest.fixture
 def tensors_of(tmp_path: Path):
-    """A module's parameters as they come out of the safetensors file that it is saved in, read without PyTorch."""
+    """Save a module to a safetensors file, and return its parameters, read without PyTorch."""
 
     def save_and_read(module: torch.nn.Module) -> dict[str, np.ndarray]:
         path = tmp_path / "model.safetensors"
@@ -46,7 +46,7 @@ def tensors_of(tmp_path: Path):
 
 @pytest.fixture
 def assert_same():
-    """Ours (NHWC) against PyTorch's (NCHW where it has four axes), by the relative error in the 2-norm."""
+    """Compare ours (NHWC) with PyTorch's (NCHW if it has four axes), by the relative error in the 2-norm."""
 
     def compare(ours, theirs: torch.Tensor, tolerance: float = 1e-5) -> None:
         expected = theirs.detach().numpy()

@@ -1,6 +1,6 @@
 """SDEdit and inpainting against diffusers' own pipelines: the same small random networks, folder, prompt and noise.
 
-Tolerance: 1.1 of 255 for a whole picture, half of it rounding to 8 bits, over all steps in float32.
+Tolerance: 1.1 of 255 for a complete image, half of it rounding to 8 bits, over all steps in float32.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def text_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inpainting_folder(tmp_path_factory):
-    """As the published repository of Stable Diffusion Inpainting, whose UNet has in_channels 9."""
+    """A folder like the published Stable Diffusion Inpainting, whose UNet has in_channels 9."""
     return write_stable_diffusion(tmp_path_factory.mktemp("inpainting"), stable_diffusion(in_channels=9))
 
 
@@ -50,7 +50,7 @@ def picture():
 
 
 def reference(kind, folder, in_channels=4):
-    """diffusers' pipeline with DDIM, of the same networks."""
+    """diffusers' pipeline with DDIM and the same networks."""
     networks = stable_diffusion(in_channels)
     networks["unet"].register_to_config(sample_size=64)  # the pipelines compare it with 64
     pipeline = kind(
@@ -76,7 +76,7 @@ def _same_noise(monkeypatch):
     monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
 
 
-@pytest.mark.parametrize("strength", [0.7])  # the others differ in their timesteps alone
+@pytest.mark.parametrize("strength", [0.7])  # the others differ only in their timesteps
 def test_sdedit_is_diffusers_image_to_image(text_folder, picture, strength):
     theirs = reference(StableDiffusionImg2ImgPipeline, text_folder)
     how = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "negative_prompt": NEGATIVE}

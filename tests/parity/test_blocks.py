@@ -1,4 +1,4 @@
-"""Each kind of block on its own against diffusers' or transformers', small and at widths of Stable Diffusion 1.5.
+"""Each kind of block against diffusers' or transformers', small and at widths of Stable Diffusion 1.5.
 
 Tolerance: relative error 1e-5 in the 2-norm, in float32.
 """
@@ -44,21 +44,21 @@ FLOAT32 = jnp.float32
 
 
 class Pair(NamedTuple):
-    """A block of PyTorch's and ours; images are made NCHW and handed to ours as NHWC."""
+    """A PyTorch block and ours; images are made NCHW and passed to ours as NHWC."""
 
     theirs: torch.nn.Module
     ours: Callable[[nnx.Rngs], nnx.Module]
     shapes: tuple[tuple[int, ...], ...]  # of the inputs
     table: torch_names.Table = torch_names.UNET
-    place: str = "attentions.0."  # where ours stands in a network whose names the table knows,
-    their_place: str = "attentions.0."  # and what the table makes of it
-    scale: float = 1.0  # of the inputs: at 0.1 the epsilon of a norm is seen
+    place: str = "attentions.0."  # the place of ours in a network whose names the table knows,
+    their_place: str = "attentions.0."  # and its name by the table
+    scale: float = 1.0  # scale of the inputs: at 0.1 a norm's epsilon matters
     ask: Callable = lambda block, *inputs: block(*inputs)
     ask_ours: Callable = lambda block, *inputs: block(*inputs)
 
 
 def resnet(channels: int, out_channels: int, groups: int, time: int | None) -> Pair:
-    epsilon = EPSILON if time is None else 1e-5  # the VAE's blocks know no time
+    epsilon = EPSILON if time is None else 1e-5  # the VAE's blocks have no time input
     shapes = ((2, channels, 8, 6),) if time is None else ((2, channels, 8, 6), (2, time))
     return Pair(
         ResnetBlock2D(in_channels=channels, out_channels=out_channels, temb_channels=time, groups=groups, eps=epsilon),
@@ -109,7 +109,7 @@ def feedforward(channels: int) -> Pair:
 
 
 def transformer(channels: int, heads: int, groups: int, with_elements: bool) -> Pair:
-    """With elements, diffusers' block has Algorithm 1; ours without is given no keys and values of elements."""
+    """With elements, diffusers' block has Algorithm 1; without, ours gets no keys and values of elements."""
     theirs = Transformer2DModel(
         heads, channels // heads, channels, norm_num_groups=groups, cross_attention_dim=TEXT[-1]
     )

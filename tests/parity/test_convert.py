@@ -26,7 +26,7 @@ OURS = {
     ("network", "tensors", "millions"), [("unet", 686, 859.52), ("vae", 248, 83.65), ("text_encoder", 196, 123.06)]
 )
 def test_default_config_has_the_parameters_of_sd15(network, tensors, millions):
-    """Every name and shape of the published networks, and no other but the attention to elements."""
+    """It has every name and shape of the published networks, and besides only the attention to elements."""
     state = theirs(network).state_dict()
     published = {official_name(network, name): tuple(value.shape) for name, value in state.items()}
     assert len(published) == tensors
@@ -36,7 +36,7 @@ def test_default_config_has_the_parameters_of_sd15(network, tensors, millions):
     assert {name: shape for name, shape in ours.items() if "element" not in name} == published
     new = {name: shape for name, shape in ours.items() if name not in published}
     if network == "unet":
-        assert len(new) == 16 * 7  # a block: to_q, to_k, to_v, to_out and its bias, the norm's scale and bias
+        assert len(new) == 16 * 7  # per block: to_q, to_k, to_v, to_out and its bias, the norm's scale and bias
         assert sum(map(math.prod, new.values())) / 1e6 == pytest.approx(27.61, abs=0.005)
     else:
         assert not new
@@ -53,7 +53,7 @@ TINY = Functional(
 
 
 def pytorch_tensors(table: torch_names.Table, network: Functional) -> dict[str, np.ndarray]:
-    """Random tensors under PyTorch's names, those of the attention to elements among them."""
+    """Random tensors under PyTorch's names, including the attention to elements."""
     rng = np.random.default_rng(0)
     shapes = torch_names.torch_shapes(table, network.shapes())
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
@@ -79,7 +79,7 @@ def test_base_checkpoint_leaves_element_attention_uninitialised():
     base = {name: value for name, value in pytorch_tensors(torch_names.UNET, TINY).items() if "element" not in name}
     params = torch_names.from_torch(torch_names.UNET, base, TINY.shapes())
     new = TINY.shapes().keys() - params.keys()
-    assert len(new) == 7 * 4  # down, middle, and two on the way up
+    assert len(new) == 7 * 4  # down, middle, and two up
     assert all("element" in name for name in new)
 
 
@@ -94,7 +94,7 @@ def test_one_error_lists_all_that_does_not_fit():
     tensors = pytorch_tensors(torch_names.UNET, TINY)
     attention = "mid_block.attentions.0.transformer_blocks.0"
     del tensors["conv_in.weight"]
-    del tensors[f"{attention}.element_attention.to_k.weight"]  # the others are there, so it is not a base checkpoint
+    del tensors[f"{attention}.element_attention.to_k.weight"]  # the others exist, so it is not a base checkpoint
     tensors["class_embedding.weight"] = np.zeros(3, np.float32)
     tensors["conv_out.weight"] = np.zeros((4, 16, 1, 1), np.float32)
     with pytest.raises(ValueError, match="does not fit the network") as error:

@@ -1,6 +1,6 @@
 """Every norm's epsilon is that of diffusers' or transformers' norm of the same name.
 
-Outputs hardly tell 1e-5 from 1e-6 unless a norm's input is small, so epsilons are compared themselves.
+Outputs hardly distinguish 1e-5 from 1e-6 unless a norm's input is small, so this compares the epsilons directly.
 """
 
 import jax.numpy as jnp
@@ -67,5 +67,5 @@ def test_every_norm_has_the_epsilon_of_its_original(networks):
     of_elements = {name: found.pop(name) for name in list(found) if name.endswith("norm_elements")}
     assert len(expected) >= 5
     assert found == expected
-    assert set(of_elements.values()) <= {1e-5}  # as the block's other norms
+    assert set(of_elements.values()) <= {1e-5}  # like the block's other norms
     assert bool(of_elements) == (networks is unet)

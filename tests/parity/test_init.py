@@ -47,7 +47,7 @@ def config(diffusion):
 
 
 def with_encoder(folder, config):
-    """What stage 1 would leave."""
+    """Write the networks that stage 1 would leave."""
     for name in ("encoder", "decoder"):
         save_network(folder, name, getattr(Networks(config), name).init(jax.random.key(5)))
 
@@ -72,7 +72,7 @@ def test_missing_networks_are_added_to_the_model_folder(diffusion, config, tmp_p
     changed = {name: value + 1 for name, value in base["vae"].items()}
     save_network(tmp_path, "vae", changed)
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    start_from(str(diffusion), tmp_path, config)  # the UNet again, and nothing else
+    start_from(str(diffusion), tmp_path, config)  # copies only the UNet again
     kept = DiffusionStage(config, TRAIN, tmp_path)
     np.testing.assert_array_equal(kept.frozen["vae"]["quant_conv.bias"], changed["quant_conv.bias"])
     assert kept.pretrained().keys() == base["unet"].keys()
@@ -89,7 +89,7 @@ def test_a_model_folder_gives_all_it_has(diffusion, config, tmp_path):
     given = read_networks(whole, config)
     assert given.keys() == set(NETWORKS)
     jax.tree.map(np.testing.assert_array_equal, read_networks(tmp_path / "new", config), given)
-    DiffusionStage(config, TRAIN, tmp_path / "new")  # which has its tokenizer too
+    DiffusionStage(config, TRAIN, tmp_path / "new")  # the folder also has the tokenizer
 
 
 def test_takes_networks_of_a_model_that_is_not_stable_diffusion(config, tmp_path):

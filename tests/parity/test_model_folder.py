@@ -1,4 +1,4 @@
-"""Model folders in and out: what diffusers and transformers write we read, and what we write they read."""
+"""Model folders: we read those of diffusers and transformers, and they read ours."""
 
 import json
 import shutil
@@ -148,7 +148,7 @@ def test_the_way_back_is_bit_exact_and_has_the_published_names(pipeline, folder,
     assert added[f"{block}.element_attention.to_k.weight"].shape == (32, 112)
     assert not added[f"{block}.element_attention.to_out.0.weight"].any()
     assert len(added) == 4 * 7
-    unet = UNet2DConditionModel.from_pretrained(tmp_path / "unet")  # a PyTorch user's way to the whole network
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "unet")  # how a PyTorch user gets the complete network
     add_element_attention(unet, 112, None)
     loaded = unet.load_state_dict({key: torch.from_numpy(value) for key, value in added.items()}, strict=False)
     assert not loaded.unexpected_keys
@@ -160,7 +160,7 @@ def test_the_way_back_is_bit_exact_and_has_the_published_names(pipeline, folder,
 
 
 def test_diffusers_own_pipeline_paints_the_same_picture(pipeline, tmp_path):
-    """Text to image out of the folder that we write: tokenizer, three networks, scheduler and guidance at once."""
+    """Text to image from a folder that we write tests tokenizer, three networks, scheduler and guidance at once."""
     pipeline.save_pretrained(tmp_path)
     theirs = StableDiffusionPipeline.from_pretrained(tmp_path)
     theirs.set_progress_bar_config(disable=True)
@@ -186,7 +186,7 @@ def test_diffusers_own_pipeline_paints_the_same_picture(pipeline, tmp_path):
 
 
 def test_a_folder_in_the_hub_cache_is_found_by_its_name(folder, pipeline, tmp_path, monkeypatch):
-    """The hub's own client, without a network: what it once downloaded lies in its cache."""
+    """The hub's own client finds an earlier download in its cache, without a network."""
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
@@ -256,7 +256,7 @@ def test_a_network_that_was_exchanged_alone_is_noticed(tmp_path):
         load_networks(tmp_path, Networks(SMALL), ["unet"])
 
 
-# The names of the original checkpoints, as the code that wrote them builds its blocks, at small widths.
+# The names of the original checkpoints, built in the same way as by the code that wrote them, at small widths.
 WIDTHS, CONTEXT = (16, 32, 64, 64), 24
 
 
@@ -372,7 +372,7 @@ def original_vae() -> dict[str, tuple[int, ...]]:
 
 
 def test_the_original_single_file_is_read(networks, tmp_path):
-    """Against diffusers' own conversion of the same tensors."""
+    """The reference is diffusers' own conversion of the same tensors."""
     rng = np.random.default_rng(0)
     tensors = {
         prefix + name: rng.normal(size=shape).astype(np.float16)

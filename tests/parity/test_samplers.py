@@ -20,7 +20,7 @@ TOLERANCE = 1e-5
 
 
 def trajectory(scheduler, start, **per_step):
-    """diffusers' own loop; schedulers in sigmas start from noise that is scaled up."""
+    """Run diffusers' own loop; schedulers in sigmas start from noise that is scaled up."""
     latent = torch.tensor(start) * scheduler.init_noise_sigma
     for i, t in enumerate(scheduler.timesteps):
         z = scheduler.scale_model_input(latent, t)

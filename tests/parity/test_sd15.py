@@ -1,7 +1,7 @@
 """Stable Diffusion 1.5 at full size, with random parameters: our networks against diffusers' and transformers'.
 
-Tolerance: 1e-4 in float32, by the relative error in the 2-norm. PyTorch's networks are made, asked, saved and freed
-before ours are loaded, as two of the UNet and a copy on its way between them would not fit in 9 GB.
+Tolerance: 1e-4 in float32, by the relative error in the 2-norm. PyTorch's networks are made, run, saved and freed
+before ours are loaded, since two UNets and a copy in between would not fit in 9 GB.
 """
 
 import functools
@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 
 
 class Case(NamedTuple):
-    """What PyTorch's network was given, what it answered, the files that hold it, and the parameters read from them."""
+    """Inputs, outputs and files of PyTorch's network, and the parameters read from the files."""
 
     inputs: dict[str, np.ndarray]
     expected: dict[str, torch.Tensor]
@@ -44,14 +44,14 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """For gigabytes that pytest's own folders would keep."""
+    """A folder for gigabytes that pytest's own folders would keep."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
 
 
 @pytest.fixture(scope="module")
 def make(randomise):
-    """PyTorch's network with random parameters; it may use all cores, as nothing runs beside it."""
+    """Make PyTorch's network with random parameters; it may use all cores, since nothing else runs."""
 
     def randomised(network: str) -> torch.nn.Module:
         torch.set_num_threads(os.cpu_count() or 1)
@@ -86,7 +86,7 @@ def vae(make, folder) -> Case:
 def text_encoder(make, folder) -> Case:
     network, path = make("text_encoder"), folder / "text_encoder.safetensors"
     tokens = np.random.default_rng(0).integers(0, CONFIG.text.vocab_size, (2, CONFIG.text.max_length))
-    with torch.no_grad():  # the positions, as the buffer that holds them is no parameter and so empty
+    with torch.no_grad():  # the positions, since their buffer is not a parameter and so is empty
         positions = torch.arange(CONFIG.text.max_length)[None]
         expected = network(torch.from_numpy(tokens), position_ids=positions).last_hidden_state
     save_file(network.state_dict(), path)
@@ -96,7 +96,7 @@ def text_encoder(make, folder) -> Case:
 
 @pytest.fixture(scope="module")
 def unet(make, randomise, folder) -> Case:
-    """diffusers' network, asked first as it is and then with Algorithm 1 put into its blocks."""
+    """diffusers' network, run first unchanged and then with Algorithm 1 added to its blocks."""
     files = [folder / "unet.safetensors", folder / "elements.safetensors"]
     inputs = {
         "latent": normal(1, 64, 64, 4),
@@ -125,7 +125,7 @@ def unet(make, randomise, folder) -> Case:
 
 @pytest.fixture
 def assert_same_and_telling(assert_same):
-    """Numbers of order one that differ from each other: agreement is no wonder for others."""
+    """Check agreement on numbers of order one that differ from each other; others would agree trivially."""
 
     def compare(ours: jax.Array, theirs: torch.Tensor) -> None:
         assert 0.1 < theirs.std() < 10
@@ -150,11 +150,11 @@ def test_text_encoder_equals_transformers(text_encoder, assert_same_and_telling)
     assert_same_and_telling(features, text_encoder.expected["features"])
 
 
-# Without LLVM's optimisations, so that what two programs have in common they compute alike: with them, an attention
-# that adds nothing but zeros still moves the noise, by up to 4e-6.
+# Without LLVM's optimisations, so that two programs compute their common part in the same way: with them, an attention
+# that adds only zeros still changes the noise, by up to 4e-6.
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def predict(params: Params, inputs: dict[str, jax.Array]) -> jax.Array:
-    """The noise, without attention to elements where the inputs have none."""
+    """Predict the noise, without attention to elements if the inputs have none."""
     unet = NETWORKS.unet.module(params)
     return unet(inputs["latent"], inputs["timestep"], unet.context(inputs["text"], inputs.get("elements")))
 
@@ -177,7 +177,7 @@ def test_unet_with_elements_equals_algorithm_1_in_diffusers(unet, assert_same_an
 
 
 def test_zero_elements_and_zero_outputs_leave_sd15_unchanged(unet, noise_without_elements):
-    """What is trained starts as Stable Diffusion itself."""
+    """Training starts from exactly Stable Diffusion."""
     stock = {name: value for name, value in unet.params.items() if "element" not in name}
     params = NETWORKS.unet.init_missing(stock, jax.random.key(0))
     new = {name: value for name, value in params.items() if ".element_attention." in name}
@@ -195,7 +195,7 @@ def test_round_trip_is_bit_exact(network, request):
         with safe_open(path, framework="numpy") as file:
             names = file.keys()
         for name in names:
-            with safe_open(path, framework="numpy") as file:  # anew, as what was read of an open file stays in memory
+            with safe_open(path, framework="numpy") as file:  # reopened, since an open file's parts stay in memory
                 saved = file.get_tensor(name)
             back = torch_names.to_torch(table, ours.pop(official_name(network, name)))[official_name(network, name)]
             assert (back.shape, back.dtype) == (saved.shape, np.float32)

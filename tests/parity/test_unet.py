@@ -1,4 +1,4 @@
-"""FlaxUNet against diffusers' UNet2DConditionModel, and against that network with Algorithm 1 put into its blocks."""
+"""FlaxUNet against diffusers' UNet2DConditionModel, and against that network with Algorithm 1 added to its blocks."""
 
 import dataclasses
 import functools
@@ -90,11 +90,11 @@ def test_algorithm_1_equals_pytorch(config, text, elements, inputs, randomise, t
 
 
 def test_context_is_made_once_for_all_timesteps(inputs):
-    """Keys and values of each block, of text and of elements; those of a zero token are exactly zero."""
+    """It holds keys and values of each block, of text and of elements; those of a zero token are exactly zero."""
     unet = our_unet(TINY)
     module = unet.module(random_params(unet))
     context = module.context(jnp.asarray(inputs["text"]), jnp.asarray(inputs["elements"]))
-    assert len(context) == 2 + 1 + 4  # layers_per_block a level on the way down, one more on the way up
+    assert len(context) == 2 + 1 + 4  # layers_per_block per level down, one more per level up
     for block, width in zip(context, [32, 64, 64, 64, 64, 32, 32], strict=True):
         assert block.text.keys.shape == block.text.values.shape == (2, 7, 4, width // 4)
         assert block.elements.keys.shape == block.elements.values.shape == (2, 9, 4, width // 4)
@@ -111,7 +111,7 @@ def test_zero_init_starts_as_the_base_network(inputs):
     alone = predict(unet, params, inputs, elements=False)
     np.testing.assert_array_equal(predict(unet, params, inputs), alone)
     np.testing.assert_array_equal(predict(unet, params, inputs | {"elements": 0 * inputs["elements"]}), alone)
-    # Without the switch the new attention speaks from the start.
+    # Without the switch the new attention has an effect from the start.
     random = our_unet(dataclasses.replace(SMALL, zero_init_elements=False)).init(jax.random.key(1))
     assert np.abs(predict(unet, random, inputs) - alone).max() > 1e-2
     assert all(np.array_equal(random[name], params[name]) for name in params if "element_attention.to_out" not in name)
@@ -147,7 +147,7 @@ def test_positions_enter_beside_the_latent_and_nowhere_else(inputs):
     assert np.abs(predict(placed, params, inputs) - expected).max() > 1e-2
 
 
-def test_bfloat16_changes_the_arithmetic_alone(inputs):
+def test_bfloat16_changes_only_the_arithmetic(inputs):
     full, half = our_unet(TINY), our_unet(TINY, jnp.bfloat16)
     assert all(spec.dtype == jnp.float32 for spec in half.shapes().values())
     params = random_params(half)

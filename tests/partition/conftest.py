@@ -1,4 +1,4 @@
-"""The real MobileSAM, read once, pictures whose objects are known, and a folder of photos for jobs."""
+"""The real MobileSAM, read once; images with known objects; and a folder of photos for jobs."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def mobile_sam(shared_data: Path) -> Sam:
 
 @pytest.fixture(scope="session")
 def disc() -> tuple[np.ndarray, np.ndarray]:
-    """A picture of an orange disc on blue, 128 px, with a little noise; and the disc's pixels."""
+    """An image of an orange disc on blue, 128 px, with a little noise; and the disc's pixels."""
     y, x = np.mgrid[:128, :128]
     inside = (x - 74.0) ** 2 + (y - 60.0) ** 2 < 30**2
     image = np.where(inside[..., None], (235, 130, 30), (30, 60, 150))

@@ -1,4 +1,4 @@
-"""Algorithm 2 and Eq. 1 against an oracle that says the same in plain NumPy."""
+"""Algorithm 2 and Eq. 1 against an oracle in plain NumPy."""
 
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from partition.sources.sample import read_sample
 
 
 def upsample(s: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear; samples lie at pixel centres, and beyond the outermost the picture goes on constant."""
+    """Upsample bilinearly; samples are at pixel centres, and the border is extended by constant values."""
 
     def weights(out: int, inner: int) -> np.ndarray:
         rows = np.zeros((out, inner))
@@ -43,7 +43,7 @@ def centroids(g: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def oracle(scores, size: tuple[int, int], config: PartitionConfig) -> np.ndarray:
-    """SPEC's Algorithm 2 line by line; every score at image size at once. Returns the label map."""
+    """Run the paper's Algorithm 2 line by line, with every score at image size at once; return the label map."""
     cell = (np.arange(config.grid) + 0.5) / config.grid
     q = np.array([(x, y) for y in cell for x in cell])
     u_x, u_y = (np.arange(size[1]) + 0.5) / size[1], (np.arange(size[0]) + 0.5) / size[0]
@@ -67,7 +67,7 @@ def oracle(scores, size: tuple[int, int], config: PartitionConfig) -> np.ndarray
 
 
 def partition_with(scores, size: tuple[int, int], config: PartitionConfig) -> np.ndarray:
-    """The label map of the real code, for scores given as a NumPy function."""
+    """Return the label map of the real code, for scores given as a NumPy function."""
 
     def segmenter(image: np.ndarray) -> np.ndarray:
         as_torch = lambda points: torch.from_numpy(scores(points.numpy()))  # noqa: E731
@@ -77,7 +77,7 @@ def partition_with(scores, size: tuple[int, int], config: PartitionConfig) -> np
 
 
 def ridges(points: np.ndarray, seed: int, resolution: int = 24) -> np.ndarray:
-    """Scores like SAM's: each query likes pixels whose random texture is like its own, and those nearby a bit more."""
+    """Return scores like SAM's: high at pixels with a texture like the query's, and slightly higher nearby."""
     rng = np.random.default_rng(seed)
     texture = ndimage.gaussian_filter(rng.normal(size=(resolution, resolution)), 2)
     cell = (np.arange(resolution) + 0.5) / resolution
@@ -101,13 +101,13 @@ def ridges(points: np.ndarray, seed: int, resolution: int = 24) -> np.ndarray:
 def test_equals_the_oracle_pixel_for_pixel(config: PartitionConfig, seed: int) -> None:
     size = (config.size, config.size - 8)
     expected = oracle(partial(ridges, seed=seed), size, config)
-    assert len(np.unique(expected)) > config.num_elements // 3  # not a partition that says nothing
+    assert len(np.unique(expected)) > config.num_elements // 3  # not a trivial partition
     np.testing.assert_array_equal(partition_with(partial(ridges, seed=seed), size, config), expected)
 
 
 @pytest.mark.parametrize("name", ["101085.jpg", "3096.jpg"])
 def test_equals_the_oracle_on_photographs_with_mobile_sam(shared_data: Path, mobile_sam: Sam, name: str) -> None:
-    """At 256 px (the side of SAM's masks) times a power of two interpolation is exact: not one pixel may differ."""
+    """At 256 px (the side of SAM's masks) times a power of two, interpolation is exact: all pixels must be equal."""
     config = PartitionConfig(size=256, grid=7)
     folder = shared_data / "data" / "bsds500" / "images" / "val"
     image = read_photo(read_sample(folder / name, name), config.size).image

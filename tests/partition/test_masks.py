@@ -1,4 +1,4 @@
-"""Object masks of every layout come out as pycocotools and a plain oracle read them; what does not fit is named."""
+"""Object masks of every layout equal those of pycocotools and a plain oracle; errors name what does not fit."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def compress(mask: np.ndarray) -> dict[str, Any]:
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's uncompressed layout, by its definition."""
+    """Encode COCO's uncompressed layout, by its definition."""
     counts, value = [0], 0
     for pixel in mask.T.ravel().tolist():
         if pixel != value:
@@ -94,7 +94,7 @@ class TestPngs:
 
     @pytest.mark.parametrize("how", ["smooth", "blurred", "several"])
     def test_an_anti_aliased_label_map_is_left_out(self, tmp_path: Path, how: str) -> None:
-        """Each value of its edges would be an object, a ring."""
+        """Each value at its edges would become a ring object."""
         large = Image.new("L", (400, 300))
         draw = ImageDraw.Draw(large)
         draw.ellipse((40, 40, 200, 220), fill=255)
@@ -108,7 +108,7 @@ class TestPngs:
 
     @pytest.mark.parametrize("seed", range(8))
     def test_sharp_label_maps_are_taken(self, tmp_path: Path, seed: int) -> None:
-        """Of drawn scenes, and of blobs of many labels that touch."""
+        """The label maps are of drawn scenes, and of touching blobs with many labels."""
         _, labels = render(scene(seed, 64))
         rng = np.random.default_rng(seed)
         at, centres = np.indices((64, 64)), rng.uniform(0, 64, (40, 2, 1, 1))
@@ -172,7 +172,7 @@ class TestRunLengths:
         assert_same(list(MaskFolder(folder).find("p.jpg", mask.shape, DEFAULT_FILTER)), mask, mask)
 
     def test_large_masks_as_pycocotools_reads_them(self, tmp_path: Path) -> None:
-        """Blobs whose runs are long, short, growing and shrinking, so that differences of every size and sign occur."""
+        """The blobs' runs are long, short, growing and shrinking, so differences of every size and sign occur."""
         rng = np.random.default_rng(0)
         for density in (0.5, 0.01, 0.0001):
             mask = rng.random((600, 900)) < density

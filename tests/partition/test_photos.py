@@ -1,4 +1,4 @@
-"""Photographs of every kind come out as they are meant to be seen, or say why not; masks stay on their objects."""
+"""Photographs of every kind are read as they should look, or errors say why not; masks stay on their objects."""
 
 import io
 import struct
@@ -86,7 +86,7 @@ def test_photos_of_odd_shapes_are_read(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_to_the_photo(tmp_path: Path, orientation: int) -> None:
-    """Masks are drawn on the picture as it is seen, so only the photo turns."""
+    """Masks are drawn on the upright image, so only the photo is turned."""
     upright = np.zeros((8, 6, 3), np.uint8)
     upright[:4, :3] = 255
     stored = {
@@ -153,7 +153,7 @@ def test_every_mode_becomes_rgb(encoded: bytes, expected: tuple[int, int, int]) 
 
 
 def png(colour_type: int, pixel: bytes) -> bytes:
-    """A 16-bit PNG of one pixel, which Pillow cannot write."""
+    """Return a 16-bit PNG of one pixel, which Pillow cannot write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -179,7 +179,7 @@ def test_16_bit_png_keeps_its_upper_8_bits(colour_type: int, pixel: tuple[int, .
 
 
 def test_cmyk_jpeg_is_read_by_adobes_convention() -> None:
-    """Programs that write CMYK JPEGs store ink inverted, with Adobe's marker or without, as all readers take it."""
+    """Programs write CMYK JPEGs with inverted ink, with or without Adobe's marker, and readers expect that."""
     encoded = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "jpeg", quality=95)
     marker = encoded.index(b"\xff\xee")
     assert encoded[marker + 4 : marker + 9] == b"Adobe"
@@ -265,7 +265,7 @@ def test_a_photo_that_is_cut_short_says_so(kind: str) -> None:
     ("encoded", "reason"),
     [
         (b"", "the image file is empty"),
-        (b"<html>404</html>", "not an image, of an unknown kind, or damaged at its start"),
+        (b"<html>404</html>", "not an image, an unknown format, or damaged at its start"),
         (encode(Image.fromarray(noise(64, 64, 3)), "jpeg")[:-100], "image file is truncated"),
         (encode(Image.new("F", (1, 1)), "tiff"), "floating-point pixels"),
     ],
@@ -307,6 +307,6 @@ def test_a_padded_photograph_lies_whole_in_the_middle_of_grey(
     assert (photo.image[outside] == 128).all()
     again = read_photo(
         Sample("b", encode(Image.fromarray(inside))), 32, fit="pad"
-    )  # what it was cut out as goes back unchanged
+    )  # a cut-out is pasted back unchanged
     np.testing.assert_array_equal(again.image, photo.image)
     assert again.box == box

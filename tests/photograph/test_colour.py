@@ -1,4 +1,4 @@
-"""Colours of photographs of every kind, as models see them and back."""
+"""Colours of photographs of every kind, converted for models and back."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Edits of whole photographs: nothing changes but what was edited, and objects keep their pixels."""
+"""Edits of complete photographs: only the edited parts change, and objects keep their pixels."""
 
 import io
 from dataclasses import replace
@@ -47,7 +47,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 class Grey:
-    """A guide that knows nothing."""
+    """A guide of uniform grey."""
 
     size = 16
 
@@ -66,7 +66,7 @@ def _quick_fill(request, monkeypatch):
 
 
 def compose(photo: Photograph, *edits_and_masks, slack: float = 2.0, prompt: str = "") -> np.ndarray:
-    """The pixels of a composition of edits, each with its mask."""
+    """Return the pixels of a composition of edits, each with its mask."""
     frame = Frame(0.0, 0.0, float(photo.size[1]), float(photo.size[0]))
     steps = [Step(edit, Selection(mask, slack, frame), f"edits[{i}]") for i, (edit, mask) in enumerate(edits_and_masks)]
     return Composition(photo, steps).render(Grey(), EditScript(prompt=prompt))
@@ -91,7 +91,7 @@ def edited_photographs(draw):
 
 
 def may_change(photo: Photograph, step: Step, slack: float) -> np.ndarray:
-    """The pixels near an edit's source and target, by its geometry alone."""
+    """Return the pixels near an edit's source and target, by its geometry only."""
     height, width = photo.size
     left, top, right, bottom = box_of(step.selection.mask)
     near = np.zeros((height, width), bool)
@@ -117,7 +117,7 @@ def test_unedited_pixels_equal_the_input_bit_for_bit(drawn, slack):
     edits = [(kind((), *fields), mask) for (kind, *fields), mask in edits]
     masks = [mask for _, mask in edits]
     if any((a & b).any() for i, a in enumerate(masks) for b in masks[i + 1 :]):
-        edits = edits[:1]  # what is edited twice is where the edits before have put it
+        edits = edits[:1]  # a twice edited object is at its place after the first edit
     before = photo.pixels.copy()
     after = compose(photo, *edits, slack=slack)
     np.testing.assert_array_equal(photo.pixels, before)
@@ -191,7 +191,7 @@ def test_a_part_of_a_moved_object_can_be_edited():
 
 def test_neighbours_that_touch_are_not_taken_along():
     photo, one = photograph(60, 90), square()
-    other = square(left=29)  # one column of twenty is of both
+    other = square(left=29)  # one column of twenty belongs to both
     after = compose(photo, (Move((), (0.0, -0.2)), one), (Move((), (0.4, 0.0)), other))
     np.testing.assert_array_equal(after[11:25, 13:27], photo.pixels[23:37, 13:27])
 
@@ -253,7 +253,7 @@ HERE = ObjectAt(point=(0.2, 0.4))
 
 
 @pytest.mark.parametrize("detail", [None, "pixels", "decoder"])
-def test_both_ways_change_the_edited_region_alone(editing, detail):
+def test_both_ways_change_only_the_edited_region(editing, detail):
     photo = photograph(200, 300)
     after = edit(editing, photo, Move((), (0.1, 0.0), object=HERE), detail=detail)
     changed = (after.pixels != photo.pixels).any(axis=-1)
@@ -321,13 +321,13 @@ def test_objects_of_other_photographs_come_in(editing, detail):
     step = Compose("other", (), (0.25, 0.25), object=HERE)
     after = edit(editing, photo, step, pictures={"other": other}, detail=detail)
     changed = (after.pixels != photo.pixels).any(axis=-1)
-    assert changed[32:35, 37:40].all()  # at its place in the picture, and a quarter further; half its size
+    assert changed[32:35, 37:40].all()  # at its place in the image, and a quarter further; half its size
     assert not changed[:5].any()
     if detail == "pixels":
         assert not changed[45:].any()
 
 
-def test_it_goes_on_from_an_earlier_result(editing):
+def test_continues_from_an_earlier_result(editing):
     photo, first = photograph(80, 120), photograph(80, 120, seed=1)
     after = edit(
         editing, photo, Delete((0,)), Continue("first"), Move((), (0.2, 0.0), object=HERE), pictures={"first": first}
@@ -351,7 +351,7 @@ def test_a_mask_file_selects_at_any_resolution(editing):
 
 
 @pytest.mark.parametrize("detail", ["pixels", "decoder"])
-def test_it_can_be_cancelled(editing, detail):
+def test_an_edit_can_be_cancelled(editing, detail):
     with pytest.raises(Cancelled):
         edit(editing, photograph(80, 120), Delete((0,)), report=lambda: False, detail=detail)
 

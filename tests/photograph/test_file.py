@@ -1,4 +1,4 @@
-"""Photographs' files: what is read, and that what is written carries everything the input had."""
+"""Photograph files: reading, and that written files keep everything of the input."""
 
 import contextlib
 import io
@@ -56,7 +56,7 @@ def test_lossless_files_keep_every_pixel_and_their_metadata(name):
 @pytest.mark.parametrize(
     "options", [{"quality": 30}, {"quality": 100, "subsampling": 0}, {"progressive": True, "quality": 60}]
 )
-def test_jpeg_is_encoded_as_it_was(options):
+def test_jpeg_keeps_its_encoding_settings(options):
     encoded = saved(
         picture(), "JPEG", exif=exif(6).tobytes(), icc_profile=SRGB, comment=b"mine", dpi=(72, 72), **options
     )
@@ -69,7 +69,7 @@ def test_jpeg_is_encoded_as_it_was(options):
     for what in ("icc_profile", "comment", "dpi", "exif", "progressive"):
         assert after.info.get(what) == before.info.get(what), what
     assert len(again) <= 1.3 * len(encoded)
-    # One more encoding with the same tables changes little: less than the first one did.
+    # Encoding again with the same tables changes less than the first encoding did.
     lost = np.abs(np.asarray(before).astype(int) - np.asarray(picture())).mean()
     assert np.abs(np.asarray(before).astype(int) - np.asarray(after)).mean() <= max(lost, 0.5)
 
@@ -151,7 +151,7 @@ def test_gps_goes_from_other_formats_too(format):
 
 
 def tiff(order: str, *directories: list[tuple[int, int, int, int]], behind: bytes = b"") -> bytes:
-    """An EXIF block of directories that follow each other, from entries (tag, type, count, value)."""
+    """Return an EXIF block of consecutive directories, from entries (tag, type, count, value)."""
     block = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
     for i, entries in enumerate(directories):
         block += struct.pack(order + "H", len(entries))

@@ -1,4 +1,4 @@
-"""Mattes and layers: against slow oracles, and against pictures whose true alpha is known."""
+"""Mattes and layers, against slow oracles and images with a known alpha."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -24,7 +24,7 @@ def textured(seed: int, colour: tuple[float, float, float]) -> np.ndarray:
 
 
 def composed(soft: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A picture, its true alpha, its foreground, and a mask whose edge is off by about two pixels."""
+    """Return an image, its true alpha, its foreground, and a mask whose edge is off by about two pixels."""
     alpha, front, back = disc(30, soft), textured(0, (0.8, 0.3, 0.2)), textured(1, (0.2, 0.5, 0.3))
     image = alpha[..., None] * front + (1 - alpha[..., None]) * back
     wobble = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(SIZE, SIZE)), 5)
@@ -43,7 +43,7 @@ def test_a_matte_is_much_nearer_the_truth_than_its_mask(soft, most, monkeypatch)
         return np.sqrt(((values - truth)[band] ** 2).mean())
 
     assert error(alpha) < error(mask) / 2.5
-    # On another background no halo of the old one comes along.
+    # On another background there is no halo of the old one.
     new = textured(3, (0.1, 0.1, 0.9))
     wanted = truth[..., None] * front + (1 - truth[..., None]) * new
 
@@ -67,7 +67,7 @@ def test_a_matte_is_its_mask_away_from_the_edge(height, width, seed, slack, chan
         np.testing.assert_array_equal(alpha, mask)
         return
     y, x = np.mgrid[:height, :width]
-    for here in np.ndindex(height, width):  # the distance to the nearest pixel of the other kind, the slow way
+    for here in np.ndindex(height, width):  # the distance to the nearest pixel of the other kind, by brute force
         others = np.hypot(y - here[0], x - here[1])[mask != mask[here]]
         if others.min() > slack:
             assert alpha[here] == mask[here]
@@ -76,7 +76,7 @@ def test_a_matte_is_its_mask_away_from_the_edge(height, width, seed, slack, chan
 
 
 def test_the_laplacian_is_that_of_the_paper():
-    """Equation 12 of Levin et al., entry by entry, solved densely."""
+    """The reference is Equation 12 of Levin et al., entry by entry, solved densely."""
     rng = np.random.default_rng(0)
     height, width = 7, 8
     image = rng.random((height, width, 3)).astype(np.float32)
@@ -134,7 +134,7 @@ def test_a_scaled_layer_is_the_lanczos_of_the_slow_way(sx, sy, dx, dy):
     full[around[1] : around[3], around[0] : around[2]] = source
 
     def weights(n_out, start, n_in, scale, offset):
-        """Lanczos with three lobes, widened when shrinking; beyond the picture there is nothing."""
+        """Return weights of Lanczos with three lobes, widened when shrinking; outside the image they are zero."""
         centre = (np.arange(start, start + n_out) + 0.5 - offset) / scale
         widened = max(1 / scale, 1.0)
         distance = (np.arange(n_in) + 0.5 - centre[:, None]) / widened

@@ -1,4 +1,4 @@
-"""Shadows that go with their object."""
+"""Shadows that move with their object."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BEHIND = np.hypot(Y - 120, X - 112) < 42
 
 
 def wall(seed: int = 0) -> np.ndarray:
-    """A wall in a gradient of light, with a little grain."""
+    """Return a wall in a gradient of light, with a little grain."""
     grain = np.random.default_rng(seed).normal(0, 2, (SIZE, SIZE, 1))
     return (110 + 0.3 * X + 0.1 * Y)[..., None] * [1.0, 0.95, 0.85] + grain
 
@@ -35,12 +35,12 @@ def test_a_soft_shadow_is_found(scale):
     assert not (shadow & large[1]).any()
 
 
-def test_without_a_shadow_there_is_none():
+def test_finds_no_shadow_without_one():
     assert not cast_shadow(photograph(wall()), OBJECT).any()
 
 
 def test_another_object_is_not_a_shadow():
-    """Darker and of the wall's hue, but with an edge."""
+    """It is darker and has the wall's hue, but also an edge."""
     pixels = wall()
     pixels[(abs(Y - 110) < 30) & (X >= 130) & (X < 190)] *= 0.5
     assert not cast_shadow(photograph(pixels), OBJECT).any()

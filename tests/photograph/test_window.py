@@ -1,4 +1,4 @@
-"""Windows of a photograph: where they lie, and how a model's picture goes there and back."""
+"""Windows of a photograph: their places, and the conversion to a model's image and back."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -39,7 +39,7 @@ def test_windows_hold_their_boxes_and_share_no_pixel(drawn):
             assert top <= y0 < y1 <= bottom
         assert window.side <= max(height, width)
         assert window.side >= min(smallest, max(height, width))
-        if window.side <= min(height, width):  # then nothing is mirrored
+        if window.side <= min(height, width):  # nothing is mirrored
             assert (right - left, bottom - top) == (window.side, window.side)
     for i, (one, _) in enumerate(found):
         for other, _ in found[i + 1 :]:
@@ -79,7 +79,7 @@ def test_a_smooth_picture_goes_to_the_model_and_back():
     assert np.abs(back.astype(int) - pixels)[4:-4, 4:-4].max() <= 2
 
 
-def test_the_crop_of_a_models_picture_shows_the_photograph_alone():
+def test_the_crop_of_a_models_image_is_only_the_photograph():
     y, x = np.mgrid[:90, :60]
     pixels = np.stack([x * 4, y * 2, x + y], axis=-1).astype(np.uint8)
     window = Window(-15, 0, 90, 90, 60)

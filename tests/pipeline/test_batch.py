@@ -1,4 +1,4 @@
-"""Batch inference: what it gives is what the pipeline gives script by script, however often it is killed."""
+"""Batch inference gives the pipeline's images, script by script, however often it is killed."""
 
 import json
 import os
@@ -40,13 +40,13 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(model_folder: Path, pipeline: ElementsPipeline, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model as commands name it; it is opened, and compiled, once for all that run in this process."""
+    """The model's name for commands; it is opened and compiled once in this process."""
     monkeypatch.setattr(ElementsPipeline, "from_pretrained", lambda *_, **__: pipeline)
     return str(model_folder)
 
 
 def example_lines(count: int) -> list[dict[str, Any]]:
-    """Scripts with edits of every kind and with none, of either split, some on the same record."""
+    """Return scripts with every kind of edit and with none, of both splits, some on the same record."""
     edits = [
         [{"edit": "delete", "elements": [0]}],
         [],
@@ -76,7 +76,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def pictures(out: Path) -> dict[str, np.ndarray]:
-    """The pixels of all pictures by name, as integers."""
+    """Return the pixels of all images by name, as integers."""
     found = {}
     for path in out.glob("shard-*/*.png"):
         with Image.open(path) as picture:
@@ -91,7 +91,7 @@ def manifest(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def one_by_one(pipeline: ElementsPipeline, path: Path, preserve: bool = False) -> dict[str, np.ndarray]:
-    """The pictures of a file of scripts, read, edited and decoded by hand."""
+    """Return the images of a file of scripts, read, edited and decoded by hand."""
 
     def canvas(source_id: str) -> Canvas:
         of = record(int(source_id))
@@ -130,7 +130,7 @@ def test_images_equal_those_of_single_calls_bit_for_bit(preserve, tmp_path, seve
 
 
 def test_batches_are_filled_up_and_compiled_once(tmp_path, seven, records, model_folder):
-    """Of 7 scripts in shards of 5, batches of 4 hold 4, 1 and 2."""
+    """With 7 scripts in shards of 5, batches of 4 hold 4, 1 and 2 scripts."""
     pipeline = ElementsPipeline.from_pretrained(model_folder)
     index = RecordIndex(records)
     sampling = {"steps": 2, "sampler": ddim_sample, "guidance": 3.0}
@@ -190,7 +190,7 @@ def test_names_scripts_that_fail_and_writes_the_others(tmp_path, records, model,
     assert manifest(out)["0000002"]["reason"].endswith("element 2 is empty or was deleted by an earlier edit")
     assert sorted(pictures(out)) == ["0000001", "0000003", "0000004"]
     before = contents(out)
-    assert main(command) == 0  # which does not try again
+    assert main(command) == 0  # it does not retry
     assert contents(out) == before
 
     write_lines(path, lines[1:2])
@@ -198,7 +198,7 @@ def test_names_scripts_that_fail_and_writes_the_others(tmp_path, records, model,
     assert "no script of" in capsys.readouterr().err
 
 
-def test_a_record_that_cannot_be_read_costs_its_scripts_alone(tmp_path, model, records):
+def test_an_unreadable_record_fails_only_its_own_scripts(tmp_path, model, records):
     broken = record(1)
     small = record(2, image_size=24)
     folder = tmp_path / "records"
@@ -312,7 +312,7 @@ def test_another_job_is_refused_and_the_same_one_loses_nothing(tmp_path, seven, 
     error = capsys.readouterr().err
     assert "shard-00000-of-00003 is there already, made with other settings: steps (2, now 1)" in error
     assert "--overwrite starts from scratch" in error
-    assert main([*command, "--batch-size", "2", "--overwrite"]) == 0  # the same job: nothing is to be done
+    assert main([*command, "--batch-size", "2", "--overwrite"]) == 0  # the same job, so there is nothing to do
     assert contents(out) == before
 
     text = seven.read_text()
@@ -336,7 +336,7 @@ def test_hosts_share_the_shards(tmp_path, seven, records, model, monkeypatch, ca
     command = ["batch", str(records), str(seven), "--model", model, "--shard-size", "2"]
     assert main([*command, str(tmp_path / "alone")]) == 0
     monkeypatch.setattr(jax, "process_count", lambda *_: 2)
-    monkeypatch.setattr("elements_jax.parallel.hosts.barrier", lambda _: None)  # the other is not there
+    monkeypatch.setattr("elements_jax.parallel.hosts.barrier", lambda _: None)  # there is no other host
     for host, shards in ((1, [1, 3]), (0, [0, 1, 2, 3])):
         monkeypatch.setattr(jax, "process_index", lambda *_, host=host: host)
         assert main([*command, str(tmp_path / "shared")]) == 0

@@ -1,4 +1,4 @@
-"""The pipeline over a random small model: shapes, seeds, compilation, errors, and the command line around it."""
+"""The pipeline with a small random model: shapes, seeds, compilation, errors, and its commands."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(pipeline):
     assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # rounding to 8 bits
 
 
-def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
+def test_prompt_seed_guidance_and_edit_do_not_recompile(pipeline):
     canvas = pipeline.encode(record(0).image, record(0).label_map)
     pipeline.decode_batch(stack([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
     compiled = pipeline._decode._cache_size()
@@ -66,7 +66,7 @@ def test_prompt_seed_guidance_and_edit_do_not_compile_anew(pipeline):
     assert pipeline._decode._cache_size() == compiled
 
 
-def test_guidance_one_is_the_conditional_prediction_alone(pipeline):
+def test_guidance_one_is_only_the_conditional_prediction(pipeline):
     """eps(0) + 1 (eps(c) - eps(0)) = eps(c): checked against sampling without guidance's second half."""
     canvas = stack([pipeline.encode(record(0).image, record(0).label_map)])
     ours = pipeline.decode_batch(canvas.elements, ["a red square"], seeds=[0], guidance=1.0)
@@ -104,7 +104,7 @@ def test_ddim_noise_follows_the_seed_and_vanishes_with_eta(pipeline):
 
 
 def deletions(pipeline: ElementsPipeline, *seeds: int) -> tuple[ImageElements, Preserve]:
-    """Pictures of which the top left element is deleted, and what to preserve of them."""
+    """Images whose top left element is deleted, and the parts to preserve."""
     records = [record(seed) for seed in seeds]
     before = [pipeline.encode(r.image, r.label_map) for r in records]
     after = [edits.delete(canvas, edits.element_mask(4, [0])) for canvas in before]
@@ -119,7 +119,7 @@ def test_preserves_input_pixels_and_samples_the_edited_region(pipeline):
     image, region = preserve.image[0], np.asarray(preserve.region[0])
     ys, xs = np.nonzero(region)
     far = np.ones((16, 16), bool)
-    far[: ys.max() + 4, : xs.max() + 4] = False  # the feather of a picture this small is one pixel, and reaches three
+    far[: ys.max() + 4, : xs.max() + 4] = False  # in such a small image the feather is one pixel and reaches three
     assert far.sum() > 30
     np.testing.assert_array_equal(kept[far], image[far])
     assert (anew[far] != image[far]).mean() > 0.9
@@ -143,7 +143,7 @@ def test_an_edit_of_everything_preserves_nothing(pipeline):
 
 
 def test_the_preserved_latent_reaches_into_the_region(pipeline):
-    """What is drawn anew is drawn beside the input: another input outside the region, another picture inside."""
+    """The edited region is sampled next to the input: another input outside gives another image inside."""
     elements, preserve = deletions(pipeline, 0)
     inside = np.asarray(preserve.region)[..., None]
     other = Preserve(np.where(inside, preserve.image, 255 - preserve.image), preserve.region)
@@ -365,7 +365,7 @@ def test_every_command_explains_itself(capsys):
     assert "commands:" in capsys.readouterr().err
 
 
-def test_scenes_command_writes_what_partition_reads(tmp_path):
+def test_scenes_command_writes_input_for_partition(tmp_path):
     assert main(["scenes", str(tmp_path), "--count", "2", "--first", "5", "--size", "32"]) == 0
     assert sorted(p.name for p in tmp_path.glob("*.png")) == ["scene-0000005.png", "scene-0000006.png"]
     assert size_of(tmp_path / "masks" / "scene-0000005.png") == (32, 32)

@@ -1,4 +1,4 @@
-"""Scripts from photograph to picture: progress, cancelling, margins, and rounds of editing that do not drift."""
+"""Scripts from photograph to image: progress, cancelling, margins, and rounds of editing without drift."""
 
 import dataclasses
 import io
@@ -20,7 +20,7 @@ QUARTERS = (np.arange(16)[:, None] // 8 * 2 + np.arange(16) // 8).astype(np.uint
 
 
 def divide(encoded: bytes, fit: str) -> Photo:
-    """A picture of the model's size, in quarters."""
+    """Segment an image of the model's size into quarters."""
     with Image.open(io.BytesIO(encoded)) as picture:
         return Photo(np.asarray(picture.convert("RGB")), QUARTERS, WHOLE)
 
@@ -36,7 +36,7 @@ def photo() -> Photo:
 
 
 def decode(editing, photo, script, pictures=None):
-    """The picture of a script that may name others by their place in `pictures`."""
+    """Decode a script, which may name other images by their index in `pictures`."""
 
     def open_photo(name):
         return editing.open(editing.png(pictures[int(name)], script), "crop")
@@ -109,7 +109,7 @@ def test_guidance_leads_away_from_the_negative_prompt(editing, photo):
     same = EditScript(prompt="a red square", negative_prompt="a red square", sampling=Sampling(element_guidance=3.0))
     other = dataclasses.replace(same, sampling=Sampling(guidance=50.0, element_guidance=3.0))
     difference = decode(editing, photo, same).astype(int) - decode(editing, photo, other)
-    assert np.abs(difference).max() <= 1  # where both prompts are one, its weight does nothing
+    assert np.abs(difference).max() <= 1  # if both prompts are equal, the weight has no effect
 
 
 def test_margins_are_cut_off(editing, photo):
@@ -122,9 +122,9 @@ def test_margins_are_cut_off(editing, photo):
 
 def test_large_elements_come_first_and_slivers_are_none(editing, photo):
     within = np.zeros((16, 16), bool)
-    within[:2, :3] = True  # of element 0: 6 pixels, where a cell has 64
+    within[:2, :3] = True  # 6 of the 64 pixels of element 0
     within[8:, 8:] = True  # element 3
-    within[8:, 6:8] = True  # of element 2: 16 pixels
+    within[8:, 6:8] = True  # 16 pixels of element 2
     canvas = editing.canvas(photo, within)
     expected = np.full((16, 16), 4)
     expected[8:, 8:], expected[8:, 6:8] = 0, 1
@@ -141,7 +141,7 @@ def test_ten_rounds_of_nothing_with_preserve_change_no_pixel(editing, photo):
 
 
 def test_ten_rounds_without_keep_the_original_elements(editing, photo):
-    """Nothing is read back from the results, so that each round is as far from the photograph as the first."""
+    """No pixels are read back from results, so each round is as close to the photograph as the first."""
     pictures, edits = [], ()
     for number in range(10):
         script = EditScript(edits)

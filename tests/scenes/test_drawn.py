@@ -1,4 +1,4 @@
-"""The synthetic set: pictures that follow from a seed, and edits whose truth is exact."""
+"""The synthetic set: images that depend only on a seed, and edits with an exact truth."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 10_000)
 
 
 def _one(kind: str, texture: str = "plain", size: int = 64, **changes) -> Scene:
-    """One shape in the middle of a plain background."""
+    """Return one shape in the middle of a plain background."""
     ground = Texture("plain", "light blue", ((200, 210, 240), (0, 0, 0)), 1.0, 0.0, (0.0, 0.0))
     tones = Texture(texture, "red", (COLOURS["red"], COLOURS["white"]), 0.9, 0.4, (0.3, 0.1))
     shape = Shape(kind, tones, centre=(0.5, 0.5), size=0.5, rotation=0.2)
@@ -38,8 +38,8 @@ def test_a_scene_shows_one_to_four_shapes_each_clearly(seed):
     background = image[label_map == 0].astype(float)
     for k, shape in enumerate(described.shapes, start=1):
         own = image[label_map == k].astype(float)
-        assert len(own) >= 64  # an element's worth of an 8 x 8 grid
-        # Set off from the background in at least one channel.
+        assert len(own) >= 64  # the area of an element in an 8 x 8 grid
+        # It differs from the background in at least one channel.
         assert np.abs(np.median(own, axis=0) - np.median(background, axis=0)).max() > 40
         assert shape.texture.tones[0] == COLOURS[shape.texture.colour]
 
@@ -82,11 +82,11 @@ def test_a_seed_gives_the_same_picture_in_every_process():
     assert not np.array_equal(render(scene(7))[0], render(scene(8))[0])
 
 
-def test_the_size_changes_the_resolution_alone():
+def test_the_size_changes_only_the_resolution():
     small, _ = render(scene(3, size=32))
     large, _ = render(scene(3, size=128))
     reduced = large.reshape(32, 4, 32, 4, 3).mean((1, 3))
-    # Both average the same plane, with 4 x 4 and with 16 x 16 samples a pixel.
+    # Both average the same plane, with 4 x 4 and with 16 x 16 samples per pixel.
     assert np.abs(reduced - small).mean() < 2
 
 
@@ -103,7 +103,7 @@ def test_edges_are_a_mixture_of_both_sides():
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_a_shape_lies_within_its_circle_and_fills_a_good_part(kind):
-    # The shapes' own functions on a plane twice as wide as the circle that they must keep to.
+    # The shapes' own functions on a plane twice as wide as the circle that must contain them.
     x, y = np.meshgrid(*2 * [np.linspace(-2, 2, 801)])
     inside = drawn._INSIDE[kind](x, y)
     assert np.hypot(x, y)[inside].max() <= 1.001
@@ -117,9 +117,9 @@ def test_a_texture_moves_and_grows_with_its_shape(texture):
     moved_image, moved_labels = render(described.move(1, dx=8 / 64, dy=-5 / 64))
     np.testing.assert_array_equal(moved_labels[:-8, 8:], np.roll(label_map, (-5, 8), (0, 1))[:-8, 8:])
     difference = np.abs(moved_image[:-8, 8:].astype(int) - np.roll(image, (-5, 8), (0, 1))[:-8, 8:])
-    # Whole pixels: equal, but for samples that float32 rounds to the other side of an edge.
+    # By whole pixels, equal except for samples that float32 rounds to the other side of an edge.
     assert (difference.max(-1) > 1).mean() < 0.01
-    # A picture of twice the side shows the shape as it is at twice the size in the middle.
+    # The middle of an image with twice the side shows the shape at twice the size.
     twice = render(described.resize(1, 2.0))[0][16:-16, 16:-16]
     large = render(dataclasses.replace(described, size=128))[0][48:-48, 48:-48]
     assert (np.abs(twice.astype(int) - large).max(-1) > 1).mean() < 0.01

@@ -1,4 +1,4 @@
-"""Where a run starts from: whole checkpoints of its own, or those of another run."""
+"""Starting a run from its own complete checkpoints, or from those of another run."""
 
 import gc
 import shutil
@@ -61,7 +61,7 @@ def test_a_step_that_the_disk_has_no_room_for_is_not_begun(run, monkeypatch):
 
 
 def test_a_step_that_cannot_be_written_is_one_error_naming_it(run, monkeypatch):
-    """As where another process takes the room. orbax has one for every array, and several lines of each."""
+    """As if another process had filled the disk. orbax gives an error of several lines for every array."""
 
     def save(self, *_: object, **__: object) -> None:
         raise ValueError('RESOURCE_EXHAUSTED: Error writing "w": No space left on device [os_error_code=28]\nmore')
@@ -94,7 +94,7 @@ def test_a_step_whose_files_are_cut_away_is_one_clear_error(run, cut):
         checkpoints.restore(LIKE, STREAM)
     assert "\n" not in str(error.value)
     del error
-    gc.collect()  # what orbax leaves of its other reads complains, which is of no use to the tests after this one
+    gc.collect()  # orbax's unfinished reads would warn during later tests
     shutil.rmtree(folder)
     with Checkpoints(run) as checkpoints:
         assert_is(checkpoints.restore(LIKE, STREAM), 4)
@@ -120,7 +120,7 @@ def test_resumes_another_run_from_its_newest_or_a_named_step(run):
 
 def test_what_cannot_be_resumed_is_named(run, tmp_path):
     (run / "checkpoints" / "6" / "commit_success.txt").unlink()
-    with pytest.raises(ValueError, match=r"checkpoints/6: no whole checkpoint is there"):
+    with pytest.raises(ValueError, match=r"checkpoints/6: there is no complete checkpoint"):
         resume(run / "checkpoints" / "6", LIKE, STREAM)
     with pytest.raises(ValueError, match=f"{tmp_path}: expected a run's folder, which has checkpoints/"):
         resume(tmp_path, LIKE, STREAM)

@@ -1,4 +1,4 @@
-"""Training by the clock. Time is told by the tests: it passes with every look at it."""
+"""Training by the clock. The tests set the time: every reading advances it."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ TRAIN = AutoencoderTrainConfig(
 
 @pytest.fixture
 def seconds(monkeypatch):
-    """The time, which a look at it moves on by a second."""
+    """The time; every reading advances it by a second."""
     ticks = itertools.count(1000)
     told = SimpleNamespace(monotonic=lambda: float(next(ticks)))
     monkeypatch.setattr(clock, "time", told)
@@ -43,7 +43,7 @@ def seconds(monkeypatch):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What the steps of a run returned."""
+    """The metrics returned by the steps of a run."""
     figures, take_in = [], Log.step
 
     def step(log, number, metrics):
@@ -90,7 +90,7 @@ def test_optimiser_is_adamw_with_another_schedule_and_same_state():
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-def test_a_run_ends_in_time_and_a_later_one_goes_on(records, tmp_path, seconds, steps, capsys):
+def test_a_run_ends_in_time_and_a_later_one_resumes(records, tmp_path, seconds, steps, capsys):
     train = dataclasses.replace(TRAIN, schedule="wsd", final_fraction=0.0, decay_fraction=0.5)
     began = seconds()
     state = fit(Regression(None, train, tmp_path), train, records, tmp_path / "run", began=began)
@@ -105,7 +105,7 @@ def test_a_run_ends_in_time_and_a_later_one_goes_on(records, tmp_path, seconds, 
     expected = [rates(train, [share], step)[0] for step, share in enumerate(elapsed)]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
     assert found[-1] == 0
-    # Samples and a checkpoint after a quarter of the time, to know how long they take, and at the end.
+    # Samples and a checkpoint after a quarter of the time, to measure their duration, and at the end.
     saved = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*"))
     assert saved == sorted(int(path.stem) for path in (tmp_path / "run" / "samples").iterdir())
     assert len(saved) == 2

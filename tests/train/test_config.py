@@ -16,7 +16,7 @@ from train.state import learning_rate
 
 @pytest.fixture
 def jobs(monkeypatch):
-    """What the command line asked for, instead of doing it."""
+    """Jobs that the command line requested, without running them."""
     asked = []
 
     def run(stage, job, began):
@@ -30,7 +30,7 @@ def jobs(monkeypatch):
 def test_a_run_that_was_told_to_end_says_so(monkeypatch, capsys):
     monkeypatch.setattr(cli, "run", lambda stage, job, began: 7)
     monkeypatch.setattr(Preemption, "ended", signal.SIGTERM)
-    assert cli.main(["vae", "tiny", "--data", "records", "--model", "model"]) == 143  # as of a process ended by SIGTERM
+    assert cli.main(["vae", "tiny", "--data", "records", "--model", "model"]) == 143  # as after SIGTERM
     assert "after step 7, which is saved" in capsys.readouterr().out
 
 
@@ -86,7 +86,7 @@ def test_sd15_holds_the_papers_numbers():
 
 
 def differing(one, other) -> dict:
-    """The fields of a dataclass that differ from another's."""
+    """Return the fields of a dataclass that differ from another's."""
     names = (field.name for field in dataclasses.fields(one))
     return {name: getattr(one, name) for name in names if getattr(one, name) != getattr(other, name)}
 

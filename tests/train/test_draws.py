@@ -1,4 +1,4 @@
-"""What is drawn does not depend on JAX's default types: JAX_ENABLE_X64 changes no picture."""
+"""Draws do not depend on JAX's default types: JAX_ENABLE_X64 changes no image."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Stage 2 at the paper's size: 22 GB and some minutes, so not among the others."""
+"""Stage 2 at the paper's size: it takes 22 GB and some minutes, so it is a slow test."""
 
 import dataclasses
 import resource

@@ -1,6 +1,6 @@
-"""Every attention of every preset, asked of JAX's own checks for NVIDIA GPUs, with the GPU's conditions simulated.
+"""Every attention of every preset passes JAX's own checks for NVIDIA GPUs, with the GPU's conditions simulated.
 
-So that what a GPU would refuse is found without one. What it computes is tested by `tests/gpu`.
+So the tests find shapes that a GPU would refuse without having one. `tests/gpu` tests the results.
 """
 
 import importlib
@@ -25,7 +25,7 @@ MODELS = {preset.model: name for name, preset in reversed(PRESETS.items())}
 
 @pytest.fixture(params=CAPABILITIES)
 def capability(request, monkeypatch):
-    """As if this host had GPUs of that compute capability, and cuDNN 9.10."""
+    """Simulate GPUs of this compute capability, with cuDNN 9.10."""
     simulate_gpu(monkeypatch, request.param)
     yield tuple(map(int, request.param.split(".")))
     jax.clear_caches()
@@ -54,7 +54,7 @@ def simulate_gpu(monkeypatch, capability):
 
 @pytest.fixture(scope="module")
 def shapes_by_model():
-    """For each preset's model the (queries, keys, heads, channels) of all its attentions, of every network."""
+    """For each preset's model, the (queries, keys, heads, channels) of all attentions in every network."""
     return {name: attentions(model) for model, name in MODELS.items()}
 
 
@@ -88,7 +88,7 @@ def attentions(model):
 
 
 def kernels(queries, keys, heads, channels, dtype=jnp.bfloat16):
-    """How often cuDNN is called forwards and backwards, in what is lowered for a GPU."""
+    """Return the numbers of cuDNN's forward and backward calls in a program lowered for a GPU."""
     q, k = (jax.ShapeDtypeStruct((2, length, heads, channels), dtype) for length in (queries, keys))
 
     def with_gradient(q, k, v):
@@ -138,7 +138,7 @@ def test_gpus_before_ampere_are_left_to_xla():
 
 @pytest.mark.usefixtures("hopper")
 def test_a_gpus_host_computes_on_its_cpu():
-    """The kernel is chosen where a program is lowered, not by what else the host has."""
+    """The lowering of a program chooses the kernel, not the host's other devices."""
     q, k = (jax.ShapeDtypeStruct((2, length, 2, 40), jnp.bfloat16) for length in (128, 77))
     lowered = jax.jit(attention).trace(q, k, k).lower(lowering_platforms=("cpu",))
     assert "cudnn" not in lowered.as_text()
@@ -147,7 +147,7 @@ def test_a_gpus_host_computes_on_its_cpu():
 
 @pytest.mark.usefixtures("hopper")
 def test_padding_changes_neither_result_nor_gradient(monkeypatch):
-    """What cuDNN is given, computed by XLA: 77 keys among 128 with their number, 65 queries among 128."""
+    """XLA computes cuDNN's padded inputs: 77 of 128 keys with their number, 65 of 128 queries."""
     asked = []
     original = jax.nn.dot_product_attention
 

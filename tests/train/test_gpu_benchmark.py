@@ -1,4 +1,4 @@
-"""The benchmark for owners of a GPU, rehearsed in small on a CPU."""
+"""The benchmark for owners of a GPU, rehearsed with small networks on a CPU."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def test_the_table_and_its_json_are_made(tmp_path):
 
 
 def test_a_failed_measurement_is_reported_in_its_line(tmp_path):
-    """No time at all: nothing is begun, and the table is printed still."""
+    """With no time at all, nothing is begun, and the table is still printed."""
     out = tmp_path / "gpu.json"
     done = run("--rehearse", "--sections", "train-8", "sample-1", "--minutes", "0", "--out", str(out))
     assert done.returncode == 0, done.stderr

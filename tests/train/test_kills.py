@@ -1,7 +1,7 @@
 """Runs of every stage that are killed at any boundary of checkpoint and export end like a run that was never killed.
 
-A kill leaves what is on the disk at that moment. So one run copies its folder at every boundary of its first
-checkpoint, and one of them, made in the middle of the export, is trained to the end.
+A kill leaves the files of that moment. So one run copies its folder at every boundary of its first checkpoint, and one
+of the copies, made in the middle of the export, is trained to the end.
 """
 
 import shutil
@@ -32,7 +32,7 @@ COMMAND = {"adversarial": "vae", "unfrozen": "diffusion"}
 
 @pytest.fixture
 def compiled_once(tmp_path):
-    """Programs are kept for the runs of one test, which differ in nothing else than where they start."""
+    """Programs are kept for the runs of one test, which differ only in their start."""
     names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = [getattr(jax.config, name) for name in names]
     for name, value in zip(names, (True, str(tmp_path / "programs"), 0), strict=True):
@@ -45,7 +45,7 @@ def compiled_once(tmp_path):
 
 
 def start(name: str, folder: Path, small: ModelConfig, records: Path) -> None:
-    """The model folder before the stage, with the networks that it takes and some of its own to start from."""
+    """Make the model folder before the stage, with its input networks and some of its own to start from."""
     write_config(folder, small)
     own = {"vae": ["vae"], "autoencoder": ["encoder", "decoder"], "diffusion": ["vae", "encoder", "decoder", "unet"]}
     for each in own[COMMAND.get(name, name)]:
@@ -59,7 +59,7 @@ def train(name: str, folder: Path, records: Path, small) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a model but those of its runs."""
+    """Return all files of a model except those of its runs."""
     paths = (path for path in folder.rglob("*") if path.is_file() and "runs" not in path.relative_to(folder).parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
@@ -94,7 +94,7 @@ def test_a_kill_at_any_boundary_changes_nothing(name, small, records, tmp_path, 
         patched.setattr(Path, "replace", replace_and_copy)
         train(name, folder, records, small)
     assert len(copies) == 4
-    for moment, copy in copies:  # nothing is exported of a step that a run could not resume from
+    for moment, copy in copies:  # only resumable steps are exported
         assert list(copy.glob("runs/*/checkpoints/2/commit_success.txt")) or contents(copy) == before, moment
     killed = dict(copies)["after a file is exported"]
     train(name, killed, records, small)

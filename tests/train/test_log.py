@@ -1,4 +1,4 @@
-"""What a run reports: averages, rates, and where its time went."""
+"""The reports of a run: averages, rates, and the use of its time."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ TRAIN = AutoencoderTrainConfig(steps=40, batch_size=8, learning_rate=1e-3, log_e
 
 
 def scalars(folder) -> dict[str, dict[int, float]]:
-    """What TensorBoard shows, by tag and step."""
+    """Return TensorBoard's values by tag and step."""
     found: dict[str, dict[int, float]] = {}
     source = TFRecordSource(sorted(folder.glob("events.*")))
     for event in (Event.FromString(source[number]) for number in range(len(source))):
@@ -62,11 +62,11 @@ def test_losses_by_timestep_are_means_over_a_bucket(accumulate):
     stage, optimizer, rng = Errors(), make_optimizer(train), np.random.default_rng(0)
     state = jax.tree.map(
         jnp.array, init_state(optimizer, stage.init(jax.random.key(0), {}))
-    )  # copies, to be given away
+    )  # copies, since they are donated
     step = jit_step(stage, optimizer, train, make_mesh(1, 1))
     errors = rng.random((5, 8)).astype(np.float32)
     timesteps = rng.integers(0, 750, (5, 8)).astype(np.int32)  # none in the last bucket
-    timesteps[0], timesteps[1, :3] = 10, (0, 249, 250)  # the first step has one bucket alone
+    timesteps[0], timesteps[1, :3] = 10, (0, 249, 250)  # the first step has only one bucket
     window = []
     for error, timestep in zip(errors, timesteps, strict=True):
         nothing = dict.fromkeys(("label_map", "object_mask"), np.zeros((8, 1, 1), np.int32))
@@ -82,7 +82,7 @@ def test_losses_by_timestep_are_means_over_a_bucket(accumulate):
 
 
 class Machine:
-    """A clock that waits and steps move: the host prepares a step while the device computes the one before."""
+    """A clock that waits and steps advance: the host prepares a step while the device computes the one before."""
 
     def __init__(self):
         self.now = self.free = 100.0
@@ -97,7 +97,7 @@ class Machine:
         self.now += seconds
 
     def step(self, seconds: float) -> dict[str, Any]:
-        """The figures of a step that starts once the device is free; reading them waits for its end."""
+        """Return the metrics of a step that starts when the device is free; reading them waits for its end."""
         self.free = end = max(self.now, self.free) + seconds
 
         class Loss:
@@ -129,8 +129,8 @@ def test_rates_leave_out_samples_and_show_waiting_and_saving(tmp_path, machine, 
                     machine.spend(60)
                 with log.timed("checkpoint"):
                     machine.spend(4)
-    # A step is 0.4 s of arithmetic. The first figures are of steps 2 to 4: 6 s, in which the host waits twice.
-    # The others are of 13 s: four steps, 4 s of saving, and twice half a second in which the device waits too, after
+    # A step is 0.4 s of arithmetic. The first metrics cover steps 2 to 4: 6 s, in which the host waits twice.
+    # The others cover 13 s: four steps, 4 s of saving, and twice half a second in which the device waits too, after
     # the report and after the samples.
     assert capsys.readouterr().out.splitlines() == [
         "3 M parameters, 4 TFLOP an update (XLA counts 2), compiled in 12.3 s",
@@ -165,7 +165,7 @@ def test_the_terminal_stays_terse(tmp_path, machine, capsys):
     assert "train/mfu" not in scalars(tmp_path)
 
 
-def test_held_out_losses_by_timestep_go_to_tensorboard_alone(tmp_path, capsys):
+def test_held_out_losses_by_timestep_are_only_in_tensorboard(tmp_path, capsys):
     figures = jax.device_get({"loss": jnp.float32(2)} | by_timestep(jnp.float32([1, 3]), jnp.int32([0, 999]), 1000))
     with Log(tmp_path, 0, TRAIN) as log:
         log.held_out(7, figures, np.zeros((4, 4, 3), np.uint8), tmp_path / "picture.png")
@@ -191,7 +191,7 @@ def test_a_window_of_steps_is_traced(tmp_path):
 
 def test_a_run_that_ends_within_a_trace_writes_it(tmp_path):
     with Log(tmp_path, 0, dataclasses.replace(TRAIN, profile=(2, 100))) as log:
-        log.profile(7)  # as a run that was resumed there
+        log.profile(7)  # like a run resumed there
     assert len(traced(tmp_path)) == 1
 
 

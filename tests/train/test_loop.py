@@ -1,4 +1,4 @@
-"""The loop: what it learns, and what it leaves."""
+"""The loop: its learning, and its files."""
 
 import contextlib
 import dataclasses
@@ -39,7 +39,7 @@ def committed(folder: Path) -> list[int]:
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted(records, tmp_path, capsys):
-    """Loss and gradient may be finite: here the learning rate is beyond what float32 holds times a parameter."""
+    """Loss and gradient may be finite: here learning rate times parameter exceeds float32."""
     train = dataclasses.replace(CONFIG, steps=4, warmup=1, learning_rate=1e37, weight_decay=1e3, log_every=4)
     still = dataclasses.replace(train, learning_rate=0.0)
     moved = fit(Regression(None, train, tmp_path), train, records, tmp_path / "moved")
@@ -52,7 +52,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(records, tmp_path, 
 
 def test_a_run_whose_loss_is_not_finite_skips_and_then_stops(small, records, tmp_path, capsys):
     class Diverging(AutoencoderStage):
-        """The loss of some batches is not a number."""
+        """A stage in which the loss of some batches is not a number."""
 
         def loss(self, params, frozen, batch, keys, step):
             loss, metrics = super().loss(params, frozen, batch, keys, step)
@@ -87,7 +87,7 @@ def test_the_first_moment_is_stored_as_asked(small, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(records, small, tmp_path_factory):
-    """(final state, model folder, what the terminal showed) of a whole run."""
+    """(final state, model folder, terminal output) of a complete run."""
     folder, shown = tmp_path_factory.mktemp("model"), io.StringIO()
     train = dataclasses.replace(CONFIG, profile=(3, 5))
     with contextlib.redirect_stdout(shown):
@@ -117,7 +117,7 @@ def test_the_terminal_describes_a_step_once(finished):
     [(parameters, flops, xla_flops)] = re.findall(line, shown)
     expected = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
     assert float(parameters) * 1e6 == pytest.approx(expected, rel=0.01)
-    assert 0.5 < float(flops) / float(xla_flops) < 2  # which counts what is no product, and not the inside of libraries
+    assert 0.5 < float(flops) / float(xla_flops) < 2  # XLA also counts other operations, but not those inside libraries
 
 
 def test_a_window_of_steps_is_traced_where_tensorboard_looks(finished):
@@ -151,7 +151,7 @@ def test_a_checkpoint_holds_its_step_while_training_continues(finished, tmp_path
     assert place["examples"] == 7
 
 
-def test_a_run_that_resumes_another_goes_on_as_that_one_would(records, tmp_path):
+def test_a_run_resumed_from_another_continues_like_it(records, tmp_path):
     train = dataclasses.replace(CONFIG, steps=2)
     longer = dataclasses.replace(train, steps=4)
     fit(Regression(None, CONFIG, tmp_path), train, records, tmp_path / "first")
@@ -170,19 +170,19 @@ def test_a_resumed_run_names_changes_and_rejects_other_data(records, tmp_path, c
     capsys.readouterr()
     other = dataclasses.replace(train, steps=4, learning_rate=5e-3, batch_size=4)
     fit(Regression(None, other, tmp_path), other, records, tmp_path / "run")
-    line = "goes on after step 2 with other settings: steps 2 -> 4, batch_size 8 -> 4, learning_rate 0.01 -> 0.005\n"
+    line = "resumes after step 2 with other settings: steps 2 -> 4, batch_size 8 -> 4, learning_rate 0.01 -> 0.005\n"
     assert line in capsys.readouterr().out
     assert any(line.encode().strip() in path.read_bytes() for path in (tmp_path / "run").glob("events.*"))
     fit(Regression(None, other, tmp_path), dataclasses.replace(other, steps=5), records, tmp_path / "run")
     assert "other settings: steps 4 -> 5\n" in capsys.readouterr().out
 
-    changed = write_records(tmp_path / "changed", first=1)  # as many, of as many bytes perhaps
+    changed = write_records(tmp_path / "changed", first=1)  # the same number, perhaps with the same size
     with pytest.raises(ValueError, match=r"of another data set.*: changed here, records\d* there:\n  identity: exp"):
         fit(Regression(None, other, tmp_path), other, changed, tmp_path / "run")
 
 
 def test_the_next_batch_is_on_its_way_while_a_step_runs(records, tmp_path, monkeypatch):
-    """Nothing waits for a step before the batch after it has been sent to the devices; the last has none after it."""
+    """Nothing waits for a step before the next batch was sent to the devices; the last step has no next batch."""
     happened, put, took_in = [], jax.make_array_from_process_local_data, Log.step
 
     def noted(sharding, array):
@@ -226,7 +226,7 @@ def test_sample_grids_show_every_row(finished, records):
     assert pixels.shape == (3 * (14 + 128 + 2), 8 * (128 + 2), 3)
     with contextlib.closing(dataset(records, "val", batch_size=8, seed=0, shuffle=False, tokenize=None)) as batches:
         held_out = next(batches)["image"]
-    for column in range(8):  # the held-out images on top, eight times their size
+    for column in range(8):  # the held-out images at the top, enlarged eight times
         tile = pixels[14 : 14 + 128, column * 130 : column * 130 + 128]
         np.testing.assert_array_equal(tile[::8, ::8], held_out[column])
 

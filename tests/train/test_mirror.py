@@ -1,4 +1,4 @@
-"""A model folder in a store, by a store in memory: steps are whole or do not count, and nothing is lost."""
+"""A model folder in a store in memory: incomplete steps do not count, and nothing is lost."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_a_run_starts_from_the_newest_whole_step(url: AnyPath, tmp_path: Path) -
         path.relative_to(tmp_path / "local").as_posix() for path in (tmp_path / "local").rglob("*") if path.is_file()
     }
     assert found == {"elements/config.json", "runs/vae/events.1", whole[1]}
-    # What was cut off is removed; an older step stays.
+    # The unfinished step is removed; an older step stays.
     assert set(objects_below(url)) == {"elements/config.json", "runs/vae/events.1", *whole}
     follows.push()
     assert set(objects_below(url)) == {"elements/config.json", "runs/vae/events.1", *whole}
@@ -88,6 +88,6 @@ def test_what_cannot_be_uploaded_is_kept(url: AnyPath, tmp_path: Path, monkeypat
         raise PermissionError(f"{path}: denied")
 
     monkeypatch.setattr(mirror, "upload", refuse)
-    with pytest.raises(OSError, match=r"denied; what the run wrote is kept in (.*)"), mirrored(url) as local:
+    with pytest.raises(OSError, match=r"denied; the run's files are kept in (.*)"), mirrored(url) as local:
         write(local, "elements/new.json")
     assert (local / "elements" / "new.json").is_file()

@@ -1,4 +1,4 @@
-"""A run in one small file that goes on elsewhere."""
+"""A run in one small file that resumes elsewhere."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ TRAIN = AutoencoderTrainConfig(
     steps=4, batch_size=8, learning_rate=1e-2, warmup=2, ema_decay=0.9, checkpoint_every=2, log_every=1, travel=1.0
 )
 HALF = {"rtol": 2**-11, "atol": 2**-25}
-"""Errors of float16: half of a unit in the last place, and of the smallest number."""
+"""Errors of float16: half a unit in the last place, and half the smallest number."""
 BRAIN = {"rtol": 2**-8, "atol": 1e-40}
 SIZE = (48 * 64 + 64 * 48 + 48) * 2 / 1e6
 """MB of the regression's parameters as float16."""
@@ -57,7 +57,7 @@ def test_the_state_arrives_with_the_errors_of_its_dtypes(first):
 
 
 @pytest.mark.parametrize("moments", [True, False])
-def test_a_run_goes_on_from_the_file(first, records, tmp_path, moments, capsys):
+def test_a_run_resumes_from_the_file(first, records, tmp_path, moments, capsys):
     state, run = first
     allowed = (4 if moments else 3.9) * SIZE + 1e-4
     Travel(tmp_path, state, allowed).write(state, {"seed": 0, "examples": 32})
@@ -73,7 +73,7 @@ def test_a_run_goes_on_from_the_file(first, records, tmp_path, moments, capsys):
     assert int(away["step"]) == 6
     [_, [adam, _, schedule]] = away["opt_state"]
     assert (int(adam.count), int(schedule.count)) == (6 if moments else 2, 6)  # no other warm-up
-    # The rounding, and two steps of AdamW, of the learning rate each, from moments that differ.
+    # The rounding, and two AdamW steps of the learning rate each, from different moments.
     bound = 1e-4 if moments else 4e-3
     for name, value in here["params"].items():
         np.testing.assert_allclose(away["params"][name], value, rtol=2**-10, atol=bound)
@@ -94,7 +94,7 @@ def test_numbers_beyond_float16_are_named(first, tmp_path):
 
 @pytest.mark.parametrize("place", [-1, -3000, "examples", "learning_rate"])
 def test_a_flipped_bit_is_noticed(first, tmp_path, place):
-    """Of an array, be it the last or another, or of what the file says of the run."""
+    """The bit is in the last array, in another one, or in the run's metadata."""
     _, run = first
     content = bytearray((run / FILE).read_bytes())
     if isinstance(place, str):

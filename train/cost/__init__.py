@@ -1,1 +1,1 @@
-"""What a training step costs, measured or compiled ahead of time."""
+"""The cost of a training step, by its arithmetic or compiled ahead of time."""

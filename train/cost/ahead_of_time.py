@@ -1,7 +1,7 @@
-"""Programs compiled for accelerators that are not here (`elements compile`).
+"""Compile programs for accelerators that this machine does not have (`elements compile`).
 
-What is compiled is what runs: the loop's own step, or the pipeline's own decoding, from shapes alone. The compiler says
-how much memory a device needs; how long it takes is bounded from below by a roofline.
+The programs are those that run: the loop's own step, or the pipeline's own decoding, traced from shapes. The compiler
+reports the memory that a device needs; a roofline bounds the time from below.
 """
 
 import ctypes
@@ -40,14 +40,15 @@ from train.state import abstract_state, make_optimizer
 from train.step import jit_step
 
 LOW_EFFORT = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
-"""Options of the TPU's compiler for five to seventeen times less waiting, and less memory: at full effort the step of
-`sd15` took more than 24 GB. Everything is in HBM then; at full effort part of it is in VMEM, and less is moved."""
+"""Options of the TPU compiler that make it five to seventeen times faster and need less memory: at full effort the step
+of `sd15` took more than 24 GB. With them, all arrays are in HBM; at full effort some are in VMEM, and less data is
+moved."""
 
 
 class AbstractStage(DiffusionStage):
-    """Stage 2 without a model folder: its frozen networks are shapes, which compiling needs no more than.
+    """Stage 2 without a model folder: its frozen networks are only shapes, which is all that compiling needs.
 
-    To run its step, give that arrays of these shapes.
+    To run its step, pass arrays of these shapes.
     """
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig):
@@ -61,11 +62,11 @@ class AbstractStage(DiffusionStage):
 
 
 class UnfrozenStageOfShapes(AbstractStage, UnfrozenStage):
-    """The same of a stage 2 that trains the content encoder."""
+    """The same for a stage 2 that trains the content encoder."""
 
 
 def stage_of_shapes(model: ModelConfig, train: DiffusionTrainConfig) -> AbstractStage:
-    """The stage that `train` describes, without a model folder."""
+    """Return the stage that `train` describes, without a model folder."""
     return (AbstractStage if train.encoder == "frozen" else UnfrozenStageOfShapes)(model, train)
 
 
@@ -74,9 +75,9 @@ class DoesNotFit(Exception):
 
 
 def topology_devices(name: str) -> list[Any]:
-    """The devices of a slice that is not here: `v4:2x2x2`, `v5e:4x4`, `v5p:2x2x2`, `v6e:4x4`, or `h100:8`.
+    """Return the devices of an absent slice: `v4:2x2x2`, `v5e:4x4`, `v5p:2x2x2`, `v6e:4x4`, or `h100:8`.
 
-    Raises ValueError for a name that the compiler does not know, and where the compiler is not installed.
+    Raises ValueError if the compiler does not know the name or is not installed.
     """
     kind, _, shape = name.partition(":")
     try:
@@ -94,9 +95,9 @@ def topology_devices(name: str) -> list[Any]:
 
 
 def _load_cudnn() -> None:
-    """Load cuDNN where its package is installed: JAX asks for its version before it traces an attention by it.
+    """Load cuDNN if its package is installed: JAX asks for its version before it traces cuDNN's attention.
 
-    Where there is none, XLA's own attention is compiled, which runs on a GPU without cuDNN.
+    Without it, XLA's own attention is compiled, which is used on a GPU without cuDNN.
     """
     package = importlib.util.find_spec("nvidia.cudnn") if importlib.util.find_spec("nvidia") else None
     for folder in (package and package.submodule_search_locations) or ():
@@ -105,7 +106,7 @@ def _load_cudnn() -> None:
 
 
 def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mesh) -> tuple[Tree, ...]:
-    """Shapes of (state, frozen, batch, key), laid out as the loop lays them."""
+    """Return shapes of (state, frozen, batch, key), sharded as in the loop."""
     state = abstract_state(stage, make_optimizer(train))
     size = (train.batch_size, stage.model.elements.image_size, stage.model.elements.image_size)
     batch = {
@@ -138,7 +139,7 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
 
 
 def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[Tree, Tree]:
-    """Shapes of what `jit_decode` takes, laid out as `ElementsPipeline` lays them."""
+    """Return shapes of the arguments of `jit_decode`, sharded as in `ElementsPipeline`."""
     model, size = networks.config, networks.config.latent_size
     whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
@@ -166,7 +167,7 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
 
 
 def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[Any], *, quick: bool) -> Report:
-    """The loop's training step, compiled for these devices. Raises DoesNotFit."""
+    """Compile the loop's training step for these devices. Raises DoesNotFit."""
     mesh, stage = sharding.make_mesh(train.data_parallel, train.fsdp, devices), stage_of_shapes(model, train)
     model_flops, flops = step_flops(stage, train)
     traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
@@ -184,7 +185,7 @@ def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[
 
 
 def compile_sampler(model: ModelConfig, batch_size: int, devices: list[Any], *, quick: bool) -> Report:
-    """The pipeline's decoding of a batch, compiled for these devices. Raises DoesNotFit."""
+    """Compile the pipeline's decoding of a batch for these devices. Raises DoesNotFit."""
     mesh, networks, steps = sharding.make_mesh(-1, 1, devices), Networks(model), model.diffusion.sample_steps
     shared, batch = sampler_arguments(networks, batch_size, mesh)
     flops = cost(lambda shared, batch: decode_elements(networks, **shared, **batch, steps=steps), shared, batch).flops
@@ -241,7 +242,7 @@ def _compile(
 
 
 def step_flops(stage: DiffusionStage, train: DiffusionTrainConfig) -> tuple[float, float]:
-    """Operations of a step on all devices, frozen networks included: the model's, and with what is computed again."""
+    """Return operations of a step on all devices, with frozen networks: the model's, and including recomputation."""
     state, frozen, batch, key = step_arguments(stage, train, sharding.make_mesh(1, 1, jax.devices()[:1]))
 
     def with_remat(remat: Remat) -> Callable:
@@ -261,7 +262,7 @@ def step_flops(stage: DiffusionStage, train: DiffusionTrainConfig) -> tuple[floa
 
 
 def changes(train: DiffusionTrainConfig, devices: int) -> Iterator[DiffusionTrainConfig]:
-    """What may make a step fit that does not, the cheapest first: computing again, then splitting more."""
+    """Yield settings that may make a step fit, the cheapest first: recompute more, then split more."""
     for remat in ("elementwise", "blocks"):
         if remat != train.remat:
             yield dataclasses.replace(train, remat=remat)

@@ -1,19 +1,19 @@
-"""What accelerators can do, for utilisation and rooflines: figures of their makers' data sheets."""
+"""Peak rates of accelerators, for utilisation and rooflines, from their makers' data sheets."""
 
 from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """One device as JAX counts them."""
+    """One device, as JAX counts devices."""
 
     flops: float
-    """Operations a second of products in bfloat16, without sparsity."""
+    """bfloat16 operations per second in matrix products, without sparsity."""
     memory: float
     """Bytes of high-bandwidth memory."""
     bandwidth: float
-    """Bytes a second between the chip and that memory."""
+    """Bytes per second between the chip and that memory."""
     interconnect: float
-    """Bytes a second that a chip sends, over all its links together and in one direction (ICI, NVLink)."""
+    """Bytes per second that a chip sends in one direction, over all its links together (ICI, NVLink)."""
 
 
 CHIPS = {
@@ -22,7 +22,7 @@ CHIPS = {
     "TPU v5 lite": Chip(197e12, 16e9, 0.819e12, 1600e9 / 8),  # v5e
     "TPU v5": Chip(459e12, 95e9, 2.765e12, 4800e9 / 8),  # v5p
     "TPU v6 lite": Chip(918e12, 32e9, 1.64e12, 3584e9 / 8),  # v6e
-    # NVIDIA's data sheets; NVLink and PCIe there are of both directions together.
+    # NVIDIA's data sheets, which give NVLink and PCIe in both directions together.
     "NVIDIA A100-SXM4-40GB": Chip(312e12, 40e9, 1.555e12, 600e9 / 2),
     "NVIDIA A100-SXM4-80GB": Chip(312e12, 80e9, 2.039e12, 600e9 / 2),
     "NVIDIA L4": Chip(121e12, 24e9, 0.3e12, 64e9 / 2),
@@ -46,4 +46,4 @@ dnn_version_info { major: 9 minor: 10 }
 runtime_version { major: 13 minor: 0 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-"""An H100 as XLA's compiler wants it described where there is none."""
+"""Description of an H100 for XLA's compiler on a machine without one."""

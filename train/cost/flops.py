@@ -1,4 +1,4 @@
-"""What a program costs by its arithmetic: operations and bytes of its products and convolutions, from its jaxpr."""
+"""The arithmetic cost of a program: operations and bytes of its products and convolutions, from its jaxpr."""
 
 import math
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from jax.extend.core import jaxprs_in_params
 
 
 class Cost(NamedTuple):
-    """Of a program, on arrays of the width that it was traced with."""
+    """Cost of a program, for arrays of the width with which it was traced."""
 
-    flops: float  # a multiplication and an addition are two
-    bytes: float  # the products' operands and results, each moved once; what is between is thought fused into them
+    flops: float  # a multiplication and an addition count as two
+    bytes: float  # the products' operands and results, each moved once; operations between them count as fused
 
     def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
         return Cost(self.flops + other.flops, self.bytes + other.bytes)
@@ -22,16 +22,16 @@ class Cost(NamedTuple):
 
 
 def cost(function: Callable, *arguments: Any) -> Cost:
-    """Traced from shapes, as a program for an accelerator. The scores of an attention stay on the chip."""
+    """Trace the function from shapes and count it as on an accelerator, where attention scores stay on the chip."""
     return _cost(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def training_cost(loss: Callable, params: Any, *arguments: Any) -> Cost:
-    """Of `loss(params, *arguments)` and its gradient by `params`, as utilisation counts it by convention.
+    """Count `loss(params, *arguments)` and its gradient by `params`, by the convention of model FLOP utilisation.
 
-    The gradient transposes the loss's derivative, and a product's transposes cost what it costs itself. So the
-    derivative is counted, forwards, and nothing that only the way back computes: neither what `jax.checkpoint` computes
-    again nor the zeros between the pixels of a strided convolution's gradient.
+    The gradient transposes the loss's derivative, and the transpose of a product costs as much as the product. So this
+    counts the forward derivative, and nothing that only the backward pass computes: neither the recomputation of
+    `jax.checkpoint` nor the zeros between the pixels of a strided convolution's gradient.
     """
 
     def derivative(params, *arguments):

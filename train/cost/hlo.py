@@ -1,7 +1,7 @@
-"""What a compiled program says of itself in its text: messages between devices, and bytes to and from their memory.
+"""Read a compiled program's text: messages between devices, and bytes to and from their memory.
 
-The compilers' own "bytes accessed" take a loop for one turn, and count arrays that the TPU's lays in VMEM, on the chip:
-those that have `S(1)` in their layout. Hence the counting here.
+The compilers' own "bytes accessed" count a loop as one iteration, and include arrays that the TPU compiler puts into
+VMEM on the chip, which have `S(1)` in their layout. So this module counts by itself.
 """
 
 import math
@@ -26,7 +26,7 @@ class Messages:
 
     count: int
     sent: float
-    """Bytes that each device sends, by rings: (n - 1) / n of the whole array, and twice that for an all-reduce."""
+    """Bytes that each device sends in a ring: (n - 1) / n of the complete array, and twice that for an all-reduce."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Instruction:
     name: str
     kind: str
     arrays: list[float]  # bytes of each array of its result
-    stored: float  # bytes of those in the memory next to the chip
+    stored: float  # bytes of the arrays in the memory next to the chip
     rest: str  # operands and attributes
 
     @cached_property
@@ -51,7 +51,7 @@ class _Instruction:
 
 
 class Program:
-    """The text of a compiled program (`compiled.as_text()`), read."""
+    """The parsed text of a compiled program (`compiled.as_text()`)."""
 
     def __init__(self, text: str):
         self._computations: dict[str, list[_Instruction]] = {}
@@ -67,7 +67,7 @@ class Program:
                 current.append(_Instruction(name, kind, [size for size, _ in arrays], stored, rest))
 
     def messages(self) -> dict[str, Messages]:
-        """Messages by kind, those in loops as often as they are sent."""
+        """Return messages by kind; a message in a loop counts as often as it is sent."""
         found: dict[str, Messages] = {}
         for times, _, instruction in self._executed():
             kind = instruction.kind.removesuffix("-start")
@@ -77,9 +77,9 @@ class Program:
         return found
 
     def traffic(self) -> float:
-        """Bytes between chip and memory: operands and results of all that is executed, as often as it is.
+        """Return bytes between chip and memory: operands and results of all executed instructions, each time they run.
 
-        What stays on the chip is not counted, be it within a fusion or in VMEM; a copy into VMEM or out of it is, once.
+        Data that stays on the chip, in a fusion or in VMEM, is not counted; a copy into or out of VMEM counts once.
         """
         return sum(
             times * self._moved(instruction, stored)
@@ -88,14 +88,14 @@ class Program:
         )
 
     def _moved(self, instruction: _Instruction, stored: dict[str, float]) -> float:
-        """Operands and results in memory, but of what is sliced or updated in place the part alone."""
+        """Return bytes of operands and results in memory; a slice or an update in place counts only its part."""
         kind = instruction.kind.removesuffix("-start")
         read = [stored.get(operand, 0.0) for operand in instruction.operands]
         wrote = instruction.stored
         if kind != instruction.kind and kind != "all-reduce":
-            wrote -= sum(read)  # the result of what is started names the operands too
+            wrote -= sum(read)  # the result of a start instruction includes the operands
         if kind == "custom-call" and "__cu" in instruction.rest:
-            wrote -= instruction.arrays[-1]  # room that cuBLAS or cuDNN may use
+            wrote -= instruction.arrays[-1]  # workspace of cuBLAS or cuDNN
         if kind in _SLICES and read[0]:
             read = [instruction.arrays[kind != instruction.kind]]
         elif kind == "fusion":
@@ -108,7 +108,7 @@ class Program:
         return sum(read) + wrote
 
     def _read(self, inside: list[_Instruction], number: int) -> float:
-        """Bytes of a fusion's parameter that it reads: of one that is only sliced, the slices."""
+        """Return the bytes that a fusion reads of a parameter; of one that is only sliced, the slices."""
         parameter = next(one for one in inside if one.kind == "parameter" and one.rest.startswith(f"{number})"))
         read = 0.0
         for user in inside:
@@ -122,7 +122,8 @@ class Program:
         return min(read, parameter.size)
 
     def _executed(self) -> Iterator[tuple[int, dict[str, float], _Instruction]]:
-        """(how often, bytes in memory of the results next to it, instruction) of all but the insides of fusions."""
+        """Yield (count, bytes in memory of its computation's results, instruction), except for the insides of
+        fusions."""
         waiting = [(1, self._entry)]
         while waiting:
             times, name = waiting.pop()
@@ -135,7 +136,7 @@ class Program:
                     waiting.append((times, instruction.called("to_apply")))
 
     def _turns(self, condition: str) -> int:
-        """Of a counted loop, whose condition compares with a constant; of any other the least, one."""
+        """Return the iterations of a counted loop, whose condition compares with a constant; of any other loop, 1."""
         inside = self._computations[condition]
         constants = {one.name: int(one.rest.split(")")[0]) for one in inside if one.kind == "constant"}
         compared = [name for one in inside if one.kind in ("compare", "fusion") for name in one.operands]

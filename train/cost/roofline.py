@@ -1,4 +1,4 @@
-"""What a program needs of a chip, and the least time that it takes there: a roofline (Williams et al. 2009)."""
+"""The resources that a program needs on a chip, and its least time there: a roofline (Williams et al. 2009)."""
 
 import dataclasses
 import json
@@ -13,34 +13,34 @@ from train.cost.hlo import Messages
 
 @dataclass(frozen=True)
 class Report:
-    """What one device does in a program. Sizes in bytes, times in seconds."""
+    """The work of one device in a program. Sizes in bytes, times in seconds."""
 
     program: str
-    """Named for people, with the settings that make it larger or smaller."""
+    """Name for people, with the settings that change its size."""
     chip: str
     mesh: dict[str, int]
     batch_size: int
     compile_seconds: float
     memory_available: float
     memory: float
-    """All that is needed: arguments, temporary arrays, and results that are not written over arguments."""
+    """Total need: arguments, temporary arrays, and results that do not overwrite arguments."""
     arguments: float
     donated: float
-    """Of the arguments, what results are written over: in training the state, if nothing is wrong."""
+    """The part of the arguments that results overwrite; in training it should be the state."""
     temporary: float
     model_flops: float
-    """Of products and convolutions, each counted once."""
+    """FLOPs of products and convolutions, each counted once."""
     flops: float
-    """With what the gradient computes again."""
+    """The same with recomputation in the gradient."""
     compiler_flops: float | None
-    """The compiler's own count, where it gives one; it takes every loop for one turn and knows nothing of kernels."""
+    """The compiler's own count, if it gives one; it counts a loop as one iteration and ignores kernels."""
     traffic: float
-    """Between the chip and its memory: operands and results that are there, not in VMEM, as `hlo` counts them."""
+    """Bytes between the chip and its memory (not VMEM) for operands and results, as `hlo` counts them."""
     messages: dict[str, Messages]
 
     @property
     def devices(self) -> int:
-        """In the mesh."""
+        """Devices in the mesh."""
         return math.prod(self.mesh.values())
 
     @property
@@ -55,12 +55,12 @@ class Report:
 
     @property
     def least_time(self) -> float:
-        """The program cannot be faster, even if all three overlap fully."""
+        """Lower bound on the program's time, reached if all three overlap fully."""
         return max(self.times.values())
 
     @property
     def utilisation(self) -> float:
-        """Model FLOP utilisation (Chowdhery et al. 2022) at `least_time`: no more is possible."""
+        """Model FLOP utilisation (Chowdhery et al. 2022) at `least_time`, an upper bound."""
         return self.model_flops / CHIPS[self.chip].flops / self.least_time
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Report:
   devices     {self.devices} x {self.chip}, mesh {mesh}, {self.batch_size / self.devices:g} images each
   compiled    in {self.compile_seconds:.0f} s
   memory      {gigabytes(self.memory)} of {gigabytes(self.memory_available)}: arguments {gigabytes(self.arguments)}, \
-of which {gigabytes(self.donated)} are written over; temporary {gigabytes(self.temporary)}
+of which {gigabytes(self.donated)} are overwritten; temporary {gigabytes(self.temporary)}
   arithmetic  {self.flops / 1e12:.2f} TFLOP, of the model {self.model_flops / 1e12:.2f} \
 (the compiler counts {counted}): {times["arithmetic"]}
   traffic     {gigabytes(self.traffic)}: {times["memory traffic"]}
@@ -84,7 +84,7 @@ of which {gigabytes(self.donated)} are written over; temporary {gigabytes(self.t
 {self.batch_size / self.least_time:.0f} images/s, {self.utilisation:.0%} of the peak"""
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, with what follows from it."""
+        """Write the report as JSON, with the derived values."""
         value = dataclasses.asdict(self) | {
             name: getattr(self, name) for name in ("devices", "times", "least_time", "utilisation")
         }
@@ -93,5 +93,5 @@ of which {gigabytes(self.donated)} are written over; temporary {gigabytes(self.t
 
 
 def gigabytes(size: float) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes for people."""
     return f"{size / 1e9:.2f} GB"

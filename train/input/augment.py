@@ -1,4 +1,4 @@
-"""Random changes of an example that leave it an example: image, label map and object mask are changed alike."""
+"""Random augmentation of examples: image, label map and object mask change in the same way."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,16 @@ from train.input.stored import Example
 
 
 class Augmentation(NamedTuple):
-    """Mirrors and crops examples, each with draws of its own."""
+    """Mirrors and crops examples, each with its own draws."""
 
     flip: bool = False
     """Whether half of the examples are mirrored, left to right."""
     crop: float = 1.0
-    """The least side of the random square that is enlarged to the image, as a part of the image's; 1 takes all."""
+    """Least side of the random square that is enlarged to the image's size, as a fraction of the image's; 1 is all of
+    it."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """The example with another `image`, `label_map` and, where it has one, `object_mask`.
+        """Return the example with another `image`, `label_map` and, if it has one, `object_mask`.
 
         Images are interpolated (bicubic); label maps and masks take the nearest pixel.
         """

@@ -1,7 +1,7 @@
-"""What stage 2 takes of frozen networks, computed once and written into the records (`elements cache`).
+"""Outputs of frozen networks for stage 2, computed once and written into the records (`elements cache`).
 
-These are the moments of the VAE's posterior, of which every epoch draws again, and the text encoder's features of the
-caption: 66 KB and 118 KB of one of Stable Diffusion's images. They are stored as float16: its range holds them easily,
+They are the moments of the VAE's posterior, from which every epoch draws again, and the text encoder's features of the
+caption: 66 KB and 118 KB for an image of Stable Diffusion. They are stored as float16: its range holds them easily,
 and its significand has three bits more than bfloat16's, a relative error of 0.0002 (root mean square) and not 0.0017.
 """
 
@@ -36,21 +36,21 @@ from train.stage import to_float
 
 T = TypeVar("T")
 Features = dict[str, Float16[Array, "B ..."]]
-"""By the names of `elements_jax.data.record.CACHED`."""
+"""Features by the names in `elements_jax.data.record.CACHED`."""
 
 MADE_OF = "cache.json"
-"""Next to the records: fingerprints of the networks, and names and sizes of the files that were read."""
+"""File next to the records: fingerprints of the networks, and names and sizes of the source files."""
 
 
 def cache(records: Path, out: Path, folder: Path, batch_size: int) -> None:
-    """Write the records of every split again, with what the networks of a model folder make of them.
+    """Write a copy of the records of every split, with the features that the networks of a model folder compute.
 
-    Shards that are there already are left: the same call goes on where one was killed.
+    Existing shards are kept, so the same call resumes after one that was killed.
 
     Args:
-        batch_size: images that a device takes at once.
+        batch_size: images per device and batch.
 
-    Raises ValueError where the records do not fit the model, or `out` holds others; and as `load_networks`.
+    Raises ValueError if the records do not fit the model, or `out` holds other records; and as `load_networks` does.
     """
     config = read_config(folder)
     require_fit(records, "train", config.elements)
@@ -72,7 +72,7 @@ def _write(
     made_of: dict[str, Any],
     batch_size: int,
 ) -> None:
-    """Write the shards that are missing."""
+    """Write the missing shards."""
     _begin(out, made_of)
     mesh = sharding.make_mesh(-1, 1)
     params = jax.device_put(params, sharding.replicated(mesh))
@@ -80,7 +80,7 @@ def _write(
     size, batch, batch_sharding = config.elements.image_size, batch_size * mesh.size, sharding.batch_sharding(mesh)
 
     def compute(*arrays: np.ndarray) -> Features:
-        """Of a whole batch, or of the last part of a file, padded with copies of its last record."""
+        """Compute a batch; the last one of a file is padded with copies of its last record."""
         padded = tuple(
             np.pad(array, [(0, batch - len(array))] + [(0, 0)] * (array.ndim - 1), "edge") for array in arrays
         )
@@ -105,7 +105,7 @@ def _write(
 def features(
     networks: Networks, params: dict[str, Params], batch: tuple[UInt8[Array, "B H W 3"], Int[Array, "B L"]]
 ) -> Features:
-    """Of images and tokens: the posterior's mean and log variance (B, h, w, Z), the captions' features (B, L, C)."""
+    """Return the posterior's mean and log variance (B, h, w, Z) of images, and the features (B, L, C) of captions."""
     image, tokens = batch
     mean, logvar = networks.vae.module(params["vae"]).encode(to_float(image))
     text = networks.text_encoder(params["text_encoder"], tokens)
@@ -115,7 +115,7 @@ def features(
 
 
 def require_cached(records: Path, folder: Path) -> None:
-    """Raises ValueError where the records hold no features, or those of other networks than a model folder's."""
+    """Raise ValueError if the records hold no features, or features of other networks than the model folder's."""
     if (made_of := _made_of(records)) is None:
         raise ValueError(f"{records} holds no {MADE_OF}: `elements cache` writes such records")
     params = load_networks(folder, Networks(read_config(folder)), ["vae", "text_encoder"])
@@ -124,7 +124,7 @@ def require_cached(records: Path, folder: Path) -> None:
 
 
 def fingerprints(folder: Path, params: dict[str, Params]) -> dict[str, str]:
-    """Of all that features follow from; the VAE's decoder is not part of it."""
+    """Return fingerprints of everything that determines the features, so not of the VAE's decoder."""
     encoder = {name: value for name, value in params["vae"].items() if name.startswith(("encoder.", "quant_conv."))}
     words = {path.name: np.fromfile(path, np.uint8) for path in (folder / "tokenizer").glob("*") if path.is_file()}
     parts: dict[str, Mapping[str, Any]] = {"VAE": encoder, "text encoder": params["text_encoder"], "tokenizer": words}
@@ -149,20 +149,20 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 def _begin(out: Path, made_of: dict[str, Any]) -> None:
-    """Prepare `out` for this job, or for going on with it. Raises ValueError where another has written there."""
+    """Prepare `out` to start or resume this job. Raises ValueError if another job has written there."""
     if (before := _made_of(out)) is not None:
         for part, now in made_of.items():
             if other := _differing(before[part], now):
                 raise ValueError(f"{out} was cached from other {part}: {other}; remove it, or choose another folder")
     elif there := sorted(out.glob(f"{DATASET}-*")):
-        raise ValueError(f"{there[0]} is there already, and not from `elements cache`; choose another folder")
+        raise ValueError(f"{there[0]} already exists, and is not from `elements cache`; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     with new_file(out / MADE_OF) as file:
         file.write(json.dumps(made_of, indent=1).encode() + b"\n")
 
 
 def _read(source: TFRecordSource, size: int, tokenize: Tokenize, number: int) -> tuple[bytes, np.ndarray, np.ndarray]:
-    """A record as it is stored, its image, and the tokens of its caption."""
+    """Read a record's stored bytes, its image, and the tokens of its caption."""
     data, where = source[number], source.where(number)
     record = Record.from_example(data, where, choose_masks=lambda _: [])
     if record.image.shape[:2] != (size, size):
@@ -177,7 +177,7 @@ def _examples(
     compute: Callable[..., Features],
     threads: Executor,
 ) -> Iterator[bytes]:
-    """The records of a file with their features; the devices compute a batch while the next one is read."""
+    """Yield the records of a file with their features; the devices compute a batch while the next one is read."""
 
     def start(first: int) -> tuple[int, tuple[bytes, ...], Features]:
         stored, images, tokens = zip(*threads.map(read, range(first, min(first + batch, len(source)))), strict=True)
@@ -193,7 +193,7 @@ def _examples(
 
 
 def _one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each after the next one has been asked for."""
+    """Yield the same items, each after the next one was requested."""
     waiting: list[T] = []
     for item in items:
         waiting.append(item)

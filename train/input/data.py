@@ -1,8 +1,8 @@
 """Batches of records for training: read, shuffled over the whole split, decoded and stacked by Grain.
 
-The examples of a run form one endless stream: the split, reshuffled in every epoch. A batch is a run of this stream,
-whatever the number of hosts and workers, so the place in it is a number, the examples before it, and that number is all
-that must be saved to resume.
+The examples of a run form one endless stream: the split, reshuffled in every epoch. A batch is a contiguous part of
+this stream, whatever the number of hosts and workers. So the place in the stream is one number, the count of examples
+before it, and a run saves only that number to resume.
 """
 
 import functools
@@ -37,41 +37,41 @@ def dataset(
     in_memory: bool = False,
     workers: int = 0,
 ) -> grain.DatasetIterator[Example]:
-    """Endless batches of a split, this host's rows of each.
+    """Return endless batches of a split, with this host's rows of each.
 
     A batch is a dict of arrays, with b = len(rows) examples each:
 
         image        uint8 (b, H, W, 3)
-        label_map    uint8 or uint16 (b, H, W)   each pixel's element; num_elements where it belongs to none
-        tokens       int32 (b, L)        of the caption, where `tokenize` is given
+        label_map    uint8 or uint16 (b, H, W)   each pixel's element; num_elements for a pixel of none
+        tokens       int32 (b, L)        the caption's tokens, if `tokenize` is given
         index        int32 (b,)          the example's place in the stream, unique in a run
-        object_mask  bool  (b, H, W)     where `masks`: one of the record's object masks, drawn at random; where it has
-                                         none, one of another record; empty where no record of the split has one
-        own_mask     bool  (b,)          where `masks`: whether the mask is one of the record's own
-        latent_mean, latent_logvar, text   float16 (b, numbers)   where `cached`
+        object_mask  bool  (b, H, W)     if `masks`: one of the record's object masks, drawn at random; if it has none,
+                                         a mask of another record; empty if no record of the split has a mask
+        own_mask     bool  (b,)          if `masks`: whether the mask is the record's own
+        latent_mean, latent_logvar, text   float16 (b, numbers)   if `cached`
 
     Args:
-      records: the folders that `python -m partition` wrote, or one.
+      records: one or several folders that `elements partition` wrote.
       split: "train" or "val".
       batch_size: examples in a batch, over all hosts.
-      seed: of the order and of the draws of object masks.
-      shuffle: whether examples come in random order, else in that of the files.
+      seed: seed of the order and of the draws of object masks.
+      shuffle: whether examples come in random order or in that of the files.
       tokenize: from a caption to its tokens (L,).
-      start: examples of the stream before the first batch; to begin late costs nothing.
+      start: examples of the stream before the first batch; skipping costs nothing.
       rows: places within the batch of the examples that this host reads; by default all.
       masks: whether to read object masks.
-      cached: whether to read what `elements cache` wrote into the records.
-      augmentation: how images, label maps and object masks are changed, by draws from the seed and the example's place.
+      cached: whether to read the features that `elements cache` wrote into the records.
+      augmentation: random changes of images, label maps and object masks; draws depend on the seed and the example's
+        place.
       in_memory: whether to decode every record once, now, and keep it. The batches are the same.
-      workers: processes that read and decode; 0 does so in threads of this one.
+      workers: processes that read and decode; 0 reads in threads of this process.
 
     Returns:
       An iterator; `close` it.
 
     Raises:
-      ValueError: where the split has no shards, or a shard is missing or damaged, or the memory does not hold the set;
-        and, on reading it, where a record is not whole, does not fit the first in size and number of elements, or lacks
-        what is cached.
+      ValueError: if the split has no shards, a shard is missing or damaged, or the set does not fit into memory;
+        when read, if a record is incomplete, differs from the first in size or elements, or lacks cached features.
     """
     stored = Stored(records, split, tokenize, masks=masks, cached=cached)
     source: Records = stored
@@ -85,7 +85,7 @@ def dataset(
     read = functools.partial(_example, order=order.repeat(), records=source, seed=seed, augmentation=augmentation)
     examples = grain.MapDataset.range(sys.maxsize).map(place).map(read)
     threads = grain.ReadOptions(num_threads=_BATCHES_AHEAD, prefetch_buffer_size=_BATCHES_AHEAD)
-    # Nothing remains of an endless stream; without `drop_remainder` Grain rounds its length up, out of range.
+    # An endless stream has no remainder, but without `drop_remainder` Grain rounds its length up, out of range.
     batches = examples.batch(len(own), drop_remainder=True).to_iter_dataset(threads)
     if workers:
         if not flags.FLAGS.is_parsed():
@@ -96,12 +96,12 @@ def dataset(
 
 
 def _ignore_interrupts(worker: int, workers: int) -> None:
-    """A terminal sends Ctrl-C to all processes; the one that trains says what to do."""
+    """Ignore Ctrl-C, which a terminal sends to all processes: the training process decides what to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _place(number: int, *, start: int, batch_size: int, rows: Int[np.ndarray, " b"]) -> int:
-    """Where in the stream this host's example `number` is."""
+    """Return the place in the stream of this host's example `number`."""
     batch, row = divmod(number, len(rows))
     return start + batch * batch_size + int(rows[row])
 
@@ -114,9 +114,9 @@ def _example(
     seed: int,
     augmentation: Augmentation | None,
 ) -> Example:
-    """The example at place `index` of the stream, in which the records have this `order`.
+    """Read the example at place `index` of the stream, in which the records have this `order`.
 
-    What it draws follows from the seed and its place alone, so it is the same on any number of hosts and workers.
+    Its draws depend only on the seed and its place, so they are the same on any number of hosts and workers.
     """
 
     def draw(masks: int) -> list[int]:
@@ -136,7 +136,7 @@ def _example(
 
 
 def _mask_of_another(records: Records, rng: np.random.Generator, choose_masks: Choose) -> Bool[np.ndarray, "1 H W"]:
-    """A mask of a random record that has masks: Section 3.3's mask database."""
+    """Draw a mask of a random record that has masks: the mask database of Section 3.3."""
     while True:
         if len(masks := records.object_masks(int(rng.integers(len(records))), choose_masks)):
             return masks

@@ -1,4 +1,4 @@
-"""A set of records that is decoded once and kept in this host's memory, so that reading it costs nothing."""
+"""Records decoded once and kept in this host's memory, so that reading them costs nothing."""
 
 import os
 from collections.abc import Callable
@@ -15,16 +15,16 @@ _AT_ONCE = 64  # records that a thread decodes for one task
 
 
 class InMemory:
-    """Reads what `Stored` reads, from arrays. Object masks are kept as packed bits."""
+    """Reads the same as `Stored`, from arrays in memory. Object masks are kept as packed bits."""
 
     def __init__(self, stored: Stored, available: Callable[[], int]):
         """Decode all records, with all threads of the machine.
 
         Args:
           stored: the records on disk.
-          available: gives the bytes that the set may take.
+          available: returns the bytes that the set may take.
 
-        Raises ValueError that states both sizes where the set does not fit, before it is decoded; and as `Stored`.
+        Raises ValueError with both sizes if the set does not fit, before decoding it; and as `Stored` does.
         """
         first, _ = stored.read(0, lambda _: [])
         height, width = first["label_map"].shape
@@ -65,11 +65,11 @@ class InMemory:
         return len(self._packed)
 
     def read(self, number: int, choose_masks: Choose) -> tuple[Example, Bool[np.ndarray, "M H W"]]:
-        """As `Stored.read`."""
+        """Read as `Stored.read` does."""
         return {name: array[number] for name, array in self._arrays.items()}, self.object_masks(number, choose_masks)
 
     def object_masks(self, number: int, choose_masks: Choose) -> Bool[np.ndarray, "M H W"]:
-        """As `Stored.object_masks`."""
+        """Read as `Stored.object_masks` does."""
         packed = self._packed[number]
         chosen = packed[list(choose_masks(len(packed)))]
         height, width = self._shape
@@ -77,14 +77,14 @@ class InMemory:
 
 
 def available_memory() -> int:
-    """Bytes of this machine that a set of records may take: three quarters of those that no process uses.
+    """Return the bytes that a set of records may take: three quarters of this machine's free memory.
 
-    The rest is for training itself. A limit of the control group (a container's) counts too.
+    The rest is for training itself. The limit of a control group (of a container) counts too.
     """
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
-    except OSError:  # not Linux, which alone says how much is free
+    except OSError:  # not Linux: only Linux says how much is free
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     group = Path("/sys/fs/cgroup")
     try:

@@ -1,4 +1,4 @@
-"""The records of a split, of one folder or of several that are read as one set: what training reads of each."""
+"""The records of a split, in one folder or several that are read as one set, as training reads them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,60 +19,60 @@ Example = dict[str, np.ndarray]
 Choose = Callable[[int], Iterable[int]]
 """From the number of a record's object masks to the indices of those to read."""
 
-_CHECKED = 20_000  # records of a set, evenly spaced, whose sizes are looked at before training: two seconds' worth
+_CHECKED = 20_000  # records of a set, evenly spaced, whose sizes are checked before training, in two seconds
 
 
 @runtime_checkable
 class Records(Protocol):
-    """A set of records, wherever it is kept."""
+    """A set of records, on disk or in memory."""
 
     masks: bool
     """Whether object masks are read."""
     any_masks: bool
-    """Whether a record has one, if they are read."""
+    """Whether any record has an object mask, if they are read."""
 
     def __len__(self) -> int: ...
 
     def read(self, number: int, choose_masks: Choose) -> tuple[Example, Bool[np.ndarray, "M H W"]]:
-        """The arrays of one record by their names in a batch, and those of its object masks that are chosen."""
+        """Read the arrays of one record by their names in a batch, and the chosen ones of its object masks."""
 
     def object_masks(self, number: int, choose_masks: Choose) -> Bool[np.ndarray, "M H W"]:
-        """The chosen object masks alone."""
+        """Read only the chosen object masks."""
 
 
 def label_dtype(num_elements: int) -> np.dtype:
-    """The smallest integers that hold every label and `num_elements`: label maps travel to the devices as these."""
+    """Return the smallest integer type that holds `num_elements`; label maps are sent to the devices in it."""
     return np.min_scalar_type(num_elements)
 
 
 def splits(records: Folders) -> set[str]:
-    """The names of the splits that a folder at least has."""
+    """Return the names of the splits that at least one folder has."""
     return {split for folder in _folders(records) for split in find_shards(folder)}
 
 
 def count(records: Folders, split: str) -> int:
-    """The number of records of a split. Raises ValueError as `dataset` does."""
+    """Return the number of records of a split. Raises ValueError as `dataset` does."""
     return len(_source(records, split))
 
 
 def describe(records: Folders, split: str) -> dict[str, Any]:
-    """What tells the records of a split from others, as JSON: their number, a checksum (`identity`), and the names of
-    the folders, which may be moved. Raises ValueError as `dataset` does."""
+    """Return JSON that identifies the records of a split: their number, a checksum (`identity`), and the names of the
+    folders, which may be moved. Raises ValueError as `dataset` does."""
     source = _source(records, split)
     names = [folder.resolve().name for folder in _folders(records)]
     return {"records": len(source), "identity": source.identity, "folders": names}
 
 
 def captions(records: Folders, split: str) -> Iterator[str]:
-    """The captions of a split, in the order of the files. Raises ValueError as `dataset` does."""
+    """Return the captions of a split, in the order of the files. Raises ValueError as `dataset` does."""
     source = _source(records, split)
     return (_record(source, record).caption for record in range(len(source)))
 
 
 def require_fit(records: Folders, split: str, elements: ElementsConfig) -> None:
-    """Raises ValueError naming a record of another image size or number of elements than the model's.
+    """Raise ValueError naming a record whose image size or number of elements differs from the model's.
 
-    Of a set of more than 20,000 records so many are looked at, evenly spaced: a few of every file.
+    In a set of more than 20,000 records, only that many are checked, evenly spaced over all files.
     """
     source = _source(records, split)
     want = (elements.image_size,) * 2 + (elements.num_elements,)
@@ -87,12 +87,12 @@ def require_fit(records: Folders, split: str, elements: ElementsConfig) -> None:
 
 
 def require_masks(records: Folders, split: str, element_dropout: float) -> None:
-    """Raises ValueError where no record has an object mask, which image element dropout takes (Section 3.3)."""
+    """Raise ValueError if no record has an object mask, which image element dropout needs (Section 3.3)."""
     if not Stored(records, split, None, masks=True, cached=False).any_masks:
         raise ValueError(
             f"{_named(records)}: no record of split {split!r} has an object mask, and element_dropout = "
             f"{element_dropout} lays them over the images: write records with masks (`elements partition --masks auto` "
-            "where SAM divides, or masks of your own), add a folder that has some to --data, or give "
+            "with SAM, or masks of your own), add a folder that has some to --data, or give "
             "--train.element-dropout 0"
         )
 
@@ -109,15 +109,15 @@ class Stored:
         masks: bool,
         cached: bool,
     ):
-        """Raises ValueError where the split has no shards, or a shard is missing or damaged."""
+        """Raise ValueError if the split has no shards, or a shard is missing or damaged."""
         self.masks = masks
         self._source, self._tokenize, self._cached = _source(records, split), tokenize, cached
         first = self._outline(0)
         self._size = first.height, first.width, first.num_elements
         self._dtype = label_dtype(first.num_elements)
-        self._without: set[int] = set()  # records that are known to have no mask
+        self._without: set[int] = set()  # records known to have no mask
         self.any_masks = masks and any(
-            # In random order: all that have some may be of the last folder.
+            # In random order: perhaps only the last folder has masks.
             self._outline(number).object_masks
             for number in np.random.default_rng(0).permutation(len(self))
         )
@@ -126,7 +126,7 @@ class Stored:
         return len(self._source)
 
     def read(self, number: int, choose_masks: Choose) -> tuple[Example, Bool[np.ndarray, "M H W"]]:
-        """As `Records.read`. Raises ValueError naming a record that is not whole, or unlike the first."""
+        """Read as `Records.read` does. Raises ValueError naming a record that is incomplete or unlike the first."""
         record = _record(self._source, number, choose_masks)
         have = (*record.image.shape[:2], count := record.settings["num_elements"])
         if have != self._size:
@@ -148,7 +148,7 @@ class Stored:
         return example, record.object_masks
 
     def object_masks(self, number: int, choose_masks: Choose) -> Bool[np.ndarray, "M H W"]:
-        """As `Records.object_masks`. Raises ValueError as `read` does."""
+        """Read as `Records.object_masks` does. Raises ValueError as `read` does."""
         if number in self._without:
             return np.zeros((0, *self._size[:2]), bool)
         masks = read_object_masks(self._source[number], where := self._source.where(number), choose_masks)
@@ -159,7 +159,7 @@ class Stored:
         return masks
 
     def count_masks(self) -> int:
-        """Object masks in all records."""
+        """Return the number of object masks in all records."""
         return sum(self._outline(number).object_masks for number in range(len(self)))
 
     def _outline(self, number: int) -> Outline:

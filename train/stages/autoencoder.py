@@ -22,14 +22,14 @@ from train.start import open_folder
 
 
 class AutoencoderStage:
-    """Mean squared error under the image's own partition (Appendix C.2); where the configuration says so also LPIPS,
-    and elements dropped as in stage 2, which the decoder learns to fill in."""
+    """Mean squared error under the image's own partition (Appendix C.2). The configuration can add LPIPS, and element
+    dropout as in stage 2, so that the decoder learns to fill holes."""
 
     tokenize = None
     cached = False
 
     def __init__(self, model: ModelConfig, train: AutoencoderTrainConfig, folder: Path):
-        """Raises ValueError where the perceptual loss is asked for and its weights are not installed."""
+        """Raise ValueError if the perceptual loss is on and its weights are not installed."""
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
         self.frozen: Tree = {}
@@ -64,13 +64,13 @@ class AutoencoderStage:
         return {name: getattr(self.networks, name).cast(params[name]) for name in ("encoder", "decoder")}
 
     def encode(self, params: Tree, batch: Batch) -> ImageElements:
-        """S: the elements of the batch's images under their own partition."""
+        """Return S, the elements of the batch's images under their own partition."""
         return encode_image(self.networks, params, to_float(batch["image"]), batch["label_map"])
 
     def loss(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Equation 2: E |D(S) - x|^2."""
+        """Compute Equation 2: E |D(S) - x|^2."""
         image, elements, metrics = to_float(batch["image"]), self.encode(params, batch), {}
         if self.train.element_dropout:
             dropped = dropped_elements(
@@ -91,7 +91,7 @@ class AutoencoderStage:
     def pictures(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> dict[str, Float[Array, "B H W 3"]]:
-        """The images through all elements and, where training drops some, through those that a mask leaves."""
+        """Reconstruct the images from all elements and, if training drops some, from those outside a mask."""
         image, label_map, elements = to_float(batch["image"]), batch["label_map"], self.encode(params, batch)
         every = jnp.ones_like(elements.valid)
         pictures = {

@@ -1,4 +1,4 @@
-"""What stage 2 takes away from the model: partition, elements and conditions (Section 3.3, Appendix C.2)."""
+"""Random partition, element dropout and condition dropout of stage 2 (Section 3.3, Appendix C.2)."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,15 @@ from train.stage import Batch
 
 
 def other_example(array: Shaped[Array, "B *rest"], shift: int) -> Shaped[Array, "B *rest"]:
-    """For each example what belongs to the one `shift` places before it, around the batch."""
+    """Return for each example the entry `shift` places before it, around the batch."""
     return jnp.roll(array, shift, axis=0)
 
 
 def with_partner_example(batch: Batch) -> Batch:
-    """Lay beside every example what stage 2 takes of another one, of the whole batch, which may be divided then.
+    """Add to every example the data of another one that stage 2 uses; call it before the batch is split.
 
-    Adds `other_label_map`, for random partition, and, where there are masks, `other_object_mask`, for image element
-    dropout (Section 3.3). Label maps, which travel as small integers, become int32.
+    It adds `other_label_map`, for random partition, and, if there are masks, `other_object_mask`, for image element
+    dropout (Section 3.3). Label maps, which are sent as small integers, become int32.
     """
     label_map = batch["label_map"].astype(jnp.int32)
     batch = batch | {"label_map": label_map, "other_label_map": other_example(label_map, 1)}
@@ -29,9 +29,8 @@ def with_partner_example(batch: Batch) -> Batch:
 def overlaid_mask(
     batch: Batch, keep_text: Bool[Array, " B"], keys: Key[Array, " B"], own_object: float
 ) -> Bool[Array, "B H W"]:
-    """The object mask that is laid over each image: another example's (Section 3.3) or, with the probability
-    `own_object` where the caption is kept, which then alone says what was there, one of the image's own, if it has
-    one."""
+    """Return the object mask to lay over each image: another example's (Section 3.3) or, with probability `own_object`,
+    one of the image's own, if it has one and its caption is kept. Then only the caption says what was there."""
     if not own_object:
         return batch["other_object_mask"]
     own = jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(own_object)))(keys)
@@ -42,7 +41,7 @@ def overlaid_mask(
 def touched_elements(
     label_map: Int[Array, "B H W"], mask: Bool[Array, "B H W"], num_elements: int
 ) -> Bool[Array, "B N"]:
-    """The elements that have at least one pixel under the mask."""
+    """Return the elements that have at least one pixel under the mask."""
 
     def of_one(labels, covered):
         labels = jnp.where((labels >= 0) & (labels < num_elements), labels, num_elements)
@@ -60,9 +59,9 @@ def dropped_elements(
     probability: float,
     num_elements: int,
 ) -> Bool[Array, "B N"]:
-    """Image element dropout (Section 3.3): an object mask is overlaid, and the elements it overlaps are dropped.
+    """Return the elements to drop: with `probability`, those that an object mask overlaps.
 
-    It happens to each example with `probability`.
+    This is the image element dropout of Section 3.3.
     """
     chosen = jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(probability)))(keys)
     return touched_elements(label_map, mask, num_elements) & chosen[:, None]
@@ -71,7 +70,7 @@ def dropped_elements(
 def condition_dropout(
     keys: Key[Array, " B"], train: DiffusionTrainConfig
 ) -> tuple[Bool[Array, " B"], Bool[Array, " B"]]:
-    """(keep text, keep elements) for each example: exclusive cases, one number drawn for all (Appendix C.2)."""
+    """Draw (keep text, keep elements) for each example: exclusive cases of one random number (Appendix C.2)."""
     draw: Float[Array, " B"] = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
     text_end = train.drop_text + train.drop_both  # [0, text_end): no text; the part that overlaps: neither
     elements_end = text_end + train.drop_elements

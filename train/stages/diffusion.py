@@ -24,7 +24,7 @@ from train.stages.vae import sample_posterior
 from train.start import open_folder
 
 TIMESTEP_BUCKETS = 4
-"""Equal parts of the timesteps, from little noise to much, whose losses are reported apart."""
+"""Equal parts of the timesteps, from little to much noise, whose losses are reported separately."""
 
 
 class DiffusionStage:
@@ -33,7 +33,7 @@ class DiffusionStage:
     rows = ("input", "elements", "reconstruction", "elements left", "filled in")
     masks = True
     frozen_networks: tuple[str, ...] = ("vae", "encoder", "text_encoder")
-    """What this stage reads of a model folder and does not train."""
+    """Networks that this stage reads from a model folder and does not train."""
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
@@ -42,7 +42,7 @@ class DiffusionStage:
         self.frozen: Tree = {name: getattr(self.networks, name).cast(params) for name, params in loaded.items()}
         self.tokenize = PromptTokenizer(folder / "tokenizer", self.model.text)
         self.empty_prompt = self.tokenize("")
-        if self.cached:  # computed once, and an argument of the step as weights are
+        if self.cached:  # computed once, and an argument of the step like the weights
             empty_prompt = jnp.asarray(self.empty_prompt)[None]
             self.frozen["no_text"] = jax.jit(self.networks.text_encoder)(self.frozen["text_encoder"], empty_prompt)[0]
 
@@ -51,7 +51,7 @@ class DiffusionStage:
         return self.train.cached
 
     def pretrained(self) -> Tree:
-        """The UNet in the model folder, be it Stable Diffusion's or one that was trained before."""
+        """Return the UNet in the model folder: Stable Diffusion's, or one that was trained before."""
         return load_present(self.folder, self.networks, "unet").get("unet", {})
 
     def shapes(self) -> Tree:
@@ -66,7 +66,8 @@ class DiffusionStage:
     def loss(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Equation 5: E |eps - eps_theta(z_t, t, C, S)|^2 with element dropout, random partition, condition dropout."""
+        """Compute Equation 5, E |eps - eps_theta(z_t, t, C, S)|^2, with random partition, element and condition
+        dropout."""
         posterior_key, time_key, noise_key, condition_key, element_key, mask_key = jax.vmap(
             lambda key: jax.random.split(key, 6), out_axes=1
         )(keys)
@@ -98,7 +99,7 @@ class DiffusionStage:
         return error.mean(), {"dropped_elements": dropped.mean()} | by_timestep(error, timestep, steps)
 
     def posterior(self, frozen: Tree, batch: Batch) -> tuple[Float[Array, "B h w Z"], Float[Array, "B h w Z"]]:
-        """Mean and log variance of the images' latents."""
+        """Return mean and log variance of the images' latents."""
         if self.cached:
             shape = (-1, self.model.latent_size, self.model.latent_size, self.model.vae.latent_channels)
             mean, logvar = (batch[name].astype(jnp.float32).reshape(shape) for name in ("latent_mean", "latent_logvar"))
@@ -106,7 +107,7 @@ class DiffusionStage:
         return self.networks.vae.module(frozen["vae"]).encode(to_float(batch["image"]))
 
     def text(self, frozen: Tree, batch: Batch, keep: Bool[Array, " B"]) -> Float[Array, "B L C"]:
-        """Features of the captions; of the empty prompt where they are not kept."""
+        """Return the features of the captions, or of the empty prompt where a caption is not kept."""
         if self.cached:
             no_text = frozen["no_text"]
             text = batch["text"].astype(jnp.float32).reshape(-1, *no_text.shape)
@@ -117,7 +118,7 @@ class DiffusionStage:
     def pictures(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"]
     ) -> dict[str, Float[Array, "B H W 3"]]:
-        """Samples from all elements of the image's own partition, and from those that another example's mask leaves."""
+        """Sample from all elements of the image's own partition, and from those outside another example's mask."""
         config = self.model
         image, label_map = to_float(batch["image"]), batch["label_map"]
         dropped = touched_elements(label_map, batch["other_object_mask"], config.elements.num_elements)
@@ -148,7 +149,7 @@ class DiffusionStage:
 
 
 def by_timestep(error: Float[Array, " B"], timestep: Int[Array, " B"], timesteps: int) -> Metrics:
-    """The mean error of the examples in each bucket of timesteps."""
+    """Return the mean error of the examples in each bucket of timesteps."""
     edges = [timesteps * bucket // TIMESTEP_BUCKETS for bucket in range(TIMESTEP_BUCKETS + 1)]
     losses: Metrics = {}
     for first, end in pairwise(edges):

@@ -1,4 +1,4 @@
-"""Stage 2 with a content encoder that is not frozen: two of the variants of Table 1 (Section 4.4)."""
+"""Stage 2 that also trains the content encoder: two variants of Table 1 (Section 4.4)."""
 
 from pathlib import Path
 
@@ -14,19 +14,19 @@ from train.stages.diffusion import DiffusionStage
 
 
 class UnfrozenStage(DiffusionStage):
-    """The diffusion loss trains the content encoder too: stage 1's, or a new one where there is no stage 1.
+    """The diffusion loss also trains the content encoder: stage 1's, or a new one without a stage 1.
 
-    Its parameters are {"unet", "encoder"}. The model folder is then one without stage 1's decoder, which reads the
-    codes of the encoder that it was trained with, and of no other.
+    Its parameters are {"unet", "encoder"}. The exported model folder has no light decoder, since that reads only the
+    codes of the encoder with which it was trained.
     """
 
     frozen_networks = ("vae", "text_encoder")
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
-        """Raises ValueError in the folder where stage 1 was trained, whose encoder would be written over."""
+        """Raise ValueError in the folder where stage 1 was trained, since its encoder would be overwritten."""
         if (folder / "runs" / "autoencoder" / "checkpoints").exists():
             raise ValueError(
-                f"{folder} is where stage 1 was trained, and encoder={train.encoder!r} would write over its encoder: "
+                f"{folder} is where stage 1 was trained, and encoder={train.encoder!r} would overwrite its encoder: "
                 f"choose another --model, and --init {folder}"
             )
         super().__init__(model, train, folder)

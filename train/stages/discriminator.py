@@ -1,4 +1,4 @@
-"""The discriminator of patches (PatchGAN; Isola et al. 2017), as Latent Diffusion Models train their VAE against it."""
+"""The patch discriminator (PatchGAN; Isola et al. 2017) against which Latent Diffusion Models train their VAE."""
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,10 @@ from elements_jax.models.functional import normal
 
 
 class PatchDiscriminator(nnx.Module):
-    """Picture to a map of scores, one of each patch: high where it is taken for real.
+    """Maps an image to one score per patch, high for a patch taken for real.
 
-    The norms are over each channel of a picture by itself (instance normalisation, which pix2pix's batch norm is at its
-    batch size of one); LDM's are over the batch, which would make a picture's score depend on the others', and the
-    others' device.
+    The norms are over each channel of each image (instance normalisation, which equals pix2pix's batch norm at batch
+    size one). LDM's norms are over the batch, so an image's score would depend on the other images and on their device.
     """
 
     def __init__(self, channels: int, levels: int, dtype: DTypeLike, *, rngs: nnx.Rngs):
@@ -42,7 +41,7 @@ class PatchDiscriminator(nnx.Module):
         self.conv_out = conv(widths[-1], 1, 1, bias=True)
 
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w"]:
-        """The scores of images in [-1, 1]."""
+        """Return the scores of images in [-1, 1]."""
         x = jax.nn.leaky_relu(self.conv_in(image), 0.2)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = jax.nn.leaky_relu(norm(conv(x)), 0.2)
@@ -50,5 +49,5 @@ class PatchDiscriminator(nnx.Module):
 
 
 def hinge(real: Float[Array, "B h w"], made: Float[Array, "B h w"]) -> Float[Array, ""]:
-    """The discriminator's loss: scores of real patches should be above 1, those of patches that were made below -1."""
+    """Return the discriminator's loss: scores of real patches should be above 1, of generated patches below -1."""
     return 0.5 * (jax.nn.relu(1 - real).mean() + jax.nn.relu(1 + made).mean())

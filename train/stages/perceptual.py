@@ -1,4 +1,4 @@
-"""LPIPS as a loss: how far pictures are from their truths to the eye, by VGG-16 (Zhang et al. 2018)."""
+"""LPIPS as a loss: the perceptual distance between images and their truths, by VGG-16 (Zhang et al. 2018)."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ from elements_jax.models.functional import Functional, Params
 
 @dataclass(frozen=True)
 class PerceptualLoss:
-    """`weight` times LPIPS of whole pictures or, where `crop` is given, of a random square of each.
+    """`weight` times LPIPS of complete images or, if `crop` is given, of a random square of each.
 
-    VGG-16 can cost more than the network that it teaches: a square of half the side costs a quarter.
+    VGG-16 can cost more than the trained network: a square of half the side costs a quarter.
     """
 
     network: Functional[PerceptualDistance]
@@ -24,9 +24,9 @@ class PerceptualLoss:
 
     @classmethod
     def load(cls, weight: float, crop: int | None, dtype: DTypeLike) -> tuple["PerceptualLoss", Params]:
-        """The loss, with convolutions in `dtype`, and VGG-16's parameters.
+        """Return the loss, with convolutions in `dtype`, and VGG-16's parameters.
 
-        Raises ValueError where those are not installed.
+        Raises ValueError if those are not installed.
         """
         lpips = LPIPS("vgg", dtype)
         return cls(lpips.network, weight, crop), lpips.params
@@ -34,18 +34,18 @@ class PerceptualLoss:
     def __call__(
         self, params: Params, made: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"], keys: Key[Array, " B"]
     ) -> Float[Array, " B"]:
-        """The loss of each picture, in [-1, 1]; `keys` draw the squares."""
+        """Return the loss of each image, in [-1, 1]; `keys` draw the squares."""
         if self.crop:
             made, image = random_crops(keys, self.crop, made, image)
-        return self.weight * self.network(params, (made + 1) / 2, (image + 1) / 2)  # LPIPS takes pictures in [0, 1]
+        return self.weight * self.network(params, (made + 1) / 2, (image + 1) / 2)  # LPIPS takes images in [0, 1]
 
 
 def random_crops(
     keys: Key[Array, " B"], side: int, *images: Float[Array, "B H W 3"]
 ) -> list[Float[Array, "B {side} {side} 3"]]:
-    """A square of each example, at a random place that all `images` share.
+    """Cut a square of each example, at a random place that all `images` share.
 
-    Raises ValueError where the images are smaller than the square.
+    Raises ValueError if the images are smaller than the square.
     """
     height, width = images[0].shape[1:3]
     if side > min(height, width):
@@ -55,5 +55,5 @@ def random_crops(
         corner = jax.random.randint(key, (2,), 0, jnp.int32([height - side + 1, width - side + 1]), jnp.int32)
         return [jax.lax.dynamic_slice(image, (*corner, jnp.int32(0)), (side, side, 3)) for image in images]
 
-    own = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)  # the stages draw other things of the keys themselves
+    own = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)  # the stages draw from the keys themselves
     return jax.vmap(one)(own, *images)

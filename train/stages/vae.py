@@ -1,7 +1,7 @@
-"""The VAE's stage: Stable Diffusion's KL autoencoder, for models that train everything from nothing, and as a baseline.
+"""The VAE's stage: Stable Diffusion's KL autoencoder, for models trained from scratch, and as a baseline.
 
-Latent Diffusion Models sum their losses over an image; here all are divided by its numbers, so that a gradient's size
-does not depend on the image's. `train.stages.vae_adversarial` adds the discriminator.
+Latent Diffusion Models sum their losses over an image. Here the losses are divided by the count of the image's numbers,
+so that the gradient's size does not depend on the image's. `train.stages.vae_adversarial` adds the discriminator.
 """
 
 import math
@@ -24,7 +24,7 @@ from train.start import open_folder, with_scaling_factor
 
 
 class Reconstructed(NamedTuple):
-    """Images through the autoencoder, and what its losses say."""
+    """Images through the autoencoder, and its losses."""
 
     features: Float[Array, "B H W C"]  # before the decoder's last convolution
     image: Float[Array, "B H W 3"]
@@ -33,7 +33,7 @@ class Reconstructed(NamedTuple):
 
 
 class VAEStage:
-    """Reconstruction and a light pull of the latents towards a unit Gaussian (Rombach et al. 2022, appendix G)."""
+    """Reconstruction, with a light pull of the latents towards a unit Gaussian (Rombach et al. 2022, appendix G)."""
 
     rows = ("input", "reconstruction")
     tokenize = None
@@ -41,7 +41,7 @@ class VAEStage:
     cached = False
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig, folder: Path):
-        """Raises ValueError where the perceptual loss is asked for and its weights are not installed."""
+        """Raise ValueError if the perceptual loss is on and its weights are not installed."""
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
         self.networks = Networks(self.model)
         self.frozen: Tree = {}
@@ -69,7 +69,7 @@ class VAEStage:
         return reconstructed.loss, reconstructed.metrics
 
     def reconstruct(self, params: Params, frozen: Tree, batch: Batch, keys: Key[Array, " B"]) -> Reconstructed:
-        """The batch's images again; loss = E distance(D(z), x) + kl_weight * KL(q(z|x) || N(0, 1)) / (H W 3)."""
+        """Reconstruct the batch; loss = E distance(D(z), x) + kl_weight * KL(q(z|x) || N(0, 1)) / (H W 3)."""
         image = to_float(batch["image"])
         network = self.networks.vae.module(params)
         mean, logvar = network.encode(image)
@@ -86,7 +86,8 @@ class VAEStage:
     def distance(
         self, frozen: Tree, made: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"], keys: Key[Array, " B"]
     ) -> Float[Array, " B"]:
-        """How far each picture is from its truth: mean |.| or |.|^2 of its numbers, and perceptual_weight * LPIPS."""
+        """Return each image's distance from its truth: mean |.| or |.|^2 of its numbers, plus perceptual_weight *
+        LPIPS."""
         error = jnp.abs(made - image) if self.train.reconstruction == "l1" else (made - image) ** 2
         distance = error.mean((1, 2, 3))
         if self.train.perceptual_weight:
@@ -96,7 +97,7 @@ class VAEStage:
     def latent(
         self, mean: Float[Array, "B h w Z"], logvar: Float[Array, "B h w Z"], keys: Key[Array, " B"]
     ) -> Float[Array, "B h w Z"]:
-        """z ~ q(z|x), or the mean in a plain autoencoder."""
+        """Draw z ~ q(z|x), or return the mean in a plain autoencoder."""
         return sample_posterior(mean, logvar, keys) if self.train.kl_weight else mean
 
     def pictures(
@@ -108,7 +109,8 @@ class VAEStage:
         return {"input": image, "reconstruction": network.decode(mean)}
 
     def export(self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], made_by: str) -> None:
-        """Also measures the factor that gives the latents unit variance (Rombach et al. 2022, appendix G)."""
+        """Export the VAE, and measure the factor that gives the latents unit variance (Rombach et al. 2022, appendix
+        G)."""
 
         @jax.jit
         def spread(params, batch, keys):
@@ -116,7 +118,7 @@ class VAEStage:
                 image, key = (array[None] for array in example)
                 return self.latent(*self.networks.vae.module(params).encode(to_float(image)), key)
 
-            # One by one: all devices' share of the batch is on one of them here.
+            # One by one: here one device has the complete batch.
             return jnp.std(jax.lax.map(latent, (batch["image"], keys)))
 
         if not 0 < (deviation := float(spread(params, batch, keys))) < math.inf:
@@ -129,5 +131,5 @@ class VAEStage:
 def sample_posterior(
     mean: Float[Array, "B h w Z"], logvar: Float[Array, "B h w Z"], keys: Key[Array, " B"]
 ) -> Float[Array, "B h w Z"]:
-    """A draw z ~ q(z|x) = N(mean, exp(logvar))."""
+    """Draw z ~ q(z|x) = N(mean, exp(logvar))."""
     return mean + jnp.exp(0.5 * logvar) * normal(keys, mean.shape[1:])

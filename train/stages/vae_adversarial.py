@@ -1,13 +1,13 @@
-"""The VAE against a discriminator of patches: VAE-KL-Adv of Table 2, after Latent Diffusion Models.
+"""The VAE against a patch discriminator: VAE-KL-Adv of Table 2, after Latent Diffusion Models.
 
-Two players are one state here, {"vae", "discriminator"}, and one loss, in which each term holds still what the other
-player owns: so a single gradient moves both, each by its own loss. It differs from LDM in three ways:
+The two players are one state, {"vae", "discriminator"}, with one loss. Each term of the loss keeps the other player's
+parameters fixed, so a single gradient moves both, each by its own loss. This differs from LDM in three ways:
 
-- Both move at once, from the same reconstruction. In LDM the discriminator follows, with a reconstruction of its own
-  by the VAE that has just moved, and an optimiser of its own, of the same settings.
-- The adaptive weight is each picture's own. LDM's is of the mean over one GPU's pictures, so that more GPUs, or parts
-  of a batch, are another loss.
-- The discriminator's norms are over one picture (`train.stages.discriminator`).
+- Both move at once, from the same reconstruction. In LDM the discriminator follows, with a new reconstruction by the
+  updated VAE, and its own optimiser of the same settings.
+- Each image has its own adaptive weight. LDM's weight is for the mean over one GPU's images, so its loss changes with
+  the number of GPUs or parts of a batch.
+- The discriminator's norms are over one image (`train.stages.discriminator`).
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ from train.stages.discriminator import PatchDiscriminator, hinge
 from train.stages.vae import VAEStage
 
 Judge = Callable[[Float[Array, "B H W 3"]], Float[Array, " B"]]
-"""A loss of each picture by itself."""
+"""A loss of each image by itself."""
 
 
 class AdversarialVAEStage(VAEStage):
-    """A VAE and a discriminator that tells its pictures from real ones; of the two the VAE is exported."""
+    """A VAE, and a discriminator that tells its images from real ones; only the VAE is exported."""
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig, folder: Path):
         super().__init__(model, train, folder)
@@ -51,7 +51,7 @@ class AdversarialVAEStage(VAEStage):
     def loss(
         self, params: Tree, frozen: Tree, batch: Batch, keys: Key[Array, " B"], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """The VAE's own loss; and, from `adversarial_start` on, what it has of the discriminator, and the latter's."""
+        """Return the VAE's own loss plus, from `adversarial_start` on, its adversarial loss and the discriminator's."""
         image = to_float(batch["image"])
         made = self.reconstruct(params["vae"], frozen, batch, keys)
         held = lax.stop_gradient(params["discriminator"])
@@ -84,8 +84,8 @@ class AdversarialVAEStage(VAEStage):
 def adaptive_weight(
     features: Float[Array, "B H W C"], picture: Float[Array, "B H W 3"], distance: Judge, adversarial: Judge
 ) -> Float[Array, " B"]:
-    """How many times the gradient of each picture's `distance` is larger than that of its `adversarial` loss, both at
-    the kernel of the decoder's last convolution, which made the picture of the features.
+    """Return the ratio of gradient norms of each image's `distance` and `adversarial` loss, both at the kernel of the
+    decoder's last convolution, which makes the image from the features.
 
     The bounds are LDM's, whose distance is the sum over the image: |grad| / (|grad adversarial| + 1e-4), at most 1e4.
     """

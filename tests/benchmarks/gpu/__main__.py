@@ -1,13 +1,13 @@
-"""Ours beside PyTorch on one GPU, at Stable Diffusion 1.5's size, with random weights in bfloat16: one table, one JSON.
+"""Ours against PyTorch on one GPU, at Stable Diffusion 1.5's size, random weights in bfloat16: one table, one JSON.
 
     python -m tests.benchmarks.gpu --out gpu.json                       # under five minutes on a host with 16 cores
     python -m tests.benchmarks.gpu --sections train-8 sample-1 --minutes 3
-    python -m tests.benchmarks.gpu --rehearse                           # the same in small, on a CPU
+    python -m tests.benchmarks.gpu --rehearse                           # the same with small networks, on a CPU
 
 PyTorch's side is diffusers and transformers: fused attention, channels last, fused AdamW; eager, and under
-torch.compile. Their UNet reads no elements; ours attends to 256 of them. Our partition is itself PyTorch: it has one
-column. Every candidate is a process. All compile beside each other; then one at a time is measured, alone on the GPU.
-One that is not ready in time, fails, or lacks a package is a line that says so, and the others are measured still.
+torch.compile. Their UNet reads no elements; ours attends to 256 of them. Our partition is itself PyTorch, so it has one
+column. Every candidate is a process. All compile at the same time; then each is measured with the GPU to itself. If one
+is not ready in time, fails, or lacks a package, its line says so, and the others are still measured.
 """
 
 import json
@@ -23,7 +23,7 @@ from typing import Any
 
 import tyro
 
-SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {  # what it says in the table, and who has it
+SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {  # its name in the table, and the sides that have it
     "train-8": ("UNet training step, batch 8", ("ours", "eager", "compiled")),
     "train-32": ("UNet training step, batch 32", ("ours", "eager")),
     "sample-1": ("50 guided steps, text encoder, VAE, batch 1", ("ours", "eager", "compiled")),
@@ -36,14 +36,14 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {  # what it says in the tabl
 }
 MODULES = {"ours": "ours", "eager": "pytorch", "compiled": "pytorch", "count": "ours"}
 MEASURING = 0.4
-"""Share of the time that is kept for measuring."""
+"""Share of the time reserved for measuring."""
 LONGEST = 40
-"""Seconds that measuring one candidate may take."""
+"""Most seconds for measuring one candidate."""
 
 
 @dataclass
 class Candidate:
-    """One process, which prepares a section, waits for its turn, measures and ends."""
+    """A process that prepares a section, waits for its turn, measures and ends."""
 
     section: str
     side: str
@@ -74,7 +74,7 @@ class Candidate:
         self._reader.start()
 
     def _listen(self) -> None:
-        """Take the figures that the process prints, as JSON, line by line; None when it has ended."""
+        """Read the figures that the process prints, one line of JSON each; None when it has ended."""
         for line in self.process.stdout:
             if line.startswith("{"):
                 self.said.put(json.loads(line))
@@ -84,7 +84,7 @@ class Candidate:
         self._error = self.process.stderr.read()
 
     def wait(self, seconds: float) -> bool:
-        """For the next figures; False, and the reason among the figures, where none come."""
+        """Wait for the next figures; return False, with the reason among the figures, if none come."""
         try:
             said = self.said.get(timeout=max(seconds, 0.01))
         except queue.Empty:
@@ -104,7 +104,7 @@ class Candidate:
         return True
 
     def go(self, seconds: float) -> None:
-        """Let it measure."""
+        """Start the measurement."""
         try:
             self.process.stdin.write("go\n")
             self.process.stdin.flush()
@@ -115,7 +115,7 @@ class Candidate:
             self.end()
 
     def end(self, why: str | None = None) -> None:
-        """Stop the process, and note why where it has not measured."""
+        """Stop the process, and note why if it has not measured."""
         if why is not None and "why_not" not in self.figures:
             self.figures["why_not"] = why
             print(f"  {self.section}, {self.side}: {why}", flush=True)
@@ -134,11 +134,11 @@ def main(
     """Print the table.
 
     Args:
-        sections: Which rows; by default all.
-        out: JSON file for everything that was measured.
-        minutes: After which it ends; what is not ready when 60 % of them are over is left out.
-        at_once: Candidates that are prepared at the same time; each takes a core or two.
-        rehearse: In small on a CPU, to see that all of it runs; its figures mean nothing.
+        sections: Rows to measure; by default all.
+        out: JSON file for all measurements.
+        minutes: Time limit; candidates that are not ready after 60 % of it are left out.
+        at_once: Candidates to prepare at the same time; each takes a core or two.
+        rehearse: Use small networks on a CPU, to check that everything runs; the figures mean nothing.
     """
     if unknown := set(sections) - set(SECTIONS):
         sys.exit(f"error: --sections: expected some of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
@@ -185,7 +185,8 @@ def main(
 
 
 def table(candidates: list[Candidate], flops: dict[str, float]) -> str:
-    """Images a second of each side, how many times PyTorch's ours are, and ours as a share of the chip's peak."""
+    """Format images per second of each side, our speed relative to PyTorch's, and ours as a share of the chip's
+    peak."""
     found = {(c.section, c.side): c.figures for c in candidates}
     device = next((f["device"] for f in found.values() if "device" in f), "no device")
     lines = [f"{device}; images a second (milliseconds); ready: seconds from the start, while the others compile too"]

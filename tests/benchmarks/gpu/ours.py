@@ -1,4 +1,4 @@
-"""This project's side: its own step, stages and pipeline, compiled from shapes; arrays are made when it is measured."""
+"""This project's side: its own step, stages and pipeline, compiled from shapes; arrays are made before measuring."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,7 @@ from train.state import abstract_state, make_optimizer
 from train.step import jit_step
 
 SD15 = ModelConfig(dtype="bfloat16")
-PHOTO = ModelConfig(  # small, for photographs at 256 px: what a GPU trains from random weights in minutes
+PHOTO = ModelConfig(  # a small model of photographs at 256 px that a GPU trains from scratch in minutes
     elements=ElementsConfig(image_size=256, patch_size=16, frequencies=8),
     encoder=EncoderConfig(base_channels=40, multipliers=(1, 2, 4), norm_groups=8),
     decoder=DecoderConfig(blocks=2, channels=160, self_heads=5, cross_heads=2),
@@ -57,7 +57,7 @@ LIKE_SD = {"steps": 180_000, "learning_rate": 6.4e-5}
 
 
 class UNetStage:
-    """Stage 2's UNet alone, as it is compared with PyTorch's: what the frozen networks give is in the batch."""
+    """Only stage 2's UNet, for the comparison with PyTorch's: the outputs of frozen networks are in the batch."""
 
     rows, tokenize, cached = (), None, False
 
@@ -81,7 +81,7 @@ class UNetStage:
 
 
 class VAEStageOfShapes(VAEStage):
-    """The VAE's stage without a folder; LPIPS has random weights, which are as fast as others."""
+    """The VAE's stage without a folder; LPIPS has random weights, which do not change its speed."""
 
     def __init__(self, model: ModelConfig, train: VAETrainConfig):
         self.model, self.train, self.networks = model, train, Networks(model)
@@ -165,7 +165,7 @@ def measuring(program: Any, shapes: Any, size: int, runs: int) -> Measure:
 
 
 def about(program: Any) -> dict[str, Any]:
-    """The device, and of the program what tells whether it is the one that was meant."""
+    """Return the device, and properties of the program that identify it."""
     device, text, memory = jax.local_devices()[0], program.as_text() or "", program.memory_analysis()
     chip = CHIPS.get(device.device_kind)
     return {
@@ -208,7 +208,7 @@ _NUMBERS = np.random.default_rng(0).standard_normal(2**22 + 7, np.float32)
 
 
 def filled(shapes: Any) -> Any:
-    """Arrays of these shapes, so small that features stay finite; made on the host, where nothing is compiled."""
+    """Return arrays of these shapes, small enough to keep features finite; made on the host, without compilation."""
 
     def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:
         if shape.dtype == jnp.bool:
@@ -224,7 +224,7 @@ def filled(shapes: Any) -> Any:
 
 
 def count(rehearse: bool) -> dict[str, float]:
-    """Operations of one image in each section, by this project's own count (`train.cost.flops`)."""
+    """Return the operations per image of each section, by this project's own count (`train.cost.flops`)."""
     model, photo = (SMALL, SMALL) if rehearse else (SD15, PHOTO)
     key = jax.eval_shape(lambda: jax.random.key(0))
 

@@ -1,6 +1,6 @@
 """PyTorch's side: diffusers and transformers, bfloat16, channels last, fused attention, fused AdamW; and the partition.
 
-Training has float32 weights under autocast, clipping, and an average of the parameters, as ours has.
+Training has float32 weights under autocast, clipping, and an average of the parameters, like ours.
 """
 
 from collections.abc import Callable
@@ -131,7 +131,7 @@ def decoding(size: int, rehearse: bool) -> Measure:
 
 
 def partition(kind: str, rehearse: bool) -> Measure:
-    """SAM's image encoder and 256 points of each of four pictures; the weights are random, the work is the same."""
+    """Run SAM's image encoder and 256 points for each of four images; the weights are random, the work is the same."""
     from segment_anything import sam_model_registry
 
     from partition.config import PartitionConfig
@@ -146,7 +146,7 @@ def partition(kind: str, rehearse: bool) -> Measure:
 
 
 def ready(step: Callable[[], object]) -> None:
-    """Compile by running once, and leave the GPU's memory to others."""
+    """Compile by running once, then free the GPU's memory for others."""
     wait(step())
     if DEVICE == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What both sides share: their command line, the wait for their turn, and the clock."""
+"""Shared code of both sides: command line, waiting for the turn, and the clock."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ Measure = Callable[[], dict[str, Any]]
 
 
 def run(prepare: Callable[[str, str, bool], Measure]) -> None:
-    """Prepare a section, say so, wait to be told to go, measure, and say what was found."""
+    """Prepare a section, report it, wait for the signal, measure, and report the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("section")
     parser.add_argument("side")
@@ -32,7 +32,7 @@ def say(figures: dict[str, Any]) -> None:
 
 
 def timed(step: Callable[[], object], wait: Callable[[object], object], images: int, runs: int) -> dict[str, Any]:
-    """Seconds of each run, one at a time, after one that warms up."""
+    """Return the seconds of each run, one at a time, after a warm-up run."""
     wait(step())
     seconds = []
     for _ in range(runs):
@@ -44,5 +44,5 @@ def timed(step: Callable[[], object], wait: Callable[[object], object], images: 
 
 
 def size_of(section: str) -> int:
-    """The batch's, which the name ends with."""
+    """Return the batch size, with which the name ends."""
     return int(section.rpartition("-")[2])

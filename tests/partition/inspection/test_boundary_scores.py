@@ -1,4 +1,4 @@
-"""The scores of a partition against plain loops over pixels, by hand, and by what must hold of any partition."""
+"""The scores of a partition against plain loops over pixels, by hand, and by properties of every partition."""
 
 from pathlib import Path
 
@@ -28,14 +28,14 @@ LABELS = [0, 1, 2, 7, DROPPED]
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """A label map, some of it dropped, and a truth of the same size."""
+    """Draw a label map, partly dropped, and a truth of the same size."""
     shape = draw(arrays.array_shapes(min_dims=2, max_dims=2, max_side=8))
     label_map = draw(arrays.arrays(np.uint16, shape, elements=st.sampled_from(LABELS)))
     return label_map, draw(arrays.arrays(np.int64, shape, elements=st.integers(-1, 3)))
 
 
 def sides(labels: np.ndarray, y: int, x: int) -> list[int | None]:
-    """The labels of a pixel's 4 neighbours, None outside the image."""
+    """Return the labels of a pixel's 4 neighbours, None outside the image."""
     height, width = labels.shape
     around = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
     return [int(labels[v, u]) if 0 <= v < height and 0 <= u < width else None for v, u in around]
@@ -185,7 +185,7 @@ def test_squares_are_as_compact_as_pixels_can_be() -> None:
     assert compactness(cells) == pytest.approx(np.pi / 4)
 
 
-def test_a_dropped_seam_is_no_boundary() -> None:
+def test_a_dropped_seam_is_not_a_boundary() -> None:
     truth = np.tile([0, 0, 0, 1, 1, 1], (4, 1))
     label_map = truth.astype(np.uint16)
     assert boundary_recall(label_map, truth) == 1
@@ -224,7 +224,7 @@ def test_files_that_hold_no_truth_are_named(tmp_path: Path) -> None:
 
 
 def test_a_photograph_of_the_berkeley_set(shared_data: Path) -> None:
-    """Five people drew it; each one's segmentation agrees with itself, and less with the others'."""
+    """Five people segmented it; each segmentation agrees with itself, and less with the others."""
     truths = read_truths(shared_data / "data" / "bsds500" / "groundTruth" / "val" / "101085.mat")
     assert len(truths) > 3
     assert {truth.shape for truth in truths} <= {(321, 481), (481, 321)}

@@ -1,4 +1,4 @@
-"""`python -m partition inspect`: what it says of records, and that no damage stops it."""
+"""`elements partition inspect`: its report, and that no damage stops it."""
 
 import json
 from dataclasses import replace
@@ -51,7 +51,7 @@ def read(path: Path) -> list[Record]:
 
 
 def drop_corner(record: Record) -> Record:
-    """Scenes partitioned by SLIC drop nothing; drop the more, the longer the caption is."""
+    """Drop pixels, more for longer captions, since scenes segmented by SLIC drop none."""
     label_map = record.label_map.copy()
     label_map[: len(record.caption) % 20, :5] = DROPPED
     return replace(record, label_map=label_map)
@@ -115,9 +115,9 @@ def test_pictures_are_taken_evenly(records: Path) -> None:
     assert names == ["train-1.png", "train-2.png", "train-3.png", "val-1.png", "val-2.png"]
     for name in names:
         with Image.open(records / "inspect" / name) as picture:
-            assert picture.width == 2 * 1024 + 12  # two panels and what is between them
+            assert picture.width == 2 * 1024 + 12  # two panels and the margin
             assert 1024 + 40 < picture.height < 1024 + 200
-    # Of a file alone, the same pictures.
+    # A single file gives the same images.
     alone = records / "one" / "elements-val.tfrecord-00000-of-00001-2.png"
     assert alone.read_bytes() == (records / "inspect" / "val-2.png").read_bytes()
 
@@ -133,10 +133,10 @@ def test_a_record_without_objects_is_one_panel(records: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".mat"])
-def test_records_are_scored_where_there_is_a_truth(
+def test_records_with_a_truth_are_scored(
     made: tuple[Path, Path], records: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The truths are of a wider photo, of which the records hold the centre square."""
+    """The truths belong to a wider photo, and the records hold its centre square."""
     truth = records / "truth"
     truth.mkdir()
     expected = []
@@ -162,10 +162,10 @@ def test_records_are_scored_where_there_is_a_truth(
 
 
 def test_damage_costs_no_other_record(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One shard has a flipped byte in a record's data, one a field that is no PNG, one is cut short."""
+    """One shard has a flipped byte in a record's data, one a field that is not a PNG, and one is truncated."""
     flipped, wrong, cut = find_shards(records)["train"]
     data = bytearray(flipped.read_bytes())
-    data[len(data) // 4] ^= 4  # of two records, in the first
+    data[len(data) // 4] ^= 4  # in the first of two records
     flipped.write_bytes(data)
     examples = [bytes(example) for example in scan_tfrecord(wrong)]
     examples[1] = examples[1].replace(b"\x89PNG", b"\x88PNG")
@@ -188,7 +188,7 @@ def test_damage_costs_no_other_record(records: Path, capsys: pytest.CaptureFixtu
 
 @given(st.data())
 def test_any_damage_to_an_example_is_named(made: tuple[Path, Path], data: st.DataObject) -> None:
-    """With a checksum that fits, as after a fault in memory: a record, or an error that says where."""
+    """The checksum is correct, as after a fault in memory: the result is a record, or an error with its place."""
     (example, *_) = scan_tfrecord(made[1] / "elements-val.tfrecord-00000-of-00001")
     damaged = bytearray(example)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -201,7 +201,7 @@ def test_any_damage_to_an_example_is_named(made: tuple[Path, Path], data: st.Dat
 
 
 def test_a_file_cut_between_two_records_is_named(records: Path) -> None:
-    """The file itself looks whole; the data set's metadata know better."""
+    """The file itself looks complete, but the data set's metadata reveal the cut."""
     path = records / "elements-train.tfrecord-00001-of-00003"
     write_tfrecord(path, [bytes(example) for example in scan_tfrecord(path)][:1])
     assert inspect(records) == 1
@@ -248,7 +248,7 @@ def test_a_folder_without_records_and_a_missing_shard_are_errors(
     assert "nowhere: no such folder or file of records" in capsys.readouterr().err
     (records / "empty").mkdir()
     assert inspect(records / "empty") == 1
-    assert "no shards of records there" in capsys.readouterr().err
+    assert "there are no shards of records" in capsys.readouterr().err
     (records / "elements-train.tfrecord-00001-of-00003").unlink()
     assert inspect(records) == 1
     assert "split 'train' must have 3 shards" in capsys.readouterr().err

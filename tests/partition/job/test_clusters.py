@@ -1,4 +1,4 @@
-"""Ray and Spark write the bytes of the local engine, also where a worker or the whole job is killed in the middle.
+"""Ray and Spark write the bytes of the local engine, also if a worker or the complete job is killed in the middle.
 
 The clusters are real, and all on this machine: three raylets, or two executors of Spark.
 """
@@ -32,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(photos: Path) -> dict[str, bytes]:
-    """What the local engine writes."""
+    """The local engine's output."""
     out = photos.parent / "local"
     assert main([str(photos), str(out), *ARGUMENTS, "--workers", "1"]) == 0
     return contents(out)
@@ -46,7 +46,7 @@ def start(photos: Path, out: Path, *more: str) -> subprocess.Popen:
 
 
 def wait_for(ready: Callable[[], bool], job: subprocess.Popen) -> None:
-    """Until some shards are there, while the job runs."""
+    """Wait until some shards are finished, while the job runs."""
     deadline = time.monotonic() + 120
     while not ready():
         assert job.poll() is None, job.communicate()[0]
@@ -55,7 +55,7 @@ def wait_for(ready: Callable[[], bool], job: subprocess.Popen) -> None:
 
 
 def processes(chosen: Callable[[dict[str, int], str], bool]) -> list[int]:
-    """Processes that have not ended, chosen by the numbers of their parent and session and by their command."""
+    """Return running processes, selected by parent, session and command."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -74,7 +74,7 @@ def finished(out: Path) -> int:
 
 
 def succeed(job: subprocess.Popen) -> str:
-    """What a job printed. Fails if the job did."""
+    """Return a job's output; fail if the job did."""
     printed, _ = job.communicate(timeout=300)
     assert job.returncode == 0, printed
     return printed
@@ -106,7 +106,7 @@ def test_ray_loses_nothing_with_a_node_or_the_driver(
     succeed(start(photos, undisturbed, *address))
     assert contents(undisturbed) == local
 
-    # The driver: the rerun does what is not there yet.
+    # Kill the driver: the rerun processes the missing shards.
     out = tmp_path / "driver"
     job = start(photos, out, *address)
     wait_for(lambda: finished(out) >= 3, job)
@@ -114,10 +114,10 @@ def test_ray_loses_nothing_with_a_node_or_the_driver(
     job.communicate()
     assert finished(out) < SHARDS
     printed = succeed(start(photos, out, *address))
-    assert f"of {SHARDS} shards are there already" in printed
+    assert f"of {SHARDS} shards are already done" in printed
     assert contents(out) == local
 
-    # A node, stopped first so that it holds a shard: the other node does all the rest, and then this shard too.
+    # Kill a node, stopped first so that it holds a shard: the other node processes the rest, and then this shard too.
     out = tmp_path / "node"
     job = start(photos, out, *address)
     wait_for(lambda: finished(out) >= 3, job)
@@ -128,7 +128,7 @@ def test_ray_loses_nothing_with_a_node_or_the_driver(
     wait_for(lambda: finished(out) == SHARDS - 1, job)
     ray_cluster.remove_node(node, allow_graceful=False)
     os.kill(worker, signal.SIGKILL)  # which would have ended with its raylet
-    assert "is tried again: its worker was lost" in succeed(job)
+    assert "is retried: its worker was lost" in succeed(job)
     assert contents(out) == local
 
 

@@ -1,4 +1,4 @@
-"""Files that would hang a job, take all memory or end it are named, and the rest is written."""
+"""Files that would hang a job, fill the memory or stop it are named, and the rest is written."""
 
 import io
 import json
@@ -97,7 +97,7 @@ def test_masks_of_other_names_and_kinds_are_read_or_counted(tmp_path: Path) -> N
     assert main([str(photos), str(out), *COMMAND, "--masks", str(masks)]) == 0
     found = manifest(out)["a.png"]
     assert found["object_masks"] == 1
-    assert found["masks_left_out"] == {"a picture that is not a PNG": 1, "not readable": 1}
+    assert found["masks_left_out"] == {"an image that is not a PNG": 1, "not readable": 1}
     summary = json.loads((out / "partition-train.json").read_bytes())
     assert summary["masks_left_out"] == found["masks_left_out"]
     [mask] = [each for each in MaskFolder(masks).find("a.png", (64, 64), MaskFilter()) if isinstance(each, np.ndarray)]

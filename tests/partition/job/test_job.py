@@ -1,4 +1,4 @@
-"""`python -m partition`: photos in, records out; a bad photo is skipped, a bad command is one clear error."""
+"""`elements partition`, from photos to records; a bad photo is skipped, and a bad command is one clear error."""
 
 import json
 import pickle
@@ -126,7 +126,7 @@ def test_masks_that_match_no_photograph_are_noticed(
     Image.new("L", (64, 64), 1).save(tmp_path / "masks" / "other.png")
     arguments = ["--segmenter", "grid", "--masks", str(tmp_path / "masks")]
     assert main([str(photos), str(tmp_path / "out"), *SMALL, *arguments]) == 0
-    assert "no photograph has an object mask: --masks names files as" in capsys.readouterr().out
+    assert "no photograph has an object mask: mask files must have" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--workers", "2"], ["--devices", "cpu", "cpu"], ["--engine", "beam"]])
@@ -198,7 +198,7 @@ def test_odd_images_are_each_taken_or_named(tmp_path: Path) -> None:
         "line.png": "shorter side below 16 pixels",
         "point.png": "shorter side below 16 pixels",
         "real.tif": "floating-point pixels: convert them to 8 or 16 bits first",
-        "text.png": "not an image, of an unknown kind, or damaged at its start",
+        "text.png": "not an image, an unknown format, or damaged at its start",
     }
     assert {name for name, line in lines.items() if line["status"] == "filtered"} == {"line.png", "point.png"}
 
@@ -237,7 +237,7 @@ def test_the_message_to_a_worker_per_image_is_small(tmp_path: Path) -> None:
 
 
 def test_tensorflow_datasets_reads_the_folder(photos: Path, tmp_path: Path) -> None:
-    """Also when every photo of a shard was bad."""
+    """It does so even if every photo of a shard is bad."""
     tfds = pytest.importorskip("tensorflow_datasets")
     (photos / "below" / "ok.png").unlink()
     for split in ("train", "test"):
@@ -333,7 +333,7 @@ def test_mobile_sam_partitions_a_photo_with_automatic_masks(
     assert record.settings["segmenter"] == "mobile-sam"
     overlap = (record.object_masks & inside).sum((1, 2)) / (record.object_masks | inside).sum((1, 2))
     assert overlap.max() > 0.95
-    np.testing.assert_array_equal(record.object_masks[0], corner > 0)  # SAM's own follow what lies in files
+    np.testing.assert_array_equal(record.object_masks[0], corner > 0)  # SAM's own masks follow those in files
     areas = list(record.object_masks[1:].sum((1, 2)))
     assert areas == sorted(areas, reverse=True)
     # Elements keep to one side of the disc's edge.

@@ -1,4 +1,4 @@
-"""A job that was stopped, however it was, goes on by the same command and loses nothing; another job is refused."""
+"""A job that was stopped in any way resumes by the same command and loses nothing; another job is refused."""
 
 import io
 import json
@@ -34,8 +34,8 @@ def test_rerunning_the_command_does_only_the_missing_work(
     (out / "elements-train.tfrecord-00004-of-00006").unlink()
     (out / ".elements-train.tfrecord-00002-of-00006.1.unfinished").write_bytes(b"half a rec")
     capsys.readouterr()
-    assert main([*command, "--overwrite"]) == 0  # it is the same job, and so nothing is to be overwritten
-    assert "4 of 6 shards are there already" in capsys.readouterr().out
+    assert main([*command, "--overwrite"]) == 0  # it is the same job, so nothing is overwritten
+    assert "4 of 6 shards are already done" in capsys.readouterr().out
     assert contents(out) == before
     again = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert again == {out / f"elements-train.tfrecord-0000{number}-of-00006" for number in (2, 4)}
@@ -53,7 +53,7 @@ def test_failed_images_are_tried_again_on_request(photos: Path, tmp_path: Path) 
     assert [record.source_id for record in read(out)][:2] == ["below/ok.png", "cut.jpg"]
 
 
-def test_a_job_goes_on_only_with_its_own_settings_and_images(
+def test_a_job_resumes_only_with_its_own_settings_and_images(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -62,7 +62,7 @@ def test_a_job_goes_on_only_with_its_own_settings_and_images(
     before = contents(out)
     assert main([*command, "--filters.min-side", "65"]) == 1
     error = capsys.readouterr().err
-    assert "train-00000-of-00001.jsonl is there already, made with other settings: filters" in error
+    assert "train-00000-of-00001.jsonl already exists, made with other settings: filters" in error
     assert "--overwrite starts from scratch" in error
     (photos / "new.png").write_bytes((photos / "scene-0000000.png").read_bytes())
     assert main(command) == 1
@@ -82,7 +82,7 @@ def test_records_without_their_job_are_not_overwritten(
     command = [str(photos), str(out), *SMALL, "--segmenter", "grid", "--held-out", "0.5"]
     assert main(command) == 1
     assert (
-        "elements-val.tfrecord-00000-of-00002 is there already, made by another job; --overwrite"
+        "elements-val.tfrecord-00000-of-00002 already exists, made by another job; --overwrite"
         in capsys.readouterr().err
     )
     assert main([*command, "--overwrite"]) == 0
@@ -90,7 +90,7 @@ def test_records_without_their_job_are_not_overwritten(
 
 
 def make_tar(path: Path, images: dict[str, bytes]) -> None:
-    """As img2dataset writes them."""
+    """Write a tar file as img2dataset does."""
     with tarfile.open(path, "w") as tar:
         for key, image in images.items():
             files = {"json": json.dumps({"caption": f"about {key}"}).encode(), "png": image}
@@ -125,7 +125,7 @@ def test_a_truncated_tar_is_redone_once_it_is_complete(photos: Path, tmp_path: P
 
 
 def processes_of(session: int) -> list[int]:
-    """Processes of a session that have not ended."""
+    """Return the running processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -214,7 +214,7 @@ def test_a_folder_that_another_job_is_writing_is_refused(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_job_that_is_told_to_end_says_one_line(tmp_path: Path, number: int) -> None:
-    """SIGINT goes to all of its processes, as a terminal sends it; SIGTERM to the first."""
+    """SIGINT goes to all of its processes, as from a terminal, and SIGTERM to the first."""
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("these tests run in the background of a shell, whose programs ignore SIGINT")
     photos, out = tmp_path / "photos", tmp_path / "out"

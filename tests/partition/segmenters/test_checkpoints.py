@@ -49,7 +49,7 @@ def test_transformers_layout_gives_the_same_masks() -> None:
         nn.init.normal_(parameter, std=0.1)
     ours = small_sam().eval()
     weights = from_transformers(theirs.state_dict())
-    ours.load_state_dict(weights)  # strict: none missing, none left over
+    ours.load_state_dict(weights)  # strict: none missing or left over
 
     pixels = torch.randn(1, 3, 64, 64)
     point = torch.tensor([[[20.0, 30.0]]])
@@ -69,7 +69,7 @@ def test_transformers_layout_gives_the_same_masks() -> None:
 def test_a_folder_of_transformers_is_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert find_checkpoint(tmp_path) == tmp_path / "model.safetensors"
-    with pytest.raises(ValueError, match=r"no such file: .*nothing; nor is it one of mobile-sam, vit_b"):
+    with pytest.raises(ValueError, match=r"no such file: .*nothing; and it is not one of mobile-sam, vit_b"):
         find_checkpoint(tmp_path / "nothing")
 
 

@@ -21,7 +21,7 @@ def scene(mask: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 class RedSelector:
-    """In SAM's place: finds what is red, and remembers what it was asked."""
+    """Finds red pixels in place of SAM, and records its inputs."""
 
     def __init__(self):
         self.asked = []
@@ -40,7 +40,7 @@ def test_a_small_object_is_looked_at_twice(size, centre, radius):
     assert (found & mask).sum() / (found | mask).sum() > 0.97
     (first, second) = select.asked
     assert first[2] is None
-    assert second[2] is not None  # the second look knows the box of the first
+    assert second[2] is not None  # the second look gets the box of the first
     assert all(shape == (1024, 1024, 3) for shape, _, _ in select.asked)
     assert slack < max(size) / 256 + 1
     left, top, right, bottom = second[2]
@@ -84,7 +84,7 @@ def test_a_box_finds_its_object_by_colour(seed):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (40, 40)])
-def test_a_box_of_nothing_special_is_taken_whole(size):
+def test_a_uniform_box_is_taken_completely(size):
     found, _ = object_in_box(np.full((*size, 3), 90, np.uint8), (0.2, 0.2, 0.8, 0.8))
     assert found.any()
     rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))

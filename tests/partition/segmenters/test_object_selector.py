@@ -35,7 +35,7 @@ def test_points_on_the_disc_and_beside_it(select: ObjectSelector, disc: tuple[np
 def test_masks_are_those_of_the_published_predictor(
     select: ObjectSelector, mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """It resizes the picture by a way of its own, so a few pixels at the edge may differ."""
+    """The predictor resizes the image in another way, so a few pixels at the edge may differ."""
     image, _ = disc
     predictor = SamPredictor(mobile_sam)
     predictor.set_image(image)
@@ -61,6 +61,6 @@ def test_an_image_is_embedded_once_while_it_is_cached(
     monkeypatch.setattr(segmenter, "embed", embed)
     monkeypatch.setattr(object_selector, "REMEMBERED", 2)
     select = ObjectSelector(segmenter)
-    for value in (0, 0, 1, 0, 2, 0, 1):  # 2 takes the place of 1, and 1 that of 2
+    for value in (0, 0, 1, 0, 2, 0, 1):  # 2 replaces 1, and 1 replaces 2
         select(np.full((128, 128, 3), value, np.uint8), np.float32([ON]), NONE)
     assert embedded == [0, 1, 2, 1]

@@ -1,4 +1,4 @@
-"""MobileSAM is the published network; checkpoints are told apart, and a wrong one is one clear error."""
+"""MobileSAM is the published network; kinds of checkpoints are detected, and a wrong one is one clear error."""
 
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_every_tensor_of_mobile_sam_is_used_but_the_classifiers(shared_data: Pat
 
 
 def test_window_attention_by_hand() -> None:
-    """Tolerance: float32 in another order. One token, head and pair at a time, as the TinyViT paper writes it."""
+    """One token, head and pair at a time, as in the TinyViT paper. Tolerance: float32 in another order."""
     torch.manual_seed(0)
     heads, window, channels = 2, 3, 8
     attention = WindowAttention(channels, heads, window).eval()
@@ -51,7 +51,7 @@ def test_window_attention_by_hand() -> None:
 
 
 def test_weights_loaded_after_eval_count() -> None:
-    """The published encoder caches its attention biases at `.eval()` and would ignore these."""
+    """The published encoder caches its attention biases at `.eval()` and would ignore these weights."""
     attention = WindowAttention(8, 2, 3).eval()
     x = torch.randn(1, 9, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -62,7 +62,8 @@ def test_weights_loaded_after_eval_count() -> None:
 
 
 def test_mobile_sam_finds_the_disc(mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]) -> None:
-    """What was learnt is there: from a point on the disc its mask, from one beside it the rest; in any batches."""
+    """The real weights work: a point on the disc gives its mask, a point next to it the rest, in batches of any
+    size."""
     image, inside = disc
     segmenter = SamSegmenter(mobile_sam, PartitionConfig(size=128, grid=2))
     embedding, points = segmenter.embed(image[None]), torch.tensor([[74.5, 60.5], [13, 115], [60, 50]]) / 128
@@ -72,17 +73,17 @@ def test_mobile_sam_finds_the_disc(mobile_sam: Sam, disc: tuple[np.ndarray, np.n
         assert (mask & truth).sum() / (mask | truth).sum() > 0.95
     single = SamSegmenter(mobile_sam, PartitionConfig(mask="single")).scores(embedding, points[1:2])
     assert single.shape == s[:1].shape
-    assert (single - s[1:2]).abs().max() > 0.01  # a mask of its own, not one of the three
+    assert (single - s[1:2]).abs().max() > 0.01  # a separate mask, not one of the three
     segmenter.points_at_once = 1
     # Tolerance: float32 matrix products of other shapes.
     torch.testing.assert_close(segmenter.scores(embedding, points), s, rtol=0, atol=1e-4)
 
 
 def test_points_are_decoded_as_the_published_decoder_does() -> None:
-    """In float64 with random weights: what is left is the order of the sums. Tolerance 1e-9 of the largest number."""
+    """In float64 with random weights, only the order of sums differs. Tolerance: 1e-9 of the largest number."""
     torch.manual_seed(0)
     model = build_mobile_sam().eval()
-    for parameter in model.parameters():  # those that start at zero or one as well
+    for parameter in model.parameters():  # also those that start at zero or one
         torch.nn.init.normal_(parameter, std=0.1)
     model, embedding, points = model.double(), torch.randn(1, 256, 64, 64).double(), torch.rand(5, 2).double()
     model.prompt_encoder.pe_layer._pe_encoding = partial(encode_positions, model.prompt_encoder.pe_layer)
@@ -98,13 +99,13 @@ def test_points_are_decoded_as_the_published_decoder_does() -> None:
 
 
 def encode_positions(layer: torch.nn.Module, coords: torch.Tensor) -> torch.Tensor:
-    """SAM's, which turns coordinates into float32 on its way, in the precision that it is given."""
+    """Encode positions as SAM does, but in the given precision: SAM converts coordinates to float32."""
     angles = 2 * torch.pi * ((2 * coords.double() - 1) @ layer.positional_encoding_gaussian_matrix)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def test_mixed_precision_changes_little(mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]) -> None:
-    """bfloat16 keeps 8 bits; s is compared where it decides, as a mask."""
+    """bfloat16 keeps 8 bits; s is compared as a mask, where it matters."""
     image, _ = disc
     points = query_grid(2)
     masks = []
@@ -116,12 +117,12 @@ def test_mixed_precision_changes_little(mobile_sam: Sam, disc: tuple[np.ndarray,
     assert (masks[0] != masks[1]).float().mean() < 0.01
 
 
-def test_images_of_a_batch_are_segmented_as_each_alone(mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_batch_is_segmented_like_its_single_images(mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]) -> None:
     image, _ = disc
     segmenter = SamSegmenter(mobile_sam, PartitionConfig(size=128, grid=4, beta=4))
     batch = np.stack([image, image[::-1]])
     for alone, (assignment, objects) in zip(batch, segmenter.segment(batch, MaskFilter()), strict=True):
-        # Of pixels where two queries score alike, float32 may decide otherwise in a batch.
+        # Where two queries have similar scores, float32 may decide differently in a batch.
         assert np.mean(assignment != segmenter(alone)) < 0.001
         (of_one,) = (masks for _, masks in segmenter.segment(alone[None], MaskFilter()))
         assert len(objects) == len(of_one) > 0
@@ -146,7 +147,7 @@ def test_object_masks_are_filtered_and_distinct() -> None:
     logits = torch.stack(
         [
             disc_logits(6),
-            disc_logits(6.2),  # the same again, trusted more
+            disc_logits(6.2),  # the same mask, trusted more
             disc_logits(10),
             disc_logits(13, sharpness=0.1),  # not stable: most logits are near zero
             disc_logits(12),  # not trusted
@@ -169,7 +170,8 @@ def test_object_masks_are_filtered_and_distinct() -> None:
 
 @pytest.mark.slow
 def test_objects_are_those_of_the_published_generator(shared_data: Path, mobile_sam: Sam) -> None:
-    """On a photograph: the published one resizes images and masks by a way of its own, so IoU, not bits."""
+    """On a photograph. The published generator resizes images and masks in another way, so this compares IoU, not
+    bits."""
     path = min((shared_data / "data" / "bsds500" / "images" / "train").glob("*.jpg"))
     image = read_photo(read_sample(path, path.name), 512).image
     keep = MaskFilter(min_area=0, max_area=1)
@@ -212,7 +214,7 @@ def test_a_kind_given_by_name_is_held_to_it(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04cut short"])
-def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+def test_errors_name_a_file_that_is_not_a_checkpoint(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file.pt").write_bytes(content)
     with pytest.raises(ValueError, match=r"file\.pt: not a PyTorch checkpoint"):
         load_sam(tmp_path / "file.pt")

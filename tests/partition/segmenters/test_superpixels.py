@@ -27,7 +27,7 @@ def test_grid_gives_each_pixel_its_nearest_query(size: int, grid: int) -> None:
 
 @pytest.mark.parametrize(("size", "grid"), [(64, 8), (100, 16), (128, 5)])
 def test_slic_gives_at_most_n_connected_elements_near_queries(size: int, grid: int) -> None:
-    """scikit-image alone would give more than N at 100 px and a grid of 16."""
+    """scikit-image itself would give more than N at 100 px and a grid of 16."""
     config = PartitionConfig(size=size, grid=grid)
     image = astronaut(size)
     assignment = Slic(config)(image)
@@ -38,7 +38,7 @@ def test_slic_gives_at_most_n_connected_elements_near_queries(size: int, grid: i
     assert result.valid.mean() > 0.8
     query = (np.stack([np.arange(grid**2) % grid, np.arange(grid**2) // grid], axis=-1) + 0.5) / grid
     away = np.linalg.norm(result.centroids - query, axis=1)[result.valid] * grid
-    assert away.mean() < 0.75  # cells; two superpixels may want the same query
+    assert away.mean() < 0.75  # in cells; two superpixels may be nearest to the same query
     np.testing.assert_array_equal(assignment, Slic(config)(image))
 
 
@@ -50,7 +50,8 @@ def test_slic_numbers_a_flat_image_as_the_grid() -> None:
 
 
 def test_slic_follows_objects_better_than_the_grid() -> None:
-    """Pixels on the wrong side of an object's boundary, were every element given to the object it mostly covers."""
+    """This counts pixels on the wrong side of an object's boundary if every element belongs to the object it mostly
+    covers."""
 
     def astray(kind: type) -> float:
         shares = []

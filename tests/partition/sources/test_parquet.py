@@ -1,4 +1,4 @@
-"""Parquet files with images in them: both layouts, what is wrong with a row, and a file that is cut."""
+"""Parquet files with images: both layouts, wrong rows, and a truncated file."""
 
 import io
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_the_layout_of_img2dataset_and_rows_without_an_image(tmp_path: Path) -> 
     assert first.metadata["similarity"] == 0.3
     assert second == Failure("00000/000000001", "404")
     assert third.caption == ""
-    assert fourth == Failure("00000/000000002", "its key came before")
+    assert fourth == Failure("00000/000000002", "its key occurred before")
 
 
 def test_a_file_without_images_or_cut_short_is_said(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_folder_of_parquet_files_becomes_records(tmp_path: Path, capsys: pytes
         *("1/0000001", "1/0000002"),
     ]
     assert manifest(tmp_path / "out")["0/0000000"]["status"] == "filtered"
-    # Beside images they are img2dataset's metadata.
+    # Next to images they are img2dataset's metadata.
     (folder / "photo.png").write_bytes(png(0))
     assert main([str(folder), str(tmp_path / "photos"), *SMALL, "--segmenter", "grid"]) == 0
     assert [record.source_id for record in read(tmp_path / "photos")] == ["photo.png"]

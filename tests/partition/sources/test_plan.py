@@ -1,4 +1,4 @@
-"""Every image of a source comes out once, in order, with what lies beside it; what cannot be read says why."""
+"""Every image of a source is read once, in order, with the files next to it; failures say why."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ class TestFolders:
         assert found == [Sample(name, name.encode()) for name in ("a/z.png", "a.webp", "b.JPG")]
 
     @pytest.mark.parametrize(("size", "counts"), [(1, [1] * 7), (3, [2, 2, 3]), (4, [3, 4]), (7, [7]), (99, [7])])
-    def test_shards_are_even_and_together_the_whole(self, tmp_path: Path, size: int, counts: list[int]) -> None:
+    def test_shards_are_even_and_cover_everything(self, tmp_path: Path, size: int, counts: list[int]) -> None:
         names = [f"{i}.png" for i in range(7)]
         touch(tmp_path, *names)
         shards = plan_shards(str(tmp_path), size)
@@ -74,16 +74,16 @@ class TestFolders:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            (["notes.txt"], "no photographs there, nor .tar files"),
+            (["notes.txt"], "found no photographs, .tar files or"),
             (["0.tar", "a/1.jpg", "2.jpg"], "both .tar files, such as 0.tar, and 2 photographs, such as 2.jpg"),
         ],
     )
-    def test_a_folder_that_is_no_source_is_an_error(self, tmp_path: Path, names: list[str], message: str) -> None:
+    def test_a_folder_that_is_not_a_source_is_an_error(self, tmp_path: Path, names: list[str], message: str) -> None:
         touch(tmp_path, *names)
         with pytest.raises(ValueError, match=message):
             plan_shards(str(tmp_path), 10)
 
-    def test_what_is_no_source_is_an_error(self, tmp_path: Path) -> None:
+    def test_a_path_that_is_not_a_source_is_an_error(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.jpg")
         for source in (tmp_path / "nowhere", tmp_path / "a.jpg"):
             with pytest.raises(ValueError, match=f"{source}: no such folder, .tar file, or list of paths"):
@@ -91,14 +91,14 @@ class TestFolders:
         with pytest.raises(ValueError, match="at least 1 image, got 0"):
             plan_shards(str(tmp_path), 0)
 
-    def test_one_photograph_is_read_alone(self, tmp_path: Path) -> None:
+    def test_one_photograph_can_be_read(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.png", "a.txt")
         assert read_sample(tmp_path / "a.png", "name") == Sample("name", b"a.png", "a.txt")
 
 
 class TestLists:
     def test_photographs_in_the_lists_order(self, tmp_path: Path) -> None:
-        """Relative paths start from the list's folder; ids stay the same for paths that are written otherwise."""
+        """Relative paths start from the list's folder; ids do not depend on how a path is written."""
         touch(tmp_path, "here/b.jpg", "here/b.txt", "here/a/c.png", "there/d.png")
         lines = ["b.jpg", "", "./a/x/../c.png", f"{tmp_path}/there/d.png  ", "../there/e.png"]
         (tmp_path / "here" / "list.txt").write_text("\ufeff" + "\r\n".join(lines))
@@ -132,7 +132,7 @@ class TestLists:
             plan_shards(str(tmp_path / "list.txt"), 10)
         for line in (
             "line 3: no such file: 1.tar",
-            "line 4: ./a.jpg is line 1 already",
+            "line 4: ./a.jpg repeats line 1",
             "line 5: notes.md is neither a photograph",
             "lines 2 and 1: .tar files and photographs need a list each",
         ):

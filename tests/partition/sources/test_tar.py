@@ -1,4 +1,4 @@
-"""Samples of tar files: what is whole comes out, and no damage is passed over in silence."""
+"""Samples of tar files: complete ones are read, and all damage is reported."""
 
 import gzip
 import json
@@ -173,7 +173,7 @@ class TestTars:
 
     @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
     def test_an_archive_that_is_cut_anywhere(self, tmp_path: Path, format: int) -> None:
-        """At every block, around it and in its middle: whole samples come out, then one Failure for the rest."""
+        """Cut at, around and inside every block: complete samples are read, then there is one Failure for the rest."""
         names = ["a.jpg", "a.txt", "é" * 60 + ".jpg", "b.cls", "b.jpg"]
         contents = [b"1" * 600, b"caption", b"2" * 1024, b"3" * 10, b"4" * 512]
         path = write_tar(tmp_path / "0.tar", *zip(names, contents, strict=True), format=format)
@@ -183,13 +183,13 @@ class TestTars:
             end = tar.offset
         complete = read(plan_shards(str(path), 1))
         assert [type(sample) for sample in complete] == [Sample] * 3
-        # A sample is known to be whole where the next one's header is.
+        # The next sample's header shows that a sample is complete.
         known = [members[names[2]].offset_data, members["b.jpg"].offset_data, end + 1024]
 
         for cut in sorted({block + odd for block in range(0, len(whole), 512) for odd in (0, 1, 255, 511)}):
             path.write_bytes(whole[:cut])
             found = read([TarShard(path, "0.tar", cut)])
-            if cut >= end + 1024:  # no more than padding is lost
+            if cut >= end + 1024:  # only padding is lost
                 assert found == complete
                 continue
             samples = sum(cut >= position for position in known)
@@ -216,7 +216,7 @@ class TestTars:
         ]
 
     @pytest.mark.parametrize("content", [b"", b"no archive", b"no archive" * 2000, b"\x1f\x8b\x08" + bytes(2000)])
-    def test_what_is_no_archive_is_one_failure(self, tmp_path: Path, content: bytes) -> None:
+    def test_a_file_that_is_not_an_archive_is_one_failure(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "0.tar").write_bytes(content)
         (failure,) = read(plan_shards(str(tmp_path), 1))
         assert isinstance(failure, Failure)
@@ -253,10 +253,8 @@ class TestTars:
         assert "at byte 1024 there is neither a file nor the end mark of an archive" in failure.reason
 
     @given(st.data())
-    def test_damage_anywhere_is_no_exception(
-        self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-    ) -> None:
-        """And what comes before it comes out."""
+    def test_damage_anywhere_never_raises(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+        """Samples before the damage are read."""
         path = write_tar(
             tmp_path_factory.mktemp("damaged") / "0.tar",
             ("a.jpg", b"a" * 600),

@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets are read as it reads them, without it."""
+"""Data sets of TensorFlow Datasets are read in the same way, without it."""
 
 import json
 from collections.abc import Iterator, Sequence

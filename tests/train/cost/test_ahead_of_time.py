@@ -1,4 +1,4 @@
-"""Compiling ahead of time, for TPUs that are not here."""
+"""Compiling ahead of time, for absent TPUs."""
 
 import importlib.util
 import json
@@ -16,12 +16,12 @@ from train.cost.hlo import Messages
 from train.cost.roofline import Report
 
 ROOT = Path(__file__).parents[3]
-# `make test` puts it there: beside the packages it would look for TPUs at each start.
+# `make test` puts it there: next to the other packages it would look for TPUs at each start.
 LIBTPU = Path(sys.prefix, "libtpu")
 
 
 def run_with_tpu_compiler(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Python with the TPU's compiler; skips where it is not installed."""
+    """Run Python with the TPU's compiler; skip if it is not installed."""
     if not LIBTPU.is_dir() and importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu, the TPU's compiler, is not installed")
     variables = os.environ | {"PYTHONPATH": f"{ROOT}:{LIBTPU}", "JAX_PLATFORMS": "cpu"} | environment
@@ -85,7 +85,7 @@ def test_a_step_is_compiled_for_a_slice_and_reported(tmp_path):
     assert done.stdout.startswith("training step of stage 2, batch 16 in 2 parts, remat none\n")
     assert "4 x TPU v5 lite, mesh data 2 x fsdp 2, 4 images each" in done.stdout
     report = json.loads(path.read_text())
-    assert report["donated"] > 0.7 * report["arguments"]  # the state is written over; not frozen networks and batch
+    assert report["donated"] > 0.7 * report["arguments"]  # the state is overwritten; not frozen networks and batch
     assert report["memory"] == pytest.approx(report["arguments"] + report["temporary"], rel=0.01)
     assert report["flops"] == report["model_flops"] > 0
     assert report["messages"].keys() >= {"all-gather", "all-reduce"}

@@ -1,4 +1,4 @@
-"""Operations are counted as one counts them by hand."""
+"""Operations are counted correctly, compared with counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def test_gradients_count_twice_and_rematerialisation_not_at_all(remat):
     params, x = {"in": array(5, 7), "out": array(7, 4)}, array(3, 5)
     first, second = 2 * 3 * 5 * 7, 2 * 3 * 7 * 4
     loss = jax.checkpoint(layers) if remat else layers
-    # Of the second product both operands need a gradient, of the first the kernel alone.
+    # Both operands of the second product need a gradient, and only the kernel of the first.
     assert training_cost(loss, params, x).flops == 2 * first + 3 * second
     gradient = cost(jax.value_and_grad(loss), params, x).flops
     assert (gradient > 2 * first + 3 * second) == remat

@@ -62,7 +62,7 @@ def test_counts_messages_by_kind_and_bytes_for_each_send():
 
 def test_traffic_counts_operands_and_results_for_each_move():
     gather, row, update = (16 + 64) * 128 * 2, 2 * 128 * 2, 2 * 64 * 4  # the update is in place
-    # And once: a fusion of one array into another, two sums, one scattered, one sent.
+    # Once each: a fusion of one array into another, two sums, a scatter, a send.
     entry = 2 * 4 * 8 * 4 + 2 * 40 + (4 * 8 + 2 * 8) * 4 + 2 * 8 * 320 * 4
     assert Program(TEXT).traffic() == 3 * (gather + row + update) + entry
 
@@ -83,7 +83,7 @@ replica_groups={{0,1}}, dimensions={0}, to_apply=%add
 def test_programs_for_gpus_are_read():
     program = Program(ON_GPU)
     assert program.messages() == {"reduce-scatter": Messages(1, 4 * (2 * 8 + 4) * 2 / 2)}
-    assert program.traffic() == 4 * (40 + 20 + 2 * 8 + 2 * 2)  # without cuBLAS's room to work in
+    assert program.traffic() == 4 * (40 + 20 + 2 * 8 + 2 * 2)  # without cuBLAS's workspace
 
 
 ON_CHIP = """\
@@ -143,5 +143,5 @@ def test_a_real_program_is_read():
     square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
     program = Program(jax.jit(loop).lower(square).compile().as_text())
     assert program.messages() == {}
-    # Each turn reads a matrix and writes one, and an activation beside it at most twice.
+    # Each iteration reads and writes a matrix, and moves an activation at most twice.
     assert 5 * 2 * 64 * 64 * 4 <= program.traffic() <= 6 * 8 * 64 * 64 * 4

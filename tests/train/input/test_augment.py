@@ -1,4 +1,4 @@
-"""Examples that are mirrored and cropped."""
+"""Mirrored and cropped examples."""
 
 from contextlib import closing
 
@@ -14,7 +14,7 @@ SHARED = {"steps": 1, "batch_size": 2, "learning_rate": 1.0}
 
 
 def gradient() -> dict[str, np.ndarray]:
-    """An example whose image says where each pixel is, and of which labels and mask follow from the place."""
+    """Return an example whose image encodes each pixel's place, which determines its label and mask."""
     y, x = np.mgrid[:SIDE, :SIDE]
     image = np.stack([4 * x + 60, 4 * y + 60, 0 * x], axis=-1).astype(np.uint8)
     return {
@@ -25,7 +25,7 @@ def gradient() -> dict[str, np.ndarray]:
     }
 
 
-def test_half_of_the_examples_are_mirrored_whole():
+def test_half_of_the_examples_are_mirrored_completely():
     example, mirrored = gradient(), 0
     for seed in range(400):
         changed = Augmentation(flip=True)(example, np.random.default_rng(seed))
@@ -45,7 +45,7 @@ def test_a_crop_shows_the_same_place_in_image_labels_and_mask(flip):
         assert {name: (array.shape, array.dtype) for name, array in changed.items()} == {
             name: (array.shape, array.dtype) for name, array in example.items()
         }
-        x, y = ((changed["image"][..., channel] - 60.0) / 4 for channel in (0, 1))  # of each pixel, in the original
+        x, y = ((changed["image"][..., channel] - 60.0) / 4 for channel in (0, 1))  # each pixel's place in the original
         scales.append((x.max() - x.min()) / (SIDE - 1))
         away = (np.abs((x + 0.5) % 8 - 4) < 3) & (np.abs((y + 0.5) % 8 - 4) < 3)  # from the borders of labels
         labels = (y + 0.5).astype(int) // 8 * 4 + (x + 0.5).astype(int) // 8

@@ -1,4 +1,4 @@
-"""Features computed once: what is stored, that a call goes on where one was killed, and that training is the same."""
+"""Features computed once: the stored values, resuming a killed call, and equal training."""
 
 import dataclasses
 import json
@@ -91,7 +91,7 @@ def test_adds_network_outputs_to_records_left_unchanged(records, cached, model, 
             assert tuple(read.cached) == CACHED
             expected = oracle(read.image[None], tokenize(read.caption)[None])
             for name, array in zip(CACHED, expected, strict=True):
-                # Half a unit in the last of float16's 11 bits, beside what another batch size changes.
+                # Half a unit in the last of float16's 11 bits, plus the effect of another batch size.
                 np.testing.assert_allclose(read.cached[name], np.ravel(array), rtol=2**-11, atol=1e-5)
                 del stored.features.feature[name]
             assert stored.SerializeToString(deterministic=True) == before[number]
@@ -101,7 +101,7 @@ def test_adds_network_outputs_to_records_left_unchanged(records, cached, model, 
     assert shapes == {"latent_mean": ["8", "8", "4"], "latent_logvar": ["8", "8", "4"], "text": ["6", "16"]}
 
 
-def test_a_call_goes_on_where_one_was_killed(records, cached, model, tmp_path, monkeypatch):
+def test_a_call_resumes_a_killed_one(records, cached, model, tmp_path, monkeypatch):
     computed = module._examples
 
     def killed_in_the_second_shard(source, *arguments):
@@ -125,7 +125,7 @@ def test_a_call_goes_on_where_one_was_killed(records, cached, model, tmp_path, m
 
 @pytest.fixture
 def changed(model, small, tmp_path):
-    """Gives the model folder with one tensor of a network changed."""
+    """Return the model folder with one tensor of a network changed."""
 
     def change(network, name, value):
         folder = tmp_path / f"other-{name}"
@@ -148,7 +148,7 @@ def test_training_with_other_networks_is_refused(records, cached, model, small, 
         train_on(cached, changed("vae", "quant_conv.bias", 0.5), small)
     with pytest.raises(ValueError, match=f"{cached} was cached with another text encoder than that of"):
         train_on(cached, changed("text_encoder", "final_layer_norm.scale", 0.5), small)
-    other = changed("vae", "decoder.conv_in.bias", 0.5)  # which leaves the latents as they are
+    other = changed("vae", "decoder.conv_in.bias", 0.5)  # this does not change the latents
     require_cached(cached, other)
     words = other / "tokenizer" / "tokenizer.json"
     words.write_text(words.read_text().replace("square", "squire"))
@@ -160,7 +160,7 @@ def test_training_with_other_networks_is_refused(records, cached, model, small, 
 def test_records_are_not_mixed_with_others(records, cached, model, changed, tmp_path):
     with pytest.raises(ValueError, match=r"cached was cached from other networks: VAE; remove it, or choose another"):
         cache(records, cached, changed("vae", "quant_conv.bias", 0.5), 4)
-    with pytest.raises(ValueError, match=r"-train.tfrecord-00000-of-00003 is there already, and not from"):
+    with pytest.raises(ValueError, match=r"-train.tfrecord-00000-of-00003 already exists, and is not from"):
         cache(records, records, model, 4)
     shutil.copytree(records, tmp_path / "records")
     write_tfrecord(shard_path(tmp_path / "records", "val", 0, 1), [record(200).to_example()])
@@ -228,5 +228,5 @@ def test_a_batch_is_divided_over_all_devices(records, cached, model, tmp_path):
     for one, two in zip(sources(cached), sources(tmp_path), strict=True):
         for number in range(len(one)):
             expected, found = (Record.from_example(source[number], "here").cached for source in (one, two))
-            for name in CACHED:  # a unit of float16, where the sums are taken in another order
+            for name in CACHED:  # a unit of float16, since sums have another order
                 np.testing.assert_allclose(found[name], expected[name], rtol=2**-10, atol=1e-4)

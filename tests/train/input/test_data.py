@@ -19,7 +19,7 @@ COUNT, SIDE = 23, 8
 
 
 def _record(number: int) -> Record:
-    """A record told apart by its image's first pixel; it has `number % 4` masks, each of one row."""
+    """Make a record identified by its image's first pixel, with `number % 4` masks of one row each."""
     rng = np.random.default_rng(number)
     image = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     image[0, 0] = number
@@ -51,7 +51,7 @@ def _tokenize(caption: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _batches(folder, split="train", **options):
-    """`dataset` with small defaults, closed at the end."""
+    """Open `dataset` with small defaults, and close it at the end."""
     defaults = {"batch_size": 4, "seed": 5, "shuffle": True, "tokenize": _tokenize}
     iterator = dataset(folder, split, **defaults | options)
     try:
@@ -82,7 +82,7 @@ def test_a_batch_holds_the_records(folder):
         "tokens": ("int32", (4, 2)),
         "index": ("int32", (4,)),
     }
-    for place, number in enumerate((0, 3, 6, 9)):  # the first shard's
+    for place, number in enumerate((0, 3, 6, 9)):  # the first shard's records
         record = _record(number)
         np.testing.assert_array_equal(batch["image"][place], record.image)
         expected = record.label_map.astype(np.int32)
@@ -125,7 +125,8 @@ def test_masks_are_drawn_one_a_time_and_evenly(folder):
             for number, mask in zip(masks, batch["object_mask"], strict=True):
                 [row] = np.flatnonzero(mask.any(axis=1))
                 drawn[int(number)].append(row)
-    # Those without get masks of records of one, two and three alike: 1/3 (1 + 1/2 + 1/3), 1/3 (1/2 + 1/3), 1/9.
+    # Records without masks draw equally from records with one, two and three: 1/3 (1 + 1/2 + 1/3), 1/3 (1/2 + 1/3),
+    # 1/9.
     share = np.bincount(drawn[0], minlength=3) / len(drawn[0])
     np.testing.assert_allclose(share, [11 / 18, 5 / 18, 2 / 18], atol=5 * 0.5 / np.sqrt(len(drawn[0])))
     for masks in (1, 2, 3):
@@ -156,8 +157,8 @@ def test_hosts_share_each_batch_row_by_row(folder, parts):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [4, 6])
-def test_the_stream_goes_on_from_any_place(folder, workers, batch_size):
-    """Also in batches of another size, and by another number of workers."""
+def test_the_stream_resumes_at_any_place(folder, workers, batch_size):
+    """It resumes also in batches of another size, and with another number of workers."""
     start = 28  # in the second epoch
     with _batches(folder, batch_size=1) as iterator:
         stream = [next(iterator) for _ in range(start + 3 * batch_size)]
@@ -173,7 +174,7 @@ def test_a_place_far_away_is_found_at_once(folder, monkeypatch):
     start = 10**9
     with _batches(folder, start=start) as iterator:
         assert next(iterator)["index"].tolist() == list(range(start, start + 4))
-    assert len(read) < 100  # of this batch, and of the few ahead of it
+    assert len(read) < 100  # for this batch and a few ahead
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -181,7 +182,7 @@ def test_a_place_far_away_is_found_at_once(folder, monkeypatch):
 def test_in_memory_the_batches_are_the_same(folder, masks, batch_size, start, rows, monkeypatch):
     options = {"batch_size": batch_size, "start": start, "rows": rows and np.array(rows), "masks": masks}
     with _batches(folder, **options) as stored, _batches(folder, in_memory=True, **options) as kept:
-        monkeypatch.setattr(TFRecordSource, "__getitem__", None)  # nothing is read any more
+        monkeypatch.setattr(TFRecordSource, "__getitem__", None)  # nothing is read from now on
         found = [next(kept) for _ in range(10)]
         monkeypatch.undo()
         for batch in found:
@@ -203,7 +204,7 @@ def test_a_set_that_memory_does_not_hold_is_refused(folder, monkeypatch):
 
 def _first_alone(method):
     def read(self, number, choose_masks):
-        assert number == 0  # nothing more is decoded
+        assert number == 0  # nothing else is decoded
         return method(self, number, choose_masks)
 
     return read

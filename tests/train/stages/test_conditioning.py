@@ -32,7 +32,7 @@ def test_condition_dropout_is_exclusive_at_the_papers_rates():
     ("probabilities", "kept"),
     [((0, 0, 0), (True, True)), ((1, 0, 0), (False, True)), ((0, 1, 0), (True, False)), ((0, 0, 1), (False, False))],
 )
-def test_each_case_alone(probabilities, kept):
+def test_each_case_of_condition_dropout(probabilities, kept):
     names = ("drop_text", "drop_elements", "drop_both")
     config = DiffusionTrainConfig(
         steps=1, batch_size=2, learning_rate=1, **dict(zip(names, probabilities, strict=True))
@@ -65,7 +65,7 @@ def test_element_dropout_happens_with_its_probability():
 
 
 @pytest.mark.parametrize("own_object", [0.0, 0.25, 1.0])
-def test_an_own_object_is_hidden_where_the_caption_is_kept_alone(own_object):
+def test_hides_an_own_object_only_if_the_caption_is_kept(own_object):
     count = 4000
     keep_text = jnp.arange(count) % 2 == 0
     own_mask = jnp.arange(count) % 8 != 0
@@ -73,7 +73,7 @@ def test_an_own_object_is_hidden_where_the_caption_is_kept_alone(own_object):
     own = np.asarray(overlaid_mask(masks | {"own_mask": own_mask}, keep_text, keys(count), own_object))
     assert (own == own[:, :1, :1]).all()
     assert not own[1::2].any()
-    assert not own[::8].any()  # whose mask is of another image
+    assert not own[::8].any()  # their mask is of another image
     share = own[np.asarray(keep_text & own_mask), 0, 0].mean()
     assert share == pytest.approx(own_object, abs=3 * 0.5 / (count * 3 / 8) ** 0.5)
 
@@ -86,7 +86,7 @@ def test_the_other_example_is_another():
     assert other_example(array, 1)[1] == 0
 
 
-def test_draws_depend_on_step_and_example_alone():
+def test_draws_depend_only_on_step_and_example():
     index = jnp.array([7, 3, 11, 4])
     key = jax.random.key(5)
     whole = jax.random.key_data(example_keys(key, 9, index))

@@ -1,4 +1,4 @@
-"""Stage 2 that trains the content encoder too: what starts it, what it moves, and what it leaves."""
+"""Stage 2 that also trains the content encoder: its start, its updates, and its export."""
 
 import dataclasses
 import shutil
@@ -82,7 +82,7 @@ def test_frozen_is_the_same_loss_with_an_encoder_that_stays(small, records, fold
 
 
 def test_unfrozen_needs_stage_1_and_joint_takes_nothing_of_it(small, copied):
-    assert UnfrozenStage(small, JOINT, copied).pretrained() == {}  # nor of the UNet, of which there is none yet
+    assert UnfrozenStage(small, JOINT, copied).pretrained() == {}  # and nothing of the UNet, which does not exist yet
     (copied / "elements" / "encoder.safetensors").unlink()
     stage = UnfrozenStage(small, UNFROZEN, copied)
     with pytest.raises(
@@ -101,7 +101,7 @@ def test_the_folder_of_stage_1_is_not_written_over(small, records, copied):
 def test_compiles_and_counts_flops_without_a_model_folder(small):
     stages = [stage_of_shapes(small, train) for train in (FROZEN, JOINT)]
     for stage in stages:
-        stage.tokenize = None  # a whole stage has one, and is checked for it
+        stage.tokenize = None  # a real stage has one, and the protocol requires it
     state, frozen, *_ = step_arguments(stages[1], JOINT, make_mesh(1, 1))
     assert state["params"].keys() == state["ema"].keys() == {"unet", "encoder"}
     assert set(frozen) == {"vae", "text_encoder"}

@@ -1,4 +1,4 @@
-"""LPIPS as a loss, on whole pictures and on random squares of them."""
+"""LPIPS as a loss, on complete images and on random squares of them."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def test_crops_are_the_same_square_of_every_image():
             windows = np.lib.stride_tricks.sliding_window_view(example, (5, 5), (0, 1)).transpose(0, 1, 3, 4, 2)
             [corner] = np.argwhere((windows == crop).all((2, 3, 4)))
             corners.add(tuple(corner))
-    assert len(corners) > 40  # of 60 draws from 8 x 16 places
+    assert len(corners) > 40  # in 60 draws from 8 x 16 places
 
 
 def test_a_crop_of_the_whole_image_is_the_image():

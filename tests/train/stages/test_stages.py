@@ -1,4 +1,4 @@
-"""Each stage's loss and wiring, and a model folder from nothing to a pipeline."""
+"""Each stage's loss and wiring, and a model folder from random weights to a pipeline."""
 
 import dataclasses
 import shutil
@@ -62,7 +62,7 @@ def batch(stage, records):
 
 
 def with_config(stage, **changes):
-    """The stage with another training configuration."""
+    """Return the stage with another training configuration."""
     changed = object.__new__(DiffusionStage)
     changed.__dict__ = stage.__dict__ | {"train": dataclasses.replace(stage.train, **changes)}
     return changed
@@ -72,7 +72,7 @@ ALL_KEPT = {"drop_text": 0.0, "drop_elements": 0.0, "drop_both": 0.0}
 
 
 class Captured(Exception):
-    """Carries what the loss had computed out of it, before anything costly is done."""
+    """Carries values out of the loss before its expensive part."""
 
 
 def test_vae_loss_is_reconstruction_and_divergence(small, batch, tmp_path):
@@ -175,7 +175,7 @@ def test_element_dropout_deletes_elements_under_another_mask(stage, batch, monke
     no_text = property(lambda networks: lambda params, prompt: jnp.zeros((4, 6, 16)))
     monkeypatch.setattr(type(stage.networks), "text_encoder", no_text)
     masks = np.zeros_like(batch["object_mask"])
-    masks[1, :2, :2] = True  # touches the first element alone, whatever the partition, and is laid over example 0
+    masks[1, :2, :2] = True  # touches only the first element, under any partition, and is laid over example 0
     expected = np.ones((4, 4), bool)
     expected[0, 0] = probability == 0
     with pytest.raises(Captured) as captured:
@@ -217,7 +217,7 @@ def test_only_the_unet_is_trained_in_stage_2(stage, params, batch):
 
 def test_frozen_parameters_are_no_constants_of_the_step(stage, params, batch):
     jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, with_partner_example(batch), keys(batch), FIRST)
-    assert max((np.size(constant) for constant in jaxpr.consts), default=0) < 100  # the empty prompt's tokens at most
+    assert max((np.size(constant) for constant in jaxpr.consts), default=0) < 100  # at most the empty prompt's tokens
 
 
 def test_from_nothing_to_a_pipeline(small, records, tmp_path, capsys):
@@ -227,7 +227,7 @@ def test_from_nothing_to_a_pipeline(small, records, tmp_path, capsys):
         cli.run(name, cli.Job(data=(records,), model=folder, train=train, config=small))
         if name == "autoencoder":
             encoder = (folder / "elements" / "encoder.safetensors").read_bytes()
-    assert (folder / "elements" / "encoder.safetensors").read_bytes() == encoder  # is frozen in stage 2
+    assert (folder / "elements" / "encoder.safetensors").read_bytes() == encoder  # it is frozen in stage 2
     from elements_jax.pipeline.pipeline import ElementsPipeline
 
     pipeline = ElementsPipeline.from_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The losses of Table 2's baselines: discriminator and weights against PyTorch, and who learns from what."""
+"""The losses of Table 2's baselines: discriminator and weights against PyTorch, and which terms train which player."""
 
 import dataclasses
 import itertools
@@ -32,7 +32,7 @@ ADVERSARIAL = VAETrainConfig(
 
 
 class TorchDiscriminator(nn.Module):
-    """PatchGAN as pix2pix and LDM have it, with instance norm."""
+    """PatchGAN as in pix2pix and LDM, with instance norm."""
 
     def __init__(self, channels: int, levels: int):
         super().__init__()
@@ -88,10 +88,10 @@ def test_the_adaptive_weight_is_ldms_of_each_picture(strength):
     features = rng.standard_normal((3, 6, 5, 4), np.float32)
     kernel = 0.3 * rng.standard_normal((3, 3, 4, 3), np.float32)
     truth = rng.uniform(-1, 1, (3, 6, 5, 3)).astype(np.float32)
-    scale = strength * np.float32([1, 2, 3])  # of the adversarial loss, of each picture
+    scale = strength * np.float32([1, 2, 3])  # of each image's adversarial loss
 
     last, expected = nn.Parameter(torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())), []
-    for b in range(3):  # calculate_adaptive_weight on a batch of one, of losses that LDM sums over the image
+    for b in range(3):  # calculate_adaptive_weight on a batch of one, for losses that LDM sums over the image
         made = nn.functional.conv2d(nchw(features[b : b + 1]), last, padding=1)
         error = (made - nchw(truth[b : b + 1])).abs().sum()
         adversarial = -(float(scale[b]) * torch.tanh(made)).mean()
@@ -99,7 +99,7 @@ def test_the_adaptive_weight_is_ldms_of_each_picture(strength):
             torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (error, adversarial)
         )
         weight = torch.clamp(torch.norm(of_error) / (torch.norm(of_adversarial) + 1e-4), 0.0, 1e4)
-        expected.append(float(weight) / truth[b].size)  # against the mean over the image
+        expected.append(float(weight) / truth[b].size)  # for the mean over the image
     assert (np.float32(expected) == np.float32(1e4 / truth[0].size)).all() == (strength < 1)
 
     picture = jax.lax.conv_general_dilated(features, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -141,19 +141,19 @@ def same(one, other, **tolerance):
         np.testing.assert_allclose(value, other[name], err_msg=name, **({"rtol": 1e-3, "atol": 1e-6} | tolerance))
 
 
-def test_each_player_learns_from_its_own_terms_alone(small, stage, params, batch, tmp_path):
+def test_each_player_learns_only_from_its_own_terms(small, stage, params, batch, tmp_path):
     compute = gradient(stage)
     (before_loss, _), before = compute(params, batch, 6)
     (loss, figures), both = compute(params, batch, 7)
 
-    # Before the start there is the VAE's own loss.
+    # Before the start there is only the VAE's own loss.
     (own_loss, _), own = gradient(VAEStage(small, ADVERSARIAL, tmp_path / "own"))(params["vae"], batch, 7)
     np.testing.assert_allclose(before_loss, own_loss, rtol=1e-6)
     same(before["vae"], own)
     assert all((leaf == 0).all() for leaf in before["discriminator"].values())
     np.testing.assert_allclose(loss, own_loss + 0.5 * figures["generator"] + figures["discriminator"], rtol=1e-5)
 
-    # Where the generator's term has no weight, the VAE has no more than its own, and the discriminator all the same.
+    # If the generator's term has no weight, the VAE learns only from its own loss; the discriminator does not change.
     without = AdversarialVAEStage(small, dataclasses.replace(ADVERSARIAL, adversarial_weight=0.0), tmp_path / "without")
     _, lonely = gradient(without)(params, batch, 7)
     same(lonely["vae"], own)
@@ -162,7 +162,7 @@ def test_each_player_learns_from_its_own_terms_alone(small, stage, params, batch
     added = both["vae"][kernel] - own[kernel]
     assert float(jnp.abs(added).max()) > 0.01 * float(jnp.abs(own[kernel]).max())
 
-    # The discriminator's is that of the hinge on pictures that are given.
+    # The discriminator's gradient is that of the hinge loss on fixed images.
     keys = example_keys(jax.random.key(1), 0, batch["index"])
     made = jax.jit(stage.reconstruct)(params["vae"], stage.frozen, batch, keys).image
     image = to_float(batch["image"])
@@ -174,7 +174,7 @@ def test_each_player_learns_from_its_own_terms_alone(small, stage, params, batch
 
 
 def test_the_loss_is_a_mean_over_examples(stage, params, batch):
-    """So that it does not depend on the mesh, nor on the parts of a batch."""
+    """So it depends neither on the mesh nor on the parts of a batch."""
 
     def loss(batch):
         return stage.loss(params, stage.frozen, batch, example_keys(jax.random.key(1), 0, batch["index"]), jnp.int32(7))
@@ -187,7 +187,7 @@ def test_the_loss_is_a_mean_over_examples(stage, params, batch):
 
 
 class FakeLPIPS:
-    """A distance that shows what it is given: pictures in [0, 1], and its parameters."""
+    """A distance that checks its inputs: images in [0, 1], and its parameters."""
 
     def __init__(self, net, dtype):
         assert (net, dtype) == ("vgg", jnp.float32)
