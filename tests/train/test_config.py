@@ -59,7 +59,7 @@ def test_help_documents_every_knob(jobs, capsys):
     for config, prefix in ((tiny.DIFFUSION, "train"), (tiny.MODEL.unet, "config.unet")):
         for field in dataclasses.fields(config):
             assert f"--{prefix}.{field.name.replace('_', '-')}" in shown
-    assert "Probability that the text alone is dropped" in shown
+    assert "Probability that only the text is dropped" in shown
     assert re.search(r"newest\s.*checkpoint\s.*--resume\s.*--init\s.*fresh", shown, re.DOTALL)  # what a run starts from
     assert not jobs
 

@@ -1,4 +1,4 @@
-"""Records as WebDataset hold what TFRecords do, and a job that writes them goes on as any other."""
+"""WebDataset records hold the same data as TFRecords, and a job that writes them resumes like any other."""
 
 import gc
 import hashlib
@@ -61,7 +61,7 @@ def test_the_package_reads_what_tfrecords_hold(photos: Path, tmp_path: Path, ima
             settings = json.loads(stored["settings"][0])
             assert json.loads(sample["json"]) == {"source_id": stored["source_id"][0].decode(), "settings": settings}
             assert len(sample) == 4 + len(masks) + sum(name.startswith("__") for name in sample)
-            # What the documentation says of label maps.
+            # As the documentation says, Pillow reads label maps.
             record = Record.from_example(source[number], "here")
             label_map = np.asarray(Image.open(io.BytesIO(sample["label_map.png"])))
             np.testing.assert_array_equal(label_map, record.label_map)
