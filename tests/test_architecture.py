@@ -116,3 +116,22 @@ def test_names_of_tests_stay_short():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 assert len(node.name) <= 60, f"{path.relative_to(ROOT)}: {node.name}"
+
+
+def test_the_document_draws_the_arrows():
+    """The picture has one arrow for every import that does not follow from others, and each points down."""
+
+    def below(home: str) -> set[str]:
+        return {room for direct in ALLOWED[home].split() for room in {direct, *below(direct)}}
+
+    picture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1].strip()
+    lines = re.findall(r"^(\w+) +-> ([\w, ]+?)(?:  |$)", picture, re.M)
+    arrows = {home: set(rooms.split(", ")) for home, rooms in lines}
+    free = re.split(r" {2,}", picture.splitlines()[-1])[0].split(", ")
+    assert sorted([*arrows, *free]) == sorted(ALLOWED)
+    assert not any(ALLOWED[home] for home in free)
+    drawn = [*arrows, *free]
+    for home, rooms in arrows.items():
+        direct = set(ALLOWED[home].split())
+        assert rooms == {room for room in direct if not any(room in below(other) for other in direct)}, home
+        assert all(drawn.index(home) < drawn.index(room) for room in rooms), home
