@@ -29,11 +29,11 @@ from partition.config import PartitionConfig, Precision
 from partition.job.filters import Filters
 from partition.job.manifest import lengths, manifest_path, read_manifest, summarise
 from partition.masks import UNLISTED, MaskFilter, MaskSource, mask_source
-from partition.segmenters.checkpoints import find_checkpoint
+from partition.segmenters.checkpoints import find_checkpoint, find_sam2
 from partition.sources.plan import ignored_files, plan_shards
 from partition.sources.sample import Shard
 
-SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "slic", "grid"]
+SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "sam2", "slic", "grid"]
 
 
 HELD_OUT = "val"
@@ -56,10 +56,12 @@ class Job:
     out: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the records, or its URL."""
     segmenter: SegmenterName = "sam"
-    """SAM (`sam` detects the kind of the checkpoint; the next four name it), SLIC superpixels, or a regular grid."""
+    """SAM (`sam` detects the kind of the checkpoint; the next four name it), SAM 2 by transformers, SLIC superpixels, or
+    a regular grid."""
     checkpoint: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")] = None
     """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
-    or vit_h, which are downloaded from the Hugging Face hub."""
+    or vit_h, which are downloaded from the Hugging Face hub. Of SAM 2, transformers' folder, or the name of one on the
+    hub, such as facebook/sam2.1-hiera-large."""
     masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|none")] = ()
     """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps; 0: no object), STEM/*.png
     (one object each), STEM.json (COCO's run lengths); several are combined. The default is `auto` with SAM and `none`
@@ -173,7 +175,8 @@ _NOT_IN_RECORDS = {
 
 
 def check(job: Job) -> None:
-    """Raise ValueError naming the option that makes a job impossible."""
+    """Raise ValueError naming the option that makes a job impossible, or OSError naming the URL."""
+    require_writable(job.out)
     if not re.fullmatch(r"\w+", job.split):
         raise ValueError(f"--split must consist of letters, digits and underscores, got {job.split!r}")
     if job.held_out and job.split == HELD_OUT:
@@ -194,8 +197,9 @@ def _listed(folder: AnyPath) -> list[AnyPath]:
 def require_checkpoint(segmenter: SegmenterName, checkpoint: AnyPath | None) -> Path:
     """Return SAM's checkpoint, for a URL its local copy. Raises ValueError if there is none."""
     if checkpoint is None:
-        raise ValueError(f"--segmenter {segmenter} needs --checkpoint, an official checkpoint of SAM or MobileSAM")
-    return find_checkpoint(checkpoint)
+        which = "transformers' folder of SAM 2" if segmenter == "sam2" else "an official checkpoint of SAM or MobileSAM"
+        raise ValueError(f"--segmenter {segmenter} needs --checkpoint, {which}")
+    return find_sam2(checkpoint) if segmenter == "sam2" else find_checkpoint(checkpoint)
 
 
 def begin(job: Job) -> None:
@@ -203,11 +207,10 @@ def begin(job: Job) -> None:
 
     Raises ValueError if another job has written one of its splits, or the source now has other images.
     """
-    require_writable(job.out)
     settings = {name: value for name, value in asdict(job).items() if name not in _NOT_IN_RECORDS}
     settings["masks"] = job.mask_names
     if job.checkpoint is not None:  # it may be moved
-        weights = find_checkpoint(job.checkpoint)
+        weights = require_checkpoint(job.segmenter, job.checkpoint)
         settings["checkpoint"] = f"{weights.name}, {weights.stat().st_size} bytes"
     state = {"settings": settings, "shards": {shard.name: shard.bytes for shard in job.shards}}
     state = json.loads(json.dumps(state, default=str))

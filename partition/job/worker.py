@@ -147,7 +147,12 @@ def make_segmenter(
     # PyTorch is imported only for SAM: without it, processes that decode images start three times faster.
     from partition.segmenters.sam import SamSegmenter, load_sam, use_device
 
-    model, kind = load_sam(require_checkpoint(name, checkpoint), None if name == "sam" else name)
+    weights = require_checkpoint(name, checkpoint)
+    if name == "sam2":
+        from partition.segmenters.sam2 import Sam2Segmenter, load_sam2
+
+        return name, Sam2Segmenter(load_sam2(weights.parent).to(use_device(device)), config, precision)
+    model, kind = load_sam(weights, None if name == "sam" else name)
     return kind, SamSegmenter(model.to(use_device(device)), config, precision)
 
 

@@ -44,6 +44,7 @@ PUBLISHED = {
     ),
 }
 
+_OF_SAM2 = ("config.json", "model.safetensors")
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 _RENAMED = [
     # From transformers' names to segment-anything's, applied in order.
@@ -86,6 +87,22 @@ def find_checkpoint(checkpoint: AnyPath) -> Path:
     return found
 
 
+def find_sam2(checkpoint: AnyPath) -> Path:
+    """The file of SAM 2's weights, next to its config.json: in a folder, below a URL, or in a repository on the hub.
+
+    Raises ValueError naming the option where there is none.
+    """
+    folder = local_copy(checkpoint)
+    if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
+        folder = _download_sam2(str(checkpoint))
+    if not all((folder / name).is_file() for name in _OF_SAM2):
+        raise ValueError(
+            f"--checkpoint: {checkpoint} is no folder with {' and '.join(_OF_SAM2)}, as transformers writes SAM 2, nor "
+            "the name of a repository on the Hugging Face hub"
+        )
+    return folder / _OF_SAM2[1]
+
+
 def from_transformers(weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Return the tensors of transformers' `SamModel` under segment-anything's names."""
     renamed = {}
@@ -96,6 +113,15 @@ def from_transformers(weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
             name = re.sub(pattern, replacement, name)
         renamed[name] = value
     return renamed
+
+
+def _download_sam2(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(_OF_SAM2)))
+    except Exception as error:  # of the network, the hub and the cache, which share no class
+        raise ValueError(f"--checkpoint {repository} cannot be downloaded: {error}") from error
 
 
 def _download(name: str) -> Path:

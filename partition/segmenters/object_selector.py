@@ -57,4 +57,4 @@ class ObjectSelector:
         return mask.cpu().numpy()
 
     def _embed_bytes(self, pixels: bytes, shape: tuple[int, int, int]) -> Float[Tensor, "1 256 64 64"]:
-        return self._segmenter.embed(np.frombuffer(pixels, np.uint8).reshape(1, *shape))
+        return self._segmenter.embed(np.frombuffer(pixels, np.uint8).reshape(1, *shape))[0]

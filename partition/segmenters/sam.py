@@ -4,10 +4,10 @@ It reads the official checkpoints of SAM (Kirillov et al. 2023: vit_b, vit_l, vi
 """
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -60,25 +60,25 @@ class SamSegmenter:
         is None, there are none.
         """
         size = images.shape[1:3]
-        for embedding in self.embed(images).split(1):
+        for embedding in self.embed(images):
             objects = None if keep is None else ObjectMasks(size, keep)
             assignment = assign_elements(partial(self.scores, embedding, objects=objects), size, self.config)
             masks = objects.distinct() if objects else torch.zeros((0, *size), dtype=torch.bool)
             yield assignment.cpu().numpy().astype(np.uint16), masks.cpu().numpy()
 
     @torch.inference_mode()
-    def embed(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B 256 64 64"]:
-        """Return SAM's embedding of square images, which are resized to SAM's 1024 px."""
+    def embed(self, images: UInt8[np.ndarray, "B H W 3"]) -> Sequence[Any]:
+        """Return what `decode` takes of each square image, resized to SAM's 1024 px: its embedding, (1 256 64 64)."""
         pixels = torch.tensor(images, device=self.model.device).permute(0, 3, 1, 2).float()
         side = self.model.image_encoder.img_size
         pixels = self.model.preprocess(F.interpolate(pixels, (side, side), mode="bilinear", antialias=True))
         with self._mixed_precision():
-            return self.model.image_encoder(pixels).float()
+            return self.model.image_encoder(pixels).float().split(1)
 
     @torch.inference_mode()
     def scores(
         self,
-        embedding: Float[Tensor, "1 256 64 64"],
+        embedding: Any,
         points: Float[Tensor, "N 2"],
         objects: "ObjectMasks | None" = None,
     ) -> Float[Tensor, "N 256 256"]:
@@ -89,12 +89,21 @@ class SamSegmenter:
         """
         found = []
         with self._mixed_precision():
-            for logits, predicted_iou in decode_points(self.model, embedding, points, self.points_at_once):
+            for logits, predicted_iou in self.decode(embedding, points):
                 logits, predicted_iou = logits.float(), predicted_iou.float()
                 found.append(affinity(logits, predicted_iou, self.config.mask))
                 if objects is not None:
-                    objects.add(logits[:, 1:].flatten(0, 1), predicted_iou[:, 1:].flatten())
+                    objects.add(logits[:, -3:].flatten(0, 1), predicted_iou[:, -3:].flatten())
         return torch.cat(found)
+
+    def decode(
+        self, embedding: Any, points: Float[Tensor, "N 2"]
+    ) -> Iterator[tuple[Float[Tensor, "n K h w"], Float[Tensor, "n K"]]]:
+        """Logits of the masks of some points after the other, and SAM's prediction of their IoU.
+
+        The last three masks are the candidates for an ambiguous point; the first, if there are four, is the single one.
+        """
+        return decode_points(self.model, embedding, points, self.points_at_once)
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -131,18 +140,20 @@ SAME_BOX = 0.7
 
 
 def affinity(
-    logits: Float[Tensor, "n 4 h w"], predicted_iou: Float[Tensor, "n 4"], choice: MaskChoice
+    logits: Float[Tensor, "n K h w"], predicted_iou: Float[Tensor, "n K"], choice: MaskChoice
 ) -> Float[Tensor, "n h w"]:
-    """Return s in [0, 1] of each query from SAM's four masks: the single one, then three candidates; see
-    `MaskChoice`."""
-    single, candidates = logits[:, 0], logits[:, 1:]
+    """Return s in [0, 1] of each query from SAM's masks: the single one, then three candidates; see `MaskChoice`.
+
+    All choices but "single" need only the candidates.
+    """
+    single, candidates = logits[:, 0], logits[:, -3:]
     match choice:
         case "mean":
             return candidates.sigmoid().mean(dim=1)
         case "single":
             return single.sigmoid()
         case "best":
-            index = predicted_iou[:, 1:].argmax(dim=1)
+            index = predicted_iou[:, -3:].argmax(dim=1)
         case "smallest":  # of the candidates that have a pixel
             area = (candidates > 0).sum((2, 3))
             index = torch.where(area > 0, area, single[0].numel() + 1).argmin(dim=1)

@@ -112,7 +112,7 @@ def main(
     points, rows = query_grid(CONFIG.grid), []
     for path in paths:
         image = read_photo(read_sample(path, path.name), CONFIG.size).image
-        embedding = candidates["ours"].segmenter.embed(image[None])
+        embedding = candidates["ours"].segmenter.embed(image[None])[0]
         row, results = {}, {}
         for name, candidate in candidates.items():
             (logits, iou), decode, decode_memory = clocked(candidate.decode, embedding, points)

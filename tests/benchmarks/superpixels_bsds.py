@@ -115,7 +115,7 @@ def photographs(bsds: Path, split: str, images: int, size: int) -> Iterator[tupl
 
 def sweep_beta(image: np.ndarray, segmenter: SamSegmenter) -> dict[float, Partition]:
     """Return SAM's partition for each beta. The scores of its one iteration do not depend on beta: decode them once."""
-    s = segmenter.scores(segmenter.embed(image[None]), query_grid(segmenter.config.grid))
+    s = segmenter.scores(segmenter.embed(image[None])[0], query_grid(segmenter.config.grid))
     partitions = {}
     for beta in BETAS:
         config = replace(segmenter.config, beta=beta, iterations=1)

@@ -66,7 +66,7 @@ def test_mobile_sam_finds_the_disc(mobile_sam: Sam, disc: tuple[np.ndarray, np.n
     size."""
     image, inside = disc
     segmenter = SamSegmenter(mobile_sam, PartitionConfig(size=128, grid=2))
-    embedding, points = segmenter.embed(image[None]), torch.tensor([[74.5, 60.5], [13, 115], [60, 50]]) / 128
+    embedding, points = segmenter.embed(image[None])[0], torch.tensor([[74.5, 60.5], [13, 115], [60, 50]]) / 128
     s = segmenter.scores(embedding, points)
     found = s[:, 1::2, 1::2].numpy() > 0.5  # 256 -> 128
     for mask, truth in zip(found, [inside, ~inside, inside], strict=True):
@@ -111,7 +111,7 @@ def test_mixed_precision_changes_little(mobile_sam: Sam, disc: tuple[np.ndarray,
     masks = []
     for precision in ("float32", "bfloat16"):
         segmenter = SamSegmenter(mobile_sam, PartitionConfig(size=128, grid=2), precision)
-        s = segmenter.scores(segmenter.embed(image[None]), points)
+        s = segmenter.scores(segmenter.embed(image[None])[0], points)
         assert s.dtype == torch.float32
         masks.append(s > 0.5)
     assert (masks[0] != masks[1]).float().mean() < 0.01
