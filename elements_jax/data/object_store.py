@@ -141,10 +141,14 @@ def new_objects(folder: AnyPath, last: str) -> Iterator[Path]:
 def with_local_paths(command: T, keep: Collection[str] = ()) -> Iterator[T]:
     """A command's settings with copies in place of URLs, and afterwards an upload of what it wrote.
 
+    Raises OSError naming a URL that cannot be written, before anything is downloaded.
+
     Args:
         command: a dataclass, and the dataclasses in it.
         keep: names of the fields whose URLs the command itself takes care of.
     """
+    for url in _written_urls(command):
+        require_writable(url.parent if url.suffix else url)
     with tempfile.TemporaryDirectory() as folder:
         uploads: dict[Path, AnyPath] = {}
 
@@ -156,7 +160,6 @@ def with_local_paths(command: T, keep: Collection[str] = ()) -> Iterator[T]:
                     changed[field.name] = localised(value)
                 elif is_url(value) and not isinstance(value, str) and field.name not in keep:
                     if field.name in _WRITTEN:
-                        require_writable(value.parent)
                         changed[field.name] = Path(folder, field.name, value.name)
                         changed[field.name].parent.mkdir()
                         uploads[changed[field.name]] = value
@@ -170,6 +173,16 @@ def with_local_paths(command: T, keep: Collection[str] = ()) -> Iterator[T]:
             for file in files:
                 upload(file, url if file == local else url / file.relative_to(local).as_posix())
             print(f"uploaded to {url}")
+
+
+def _written_urls(settings: Any) -> Iterator[Any]:
+    """The URLs to which a command writes."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _written_urls(value)
+        elif field.name in _WRITTEN and is_url(value):
+            yield value
 
 
 @contextmanager
@@ -229,17 +242,19 @@ def retried(path: AnyPath, request: Callable[[], T]) -> T:
         try:
             return request()
         except Exception as error:  # each library has its own
-            last = attempt == ATTEMPTS - 1 or isinstance(error, FileNotFoundError | PermissionError)
-            if last:
-                raise _named(path, error) from error
+            named = _named(path, error)
+            if attempt == ATTEMPTS - 1 or isinstance(named, FileNotFoundError | PermissionError):
+                raise named from error
             time.sleep(0.2 * 2**attempt)
     raise AssertionError("not reached")
 
 
 def _named(path: AnyPath, error: Exception) -> OSError:
+    # gcsfs has no class for a refusal: its HttpError has a code, and its OSError a text.
+    refused = getattr(error, "code", None) in (401, 403) or str(error).startswith("Forbidden: ")
     kinds = (FileNotFoundError, PermissionError)
-    kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
-    reason = str(error) or type(error).__name__
+    kind = PermissionError if refused else next((kind for kind in kinds if isinstance(error, kind)), OSError)
+    reason = " ".join(str(error).split()) or type(error).__name__
     return kind(reason if str(path) in reason else f"{path}: {reason}")
 
 

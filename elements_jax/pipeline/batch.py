@@ -34,7 +34,7 @@ from elements_jax import __version__
 from elements_jax.data.atomic import new_file, new_folder, remove_folder
 from elements_jax.data.index import RecordIndex
 from elements_jax.data.lock import locked
-from elements_jax.data.object_store import UNFINISHED, AnyPath, is_url, require_writable
+from elements_jax.data.object_store import UNFINISHED, AnyPath, is_url
 from elements_jax.data.record import Record
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.editing.apply import apply_script
@@ -133,7 +133,6 @@ def _run(job: Job, overwrite: bool) -> Counter[str]:
 
 def begin(job: Job, overwrite: bool) -> None:
     """Prepare OUT for a job, or for going on with it. Raises ValueError where another job has written shards."""
-    require_writable(job.out)
     state = {
         **job.settings,
         "code": __version__,

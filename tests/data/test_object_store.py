@@ -152,3 +152,41 @@ def test_a_command_works_on_copies_and_its_results_are_uploaded(store: AnyPath) 
 def test_a_probe_leaves_nothing(store: AnyPath) -> None:
     require_writable(store / "records")
     assert not store.fs.store
+
+
+@dataclass(frozen=True)
+class _Forbidden(Exception):
+    """As gcsfs's HttpError, which is no OSError."""
+
+    code: int = 401
+
+
+@pytest.mark.parametrize("error", [_Forbidden(), OSError("Forbidden: b/bucket/o\nnobody has no access")])
+def test_a_refusal_is_not_tried_again(store: AnyPath, error: Exception) -> None:
+    asked = []
+
+    def refused() -> None:
+        asked.append(error)
+        raise error
+
+    with pytest.raises(PermissionError, match=f"^{store}/a: [^\n]*$"):
+        retried(store / "a", refused)
+    assert len(asked) == 1
+
+
+@dataclass(frozen=True)
+class _Command:
+    records: AnyPath
+    out: AnyPath
+
+
+def test_what_is_written_is_tried_before_anything_is_read(store: AnyPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: AnyPath) -> None:
+        raise PermissionError(f"{folder}: no")
+
+    monkeypatch.setattr(object_store, "require_writable", refused)
+    for out, tried in ((store / "new" / "a.png", store / "new"), (store / "new", store / "new")):
+        command = _Command(records=store / "nothing", out=out)
+        for keep in ((), ("out",)):
+            with pytest.raises(PermissionError, match=f"^{tried}: no$"), with_local_paths(command, keep):
+                pass

@@ -73,7 +73,9 @@ def test_killed_run_in_a_store_resumes_on_another_machine(s3: Store, records: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["s3", "gcs"])
-def test_batch_and_evaluate_run_with_only_urls(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_batch_reconstruct_and_evaluate_with_only_urls(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     store: Store = request.getfixturevalue(name)
     photos = tmp_path / "photos"
     assert main(["scenes", str(photos), "--count", "6"]) == 0
@@ -107,7 +109,14 @@ def test_batch_and_evaluate_run_with_only_urls(name: str, request: pytest.Fixtur
 
     evaluate = ["evaluate", "records", f"{store.root}/records", *model, "--decoder", "light"]
     store.run("elements_jax.cli", *evaluate, "--metrics", "psnr", "--out", f"{store.root}/figures/light.json", **ON_CPU)
+    picture = [f"{store.root}/photos/{lines[0]['source_id']}", f"{store.root}/decoded/{lines[0]['source_id']}"]
+    store.run("elements_jax.cli", "reconstruct", *picture, *model, "--steps", "2", **ON_CPU)
+    evaluate = ["evaluate", "folders", f"{store.root}/decoded", f"{store.root}/photos", "--metrics", "psnr"]
+    written = ["--out", f"{store.root}/figures/folders.json", "--pictures", f"{store.root}/figures/drawn"]
+    store.run("elements_jax.cli", *evaluate, *written, **ON_CPU)
     store.copy(f"{store.root}/figures", str(tmp_path / "figures"))
-    (number,) = json.loads((tmp_path / "figures" / "light.json").read_text())["numbers"]
-    assert number["metric"] == "psnr"
-    assert 10 < number["value"] < 60
+    for name in ("light", "folders"):
+        (number,) = json.loads((tmp_path / "figures" / f"{name}.json").read_text())["numbers"]
+        assert number["metric"] == "psnr"
+        assert 5 < number["value"] < 60
+    assert list((tmp_path / "figures" / "drawn").glob("*.png"))

@@ -166,7 +166,7 @@ class Records:
 class Folders:
     """Compare pictures with those of the same names, but for the suffix, in another folder."""
 
-    pictures: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
+    folder: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
     """Folder of pictures to judge."""
     truths: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTHS")]
     """Folder of what they should be."""
@@ -174,8 +174,8 @@ class Folders:
 
     def run(self) -> None:
         """Judge."""
-        settings = {"folder": str(self.pictures), "truths": str(self.truths), **self.common.settings()}
-        self.common.judge([folder_pair(self.pictures, self.truths)], "fid", settings)
+        settings = {"folder": str(self.folder), "truths": str(self.truths), **self.common.settings()}
+        self.common.judge([folder_pair(self.folder, self.truths)], "fid", settings)
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Results:
 class FIDStatistics:
     """Compute once what FID keeps of a folder of pictures."""
 
-    pictures: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
+    folder: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
     """Folder of pictures of one size."""
     out: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write, NAME.npz."""
@@ -219,7 +219,7 @@ class FIDStatistics:
         """Compute and write."""
         require_apart(self.out, self.inception)
         mesh = make_mesh(-1, 1, jax.local_devices())
-        samples = of_files(self.pictures.name, {"picture": find_pictures(self.pictures)}, reference="picture")
+        samples = of_files(self.folder.name, {"picture": find_pictures(self.folder)}, reference="picture")
         judge = Judge({}, mesh, self.batch_size * mesh.size, extractor(self.inception))
         statistics = judge(samples, len(samples.names)).statistics
         assert statistics is not None
