@@ -68,9 +68,8 @@ def _require_local(settings: Any) -> None:
         if dataclasses.is_dataclass(value):
             _require_local(value)
         elif isinstance(value, Path) and (match := re.match(r"([a-z][a-z0-9+.-]+):/", str(value))):
-            raise ValueError(
-                f"{value}: this command takes no {match[1]}:// here; name a file or folder of this machine"
-            )
+            url = str(value).replace(":/", "://", 1)
+            raise ValueError(f"{url}: this command takes no {match[1]}:// here; name a file or folder of this machine")
 
 
 def _begins(settings: Any, begins: str = "--") -> Iterator[tuple[type, str]]:

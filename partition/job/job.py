@@ -56,8 +56,8 @@ class Job:
     out: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the records, or its URL."""
     segmenter: SegmenterName = "sam"
-    """SAM (`sam` detects the kind of the checkpoint; the next four name it), SAM 2 by transformers, SLIC superpixels, or
-    a regular grid."""
+    """SAM (`sam` detects the kind of the checkpoint; the next four name it), SAM 2 with transformers, SLIC superpixels,
+    or a regular grid."""
     checkpoint: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")] = None
     """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
     or vit_h, which are downloaded from the Hugging Face hub. Of SAM 2, transformers' folder, or the name of one on the

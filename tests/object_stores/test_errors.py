@@ -122,5 +122,5 @@ def test_a_command_of_local_paths_takes_no_url(tmp_path: Path, capsys: pytest.Ca
     scripts = tmp_path / "scripts.jsonl"
     assert main(["compare", "s3://bucket/records", str(scripts), str(tmp_path / "out"), "--model", "tiny"]) == 1
     assert capsys.readouterr().err.startswith(
-        "error: s3:/bucket/records: this command takes no s3:// here; name a file"
+        "error: s3://bucket/records: this command takes no s3:// here; name a file"
     )

@@ -83,7 +83,7 @@ def test_a_stopped_job_goes_on(photos: Path, tars: Path, capsys: pytest.CaptureF
     (tars / ".elements-train-00001-of-00004.tar.1.unfinished").write_bytes(b"half a rec")
     capsys.readouterr()
     assert divide(photos, tars, "--format", "webdataset") == 0
-    assert "2 of 4 shards are there already" in capsys.readouterr().out
+    assert "2 of 4 shards are already done" in capsys.readouterr().out
     assert contents(tars) == before
 
 
