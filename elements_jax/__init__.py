@@ -1,7 +1,7 @@
 """elements-jax: Editable Image Elements for Controllable Synthesis (Mu et al., ECCV 2024) in JAX and Flax.
 
-The public names below are imported when they are first used, so that `import elements_jax` loads no JAX, and
-`elements_jax.data` (NumPy only) works where JAX is not installed, as in the `partition` package.
+The public names below are imported on first use: `import elements_jax` loads no JAX, and `elements_jax.data` (NumPy
+only) works without JAX, as the `partition` package needs.
 """
 
 import importlib
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from elements_jax.pipeline.session import EditSession as EditSession
 
 try:
-    __version__ = version("elements-jax")  # setuptools-scm took it from the git tag
-except PackageNotFoundError:  # a clone on the path that was not installed
+    __version__ = version("elements-jax")  # set by setuptools-scm from the git tag
+except PackageNotFoundError:  # a clone that is on the path but not installed
     __version__ = "0.1.0"
 
 TINY = Path(__file__).with_name("weights") / "tiny"
-"""The model folder that comes with this package: the preset `tiny`, trained on two CPU cores; its README says how."""
+"""The model folder bundled with this package: the preset `tiny`, trained on two CPU cores as its README describes."""
 
 _HOMES = {
     "data.photo": ["Photo"],

@@ -1,4 +1,4 @@
-"""Types of arguments on the command line. Apart from `object_store`, since worker processes need no `tyro`."""
+"""Types of command line arguments. Not in `object_store`, because worker processes do without `tyro`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,4 +17,4 @@ PathOrURL = Annotated[
         str_from_instance=lambda value: [str(value)],
     ),
 ]
-"""An argument of the command line."""
+"""A command line argument: a path or the URL of an object store."""

@@ -1,7 +1,7 @@
-"""What a model is: frozen dataclasses, one per network. The presets `tiny` and `sd15` are instances in `configs/`.
+"""Model configuration: frozen dataclasses, one per network. The presets `tiny` and `sd15` are instances in `configs/`.
 
 Defaults are the paper's (Stable Diffusion 1.5 at 512 px, 256 elements); section and equation numbers refer to the
-paper. Nothing here knows of meshes, optimisers or data: those are `train.config`.
+paper. Meshes, optimisers and data belong to `train.config`.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ from elements_jax.data.atomic import new_file
 
 DType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "elementwise", "blocks"]
-"""What the gradient computes again instead of keeping it from the way forward (`jax.checkpoint`): nothing; what lies
-between convolutions and products, which is cheap; or all that is inside of a block."""
+"""What the backward pass recomputes instead of storing it (`jax.checkpoint`): nothing; the cheap operations between
+convolutions and matrix products; or complete blocks."""
 
 
 WIDTH = (1, 1 << 17)
 DEPTH = (1, 1000)
-"""Bounds of the channels and layers of networks: far above any in use, and below what a damaged file may claim."""
+"""Bounds of the channels and layers of networks: far above any in use, and below absurd values in damaged files."""
 
 
 def _require_levels(config: Any, name: str) -> None:
@@ -33,7 +33,7 @@ def _require_levels(config: Any, name: str) -> None:
 
 
 def _require_divides(config: Any, name: str, whole: str) -> None:
-    """Check that a number divides another, or each of several."""
+    """Check that a number divides another, or each of several others."""
     divisor, value = getattr(config, name), getattr(config, whole)
     if any(number % divisor for number in (value if isinstance(value, tuple) else (value,))):
         raise FieldError(config, (name,), f"must divide {whole} = {value}, got {divisor}")
@@ -41,10 +41,10 @@ def _require_divides(config: Any, name: str, whole: str) -> None:
 
 @dataclass(frozen=True)
 class ElementsConfig:
-    """The representation: how an image is divided and what an element carries (Section 3.1)."""
+    """The representation: how an image is segmented and what an element contains (Section 3.1)."""
 
     image_size: int = 512  # H = W in pixels (Section 3.1)
-    grid: int = 16  # query points a side; N = grid**2 elements (Section 3.1)
+    grid: int = 16  # query points per side; N = grid**2 elements (Section 3.1)
     patch_size: int = 32  # P: every element's patch is resized to P x P (Appendix C.1)
     content_channels: int = 32  # D: numbers in an appearance code (Appendix C.1)
     frequencies: int = 10  # octaves of the positional embedding [settled]
@@ -68,7 +68,7 @@ class EncoderConfig:
     """Content encoder: SD's convolutional encoder with fewer residual blocks (Section 3.2, Appendix C.1)."""
 
     base_channels: int = 128  # as SD's VAE [settled]
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # channels of a level over base; one stride-2 convolution a level
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # channels per level over base; one stride-2 convolution per level
     norm_groups: int = 32  # as SD's VAE
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class DecoderConfig:
     self_heads: int = 16  # Appendix C.1
     cross_heads: int = 1  # Appendix C.1
     mlp_ratio: int = 4  # as MAE's decoder [settled]
-    query_grid: int = 32  # queries a side (Appendix C.1)
+    query_grid: int = 32  # queries per side (Appendix C.1)
 
     def __post_init__(self) -> None:
         require_within(self, blocks=DEPTH, channels=WIDTH, mlp_ratio=(1, 1024), query_grid=(1, 4096))
@@ -139,9 +139,9 @@ class UNetConfig:
     layers_per_block: int = 2
     heads: int = 8  # diffusers' `attention_head_dim=8` means eight heads in SD 1.5
     norm_groups: int = 32
-    position_frequencies: int = 0  # octaves of each pixel's embedded place, joined to the latent; SD has none
+    position_frequencies: int = 0  # octaves of the pixel coordinates concatenated with the latent; SD has none
     zero_init_elements: bool = False  # start element attention's output projection at zero: then step 0 is stock SD
-    beside_latent: int = 0  # channels that are read beside the latent: SD Inpainting has 5, a mask and a masked picture
+    beside_latent: int = 0  # extra input channels: SD Inpainting has 5, a mask and a masked latent
 
     def __post_init__(self) -> None:
         require_within(self, block_out_channels=WIDTH, layers_per_block=DEPTH, heads=WIDTH, norm_groups=WIDTH)
@@ -173,7 +173,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes the shapes and the arithmetic of a model."""
+    """Everything that determines the shapes and the arithmetic of a model."""
 
     elements: ElementsConfig = field(default_factory=ElementsConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -186,7 +186,7 @@ class ModelConfig:
 
     @property
     def latent_size(self) -> int:
-        """Side of the latent image: the VAE halves the picture between its levels."""
+        """Size of the latent image: the VAE halves the image between its levels."""
         return self.elements.image_size // 2 ** (len(self.vae.block_out_channels) - 1)
 
     def save(self, path: Path) -> None:
@@ -195,12 +195,12 @@ class ModelConfig:
             file.write(json.dumps(dataclasses.asdict(self), indent=2).encode() + b"\n")
 
     def checked(self) -> "ModelConfig":
-        """This configuration, if a file of it could be read. Raises ValueError naming the field."""
+        """Validate this configuration like one read from a file, and return it. Raises ValueError naming the field."""
         return _from_json(ModelConfig, dataclasses.asdict(self), where="")
 
     @classmethod
     def load(cls, path: Path) -> "ModelConfig":
-        """Read what `save` wrote. Raises ValueError naming the file and the field that does not fit."""
+        """Read a file written by `save`. Raises ValueError that names the file and the invalid field."""
         try:
             return _from_json(cls, json.loads(path.read_text()), where="")
         except (TypeError, ValueError, RecursionError) as error:
@@ -208,7 +208,7 @@ class ModelConfig:
 
 
 FIELD_DEFAULTS: dict[str, dict[str, Any]] = {"unet": {"beside_latent": 0}, "vae": {"middle_attention": True}}
-"""Fields that files of before do not have, and what models of before are."""
+"""Defaults for fields that are missing from older files."""
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:

@@ -1,6 +1,6 @@
-"""Image elements: an image and its label map become patches, positions and sizes, and these become tokens.
+"""Image elements: converts an image and its label map to patches, positions and sizes, and these to tokens.
 
-Section 3.1 and 3.2 of the paper. All of it runs inside jit, since stage 2 pairs an image with another image's label
+Sections 3.1 and 3.2 of the paper. Everything runs inside jit, since stage 2 pairs an image with another image's label
 map on the fly (random partition, Section 3.3).
 """
 
@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from elements_jax.typing import pytree_dataclass
 
-# A patch cell whose share of own pixels is below this is empty. Zero would widen every element by a whole cell, a half
-# would lose thin ones; 0.21 widens a straight edge by a third of a cell and is not a fraction that shares take exactly.
+# A patch cell is empty if the element covers less than this share of it. Zero would widen every element by a full cell,
+# and a half would lose thin ones; 0.21 widens a straight edge by a third of a cell, and shares are never exactly 0.21.
 # The number is ours: the paper gives none.
 MIN_COVERAGE = 0.21
 
@@ -24,7 +24,7 @@ MIN_COVERAGE = 0.21
 class ImageElements:
     """The editable representation S = {(E(a_n), p_n)} of a batch of images (Equation 2).
 
-    An element that is not valid is empty or deleted: its token is zero, content and embedded position alike.
+    An element that is not valid is empty or deleted: its complete token is zero, content and embedded position.
     """
 
     content: Float[Array, "*B N D"]  # appearance code of each patch, from the content encoder
@@ -34,15 +34,15 @@ class ImageElements:
 
 @pytree_dataclass
 class Patches:
-    """What the content encoder sees (`pixels`) and what it must not see (`position`)."""
+    """The content encoder's input (`pixels`), and what it must not see (`position`)."""
 
     pixels: Float[Array, "*B N P P 3"]  # in [-1, 1]; zero where the box belongs to another element
     position: Float[Array, "*B N 4"]
     valid: Bool[Array, "*B N"]
 
 
-# An element is seldom wider than two or three cells, so patches are cut from windows of this part of the image's sides,
-# or of the first larger part that holds every element of the batch.
+# An element is rarely wider than two or three cells, so patches are cut from windows of this share of the image's
+# sides, or of the first larger share that fits every element of the batch.
 WINDOWS = (1 / 4, 1 / 2, 1)
 
 
@@ -59,12 +59,12 @@ def extract_patches(
 
     Args:
         image: pixels in [-1, 1].
-        label_map: for each pixel the element it belongs to; labels outside [0, num_elements) belong to none.
-        precision: of the products that resize. By default accelerators round them to what their matrix units take;
-            at the highest precision they take as long on a GPU as a small network's gradient.
+        label_map: each pixel's element; labels outside [0, num_elements) belong to none.
+        precision: precision of the resizing products. By default accelerators round them for their matrix units; at
+            the highest precision they take as long on a GPU as a small network's gradient.
 
-    The box is resized whatever its aspect. Pixels of other elements count neither in colour nor in weight, so that no
-    dark fringe enters; cells that hardly cover the element are zero (Section 3.2).
+    The box is resized regardless of its aspect. Pixels of other elements count neither in colour nor in weight, which
+    avoids dark fringes; cells that hardly overlap the element are zero (Section 3.2).
     """
     height, width = label_map.shape[1:]
     position, valid, box = jax.vmap(partial(_measure, num_elements=num_elements))(label_map)
@@ -80,7 +80,7 @@ def extract_patches(
 def _measure(
     label_map: Int[Array, "H W"], *, num_elements: int
 ) -> tuple[Float[Array, "N 4"], Bool[Array, " N"], Int[Array, "N 4"]]:
-    """Position and validity of every element, and its bounding box (left, top, right, bottom)."""
+    """Return position and validity of every element, and its bounding box (left, top, right, bottom)."""
     height, width = label_map.shape
     in_range = (label_map >= 0) & (label_map < num_elements)
     labels = jnp.where(in_range, label_map, num_elements).reshape(-1)  # the last segment collects dropped pixels
@@ -107,7 +107,7 @@ def _cut(
     patch_size: int,
     precision: lax.Precision,
 ) -> Float[Array, "N {patch_size} {patch_size} 3"]:
-    """The pixels of all patches of an image, each of them from a window of (height, width) that holds its element."""
+    """Cut the patches of an image, each from a window of (height, width) that contains its element."""
     height, width = window
 
     def one(n, box):
@@ -117,23 +117,23 @@ def _cut(
         seen = lax.dynamic_slice(colour_and_one, (*corner, 0), (*window, 4))
         rows_PxH = _resize_weights(top - corner[0], bottom - corner[0], height, patch_size)
         columns_PxW = _resize_weights(left - corner[1], right - corner[1], width, patch_size)
-        # The resize is separable, so it is two small matrix products over the masked image and its mask alike.
+        # The resize is separable: two small matrix products over both the masked image and its mask.
         resized = jnp.einsum("py,yxc->pxc", rows_PxH, jnp.where(own[..., None], seen, 0), precision=precision)
         resized = jnp.einsum("qx,pxc->pqc", columns_PxW, resized, precision=precision)
         colour, coverage = resized[..., :3], resized[..., 3:]
         return jnp.where(coverage > MIN_COVERAGE, colour / jnp.maximum(coverage, MIN_COVERAGE), 0)
 
-    # One masked image per element at once would be num_elements images; sixteen keep the matrix unit busy.
+    # All elements at once would need num_elements masked images; sixteen keep the matrix unit busy.
     return lax.map(lambda args: one(*args), (jnp.arange(len(box)), box), batch_size=16)
 
 
 def _resize_weights(
     start: Int[Array, ""], stop: Int[Array, ""], length: int, patch_size: int
 ) -> Float[Array, "{patch_size} {length}"]:
-    """Rows that resample pixels [start, stop) to `patch_size` cells with a triangle filter, each row summing to one.
+    """Return weights that resample pixels [start, stop) to `patch_size` cells with a triangle filter; rows sum to one.
 
-    The triangle spans one cell when shrinking (anti-aliasing) and one pixel when enlarging (bilinear); it is cut off at
-    the box.
+    The triangle spans one cell when shrinking (anti-aliasing) and one pixel when enlarging (bilinear); it is truncated
+    at the box.
     """
     extent = (stop - start).astype(jnp.float32)
     pixel = jnp.arange(length)
@@ -145,16 +145,16 @@ def _resize_weights(
 
 
 def embed_position(values: Float[Array, "*rest S"], frequencies: int) -> Float[Array, "*rest 2*{frequencies}*S"]:
-    """Sine and cosine of each number at octaves of half a period over [0, 1]: [sin(2^k pi v), cos(2^k pi v)]."""
+    """Return sine and cosine at octaves of half a period over [0, 1]: [sin(2^k pi v), cos(2^k pi v)]."""
     angles = values[..., None] * (jnp.pi * 2.0 ** jnp.arange(frequencies))
     features = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return features.reshape(*values.shape[:-1], -1)
 
 
 def element_tokens(elements: ImageElements, frequencies: int) -> Float[Array, "*B N E"]:
-    """Attention tokens: content joined to embedded position; a zero token where an element is empty or deleted.
+    """Return attention tokens: content and embedded position; zero for empty or deleted elements.
 
-    The token stays in the sequence, so that its length is uniform (Section 3.3); it is never masked out of the softmax.
+    Zero tokens stay in the sequence, so that its length is uniform (Section 3.3), and in the softmax.
     """
     embedded = embed_position(elements.position, frequencies)
     joined = jnp.concatenate([elements.content, embedded.astype(elements.content.dtype)], axis=-1)

@@ -1,4 +1,4 @@
-"""What a person reads while something takes long."""
+"""Progress messages for long operations."""
 
 import sys
 import threading
@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 from tqdm import tqdm
 
 SOON = 1.0
-"""Seconds after which it is worth saying what is going on."""
+"""Seconds after which a message is printed."""
 
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say on stderr what is going on, unless it is done soon.
+    """Print to stderr what is running, unless it finishes soon.
 
-    A terminal shows one line that counts the seconds. Elsewhere there is a line now and one at the end.
+    A terminal shows one line that counts the seconds. Other outputs get a line now and one at the end.
     """
     ended, began, terminal, failed = threading.Event(), time.monotonic(), sys.stderr.isatty(), False
 
@@ -50,9 +50,9 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def sampling(steps: int | None, what: str, before: str = "compiling the sampler") -> Iterator[Callable[[], bool]]:
-    """A bar of the steps of sampling, as a function to call before each.
+    """Show a progress bar of sampling steps; yields the function to call before each step.
 
-    `before` says what goes on until the first. `steps` is None where their number is not known.
+    `before` describes the work before the first step. `steps` is None if their number is unknown.
     """
     with ExitStack() as compiling, ExitStack() as bars:
         compiling.enter_context(waiting(before))
@@ -69,4 +69,4 @@ def sampling(steps: int | None, what: str, before: str = "compiling the sampler"
 
         yield report
         if bar is not None:
-            bar.update()  # the last step is done now
+            bar.update()  # the last step is done

@@ -7,9 +7,9 @@
     L  tokens of a prompt (77)         C  channels of a feature
     Q, K  queries and keys             M  object masks of an image
 
-A name such as `image_BxHxWx3` says its shape where the annotation is out of sight.
+A name such as `image_BxHxWx3` shows the shape where no annotation is visible.
 
-`pytree_dataclass` makes a dataclass of arrays that jax passes through its transformations.
+`pytree_dataclass` makes a dataclass of arrays for jax's transformations.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ Tree = Any
 
 @dataclass_transform(frozen_default=True)
 def pytree_dataclass(cls: type[T]) -> type[T]:
-    """A frozen dataclass whose fields are all children of a pytree.
+    """Make a frozen dataclass whose fields are all children of a pytree.
 
     jax rebuilds pytrees with placeholders for arrays (None, shapes, shardings); unlike `register_dataclass` this does
-    so without calling the constructor, so that shape checks see real arrays only.
+    so without calling the constructor, so that shape checks see only real arrays.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]

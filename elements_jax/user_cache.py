@@ -1,4 +1,4 @@
-"""Where this package keeps what can be made again: compiled programs, and copies of objects in stores."""
+"""The cache folder for data that can be recreated: compiled programs, and copies of remote objects."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """$ELEMENTS_CACHE, or `elements-jax` in the user's folder for caches as the platform has it; it need not exist."""
+    """Return $ELEMENTS_CACHE, or `elements-jax` in the platform's user cache folder; it may not exist."""
     if given := os.environ.get("ELEMENTS_CACHE"):
         return Path(given)
     if sys.platform == "win32":

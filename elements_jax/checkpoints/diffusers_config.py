@@ -1,4 +1,4 @@
-"""Our configuration <-> the JSON files that diffusers and transformers read, one for each part of a model folder."""
+"""Our configuration <-> the JSON files that diffusers and transformers read, one per part of a model folder."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ Json = dict[str, Any]
 
 
 def to_diffusers(config: ModelConfig) -> dict[str, Json]:
-    """The files of a folder by their paths, as diffusers' and transformers' own classes take them.
+    """Return the JSON files of a folder by path, in the form that diffusers' and transformers' classes read.
 
-    Everything is written out that changes the arithmetic, defaults too, so that reading can compare.
+    Every setting that affects the arithmetic is written, even defaults, so that reading can compare them.
     """
     unet, vae, text, diffusion = config.unet, config.vae, config.text, config.diffusion
     return {
@@ -102,11 +102,11 @@ _IGNORED_KEYS = {"_class_name", "architectures", "model_type", "sample_size"} | 
     "clip_sample",
     "thresholding",
 }
-"""Labels, the size that a network was trained at, and how a scheduler steps, for which there are `samplers`."""
+"""Keys without effect here: labels, the training size, and the scheduler's stepping, which `samplers` replaces."""
 
 
 def differing_parts(one: ModelConfig, other: ModelConfig) -> list[str]:
-    """Of a folder's parts (`unet`, `vae`, `text_encoder`, `scheduler`) those that are not the same in two models."""
+    """Return the folder parts (`unet`, `vae`, `text_encoder`, `scheduler`) that differ between two models."""
     theirs = to_diffusers(other)
     return [
         path.partition("/")[0]
@@ -116,12 +116,12 @@ def differing_parts(one: ModelConfig, other: ModelConfig) -> list[str]:
 
 
 def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
-    """The configuration of a Stable Diffusion 1 from the JSON of its parts; the elements' own part is the default.
+    """Read the configuration of a Stable Diffusion 1 from the JSON of its parts, with default element settings.
 
-    Element attention starts at zero, so that the network is still Stable Diffusion. The one variant that is known is
-    Stable Diffusion Inpainting.
+    Element attention starts at zero, so that the network still computes what Stable Diffusion computes. The only known
+    variant is Stable Diffusion Inpainting.
 
-    Raises one ValueError that lists every setting that is missing, or that our networks do not have.
+    Raises one ValueError that lists every setting that is missing or unsupported.
     """
     problems: list[str] = []
 
@@ -134,7 +134,7 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
 
     unet, vae, text, scheduler = to_diffusers(ModelConfig())
     latent_channels = read(vae, "latent_channels", int)
-    inpainting = 1 + latent_channels  # a mask, and the latent of the picture without what is masked
+    inpainting = 1 + latent_channels  # a mask, and the latent of the masked image
     beside_latent = inpainting if files[unet].get("in_channels") == latent_channels + inpainting else 0
     try:
         config = ModelConfig(
@@ -153,7 +153,7 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
                 latent_channels=latent_channels,
                 norm_groups=read(vae, "norm_num_groups", int, 32),
                 middle_attention=files[vae].get("mid_block_add_attention", True) is not False,
-                scaling_factor=read(vae, "scaling_factor", float, 0.18215),  # SD 1.5's own file is older than the field
+                scaling_factor=read(vae, "scaling_factor", float, 0.18215),  # SD 1.5's own file predates the field
             ),
             text=TextConfig(
                 vocab_size=read(text, "vocab_size", int),
@@ -170,7 +170,7 @@ def from_diffusers(files: Mapping[str, Json]) -> ModelConfig:
                 prediction="v" if files[scheduler].get("prediction_type") == "v_prediction" else "epsilon",
             ),
         )
-    except ValueError as error:  # a field is out of its bounds
+    except ValueError as error:  # a field is out of bounds
         problems = problems or [str(error)]
         raise ValueError("this is not a Stable Diffusion 1:\n  " + "\n  ".join(problems)) from error
     problems = problems or [

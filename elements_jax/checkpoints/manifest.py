@@ -1,12 +1,12 @@
-"""What the files of a model folder must hold: checksums of each network's files, and the run that wrote them.
+"""Manifests of a model folder: the checksums of each network's files, and the run that wrote them.
 
 `elements/NETWORK.manifest.json` is written after the files that it lists:
 
     {"files": {"vae/diffusion_pytorch_model.safetensors": "1a2b3c4d"}, "made_by": "runs/vae, step 4000",
      "scaling_factor": 0.92}
 
-So a file that was damaged, or one of a save that was interrupted, is found when the network is read. A folder without
-manifests, such as a Stable Diffusion, is read without these checks.
+Reading a network thus detects damaged files and interrupted saves. A folder without manifests, such as a Stable
+Diffusion, is read without these checks.
 """
 
 import json
@@ -18,7 +18,7 @@ from elements_jax.data.atomic import checksum, new_file
 
 
 def manifest_path(folder: Path, network: str) -> Path:
-    """Where the manifest of a network is stored."""
+    """Return the path of a network's manifest."""
     return folder / "elements" / f"{network}.manifest.json"
 
 
@@ -28,9 +28,9 @@ def write_manifest(
     """Write the manifest of a network.
 
     Args:
-        checksums: of the network's files, by their paths.
-        made_by: the run and the step that the network comes from; "" if no run made it.
-        scaling_factor: of a VAE whose factor was measured with it (`VAEConfig.scaling_factor`).
+        checksums: checksums of the network's files, by path.
+        made_by: the run and step that produced the network; "" if there was none.
+        scaling_factor: the factor measured for a VAE (`VAEConfig.scaling_factor`); None for other networks.
     """
     content: dict[str, Any] = {"files": {path.relative_to(folder).as_posix(): crc for path, crc in checksums.items()}}
     if made_by:
@@ -47,7 +47,7 @@ def check_manifest(folder: Path, network: str, scaling_factor: float) -> None:
     """Compare the files of a network with its manifest, if there is one.
 
     Args:
-        scaling_factor: of the folder's configuration.
+        scaling_factor: the one in the folder's configuration.
 
     Raises ValueError naming the first file that differs.
     """

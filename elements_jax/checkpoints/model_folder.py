@@ -1,10 +1,10 @@
-"""The model folder: Stable Diffusion as diffusers lays it out, and `elements/` next to it.
+"""The model folder: Stable Diffusion in diffusers' layout, plus `elements/`.
 
     model_index.json  scheduler/  tokenizer/         as diffusers and transformers write and read them
     vae/  text_encoder/  unet/                       config.json and parameters, of AutoencoderKL, CLIPTextModel and
                                                      UNet2DConditionModel
-    elements/config.json                             the whole configuration (`ModelConfig`), which precedes the others
-    elements/attention.safetensors                   what Algorithm 1 adds to the UNet: of each transformer block B (for
+    elements/config.json                             the complete configuration (`ModelConfig`); it has precedence
+    elements/attention.safetensors                   what Algorithm 1 adds to the UNet: per transformer block B (for
                                                      example `down_blocks.0.attentions.0.transformer_blocks.0`) the
                                                      tensors B.norm_elements.{weight,bias},
                                                      B.element_attention.{to_q,to_k,to_v}.weight and
@@ -13,8 +13,8 @@
     elements/encoder.safetensors, decoder.safetensors   stage 1: our names, PyTorch's layouts
     elements/NETWORK.manifest.json                   checksums of a network's files (`manifest.py`)
 
-Training fills it part by part. A folder without `elements/` is Stable Diffusion itself, and so is the original single
-file; both can be read, and become the paper's model by training.
+Training fills the folder part by part. A folder without `elements/` and the original single file are plain Stable
+Diffusion; both can be read, and training turns them into the paper's model.
 """
 
 import json
@@ -47,7 +47,7 @@ from elements_jax.models.networks import Networks
 
 CONFIG = Path("elements", "config.json")
 ATTENTION = Path("elements", "attention.safetensors")
-CLIP_TOKENIZER = "openai/clip-vit-large-patch14"  # on the hub: the tokenizer of every Stable Diffusion 1
+CLIP_TOKENIZER = "openai/clip-vit-large-patch14"  # hub repository with the tokenizer of every Stable Diffusion 1
 
 _TABLES: dict[str, Table] = {
     "vae": torch_names.VAE,
@@ -56,7 +56,7 @@ _TABLES: dict[str, Table] = {
     "encoder": torch_names.OWN,
     "decoder": torch_names.OWN,
 }
-_FILES = {  # folder, and name without its ending
+_FILES = {  # folder, and file name without suffix
     "vae": ("vae", "diffusion_pytorch_model"),
     "text_encoder": ("text_encoder", "model"),
     "unet": ("unet", "diffusion_pytorch_model"),
@@ -73,9 +73,9 @@ _MADE_BY = {
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The configuration of a model folder or of a Stable Diffusion's.
+    """Read the configuration of a model folder or of a Stable Diffusion.
 
-    Raises FileNotFoundError or ValueError naming the file and the setting.
+    Raises FileNotFoundError, or ValueError that names the file and the setting.
     """
     if (folder / CONFIG).is_file():
         return ModelConfig.load(folder / CONFIG)
@@ -95,7 +95,7 @@ def read_config(folder: Path) -> ModelConfig:
         return from_diffusers(files).checked()
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    except (LookupError, TypeError, AttributeError) as error:  # of a value of another kind
+    except (LookupError, TypeError, AttributeError) as error:  # a value has the wrong type
         raise ValueError(f"{folder}: not the configuration of a Stable Diffusion: {error!r}") from error
 
 
@@ -122,13 +122,13 @@ def write_config(folder: Path, config: ModelConfig) -> None:
 
 
 def has_network(folder: Path, name: str) -> bool:
-    """Whether a model folder has parameters of a network, be it in part: loading tells then what is missing."""
+    """Tell whether a folder has parameters of a network, even if incomplete: loading then lists what is missing."""
     where, stem = _FILES[name]
     return any((folder / where).glob(f"{stem}*.safetensors*"))
 
 
 def remove_network(folder: Path, name: str) -> None:
-    """Remove the parameters of a network from a model folder, where it has them."""
+    """Remove the parameters of a network from a model folder, if present."""
     where, stem = _FILES[name]
     for path in (folder / where).glob(f"{stem}*.safetensors*"):
         path.unlink()
@@ -136,20 +136,20 @@ def remove_network(folder: Path, name: str) -> None:
 
 
 def load_present(folder: Path, networks: Networks, *names: str) -> dict[str, Params]:
-    """Parameters of those of the named networks that a model folder has; the UNet may be Stable Diffusion's."""
+    """Load the parameters of those named networks that the folder has. The UNet may be Stable Diffusion's."""
     return load_networks(folder, networks, [name for name in names if has_network(folder, name)], attention=False)
 
 
 def load_networks(
     folder: Path, networks: Networks, names: Sequence[str], *, attention: bool = True
 ) -> dict[str, Params]:
-    """Parameters of the named networks, by the names of `Networks`.
+    """Load the parameters of the named networks, using the names of `Networks`.
 
     Args:
-        attention: whether the UNet must have its attention to elements; otherwise it may be Stable Diffusion's.
+        attention: whether the UNet must have element attention; if not, it may be Stable Diffusion's.
 
-    Raises one FileNotFoundError that lists what is missing and what makes it, or one ValueError that names the files
-    and every tensor that is missing, unknown, or of another shape.
+    Raises one FileNotFoundError that lists the missing networks and the commands that make them, or one ValueError
+    that names the files and every tensor that is missing, unknown or misshapen.
     """
     found, missing = {}, []
     for name in names:
@@ -165,7 +165,7 @@ def load_networks(
         raise FileNotFoundError("\n  ".join(["the model is not complete:", *missing]))
     if "unet" in found and (folder / ATTENTION).is_file():
         if read_metadata(folder / ATTENTION, "unet") != _fingerprint(TensorFiles(*found["unet"])):
-            raise ValueError(f"{folder}: unet/ and {ATTENTION} are not of the same save: write the model again")
+            raise ValueError(f"{folder}: unet/ and {ATTENTION} come from different saves: write the model again")
         found["unet"].append(folder / ATTENTION)
     for name in found:
         check_manifest(folder, name, networks.config.vae.scaling_factor)
@@ -173,18 +173,18 @@ def load_networks(
 
 
 def load_original(path: Path, networks: Networks) -> dict[str, Params]:
-    """Parameters of Stable Diffusion's three networks out of its original single safetensors file.
+    """Load the parameters of Stable Diffusion's three networks from its original single safetensors file.
 
-    Where the file has averaged weights next to the others (`model_ema.*`), they are left, as diffusers does.
+    Averaged weights (`model_ema.*`) in the file are ignored, as in diffusers.
 
-    Raises as `load_networks`.
+    Raises the errors of `load_networks`.
     """
     parts = {name: (table, TensorFiles(path, prefix=prefix)) for name, (prefix, table) in torch_names.ORIGINAL.items()}
     return _read(parts, networks, str(path))
 
 
 def save_network(folder: Path, name: str, params: Mapping[str, jax.Array | np.ndarray]) -> None:
-    """Write the parameters of one network. Raises as `save_networks`."""
+    """Write the parameters of one network. Raises the errors of `save_networks`."""
     save_networks(folder, {name: params})
 
 
@@ -196,12 +196,13 @@ def save_networks(
 ) -> None:
     """Write the parameters of networks that belong together.
 
-    Each path then has a complete file or the one before, and `load_networks` refuses a mixture of both.
+    After an interruption each path holds either the old or the new complete file, and `load_networks` refuses a mix of
+    the two.
 
     Args:
-        made_by, scaling_factor: as in `model_manifest.write_manifest`.
+        made_by, scaling_factor: see `manifest.write_manifest`.
 
-    Raises ValueError naming a parameter that is not finite, before anything is written; OSError naming a file.
+    Raises ValueError that names a non-finite parameter, before anything is written, or OSError that names a file.
     """
     for name, params in networks.items():
         if odd := [each for each, value in params.items() if not np.isfinite(np.asarray(value)).all()]:
@@ -212,7 +213,7 @@ def save_networks(
         words = (folder / "tokenizer").glob("*") if name == "text_encoder" else ()
         of_network = {path: checksums[path] for path in files} | {path: checksum(path) for path in sorted(words)}
         write_manifest(folder, name, of_network, made_by, scaling_factor if name == "vae" else None)
-        for path in files:  # a killed process may have left as much as the parameters take
+        for path in files:  # a killed process may have left temporary files as large as the parameters
             for left_over in path.parent.glob(f".{path.name}.*{UNFINISHED}"):
                 left_over.unlink(missing_ok=True)
 
@@ -220,30 +221,30 @@ def save_networks(
 def _files(
     folder: Path, name: str, params: Mapping[str, jax.Array | np.ndarray]
 ) -> dict[Path, tuple[dict[str, np.ndarray], tuple[str, str]]]:
-    """Tensors and metadata of a network's files. The last is the one that `has_network` looks for."""
+    """Return the tensors and metadata of a network's files. `has_network` looks for the last of them."""
     where, stem = _FILES[name]
     tensors = torch_names.to_torch(_TABLES[name], params)
     added = {
         theirs: tensors.pop(theirs) for theirs in list(tensors) if re.search(_TABLES[name].extra_parameters, theirs)
     }
     files = {folder / ATTENTION: (added, ("unet", _fingerprint(tensors)))} if added else {}
-    return files | {folder / where / f"{stem}.safetensors": (tensors, ("format", "pt"))}  # transformers requires it
+    return files | {folder / where / f"{stem}.safetensors": (tensors, ("format", "pt"))}  # required by transformers
 
 
 def read_model(
     source: str | Path, tokenizer: str | Path = CLIP_TOKENIZER
 ) -> tuple[ModelConfig, dict[str, Params], PromptTokenizer | None]:
-    """Configuration, parameters and tokenizer of a model folder, of a Stable Diffusion, or of a hub's repository.
+    """Read configuration, parameters and tokenizer from a model folder, a Stable Diffusion or a hub repository.
 
     Args:
         source: a folder, Stable Diffusion 1's original single safetensors file, "tiny", or the name of a repository on
             the Hugging Face hub.
-        tokenizer: for a Stable Diffusion that has none, as a single file: folder or repository of CLIP's vocabulary.
+        tokenizer: folder or repository of CLIP's vocabulary, for a Stable Diffusion without one, such as a single file.
 
-    A Stable Diffusion gives its own three networks, the UNet without attention to elements. A model folder may be
-    without stage 1's decoder, which stage 2 has no need of; or it may be of stage 1 alone, and then has no tokenizer.
+    A Stable Diffusion provides three networks, with a UNet without element attention. A model folder may lack stage 1's
+    decoder, which stage 2 does not need; or it may hold only stage 1, and then has no tokenizer.
 
-    Raises as `read_config` and `load_networks`.
+    Raises the errors of `read_config` and `load_networks`.
     """
     path = local_model(source)
     if path.is_file():
@@ -257,7 +258,7 @@ def read_model(
     if has_network(path, "decoder") and not has_network(path, "unet"):
         return config, load_networks(path, Networks(config), ["encoder", "decoder"]), None
     names = ["vae", "text_encoder", "unet"] + ["encoder", "decoder"] * ours
-    if has_network(path, "encoder") and not has_network(path, "decoder"):  # of a stage 2 that trained the encoder
+    if has_network(path, "encoder") and not has_network(path, "decoder"):  # from a stage 2 that trained it
         names.remove("decoder")
     params = load_networks(path, Networks(config), names, attention=ours)
     words = path / "tokenizer"
@@ -267,13 +268,13 @@ def read_model(
 
 
 WEIGHTS = TINY.parent
-"""Models that come with this package."""
+"""Models bundled with this package."""
 
 
 def local_model(source: str | Path) -> Path:
-    """Where a model is: a path, or the name of one that comes with this package, unless a folder here has that name.
+    """Locate a model: a path, or the name of a bundled model unless a folder of that name exists here.
 
-    For a URL it is a copy in the cache, without the runs that trained it.
+    A URL is copied to the cache, without the training runs.
     """
     shipped = WEIGHTS / str(source)
     if shipped.parent == WEIGHTS and shipped.is_dir() and not Path(source).exists():
@@ -282,7 +283,7 @@ def local_model(source: str | Path) -> Path:
 
 
 def _clip_vocabulary(source: str | Path) -> Path:
-    """The folder of CLIP's vocabulary: `source` itself, or a download of the repository of this name."""
+    """Return the folder of CLIP's vocabulary: `source` itself, or a download of the repository of that name."""
     folder = Path(source)
     return folder if folder.is_dir() else _download(str(source), ["vocab.json", "merges.txt"])
 
@@ -292,23 +293,23 @@ _PUBLISHED = ["model_index.json", "scheduler/*", "tokenizer/*", "elements/*"] + 
     for folder, stem in sorted({_FILES[name] for name in ("vae", "text_encoder", "unet")})
     for file in ("config.json", f"{stem}.safetensors*", f"{stem}-*-of-*.safetensors")
 ]
-"""What is downloaded of a repository: not its copies in half precision, of other frameworks, or of a single file."""
+"""Files to download: no copies in half precision, for other frameworks, or in a single file."""
 
 
 def _fingerprint(unet: Mapping[str, np.ndarray]) -> str:
-    """Of one tensor, since training changes all: a process killed between two files leaves them of different saves."""
+    """Fingerprint one tensor, as training changes all of them: a process killed between two files mixes two saves."""
     return f"{zlib.crc32(np.ascontiguousarray(unet['conv_out.weight']).data):08x}" if "conv_out.weight" in unet else ""
 
 
 def _download(repository: str, files: list[str]) -> Path:
-    # Imported here: it takes long, and a folder needs none of it.
+    # Imported here: it is slow, and folders do not need it.
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(repository, allow_patterns=files))
-    except Exception as error:  # of the network, the hub and the cache, which share no class
+    except Exception as error:  # errors of the network, the hub and the cache share no class
         raise FileNotFoundError(
-            f"{repository} is not a folder or file here, and the Hugging Face hub did not give it: {error}"
+            f"{repository} is not a local folder or file, and downloading it from the Hugging Face hub failed: {error}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Safetensors files: read tensor by tensor, written whole or not at all."""
+"""Safetensors files: read tensor by tensor, written completely or not at all."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,10 +14,10 @@ from elements_jax.data.atomic import checksum, new_path
 
 
 class TensorFiles(Mapping[str, np.ndarray]):
-    """The tensors of some safetensors files by name, read from disk when asked for and not kept.
+    """The tensors of some safetensors files by name, read from disk on access and not kept.
 
     Args:
-        prefix: takes those alone whose names start with it, and leaves it out of the names.
+        prefix: selects the names that start with it, and is removed from them.
 
     Raises ValueError for a file that is damaged or cut short.
     """
@@ -29,7 +29,7 @@ class TensorFiles(Mapping[str, np.ndarray]):
         }
 
     def __getitem__(self, name: str) -> np.ndarray:
-        # Opened again for each tensor: a file that stays mapped keeps all that was read from it in memory.
+        # Opened for each tensor: a file that stays mapped keeps everything read from it in memory.
         with _opened(self._path_of[name]) as file:
             return file.get_tensor(self._prefix + name)
 
@@ -41,15 +41,15 @@ class TensorFiles(Mapping[str, np.ndarray]):
 
 
 class PickledWeights(FileNotFoundError):
-    """A network's parameters are there, but only as PyTorch pickles them, which can run code and is not read."""
+    """The parameters exist only as a PyTorch pickle, which can run code and is therefore not read."""
 
 
 def find_tensors(folder: Path, stem: str) -> list[Path]:
-    """The files that hold a network's parameters under one of the names that diffusers and transformers give them.
+    """Find the files that hold a network's parameters, under the names that diffusers and transformers use.
 
-    These are `STEM.safetensors`, or parts of it that `STEM.safetensors.index.json` lists, in full precision or else as
-    "fp16". Raises FileNotFoundError where there are none, or where a listed part is missing; PickledWeights where there
-    are .bin files instead.
+    These are `STEM.safetensors`, or its parts as `STEM.safetensors.index.json` lists them, in full precision or else
+    as "fp16". Raises FileNotFoundError if there are none or a listed part is missing, and PickledWeights if there are
+    only .bin files.
     """
     for whole, index in (
         (f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
@@ -74,32 +74,32 @@ def find_tensors(folder: Path, stem: str) -> list[Path]:
 
 
 def save_tensors(files: Mapping[Path, tuple[Mapping[str, np.ndarray], tuple[str, str]]]) -> dict[Path, str]:
-    """Write files, each of tensors and one pair of metadata, and return their checksums.
+    """Write files, each with tensors and one metadata pair, and return their checksums.
 
-    Each path then has a complete file or the one before; the files get their names in this order. Equal tensors give
-    equal files; with more than one pair they would not, because safetensors does not keep the order of pairs.
+    Each path always holds a complete file, old or new; the new ones are renamed into place in this order. Equal tensors
+    give equal files. With several metadata pairs they would not, because safetensors does not keep the order of pairs.
 
-    Raises OSError naming the path.
+    Raises OSError that names the path.
     """
     checksums = {}
     with ExitStack() as written:
-        # All are complete before the first gets its name; callbacks run in the opposite order.
+        # All are complete before the first is renamed; callbacks run in reverse order.
         paths = {path: written.enter_context(new_path(path)) for path in reversed(list(files))}
         for path, (tensors, (key, value)) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 paths[path].touch()
-                mode = paths[path].stat().st_mode  # safetensors makes files that their owner alone may read
+                mode = paths[path].stat().st_mode  # safetensors creates files that only the owner may read
                 save_file(dict(tensors), paths[path], metadata={key: value})
                 paths[path].chmod(mode)
-            except SafetensorError as error:  # what it makes of a full disk
+            except SafetensorError as error:  # for example a full disk
                 raise OSError(f"{path}: {error}") from error
             checksums[path] = checksum(paths[path])
     return checksums
 
 
 def read_metadata(path: Path, key: str) -> str | None:
-    """A file's metadata under this key, None where it has none. Raises ValueError for a damaged file."""
+    """Read a file's metadata under this key; None if absent. Raises ValueError if the file is damaged."""
     with _opened(path) as file:
         return (file.metadata() or {}).get(key)
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder: CLIP's, or one of the tokenizers library."""
+"""The tokenizer of a model folder: CLIP's, or any tokenizer of the tokenizers library."""
 
 import json
 from pathlib import Path
@@ -14,17 +14,17 @@ from elements_jax.config import TextConfig
 from elements_jax.data.atomic import new_file
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-# CLIP's pieces of text: contractions, runs of letters, single digits, runs of anything else but spaces.
+# CLIP's pre-tokens: contractions, runs of letters, single digits, runs of anything else except spaces.
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class PromptTokenizer:
-    """From a prompt to the tokens that the text encoder reads, cut or padded to `max_length`.
+    """Turns a prompt into the text encoder's tokens, truncated or padded to `max_length`.
 
     Args:
-        folder: holds `tokenizer.json` of the tokenizers library, or CLIP's `vocab.json` and `merges.txt`.
+        folder: holds a `tokenizer.json` of the tokenizers library, or CLIP's `vocab.json` and `merges.txt`.
 
-    Raises FileNotFoundError, or ValueError where a file is damaged or knows more words than the text encoder.
+    Raises FileNotFoundError, or ValueError if a file is damaged or has more tokens than the text encoder.
     """
 
     def __init__(self, folder: Path, config: TextConfig):
@@ -37,30 +37,30 @@ class PromptTokenizer:
             pad = self._padding_token()
             pad_id = self._tokenizer.token_to_id(pad)
             if pad_id is None:
-                raise ValueError(f"it does not know the token that it pads with, {pad!r}")
+                raise ValueError(f"its padding token is not in its vocabulary: {pad!r}")
         except FileNotFoundError:
             raise
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{folder} holds no tokenizer that can be read: {error}") from error
+        except Exception as error:  # the library raises only this
+            raise ValueError(f"{folder} holds no readable tokenizer: {error}") from error
         words = self._tokenizer.get_vocab_size()
         if words > config.vocab_size:
-            raise ValueError(f"{folder}: the tokenizer knows {words} tokens, the text encoder {config.vocab_size}")
+            raise ValueError(f"{folder}: the tokenizer has {words} tokens, the text encoder {config.vocab_size}")
         self._tokenizer.enable_truncation(config.max_length)
         self._tokenizer.enable_padding(length=config.max_length, pad_id=pad_id, pad_token=pad)
 
     def __call__(self, prompt: str) -> Int32[np.ndarray, " L"]:
-        """The tokens of a prompt; what is too long is cut."""
+        """Return the tokens of a prompt, truncated if it is too long."""
         return np.array(self._tokenizer.encode(prompt).ids, np.int32)
 
     def cut(self, prompt: str) -> str:
-        """The end of a prompt that does not fit and is not read; "" where all of it is."""
+        """Return the part of a prompt that is truncated; "" if all of it fits."""
         encoding = self._tokenizer.encode(prompt)
         if not encoding.overflowing:
             return ""
         return prompt[max(end for _, end in encoding.offsets) :].strip()
 
     def save(self, folder: Path) -> None:
-        """Write the files that were read, each whole or not at all. Raises OSError naming one."""
+        """Write the files that were read, each completely or not at all. Raises OSError that names a file."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files.items():
             with new_file(folder / name) as file:
@@ -77,12 +77,12 @@ class PromptTokenizer:
 
 
 def _clip(folder: Path) -> Tokenizer:
-    """CLIP's byte pair encoding (Radford et al. 2021): lower case, any space as one, words end in "</w>"."""
+    """CLIP's byte pair encoding (Radford et al. 2021): lower case, white space collapsed, words end in "</w>"."""
     if missing := [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]:
         raise FileNotFoundError(f"{folder} holds no tokenizer: neither tokenizer.json nor {' and '.join(missing)}")
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-    # "# #" is a pair like any other.
+    # "# #" is an ordinary pair.
     pairs = [(a, b) for a, b in (line.split() for line in merges if line and not line.startswith("#version"))]
     tokenizer = Tokenizer(BPE(vocabulary, pairs, end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence(

@@ -1,8 +1,8 @@
-"""PyTorch parameters <-> ours: Stable Diffusion's networks as diffusers and transformers name and lay them out.
+"""PyTorch parameters <-> ours, for Stable Diffusion's networks in the names and layouts of diffusers and transformers.
 
-One table a network says how our names become PyTorch's; the same table, read over the names that a network has, serves
-both directions. `ORIGINAL` reads Stable Diffusion's first checkpoints, which name the same parameters otherwise.
-Layouts follow from a parameter's kind:
+One table per network maps our names to PyTorch's; applied to all names of a network, it serves both directions.
+`ORIGINAL` reads Stable Diffusion's first checkpoints, which use other names for the same parameters. A parameter's kind
+determines its layout:
 
     convolution  kernel (height, width, in, out)  <->  weight (out, in, height, width)
     linear       kernel (in, out)                 <->  weight (out, in)
@@ -21,17 +21,17 @@ import numpy as np
 from elements_jax.models.functional import Params
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
-"""A regular expression, and what it becomes."""
+"""A regular expression and its replacement."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """How the parameters of one network are called in PyTorch."""
+    """The PyTorch names of one network's parameters."""
 
-    names: tuple[Rule, ...]  # over our names, in order
-    aliases: tuple[Rule, ...] = ()  # over the names that other checkpoints use, in order
-    buffers: tuple[str, ...] = ()  # tensors that older checkpoints hold next to the parameters
-    extra_parameters: str = "$^"  # matches parameters of ours that Stable Diffusion lacks; by default none
+    names: tuple[Rule, ...]  # applied to our names, in order
+    aliases: tuple[Rule, ...] = ()  # applied to the names in other checkpoints, in order
+    buffers: tuple[str, ...] = ()  # tensors of older checkpoints that are not parameters
+    extra_parameters: str = "$^"  # matches our parameters that Stable Diffusion lacks; by default none
 
 
 _KINDS = ((r"\.(kernel|scale|embedding)$", ".weight"),)
@@ -79,15 +79,15 @@ TEXT = Table(  # transformers' CLIPTextModel
         (r"^", "text_model."),
         *_KINDS,
     ),
-    aliases=((r"^(?!text_model\.)", "text_model."),),  # transformers 5 leaves the prefix out, and reads both
+    aliases=((r"^(?!text_model\.)", "text_model."),),  # transformers 5 omits the prefix and reads both
     buffers=("text_model.embeddings.position_ids",),
 )
 
-OWN = Table(names=_KINDS)  # networks that Stable Diffusion has not: our names, PyTorch's layouts
+OWN = Table(names=_KINDS)  # networks that Stable Diffusion lacks: our names, PyTorch's layouts
 
 
 def _in_levels(blocks: str, first: int, part: str) -> Callable[[re.Match[str]], str]:
-    """For blocks that are numbered through from `first`, three a level; a resampling has no number of its own."""
+    """Rename blocks numbered consecutively from `first`, three per level; resampling layers have no number."""
 
     def rename(match: re.Match[str]) -> str:
         level, layer = divmod(int(match[1]) - first, 3)
@@ -96,9 +96,9 @@ def _in_levels(blocks: str, first: int, part: str) -> Callable[[re.Match[str]], 
     return rename
 
 
-_down, _up = partial(_in_levels, "down_blocks", 1), partial(_in_levels, "up_blocks", 0)  # before the first is conv_in
+_down, _up = partial(_in_levels, "down_blocks", 1), partial(_in_levels, "up_blocks", 0)  # input block 0 is conv_in
 
-ORIGINAL = {  # Stable Diffusion 1's single file: each network's prefix there, and its table
+ORIGINAL = {  # Stable Diffusion 1's single file: the prefix and table of each network
     "unet": (
         "model.diffusion_model.",
         replace(
@@ -134,7 +134,7 @@ ORIGINAL = {  # Stable Diffusion 1's single file: each network's prefix there, a
             aliases=(
                 (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
                 (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
-                # The decoder's levels are counted from the finest.
+                # The decoder counts its levels from the finest.
                 (r"\.up\.(\d+)\.block\.", lambda match: f".up_blocks.{3 - int(match[1])}.resnets."),
                 (r"\.up\.(\d+)\.upsample\.", lambda match: f".up_blocks.{3 - int(match[1])}.upsamplers.0."),
                 (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
@@ -154,19 +154,19 @@ ORIGINAL = {  # Stable Diffusion 1's single file: each network's prefix there, a
 def from_torch(
     table: Table, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, jax.ShapeDtypeStruct]
 ) -> dict[str, jax.Array]:
-    """Our parameters out of a PyTorch checkpoint's tensors, in float32.
+    """Convert a PyTorch checkpoint's tensors to our parameters, in float32.
 
     Args:
         shapes: names and shapes of the network's parameters (`Functional.shapes()`).
 
-    Where the checkpoint has none of the attention to elements, as Stable Diffusion's, neither has the result:
-    `unet.init_missing(from_torch(UNET, tensors, unet.shapes()), key)` starts it afresh.
+    A checkpoint without element attention, such as Stable Diffusion's, gives a result without it.
+    `unet.init_missing(from_torch(UNET, tensors, unet.shapes()), key)` initializes what is missing.
 
-    Raises one ValueError that lists every tensor that is missing, unknown, given twice, of another shape or kind,
-    or not finite.
+    Raises one ValueError that lists every tensor that is missing, unknown, given twice, not finite, or of the wrong
+    shape or type.
     """
     problems: list[str] = []
-    found: dict[str, str] = {}  # PyTorch's present name of a tensor -> the checkpoint's name
+    found: dict[str, str] = {}  # PyTorch's current name of a tensor -> its name in the checkpoint
     for name in tensors:
         present = _substitute(table.aliases, name)
         if present in found:
@@ -182,7 +182,7 @@ def from_torch(
         theirs = torch_name(table, ours)
         if theirs in found:
             tensor = tensors[found[theirs]]
-            if tensor.shape == (*expected[theirs], 1, 1):  # older checkpoints attend by convolutions of 1 x 1
+            if tensor.shape == (*expected[theirs], 1, 1):  # older checkpoints use 1 x 1 convolutions for attention
                 tensor = tensor[..., 0, 0]
             if not jnp.issubdtype(tensor.dtype, jnp.floating):
                 problems.append(f"expected real numbers, found {tensor.dtype}: {found[theirs]}")
@@ -202,9 +202,9 @@ def from_torch(
 
 
 def to_torch(table: Table, params: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
-    """PyTorch's tensors of our parameters, under the names that `load_state_dict` takes.
+    """Convert our parameters to PyTorch's tensors, under the names that `load_state_dict` expects.
 
-    Those of the attention to elements, which diffusers does not know, keep our words.
+    Element attention, which diffusers does not have, keeps our names.
     """
     return {
         torch_name(table, name): np.ascontiguousarray(np.asarray(value).transpose(_torch_axes(name, value.ndim)))
@@ -213,7 +213,7 @@ def to_torch(table: Table, params: Mapping[str, jax.Array | np.ndarray]) -> dict
 
 
 def torch_shapes(table: Table, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a PyTorch checkpoint of this network holds."""
+    """Return the names and shapes of the tensors in a PyTorch checkpoint of this network."""
     return {
         torch_name(table, name): tuple(spec.shape[axis] for axis in _torch_axes(name, spec.ndim))
         for name, spec in shapes.items()
@@ -221,12 +221,12 @@ def torch_shapes(table: Table, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> di
 
 
 def torch_name(table: Table, name: str) -> str:
-    """What PyTorch calls our parameter `name`."""
+    """Return PyTorch's name for our parameter `name`."""
     return _substitute(table.names, name)
 
 
 def _torch_axes(name: str, ndim: int) -> tuple[int, ...]:
-    """The permutation from our layout to PyTorch's."""
+    """Return the permutation from our layout to PyTorch's."""
     if not name.endswith(".kernel"):
         return tuple(range(ndim))
     return {2: (1, 0), 4: (3, 2, 0, 1)}[ndim]

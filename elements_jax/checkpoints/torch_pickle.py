@@ -1,7 +1,7 @@
-"""PyTorch's `.pth` files of tensors, read without PyTorch, and without running what a pickle may ask for.
+"""Reads PyTorch's `.pth` files of tensors without PyTorch, and without running code from the pickle.
 
-Such a file is a pickle that names its numbers, and the numbers: in a zip archive, or in files older than PyTorch 1.6
-one after the other behind it.
+Such a file is a pickle that refers to storages, plus the storages: in a zip archive, or, in files older than PyTorch
+1.6, one after another behind the pickle.
 """
 
 import pickle
@@ -29,12 +29,12 @@ _DTYPES = {
 
 
 def read_pth(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict by name. Raises OSError, or ValueError naming a file that holds anything else."""
+    """Read the tensors of a state dict by name. Raises OSError, or ValueError if the file holds anything else."""
     with path.open("rb") as file:
         try:
             tensors = _read_zip(file) if zipfile.is_zipfile(file) else _read_old(file)
-        except Exception as error:  # a damaged pickle raises all sorts
-            raise ValueError(f"{path}: no PyTorch file of tensors, or damaged: {error}") from error
+        except Exception as error:  # a damaged pickle can raise anything
+            raise ValueError(f"{path}: not a PyTorch file of tensors, or damaged: {error}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, np.ndarray) for value in tensors.values()):
         raise ValueError(f"{path}: expected tensors by name, as `torch.save(module.state_dict(), path)` writes them")
     return dict(tensors)
@@ -58,7 +58,7 @@ def _read_old(file: BinaryIO) -> Any:
     storages: dict[str, np.ndarray] = {}
 
     def storage(dtype: np.dtype, key: str, count: int) -> np.ndarray:
-        """Filled later: the numbers come after the pickle."""
+        """Allocate a storage. It is filled later: the numbers follow the pickle."""
         if not 0 <= count * dtype.itemsize <= length:
             raise ValueError(f"{count} numbers do not fit in the file")
         return storages.setdefault(key, np.zeros(count, dtype))
@@ -76,7 +76,7 @@ def _read_old(file: BinaryIO) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors, the numbers that they are of, and the dict that holds them, and nothing else."""
+    """Accepts only tensors, their storages, and the dict that holds them."""
 
     def __init__(self, file: Any, storage: Callable[[np.dtype, str, int], np.ndarray]):
         super().__init__(file)
@@ -99,9 +99,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> np.ndarray:
-    """A view of a storage's numbers. Strides are checked, so that a file cannot make us read beyond them."""
+    """Return a view of a storage. Strides are checked, so that no file can make us read beyond its end."""
     if min((offset, *shape, *strides)) < 0 or len(shape) != len(strides):
-        raise ValueError(f"no tensor: shape {shape}, strides {strides}, offset {offset}")
+        raise ValueError(f"not a tensor: shape {shape}, strides {strides}, offset {offset}")
     if 0 not in shape:
         last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
         if last >= storage.size:

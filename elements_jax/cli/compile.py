@@ -1,4 +1,4 @@
-"""`elements compile PRESET --topology v5e:4x4`: what a training step needs on accelerators that are not here."""
+"""`elements compile PRESET --topology v5e:4x4`: the cost of a training step on accelerators that are not present."""
 
 import argparse
 import os
@@ -25,20 +25,20 @@ OFFLINE_TPU_ENV = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
 }
-"""What libtpu would ask a cloud machine's metadata for, which is not one."""
+"""Answers that libtpu would otherwise request from a cloud machine's metadata server."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to compile, and for what."""
+    """What to compile, and for which devices."""
 
     topology: str
-    """The slice, by its chips and how they are laid out: v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4; or h100:8."""
+    """Chip and layout of the slice: v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4; or h100:8."""
     train: DiffusionTrainConfig
-    """The mesh is here, and what makes a step larger or smaller: batch_size, accumulate, remat."""
+    """The mesh, and the settings that determine the size of a step: batch_size, accumulate, remat."""
     config: ModelConfig
     program: Literal["train", "sample"] = "train"
-    """The training step of stage 2, or what `elements batch` decodes `train.batch_size` pictures with."""
+    """The training step of stage 2, or the sampler that decodes `train.batch_size` images in `elements batch`."""
     quick: bool = True
     """Ask the TPU's compiler for less effort: minutes instead of tens of minutes."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -46,12 +46,12 @@ class Job:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the command line, compile and report. Exit code 1 where nothing that is tried fits; ValueError names an
-    option that is out of its bounds."""
+    """Parse the command line, compile and report. Return 1 if nothing that is tried fits. Raises ValueError that names
+    an option that is out of bounds."""
     for name, value in OFFLINE_TPU_ENV.items():
         os.environ.setdefault(name, value)
-    jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip, and should look for none
-    description = "Compile a program for accelerators that are not here, and say what it needs."
+    jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip and must not look for one
+    description = "Compile a program for accelerators that are not present, and report its cost."
     parser = argparse.ArgumentParser(prog="elements compile", description=description)
     presets = {name: (preset.model, preset.diffusion) for name, preset in PRESETS.items() if preset.diffusion}
     parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _compile_what_fits(job: Job, devices: list[Any]) -> Report:
-    """The step as asked for or, where it does not fit, the first change of it that does."""
+    """Compile the step as requested or, if it does not fit, the first change of it that does."""
     for train in (job.train, *changes(job.train, len(devices))):
         try:
             report = compile_step(job.config, train, devices, quick=job.quick)
@@ -91,7 +91,7 @@ def _compile_what_fits(job: Job, devices: list[Any]) -> Report:
             if train != job.train:
                 print(f"fits: {_knobs(train)}")
             return report
-    raise DoesNotFit(f"a batch of {job.train.batch_size} fits in no way: take a smaller one, or more devices")
+    raise DoesNotFit(f"a batch of {job.train.batch_size} does not fit in any way: use a smaller batch or more devices")
 
 
 def _knobs(train: DiffusionTrainConfig) -> str:

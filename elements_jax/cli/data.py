@@ -1,4 +1,4 @@
-"""Commands that write pictures and records: `elements scenes`, `photo-scenes` and `cache`."""
+"""Commands that write images and records: `elements scenes`, `photo-scenes` and `cache`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,16 +12,16 @@ from elements_jax.cli.arguments import Out, Records
 
 @dataclass(frozen=True)
 class Scenes:
-    """Write synthetic scenes as a folder of pictures, captions and object masks, for `elements partition`."""
+    """Write synthetic scenes as a folder of images, captions and object masks, for `elements partition`."""
 
     out: Out
     """Folder to write; the object masks go to its subfolder `masks`."""
     count: int = 10_000
-    """Pictures."""
+    """Number of images."""
     first: int = 0
-    """Seed of the first picture; the others follow."""
+    """Seed of the first image; the others count up from it."""
     size: int = 64
-    """Side of a picture in pixels."""
+    """Image size in pixels."""
 
     def __post_init__(self) -> None:
         require_within(self, count=(1, SEED[1]), size=(8, 8192), first=(0, SEED[1] - self.count))
@@ -35,19 +35,19 @@ class Scenes:
 
 @dataclass(frozen=True)
 class PhotoScenes:
-    """Cut objects out of photographs, put them on other photographs, and write the pictures as a folder, for
-    `elements partition`: edits of them have a true result (`elements scenes-benchmark --photographs`)."""
+    """Cut objects out of photographs, paste them on other photographs, and write the images as a folder for
+    `elements partition`. Their edits have a true result (`elements scenes-benchmark --photographs`)."""
 
     records: Records
-    """Folder of records with object masks (`elements partition --masks auto`), of the size of the pictures."""
+    """Folder of records with object masks (`elements partition --masks auto`), as large as the images to write."""
     out: Out
     """Folder to write; the object masks go to its subfolder `masks`."""
     count: int = 128
-    """Pictures."""
+    """Number of images."""
     first: int = 0
-    """Seed of the first picture; the others follow."""
+    """Seed of the first image; the others count up from it."""
     split: str = "val"
-    """Of the records."""
+    """Split of the records."""
 
     def __post_init__(self) -> None:
         require_within(self, count=(1, SEED[1]), first=(0, SEED[1] - self.count))
@@ -63,20 +63,19 @@ class PhotoScenes:
 
 @dataclass(frozen=True)
 class Cache:
-    """Compute once what stage 2 takes of the VAE's encoder and the text encoder, and write records that hold it.
+    """Write records with precomputed outputs of the VAE's encoder and the text encoder, for stage 2.
 
-    Training reads them with `--train.cached`, and spends nothing on these networks. The same command again does the
-    shards that are not there yet.
+    Training reads them with `--train.cached` and does not run these networks. Run the same command again to resume.
     """
 
     records: Records
-    """Folder of records, as `elements partition` writes it."""
+    """Folder of records written by `elements partition`."""
     out: Out
-    """Folder for the records with their features."""
+    """Folder for the records with features."""
     model: Annotated[PathOrURL, tyro.conf.arg(metavar="FOLDER")]
-    """Model folder, or a Stable Diffusion in diffusers' layout, of the same VAE and text encoder as is trained with."""
+    """Model folder, or Stable Diffusion in diffusers' layout, with the VAE and text encoder used for training."""
     batch_size: int = 4
-    """Images that each device takes at once."""
+    """Images encoded at once per device."""
 
     def __post_init__(self) -> None:
         require_within(self, batch_size=COUNT)

@@ -1,6 +1,6 @@
-"""`make demo`: the whole method on two CPU cores, from photographs to edited pictures and a report.
+"""`make demo`: the complete method on two CPU cores, from photographs to edited images and a report.
 
-Every step but the pictures of the report is a command of this project, run as a user would and printed as it runs.
+Every step except the report's images is a command of this project, printed and run as a user would run it.
 """
 
 import os
@@ -25,20 +25,20 @@ STAGES = ("vae", "autoencoder", "diffusion")
 
 @dataclass(frozen=True)
 class Demo:
-    """Partition photographs, edit held-out scenes and photographs with `tiny`, write a report, show its training."""
+    """Partition photographs, edit held-out scenes and photographs with `tiny`, write a report, and train briefly."""
 
     out: tyro.conf.Positional[Path]
-    """Folder for everything; what a run that was cut short left there is used again."""
+    """Folder for everything; the finished steps of an interrupted run are reused."""
     model: Path = TINY
-    """The model that edits, by default the one of this package."""
+    """Model to edit with; by default the one bundled with this package."""
     full: bool = False
-    """Train `tiny` on scenes as long as its preset says, which takes hours, and edit with that."""
+    """Train `tiny` on scenes for the full length of its preset, which takes hours, and edit with the result."""
     sam: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared"), "weights", "mobile_sam.pt")
-    """Checkpoint of SAM or MobileSAM for the photographs; SLIC divides them where it is absent."""
+    """Checkpoint of SAM or MobileSAM for the photographs; without one, SLIC segments them."""
     held_out: int = 12
-    """Scenes to edit."""
+    """Number of scenes to edit."""
     steps: int = 100
-    """Of each stage of training, where it is not in full."""
+    """Training steps per stage, unless training is full length."""
 
     def __post_init__(self) -> None:
         require_within(self, held_out=COUNT, steps=COUNT)
@@ -50,16 +50,16 @@ class Demo:
         self.make_records()
         trained = self.train()
         prefer_own_convolutions()
-        from elements_jax.cli.demo_report import write_report  # after training: JAX would take memory in this process
+        from elements_jax.cli.demo_report import write_report  # after training: JAX takes memory
 
         model = trained if self.full else self.model
         index = write_report(self.out / "report", model, self.out / "records", self.out / "photos-records")
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open {index}")
         if not self.full:
-            print(f"Its pictures are by {model}; {trained} shows that training runs, and no more.")
+            print(f"Its images were made by {model}; {trained} only shows that training runs.")
 
     def partition_photographs(self) -> None:
-        """Photographs that ship inside scikit-image, divided at the paper's size and at tiny's."""
+        """Partition photographs bundled with scikit-image, at the paper's size and at tiny's."""
         import skimage.data
 
         photos = self.out / "photos"
@@ -77,7 +77,7 @@ class Demo:
                 elements("partition", "inspect", self.out / folder)
 
     def make_records(self) -> None:
-        """Scenes for training, and others to be edited."""
+        """Write records of scenes for training, and of others to edit."""
         for split, first, count in (("train", 0, 16_000 if self.full else 1000), ("val", 1_000_000, self.held_out)):
             pictures = self.out / "scenes" / split
             if not (self.out / "records" / f"partition-{split}.json").is_file():
@@ -87,7 +87,7 @@ class Demo:
                 elements("partition", pictures, self.out / "records", *slic, *job)
 
     def train(self) -> Path:
-        """VAE, stage 1 and stage 2 of `tiny`, from random weights."""
+        """Train VAE, stage 1 and stage 2 of `tiny` from scratch."""
         model, steps = self.out / "model", self.steps
         short = ["--train.steps", steps, "--train.sample-every", steps, "--train.warmup", steps // 10]
         for stage in STAGES:
@@ -97,7 +97,7 @@ class Demo:
 
 
 def elements(*command: object) -> None:
-    """Run an `elements` command. Ends the demo when it fails."""
+    """Run an `elements` command, and exit if it fails."""
     words = [str(word) for word in command]
     print(f"\n$ elements {shlex.join(words)}", flush=True)
     subprocess.run([sys.executable, "-m", "elements_jax.cli", *words], check=True)

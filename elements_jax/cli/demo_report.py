@@ -1,4 +1,4 @@
-"""The demo's report: one HTML page and its PNGs, for a person to judge a model by."""
+"""The demo's report: an HTML page and its PNGs, by which a person can judge a model."""
 
 import html
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ from elements_jax.pipeline.pipeline import ElementsPipeline
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
-SHOWN = 6  # scenes whose edits are shown; all count in the table
-BATCH = 16  # pictures decoded at once
+SHOWN = 6  # number of scenes whose edits are shown; the table covers all
+BATCH = 16  # images decoded at once
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1500px; padding: 0 1rem; color: #222 }
@@ -54,11 +54,11 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
 
     def text(self, tag: str, words: str) -> None:
-        """Words in a tag."""
+        """Add text in a tag."""
         self._parts.append(f"<{tag}>{html.escape(words)}</{tag}>")
 
     def row(self, pictures: dict[str, Picture]) -> None:
-        """Add pictures in one row, however many, each with its caption; write each as a PNG too."""
+        """Add a row of images with captions, and write each image as a PNG."""
         figures = []
         for caption, picture in pictures.items():
             name = f"{self._pictures:03}-{caption.split(',')[0].replace(' ', '-')}.png"
@@ -68,13 +68,13 @@ class Report:
         self._parts.append(f"<div class=row>{''.join(figures)}</div>")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; the first column holds names."""
+        """Add a table; the first column holds names."""
         lines = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
         lines += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
         self._parts.append(f"<table>{''.join(lines)}</table>")
 
     def save(self) -> Path:
-        """Write the page; a reader sees the old one or the new one."""
+        """Write the page atomically and return its path."""
         path = self.folder / "index.html"
         with new_file(path) as file:
             file.write("\n".join(self._parts).encode())
@@ -91,23 +91,23 @@ def write_report(folder: Path, model: Path, scene_records: Path, photo_records: 
 
 
 def report_scenes(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
-    """Edits of held-out scenes next to the truth, and how near ours and pixel editing come to it."""
+    """Show edits of held-out scenes next to the truth, and how close ours and pixel editing come to it."""
     report.text("h2", f"{len(records)} held-out scenes")
     reconstructions = report_reconstruction(report, pipeline, records)
 
     folder = report.folder / "results"
     if folder.is_dir():
-        remove_folder(folder)  # of another model, it may be
+        remove_folder(folder)  # it may be from another model
     tasks = list(scene_cases(records))
     methods = make_methods(("ours", "pixels"), pipeline, "", Sampling(), None, None)
     run(folder, tasks, methods, pipeline, {record.source_id: record for record in records}, identity(records), BATCH)
     scores = score(folder, LPIPS("alex") if has_weights() else None)
     report.text(
         "p",
-        "Edits compared with the true edited scene, in the edited region and in the complete picture. Won is the share "
-        "of edits that come closer to the truth, in the edited region, than the unedited picture and pixel editing do. "
-        "Both leave the object where it was, so also compare with the flat picture in the input's mean colour. "
-        "The prompt of a variation allows many pictures; the truth is one of them.",
+        "Edits compared with the true edited scene, in the edited region and in the complete image. Won is the share "
+        "of edits that come closer to the truth, in the edited region, than both the unedited image and pixel editing. "
+        "Both leave the object in its old place, so also compare with a flat image of the input's mean colour. "
+        "The prompt of a variation allows many images; the truth is one of them.",
     )
     report.table(*rows(scores))
     print(as_text(scores))
@@ -132,7 +132,7 @@ def report_scenes(report: Report, pipeline: ElementsPipeline, records: Sequence[
 
 
 def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> list[Picture]:
-    """How near the unedited elements come to the picture that they are of; returns what stage 2 makes of them."""
+    """Report how close the reconstructions come to the images; return the reconstructions of stage 2."""
     light, full = list[Picture](), list[Picture]()
     for start in range(0, len(records), BATCH):
         some = records[start : start + BATCH]
@@ -154,9 +154,9 @@ def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: S
 
 
 def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
-    """The five edits on photographs, by edit script: what carries over from those that a model has seen."""
+    """Show the five edits on photographs, run by edit script, to see what generalizes from the training images."""
     report.text("h2", "Photographs")
-    report.text("p", "A tiny model knows scenes and has seen few photographs. Its results are shown as they are.")
+    report.text("p", "The tiny model was trained on scenes and few photographs. Its results are shown as they are.")
     count, size = pipeline.config.elements.num_elements, pipeline.config.elements.image_size
     yy, xx = (np.mgrid[:size, :size] + 0.5) / size
     middle = (abs(xx - 0.5) < 0.2) & (abs(yy - 0.5) < 0.2)
@@ -191,10 +191,10 @@ def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequ
 
 
 def edited(canvas: Canvas, edit: Edit, other: Canvas | None = None) -> Canvas:
-    """The canvas after one edit; `other` is the image that a composition takes from."""
+    """Return the canvas after one edit; `other` is the source image of a composition."""
     return apply_script(EditScript((edit,)), canvas, lambda *_: other or canvas).canvas
 
 
 def decode_one(pipeline: ElementsPipeline, canvas: Canvas, prompt: str) -> Picture:
-    """One picture, with seed 0."""
+    """Decode one image, with seed 0."""
     return pipeline.decode(canvas, prompt)

@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encode:
-    """Divide a photograph into its elements and encode them.
+    """Segment a photograph into elements and encode them.
 
     Writes OUT, a NumPy archive (image, label_map, box, content, position, valid) that `elements edit` and `elements
-    reconstruct` take instead of a photograph, and next to it NAME-numbers.png, which shows the number of every element.
+    reconstruct` accept in place of a photograph, and NAME-numbers.png, which shows the number of every element.
     """
 
     photo: Photograph
-    """The photograph."""
+    """Photograph to encode."""
     out: Out
     """File to write, NAME.npz."""
     model: ModelOrTiny = None
-    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
+    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled tiny model."""
     fit: Fit = "crop"
-    """Take the square at the photograph's centre, or all of it."""
+    """Use the square at the photograph's centre, or all of it."""
     source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
 
     def run(self) -> None:
-        """Encode and write both files."""
+        """Encode, and write both files."""
         from elements_jax.editing.drawing import boundaries
 
         drawing = self.out.with_name(f"{self.out.stem}-numbers.png")
@@ -62,41 +62,41 @@ class Encode:
 
 @dataclass(frozen=True)
 class Edit:
-    """Run an edit script on a photograph, and get it back at its own size with nothing changed but what was edited.
+    """Run an edit script on a photograph. The result has its original size; only the edited parts change.
 
-    The result has the photograph's format, profile, depth and metadata. Of an encoded file, the result is the model's
-    picture as a PNG, with all that made it in its text chunks.
+    The result keeps the photograph's format, profile, bit depth and metadata. For an encoded file, the result is the
+    model's image as a PNG, with its settings in the text chunks.
     """
 
     photo: Photograph
-    """A photograph, or a file that `elements encode` wrote."""
+    """Photograph, or file written by `elements encode`."""
     script: Annotated[PathOrURL, tyro.conf.arg(metavar="FILE")]
-    """The edit script: JSON (`elements_jax/editing/script.py` describes it), or a result's PNG, which carries its
-    script. Other pictures that it names are found relative to it."""
+    """Edit script: JSON (documented in `elements_jax/editing/script.py`), or a result's PNG, which contains its script.
+    Paths of other images in it are relative to the script."""
     model: ModelOrTiny = None
-    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package. A
-    model that you name also guides what fills the holes of a photograph."""
+    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled tiny model. If
+    you name a model, it also guides the filling of holes in a photograph."""
     out: File = None
-    """File to write, in the format of its suffix; by default PHOTO-edited with the photograph's own format."""
+    """File to write, in the format of its suffix; by default PHOTO-edited in the photograph's format."""
     detail: Annotated[Detail | None, tyro.conf.arg(metavar="{pixels,decoder}")] = None
-    """For a photograph: `pixels` moves its own pixels and fills what they leave, and is the default; with `decoder` the
-    model paints every edited region, as in the paper."""
+    """For a photograph: `pixels`, the default, moves its own pixels and fills the holes; with `decoder` the model
+    generates every edited region, as in the paper."""
     drop_gps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Leave out where the photograph was taken. All other metadata stays."""
+    """Remove the location where the photograph was taken. All other metadata stays."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write even over the photograph itself."""
+    """Allow overwriting the photograph itself."""
     drawing: File = None
-    """For an encoded file: also draw the edit on the picture here: red dots where elements were, green where they go,
-    blue crosses on those deleted."""
+    """For an encoded file: also draw the edit on the image and write it here: red dots where elements were, green dots
+    where they go, blue crosses on deleted ones."""
     preserve: bool = False
-    """For an encoded file: keep the pixels outside the edited region and a narrow band around it, even where the script
-    does not say so; otherwise all are decoded, as in the paper. A photograph always keeps them."""
+    """For an encoded file: keep the pixels outside the edited region and a narrow band around it, even if the
+    script does not ask for it. Otherwise all pixels are decoded, as in the paper. A photograph always keeps them."""
     source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
-    """In place of the script's."""
+    """Seed to use instead of the script's."""
 
     def run(self) -> None:
-        """Edit and write."""
+        """Edit, and write the result."""
         self.sampling.checked()
         script = EditScript.load(self.script)
         script = replace(
@@ -138,25 +138,25 @@ class Edit:
 
 @dataclass(frozen=True)
 class Reconstruct:
-    """Decode a photograph from its unedited elements: what the model sees of it."""
+    """Decode a photograph from its unedited elements, to show what the model retains."""
 
     photo: Photograph
-    """A photograph, or a file that `elements encode` wrote."""
+    """Photograph, or file written by `elements encode`."""
     out: Out
     """PNG to write."""
     model: ModelOrTiny = None
-    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
+    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled tiny model."""
     prompt: str = ""
-    """What the picture shows."""
+    """Prompt that describes the image."""
     seed: int = 0
-    """Of the noise that sampling starts from."""
+    """Seed of the initial noise."""
     fit: Fit = "crop"
-    """Take the square at the photograph's centre, or all of it."""
+    """Use the square at the photograph's centre, or all of it."""
     source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def run(self) -> None:
-        """Decode and write."""
+        """Decode, and write the image."""
         _require_png(self.out)
         require_apart(self.out, self.photo)
         script = EditScript(prompt=self.prompt, seed=self.seed, fit=self.fit, sampling=self.sampling).checked()
@@ -170,7 +170,7 @@ class Reconstruct:
 
 def _require_png(path: Path) -> None:
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path}: what the model paints is written as a PNG; choose the suffix .png")
+        raise ValueError(f"{path}: the model's images are written as PNG; use the suffix .png")
 
 
 def _write(path: Path, editing: "EditSession", picture: UInt8[np.ndarray, "H W 3"], script: EditScript) -> None:
@@ -185,6 +185,6 @@ def _save(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
     try:
         format = Image.registered_extensions()[path.suffix.lower()]
     except KeyError:
-        raise ValueError(f"{path}: expected a picture's suffix, such as .png") from None
+        raise ValueError(f"{path}: expected the suffix of an image format, such as .png") from None
     with new_file(path) as file:
         Image.fromarray(picture).save(file, format)

@@ -22,24 +22,23 @@ from elements_jax.cli.photos import (
 
 @dataclass(frozen=True)
 class Editor:
-    """Edit photographs in the browser, on a page that only this machine can open, unless --host says otherwise.
+    """Edit photographs in the browser. Only this machine can open the page, unless --host says otherwise.
 
-    Programs can use the same server: its /docs describes the HTTP API. Nothing is written to the disk. Ctrl-C ends it.
+    Programs can use the same server; /docs describes the HTTP API. Nothing is written to disk. Stop it with Ctrl-C.
     """
 
     model: ModelOrTiny = None
-    """Model folder, or the name of a repository on the Hugging Face hub; by default the tiny one of this package."""
+    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled tiny model."""
     source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
-    """With SAM, objects are found from points, too."""
+    """With SAM, a click selects an object."""
     port: int = 8000
-    """Of the page's address; with 0 one that is free."""
+    """Port of the page; 0 picks a free one."""
     host: str = "127.0.0.1"
-    """Address of this machine to listen at; with 0.0.0.0 every machine that reaches this one can edit, without a
-    password."""
+    """Address to listen on. With 0.0.0.0 every machine that can reach this one can edit, without a password."""
     name: tuple[str, ...] = ()
-    """Host names that the page is reached by, besides localhost: this machine's in its network, or a proxy's."""
+    """Host names under which the page is reached, besides localhost: this machine's network name, or a proxy's."""
     root_path: str = ""
-    """Path below which a proxy serves the page, such as /editor, and which it takes off; the page is at /editor/."""
+    """Path under which a proxy serves the page and which it strips, such as /editor; the page is then at /editor/."""
     open: bool = True
     """Open the page in the browser."""
 

@@ -1,7 +1,7 @@
-"""The `elements` command. `COMMANDS` lists what it does.
+"""The `elements` command; `COMMANDS` lists its commands.
 
-It reaches for `partition` (as `photographs` does) and `train` only when their command is called, so that each command
-needs no more than its own packages.
+`partition` and `train` are imported only by the commands that use them, so that each command needs only its own
+packages.
 """
 
 import importlib
@@ -16,24 +16,24 @@ from elements_jax.cli.editor import Editor
 
 COMMANDS = """\
 commands:
-  partition    divide photographs into image elements and write records (PyTorch, SAM); `partition inspect` shows them
-  cache        compute once what stage 2 takes of VAE and text encoder, and write records that hold it
+  partition    segment photographs into image elements and write records (PyTorch, SAM); `partition inspect` shows them
+  cache        write records with precomputed VAE latents and text features, for stage 2
   train        train one stage of a model from records
-  compile      a training step for TPUs or GPUs that are not here: what it needs, and how fast it can be
-  editor       edit photographs in the browser, on a page of this machine's own
-  encode       one photograph to its elements: a file to edit, and a picture with their numbers
+  compile      estimate memory and speed of a training step on TPUs or GPUs that are not present
+  editor       edit photographs in the browser, on a page served by this machine
+  encode       encode a photograph into elements: a file to edit, and an image with the element numbers
   edit         run an edit script on a photograph, at its own size, or on an encoded file
-  batch        run many edit scripts on records, on every device
+  batch        run many edit scripts on records, on all devices
   reconstruct  decode a photograph from its unedited elements
   compare      run several methods, ours and baselines, on the same edit scripts
-  evaluate     judge reconstructions, pictures or edits: PSNR, SSIM, LPIPS, FID, and what edits should keep
-  scenes       write the synthetic pictures that `tiny` trains on
-  photo-scenes  write objects of photographs on other photographs, whose edits have a true result
-  study        ask people which of two edits is better: the page, its analysis, and grids of pictures
-  benchmark    run a public benchmark of edits, and write what its own scorer reads
-  scenes-benchmark  edits of held-out scenes by several methods, and how near each comes to the true result
+  evaluate     compute PSNR, SSIM, LPIPS, FID and edit metrics of reconstructions, images or edits
+  scenes       write the synthetic images that `tiny` trains on
+  photo-scenes  write photographs with objects pasted from others, whose edits have a true result
+  study        ask people which of two edits is better: the page, its analysis, and comparison grids
+  benchmark    run a public benchmark of edits, and write the files that its scorer reads
+  scenes-benchmark  edit held-out scenes by several methods, and score each against the true result
 
-`elements COMMAND --help` says more.
+`elements COMMAND --help` describes a command.
 """
 ELSEWHERE = {
     "partition": "partition.__main__",
@@ -60,7 +60,7 @@ HERE = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
+    """Run one command. User errors print one line to stderr and exit with code 1."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ELSEWHERE:
         return run_to_end(lambda: importlib.import_module(ELSEWHERE[name]).main(rest))

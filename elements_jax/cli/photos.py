@@ -1,6 +1,6 @@
-"""Photographs as commands take them: files, divided into a model's elements.
+"""Input photographs of commands: files, segmented into a model's elements.
 
-It imports `partition` only when a photograph is to be divided.
+`partition` is imported only when a photograph is segmented.
 """
 
 import sys
@@ -32,21 +32,21 @@ Segmenter = Literal["sam", "mobile-sam", "slic", "grid"]
 
 @dataclass(frozen=True)
 class SegmenterOptions:
-    """How a photograph is divided, where the input is not an encoded file already."""
+    """How to segment a photograph, unless the input is an encoded file."""
 
     segmenter: Segmenter | None = None
-    """As in `elements partition`; by default sam with a checkpoint, and slic, which needs none, without."""
+    """Segmenter, as in `elements partition`; by default sam with a checkpoint and slic without one."""
     checkpoint: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")] = None
-    """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
-    or vit_h, which are downloaded from the Hugging Face hub."""
+    """Checkpoint of SAM or MobileSAM: the official file, transformers' file or folder, or mobile-sam, vit_b, vit_l or
+    vit_h to download it from the Hugging Face hub."""
 
     @property
     def chosen(self) -> Segmenter:
-        """The segmenter."""
+        """The chosen segmenter, or the default."""
         return self.segmenter or ("sam" if self.checkpoint else "slic")
 
     def of_encoded(self, settings: Mapping[str, Any]) -> "SegmenterOptions":
-        """This choice, or, where there is none, that of an encoded file, if it needs no checkpoint."""
+        """Return this choice or, if there is none, that of an encoded file, unless it needs a checkpoint."""
         divided = settings.get("segmenter")
         if self.segmenter is None and self.checkpoint is None and divided in ("slic", "grid"):
             return replace(self, segmenter=divided)
@@ -55,20 +55,20 @@ class SegmenterOptions:
 
 DEFAULT_SOURCE = SegmenterOptions()
 PIECES = 22
-"""The square root of the number of pieces that a photograph is divided into for people to select from."""
+"""The square root of the number of pieces offered for selection in the editor."""
 TINY_NOTICE = "Demo model (64 px): what it paints itself is blurred."
 
 
 def notices(model: str | None, source: SegmenterOptions) -> list[str]:
-    """What a person should know who left the choice to us."""
+    """Return notices about the defaults that the user did not choose."""
     notices = [] if model else [TINY_NOTICE]
     if source.segmenter is None and source.checkpoint is None:
-        notices.append("Photographs are divided by SLIC; with --checkpoint SAM does it.")
+        notices.append("Photographs are segmented by SLIC; use SAM with --checkpoint.")
     return notices
 
 
 class PhotoSegmenter:
-    """Makes photos of image files, divided into a model's elements as `source` says."""
+    """Reads image files as photos, segmented into a model's elements as `source` says."""
 
     def __init__(self, elements: "ElementsConfig", source: SegmenterOptions):
         self._elements = elements
@@ -76,42 +76,42 @@ class PhotoSegmenter:
 
     @cached_property
     def segmenter(self) -> Any:
-        """SAM is read when it is first needed. Raises ValueError where it has no checkpoint, or a wrong one."""
+        """The segmenter; SAM is loaded on first use. Raises ValueError if its checkpoint is missing or wrong."""
         from partition.job.worker import make_segmenter
 
         return make_segmenter(self._source.chosen, self._source.checkpoint, self.config)[1]
 
     @property
     def config(self) -> "PartitionConfig":
-        """How pictures of the model's size are divided."""
+        """The partition settings for images of the model's size."""
         from partition.config import PartitionConfig
 
         return PartitionConfig(size=self._elements.image_size, grid=self._elements.grid)
 
     def label(self, image: UInt8[np.ndarray, "S S 3"]) -> UInt16[np.ndarray, "S S"]:
-        """Each pixel's element, or DROPPED, of a picture of the model's size."""
+        """Return each pixel's element, or DROPPED, for an image of the model's size."""
         from partition.components import partition_image
 
         return partition_image(image, self.segmenter, self.config).label_map
 
     def pieces(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt16[np.ndarray, "H W"]:
-        """Each pixel's superpixel, of a picture of any size: pieces for people to select from."""
+        """Return each pixel's superpixel, for an image of any size: the pieces that people can select."""
         from partition.config import PartitionConfig
         from partition.segmenters.superpixels import Slic
 
         return Slic(PartitionConfig(grid=PIECES, compactness=10))(image).astype(np.uint16)
 
     def __call__(self, encoded: bytes, fit: Fit) -> "Photo":
-        """Raises ValueError for bytes that are not a readable image."""
+        """Decode and segment a photo. Raises ValueError if the bytes are not a readable image."""
         from partition.photos import divide_photo
 
         return divide_photo(encoded, self.segmenter, self.config, fit)
 
 
 class ObjectFinder:
-    """Finds the object at a point or in a box of a photograph: with SAM, or in a box without it.
+    """Finds the object at a point or in a box of a photograph. Points need SAM; boxes also work without it.
 
-    SAM looks twice: at all of the photograph, and then at a window around what it found, for a finer edge.
+    SAM runs twice: on the complete photograph, and then on a window around the object, for a finer edge.
     """
 
     def __init__(self, divider: PhotoSegmenter, source: SegmenterOptions):
@@ -119,9 +119,9 @@ class ObjectFinder:
         self._source = source
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"], at: ObjectAt) -> tuple[Bool[np.ndarray, "H W"], float]:
-        """The object's mask, and how far its edge may be from the true one, in pixels.
+        """Return the object's mask, and the maximum error of its edge in pixels.
 
-        Raises EditError for a point without SAM, and ValueError if SAM has a wrong checkpoint.
+        Raises EditError for a point without SAM, and ValueError if SAM's checkpoint is wrong.
         """
         if self._source.checkpoint is None and at.box is not None:
             from partition.segmenters.object_in_box import object_in_box
@@ -134,7 +134,7 @@ class ObjectFinder:
         return find_object(self._select, image, at.point, at.box)
 
     def load(self) -> None:
-        """Read SAM now. Raises ValueError where it has no checkpoint, or a wrong one."""
+        """Load SAM now. Raises ValueError if its checkpoint is missing or wrong."""
         _ = self._select
 
     @cached_property
@@ -148,7 +148,7 @@ class ObjectFinder:
 
 
 def open_photo(editing: "EditSession", path: Path, fit: Fit) -> "Photo":
-    """The photograph of a file, or what `elements encode` made of it. Raises ValueError naming the file."""
+    """Read a photograph, or a file written by `elements encode`. Raises ValueError that names the file."""
     if not is_encoded(path):
         content = read_file(path)
         try:
@@ -176,8 +176,8 @@ def open_pipeline(model: str | None) -> "ElementsPipeline":
 def open_editing(
     model: str | None, source: SegmenterOptions, settings: Mapping[str, Any] | None = None
 ) -> "EditSession":
-    """The model, with photographs divided as `source` says. `settings` are those of an encoded file, if one is edited:
-    its results say how it was divided."""
+    """Open a model, with photographs segmented as `source` says. `settings` are those of the encoded file being edited,
+    if any: results record how it was segmented."""
     from elements_jax.pipeline.session import EditSession
 
     for notice in notices(model, source):

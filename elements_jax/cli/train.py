@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from train.stage import Stage
 
 START = (
-    "A run starts from the first of these that there is: the newest checkpoint of its own folder; the checkpoint that "
-    "--resume names; the stage's networks in the model folder, where --init puts those of another model; fresh "
-    "parameters. So the same command, given again, goes on."
+    "A run starts from the first available of: the newest checkpoint of its own folder; the checkpoint given by "
+    "--resume; the stage's networks in the model folder, to which --init copies those of another model; random "
+    "parameters. Thus the same command resumes an interrupted run."
 )
 STAGES = {
-    "vae": "the KL autoencoder of images, where the model does not use Stable Diffusion's",
+    "vae": "the KL autoencoder of images, unless the model uses Stable Diffusion's",
     "autoencoder": "stage 1: content encoder and transformer decoder (Section 3.2)",
     "diffusion": "stage 2: the diffusion decoder (Section 3.3)",
 }
@@ -40,29 +40,29 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Job:
-    """What to train, on what, and how."""
+    """What to train, on which data, and how."""
 
     data: tuple[PathOrURL, ...]
-    """Folders of records, as `elements partition` writes them, read as one set: of photographs that several segmenters
-    have divided, say. The same images may be in all of them."""
+    """Folders of records written by `elements partition`, read as one set; for example one folder per
+    segmenter. They may contain the same images."""
     model: PathOrURL
-    """Model folder: earlier stages' networks are read from it and this stage's are written to it; the run itself
-    (checkpoints, TensorBoard events, samples) is in its `runs/STAGE`, from where it is resumed."""
+    """Model folder: earlier stages' networks are read from it, and this stage's are written to it. The run itself
+    (checkpoints, TensorBoard events, samples) is stored in its `runs/STAGE` and resumes from there."""
     train: TrainConfig
     config: ModelConfig
     init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """A model to start from, of which the model folder receives what it lacks: Stable Diffusion 1.5 (a folder in
-    diffusers' layout, the original single file, or a repository on the Hugging Face hub), or another model folder, be
-    it of stage 1 alone."""
+    """Model to start from; networks that the model folder lacks are copied from it. Stable Diffusion 1.5 (a folder in
+    diffusers' layout, the original single file, or a repository on the Hugging Face hub), or another model folder,
+    even one with only stage 1."""
     resume: Annotated[PathOrURL | None, tyro.conf.arg(metavar="RUN")] = None
-    """Another run of this stage, to go on from its state and its place in the data: its folder (`MODEL/runs/STAGE`),
-    whose newest checkpoint counts, the folder of one checkpoint in it (`checkpoints/STEP`), or the file that
-    --train.travel writes. The run that goes on writes its own."""
+    """Another run of this stage whose state and position in the data to resume from: its folder (`MODEL/runs/STAGE`),
+    for its newest checkpoint; the folder of one checkpoint in it (`checkpoints/STEP`); or the file written by
+    --train.travel. The new run writes its own checkpoints."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and train. Errors of the user's making end with one line on stderr and exit code 1; a
-    ValueError names an option that is out of its bounds."""
+    """Parse the command line and train. User errors print one line to stderr and exit with code 1. Raises ValueError
+    that names an option that is out of bounds."""
     began = time.monotonic()
     parser = argparse.ArgumentParser(
         prog="elements train",
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     preset = PRESETS[chosen.preset]
     if (train := getattr(preset, chosen.stage)) is None:
         stages = ", ".join(stage for stage in STAGES if getattr(preset, stage) is not None)
-        parser.error(f"{chosen.preset} is not a preset of {chosen.stage}, but of {stages}")
+        parser.error(f"{chosen.preset} is a preset of {stages}, not of {chosen.stage}")
     job = parsed(
         Job,
         chosen.settings,
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 step = run(chosen.stage, job, began)
             if Preemption.ended:
                 name = signal.Signals(Preemption.ended).name
-                print(f"ended by {name} after step {step}, which is saved; the same command resumes from there")
+                print(f"ended by {name} after step {step}, which is saved; run the same command to resume")
     except (OSError, ValueError, FloatingPointError) as error:
         hosts.abort(f"error: {error}")
         print(f"error: {error}", file=sys.stderr)
@@ -117,9 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(stage: str, job: Job, began: float | None = None) -> int:
-    """Run one stage of training. Returns the step that it ended with.
+    """Run one stage of training and return its last step.
 
-    `began` is when the command did, by `time.monotonic`, where its minutes count; now, by default.
+    `began` is the start of the command by `time.monotonic`, if its minutes are limited; by default now.
     """
     began = time.monotonic() if began is None else began
     from elements_jax.parallel import hosts
@@ -166,6 +166,6 @@ def _run(stage: str, job: Job, began: float, own: Path) -> int:
                 for records in job.data:
                     require_cached(records, job.model)
         case _:
-            raise ValueError(f"no such stage: {stage}; there are {list(STAGES)}")
+            raise ValueError(f"no such stage: {stage}; expected one of {list(STAGES)}")
     state = fit(made, job.train, job.data, own, job.resume, began)
     return int(state["step"])

@@ -1,4 +1,4 @@
-"""`elements edit` on a photograph: everything that can be refused is refused before the model is read."""
+"""`elements edit` on a photograph. All input is checked before the model is loaded."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(command: "Edit", script: EditScript) -> None:
-    """Edit a photograph as the command says, and write it. Raises ValueError and OSError."""
+    """Edit a photograph as the command says, and write the result. Raises ValueError and OSError."""
     if command.drawing is not None:
         raise ValueError("--drawing is for a file that `elements encode` wrote, whose elements are numbered")
     photograph = Photograph.load(command.photo)
@@ -45,7 +45,7 @@ def run(command: "Edit", script: EditScript) -> None:
 
 
 def default_out(photo: Path, format: str) -> Path:
-    """Next to the photograph, with a suffix of its own format."""
+    """Return the default output path: next to the photograph, with a suffix of its format."""
     try:
         suffix = photo.suffix if format_of(photo) == format else None
     except ValueError:
@@ -61,8 +61,8 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
         print(notice, file=sys.stderr)
     pipeline = open_pipeline(command.model)
     divider = PhotoSegmenter(pipeline.config.elements, command.source)
-    # Each window of the photograph is sampled, and how many there are follows from the edits.
-    with sampling(None, "edit", before="finding what to edit, and filling what it leaves") as report:
+    # Each window of the photograph is sampled; the edits determine the number of windows.
+    with sampling(None, "edit", before="finding what to edit, and filling the holes") as report:
         return edit_photograph(
             EditSession(pipeline, divider, command.source.chosen, guides=command.model is not None),
             photograph,
@@ -76,5 +76,5 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
 
 def _open_named(path: Path) -> Photograph:
     if is_encoded(path):
-        raise ValueError(f"{path}: an edit of a photograph takes objects of photographs, not of encoded files")
+        raise ValueError(f"{path}: edits of a photograph take objects from photographs, not from encoded files")
     return Photograph.load(path)

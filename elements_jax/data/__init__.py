@@ -1,1 +1,1 @@
-"""Records of photographs and their elements. NumPy only: the partition job writes them without JAX."""
+"""Records of photographs and their elements. NumPy only: the partition job writes records without JAX."""

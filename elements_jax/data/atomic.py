@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there."""
+"""Files and folders that are written completely or not at all."""
 
 import os
 import shutil
@@ -13,16 +13,16 @@ import google_crc32c
 from elements_jax.data.object_store import AnyPath, as_path, is_url, new_object, new_objects, unfinished_path
 
 LARGEST_FILE = 512 << 20
-"""Bytes of a photograph or script that are read, if nothing else is said."""
-_AT_ONCE = 1 << 24  # bytes of a file that are read at a time
+"""Default limit on the bytes of a photograph or script."""
+_AT_ONCE = 1 << 24  # bytes read at a time
 
 
 @contextmanager
 def new_file(path: AnyPath) -> Iterator[BinaryIO]:
-    """A file to write, which is put in the place of `path` once it is whole and on the disk, or else removed.
+    """Open a file to write. It is renamed to `path` once it is complete and on disk, or removed on an error.
 
-    Its own name is unlike any other's, so that several processes may write the same file, on several machines too.
-    Raises OSError naming `path`.
+    Its temporary name is unique, so that several processes may write the same file, even on several machines. Raises
+    OSError that names `path`.
     """
     if is_url(path):
         with new_object(path) as file:
@@ -34,7 +34,7 @@ def new_file(path: AnyPath) -> Iterator[BinaryIO]:
 
 @contextmanager
 def new_path(path: Path) -> Iterator[Path]:
-    """A path for another library to write a file to, which replaces `path` once it is on the disk, or is removed.
+    """Yield a path for another library to write to. The file replaces `path` once it is on disk, or is removed.
 
     Raises OSError naming `path`.
     """
@@ -52,13 +52,13 @@ def new_path(path: Path) -> Iterator[Path]:
 
 
 def name_file(error: OSError, path: AnyPath) -> None:
-    """Let an error of the system name a file, where it names none, as that of a full disk."""
-    if error.errno is not None:  # without, it is a sentence of ours
+    """Add a file name to a system error that has none, such as that of a full disk."""
+    if error.errno is not None:  # without one, the message is our own
         error.filename = error.filename or str(path)
 
 
 def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
-    """The bytes of a file that a person named or that is in a folder of theirs. Raises as `require_regular`."""
+    """Read a file that the user named, or that is in a folder of theirs. Raises the errors of `require_regular`."""
     path = as_path(path)
     if not is_url(path):
         require_regular(path, limit)
@@ -66,24 +66,24 @@ def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
 
 
 def require_regular(path: Path, limit: int = LARGEST_FILE) -> None:
-    """Raises ValueError naming a file that is not regular, as a pipe or a device, or larger than `limit`; OSError."""
+    """Raise ValueError if a file is not regular, such as a pipe or a device, or larger than `limit`; or OSError."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise ValueError(f"{path}: a folder; expected a file")
+        raise ValueError(f"{path}: expected a file, not a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path}: not a regular file, but a pipe, a device or a socket")
+        raise ValueError(f"{path}: expected a regular file, not a pipe, a device or a socket")
     if status.st_size > limit:
-        raise ValueError(f"{path}: {status.st_size / 2**20:.0f} MiB, and at most {limit / 2**20:.0f} MiB are read")
+        raise ValueError(f"{path}: {status.st_size / 2**20:.0f} MiB; the limit is {limit / 2**20:.0f} MiB")
 
 
 def require_apart(out: Path, *read: Path | None) -> None:
-    """Raises ValueError naming a file to write that is one of those that are read."""
+    """Raise ValueError if the output file is also an input."""
     if out.exists() and any(path is not None and path.exists() and out.samefile(path) for path in read):
-        raise ValueError(f"{out} is read, too; choose another file to write")
+        raise ValueError(f"{out} is also an input; choose another output file")
 
 
 def checksum(path: Path) -> str:
-    """CRC-32C of a file's bytes, as eight hexadecimal digits."""
+    """Return the CRC-32C of a file, as eight hexadecimal digits."""
     crc = google_crc32c.Checksum()
     with path.open("rb") as file:
         while part := file.read(_AT_ONCE):
@@ -93,10 +93,10 @@ def checksum(path: Path) -> str:
 
 @contextmanager
 def new_folder(path: AnyPath, last: str = "") -> Iterator[Path]:
-    """A folder to write files into, which gets the name `path` once they are whole and on the disk, or else is removed.
+    """Create a folder to write files to. It is renamed to `path` once they are complete and on disk, or else removed.
 
-    Of a URL the file `last` is uploaded after all others: where it is there, so are they. Raises OSError naming `path`,
-    also where it is there already.
+    For a URL, the file `last` is uploaded after all others: if it exists, they do, too. Raises OSError that names
+    `path`, also if it exists already.
     """
     if is_url(path):
         with new_objects(path, last) as folder:
@@ -118,7 +118,7 @@ def new_folder(path: AnyPath, last: str = "") -> Iterator[Path]:
 
 
 def remove_folder(path: AnyPath, last: str = "") -> None:
-    """Remove a folder, which loses its name before anything in it is lost, or the file `last` if it is a URL."""
+    """Remove a folder. It is renamed first, so that it is never incomplete; a URL loses the file `last` first."""
     if is_url(path):
         (path / last).unlink(missing_ok=True)
         path.fs.rm(path.path, recursive=True)  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
-"""The file that `elements encode` writes: a photograph's elements, and how it was divided, as a NumPy archive.
+"""The file that `elements encode` writes: a photograph's elements and segmentation settings, as a NumPy archive.
 
-image (S, S, 3) uint8        the picture that the model takes
+image (S, S, 3) uint8        the model's input image
 label_map (S, S) uint16      each pixel's element, or DROPPED
-box (4,)                     left, top, right, bottom of what is photograph
+box (4,)                     left, top, right, bottom of the photograph, without margins
 content, position, valid     the elements (`elements_jax.elements.ImageElements`)
 settings                     JSON: `segmenter`, `fit`, and `partition`, the fields of `PartitionConfig`
 """
@@ -21,47 +21,47 @@ from elements_jax.data.atomic import new_file, require_regular
 from elements_jax.data.record import DROPPED
 
 LARGEST = 1 << 30
-"""Bytes of the arrays of a file that are read: a damaged header may claim any size."""
+"""Maximum size of a file's arrays in bytes: a damaged header may claim any size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What is read of a file."""
+    """The contents of a file."""
 
     image: UInt8[np.ndarray, "S S 3"]
     label_map: UInt16[np.ndarray, "S S"]
     box: tuple[int, int, int, int]
     num_elements: int
     settings: Mapping[str, Any]
-    """Empty in files of version 0.1, which had none."""
+    """Empty for files of version 0.1, which had no settings."""
 
 
 def is_encoded(path: Path) -> bool:
-    """Whether a file is meant to be a NumPy archive, by its content or its name. Raises as `require_regular`."""
+    """Tell by content or name whether a file is a NumPy archive. Raises the errors of `require_regular`."""
     require_regular(path)
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".npz"
 
 
 def write_encoded(path: Path, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> None:
-    """Write the file, completely or not at all. Raises OSError naming it."""
+    """Write the file completely or not at all. Raises OSError that names it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         np.savez_compressed(file, **{**arrays, "settings": np.array(json.dumps(settings))})  # type: ignore[arg-type]
 
 
 def read_encoded(path: Path) -> Encoded:
-    """Read the file. Raises ValueError naming it, if it is damaged or another archive."""
+    """Read the file. Raises ValueError if it is damaged or another archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
-                raise ValueError(f"it holds {size} bytes, and at most {LARGEST} are expected")
+                raise ValueError(f"it holds {size} bytes; at most {LARGEST} are expected")
         with np.load(path, allow_pickle=False) as archive:
             image, labels, box, valid = (archive[name] for name in ("image", "label_map", "box", "valid"))
             settings = json.loads(str(archive["settings"])) if "settings" in archive else {}
     except OSError:
         raise
-    except Exception as error:  # zipfile, zlib and NumPy raise all sorts on damaged files
+    except Exception as error:  # zipfile, zlib and NumPy raise anything on damaged files
         why = "" if isinstance(error, KeyError) else f": {error}"
         raise ValueError(f"{path}: not a file that `elements encode` wrote, or damaged{why}; encode again") from error
     side = image.shape[0] if image.ndim else 0
@@ -81,5 +81,5 @@ def read_encoded(path: Path) -> Encoded:
         raise ValueError(f"{path}: label_map has labels beyond its {len(valid)} elements; encode again")
     left, top, right, bottom = box.tolist()
     if not (0 <= left < right <= side and 0 <= top < bottom <= side):
-        raise ValueError(f"{path}: box {box.tolist()} is not inside of the picture; encode again")
+        raise ValueError(f"{path}: box {box.tolist()} is not inside the image; encode again")
     return Encoded(image, labels.astype(np.uint16), (left, top, right, bottom), len(valid), settings)

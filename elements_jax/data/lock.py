@@ -1,4 +1,4 @@
-"""One owner for a folder: commands that write a folder in parts refuse to start while another one writes it."""
+"""Folder locks: a command that writes a folder in parts refuses to start while another one writes it."""
 
 import json
 import os
@@ -18,15 +18,15 @@ LOCK, OWNER = ".lock", ".owner.json"
 
 @contextmanager
 def locked(folder: AnyPath, what: str) -> Iterator[None]:
-    """Own a folder, which is created if needed. `what` names the command, for the error of the next one.
+    """Lock a folder, and create it if needed. `what` names the command, for the error of the next one.
 
     The operating system releases the lock when the process ends, even if it is killed; `.lock` itself stays. Locks work
     between the machines of a network file system that supports flock, as NFS 4 does. On one that does not, `filelock`
-    creates a file exclusively, and recognises a stale one only on the machine that left it.
+    creates a file exclusively and recognises a stale one only on the machine that left it.
 
     An object store has no locks: a URL is not locked, and the last of two jobs wins.
 
-    Raises ValueError naming the owner, if there is one; OSError naming the folder.
+    Raises ValueError that names the owner, or OSError that names the folder.
     """
     if is_url(folder):
         yield
@@ -53,5 +53,5 @@ def _owner(folder: Path) -> str:
     try:
         owner = json.loads((folder / OWNER).read_bytes())
         return f"`{owner['what']}`, process {owner['process']} on {owner['host']}, started {owner['start']}"
-    except (OSError, ValueError, TypeError, KeyError):  # it has just started, or is about to end
+    except (OSError, ValueError, TypeError, KeyError):  # it is starting or exiting
         return "another process"

@@ -1,8 +1,8 @@
 """Paths that are URLs: s3://, gs:// and other object stores that fsspec opens.
 
 A local path is a `pathlib.Path`. A URL is a `UPath` of universal-pathlib, which has the same methods. An object appears
-under its name only when all of it is uploaded, so it is complete or not there, like files of `data.atomic`.
-What needs a real file (memory maps, reads at any offset) works on a copy in the cache, see `local_copy`.
+under its name only when it is uploaded completely, like the files of `data.atomic`. Code that needs a real file (memory
+maps, reads at any offset) works on a copy in the cache; see `local_copy`.
 """
 
 import dataclasses
@@ -25,28 +25,28 @@ else:
     AnyPath = object  # a Path, or a UPath, which need not be installed
 
 UNFINISHED = ".unfinished"
-"""How the names of files and folders end that are being written, or were when their process died."""
+"""Suffix of files and folders that are being written, or were left by a process that died."""
 ATTEMPTS = 5
-"""How often a request is made before its error counts, beyond what the store's own library tries."""
+"""Attempts per request, on top of the retries of the store's own library."""
 _EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}
-"""The extra of this package that installs the library of a scheme."""
+"""The extra of this package that installs the library for a scheme."""
 _WRITTEN = ("out", "drawing", "pictures")
-"""Fields of commands that are files or folders to write."""
+"""Command fields that are files or folders to write."""
 T = TypeVar("T")
 
 
 def unfinished_path(path: Path) -> Path:
-    """Where a file or folder is written before it gets its name; unlike any other's."""
+    """Return a unique temporary path for a file or folder that is renamed when complete."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
 
 
 def is_url(path: object) -> bool:
-    """Whether a path, or a text, is a URL."""
+    """Tell whether a path or string is a URL."""
     return re.match(r"[a-z][a-z0-9+.-]*://", str(path)) is not None
 
 
 def as_path(text: str | Path) -> AnyPath:
-    """The path that a text names. Raises ValueError where the library that opens such URLs is not installed."""
+    """Convert a string to a path. Raises ValueError if the library for such URLs is not installed."""
     if not is_url(text):
         return Path(text)
     scheme = str(text).partition("://")[0]
@@ -54,7 +54,7 @@ def as_path(text: str | Path) -> AnyPath:
         import fsspec
         from upath import UPath
 
-        # Other processes write too, so a listing must not come from memory.
+        # Other processes write, too, so listings must not be cached.
         fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
         path: Any = UPath(text)  # has the methods of a Path
         path.fs  # noqa: B018  imports the library
@@ -62,12 +62,12 @@ def as_path(text: str | Path) -> AnyPath:
         what = f"'elements-jax[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else "universal-pathlib, and fsspec's library"
         raise ValueError(f"{text}: {scheme}:// needs more packages: pip install {what} ({error})") from error
     except ValueError as error:
-        raise ValueError(f"{text}: nothing opens {scheme}:// ({error})") from error
+        raise ValueError(f"{text}: unknown scheme {scheme}:// ({error})") from error
     return path
 
 
 def require_writable(folder: AnyPath) -> None:
-    """Raises OSError that says why nothing can be written below a URL: credentials, permission, no such bucket."""
+    """Raise OSError if nothing can be written below a URL, with the reason: credentials, permission, no such bucket."""
     if not is_url(folder):
         return
     probe = folder / f".probe-{uuid.uuid4().hex}"
@@ -77,7 +77,7 @@ def require_writable(folder: AnyPath) -> None:
 
 @contextmanager
 def new_object(path: AnyPath) -> Iterator[BinaryIO]:
-    """A file to write, which is uploaded to a URL once it is whole. Raises OSError naming the URL."""
+    """Open a file to write; it is uploaded to a URL once it is complete. Raises OSError that names the URL."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, "object")
         with local.open("wb") as file:
@@ -86,13 +86,13 @@ def new_object(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 def upload(local: Path, path: AnyPath) -> None:
-    """Upload a file. Under the URL there is then all of it, or what was there before. Raises OSError naming it."""
+    """Upload a file, completely or not at all. Raises OSError that names the URL."""
     fs, key = path.fs, path.path  # type: ignore[attr-defined]
     retried(path, lambda: fs.put_file(str(local), key))
 
 
 def download(path: AnyPath, local: Path) -> Path:
-    """Copy an object to a local file, which is then whole or not there. Raises OSError naming the URL."""
+    """Copy an object to a local file, completely or not at all. Raises OSError that names the URL."""
     fs, key = path.fs, path.path  # type: ignore[attr-defined]
     local.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(local)
@@ -107,9 +107,9 @@ def download(path: AnyPath, local: Path) -> Path:
 
 
 def abort_uploads(folder: AnyPath) -> None:
-    """Remove the parts of unfinished uploads below a URL, which S3 keeps and charges for. Others' would be lost too.
+    """Remove unfinished uploads below a URL, which S3 keeps and charges for. This includes uploads of other processes.
 
-    Where the store does not let us look for them, or remove them, that is said and no more: nobody waits for them.
+    If the store does not permit listing or removing them, a message is printed and nothing else happens.
     """
     fs: Any = getattr(folder, "fs", None)
     if not hasattr(fs, "list_multipart_uploads"):
@@ -121,14 +121,14 @@ def abort_uploads(folder: AnyPath) -> None:
             if not prefix or key.startswith(f"{prefix}/"):
                 retried(folder, partial(fs.abort_mpu, bucket, key, upload_id))
     except PermissionError as error:
-        print(f"unfinished uploads, if there are any, are left: {error}")
+        print(f"unfinished uploads, if any, are left: {error}")
 
 
 @contextmanager
 def new_objects(folder: AnyPath, last: str) -> Iterator[Path]:
-    """A local folder to write files into, which are uploaded below a URL at the end, the one named `last` after all.
+    """Yield a local folder whose files are uploaded below a URL at the end, the one named `last` after all others.
 
-    So where `last` is there, all are. Raises OSError naming the URL.
+    If `last` exists, all files do. Raises OSError that names the URL.
     """
     with tempfile.TemporaryDirectory() as local:
         yield Path(local)
@@ -139,13 +139,13 @@ def new_objects(folder: AnyPath, last: str) -> Iterator[Path]:
 
 @contextmanager
 def with_local_paths(command: T, keep: Collection[str] = ()) -> Iterator[T]:
-    """A command's settings with copies in place of URLs, and afterwards an upload of what it wrote.
+    """Yield a command's settings with local copies in place of URLs, and upload its output afterwards.
 
-    Raises OSError naming a URL that cannot be written, before anything is downloaded.
+    Raises OSError that names a URL that cannot be written, before anything is downloaded.
 
     Args:
-        command: a dataclass, and the dataclasses in it.
-        keep: names of the fields whose URLs the command itself takes care of.
+        command: a dataclass; nested dataclasses are included.
+        keep: names of the fields whose URLs the command handles itself.
     """
     for url in _written_urls(command):
         require_writable(url.parent if url.suffix else url)
@@ -176,7 +176,7 @@ def with_local_paths(command: T, keep: Collection[str] = ()) -> Iterator[T]:
 
 
 def _written_urls(settings: Any) -> Iterator[Any]:
-    """The URLs to which a command writes."""
+    """Yield the URLs to which a command writes."""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
@@ -187,7 +187,7 @@ def _written_urls(settings: Any) -> Iterator[Any]:
 
 @contextmanager
 def local_file(path: AnyPath) -> Iterator[Path]:
-    """The file itself, or a copy of the object for as long as it is needed. Raises OSError naming the URL."""
+    """Yield the file itself, or a temporary copy of the object. Raises OSError that names the URL."""
     if not is_url(path):
         yield path
         return
@@ -196,10 +196,10 @@ def local_file(path: AnyPath) -> Iterator[Path]:
 
 
 def local_copy(path: AnyPath, leave_out: str = "") -> Path:
-    """The path itself, or the copy of an object or a folder of objects in the cache.
+    """Return the path itself, or the cached copy of an object or a folder of objects.
 
-    Objects are downloaded where the copy lacks them or has another version, but those in the subfolder `leave_out`.
-    Raises OSError naming the URL, or the disk that has no room.
+    Objects that are missing or outdated in the cache are downloaded, except those in the subfolder `leave_out`. Raises
+    OSError that names the URL, or the disk without room.
     """
     if not is_url(path):
         return path
@@ -218,30 +218,30 @@ def local_copy(path: AnyPath, leave_out: str = "") -> Path:
     if copy.is_dir():
         for file in [file for file in copy.rglob("*") if file.is_file() and not file.name.startswith(".")]:
             if file.relative_to(copy).as_posix() not in found:
-                file.unlink()  # it is not in the store any more
+                file.unlink()  # it is no longer in the store
     return copy
 
 
 def objects_below(path: AnyPath) -> dict[str, dict[str, Any]]:
-    """What fsspec knows of each object below a URL, by the path from there; of an object itself, by the empty path.
+    """Return fsspec's information on each object below a URL, by relative path; an object itself has the empty path.
 
-    Raises OSError naming the URL where nothing is there.
+    Raises OSError that names the URL if nothing exists there.
     """
     fs, key = path.fs, path.path.rstrip("/")  # type: ignore[attr-defined]
     found = retried(path, lambda: fs.find(key, detail=True))
     found = {name.removeprefix(key).lstrip("/"): info for name, info in found.items() if info["type"] == "file"}
     found = {name: info for name, info in sorted(found.items()) if not (name == "" and len(found) > 1)}
     if not found:
-        raise FileNotFoundError(f"{path}: nothing is there")
+        raise FileNotFoundError(f"{path}: nothing exists there")
     return found
 
 
 def retried(path: AnyPath, request: Callable[[], T]) -> T:
-    """What a request gives. Raises OSError naming the URL where it fails `ATTEMPTS` times, or would fail again."""
+    """Return the result of a request. Raises OSError naming the URL after `ATTEMPTS` failures or a permanent one."""
     for attempt in range(ATTEMPTS):
         try:
             return request()
-        except Exception as error:  # each library has its own
+        except Exception as error:  # each library has its own exceptions
             named = _named(path, error)
             if attempt == ATTEMPTS - 1 or isinstance(named, FileNotFoundError | PermissionError):
                 raise named from error
@@ -259,7 +259,7 @@ def _named(path: AnyPath, error: Exception) -> OSError:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Tells one version of an object from another."""
+    """Identify a version of an object."""
     names = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
     known = next((info[name] for name in names if info.get(name)), "")
     return f"{info['size']} {known}"
@@ -270,10 +270,10 @@ def _version_file(copy: Path) -> Path:
 
 
 def _kept_version(copy: Path) -> str:
-    """The version of a copy in the cache, empty if there is none."""
+    """Return the version of a cached copy; "" if there is none."""
     return _version_file(copy).read_text() if copy.is_file() and _version_file(copy).is_file() else ""
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder above that is there."""
+    """Return the nearest existing parent folder."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())

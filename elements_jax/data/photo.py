@@ -1,4 +1,4 @@
-"""A photograph divided into elements, as a model takes it."""
+"""A photograph segmented into elements, as input of a model."""
 
 import io
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from PIL import Image
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photograph as the model takes it, divided into elements."""
+    """A model's input: a photograph, segmented into elements."""
 
     image: UInt8[np.ndarray, "S S 3"]
     label_map: Integer[np.ndarray, "S S"]
     """Each pixel's element, or DROPPED."""
     box: tuple[int, int, int, int]
-    """Left, top, right and bottom of what is photograph; beyond it are margins."""
+    """Left, top, right and bottom of the photograph; margins surround it."""
 
     def __repr__(self) -> str:
         return f"Photo({self.image.shape[1]} x {self.image.shape[0]} px, {len(np.unique(self.label_map))} labels)"
 
     def _repr_png_(self) -> bytes:
-        """The photograph with lines between its elements, for notebooks."""
+        """Draw the photograph with lines between its elements, for notebooks."""
         factor = max(1, 512 // len(self.image))
         picture, labels = (
             np.kron(array, np.ones(shape, array.dtype))

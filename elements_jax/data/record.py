@@ -1,13 +1,13 @@
-"""A record: what `partition` knows of one image and `train` reads. NumPy, Pillow and protobuf only.
+"""A record: one partitioned image, written by `partition` and read by `train`. NumPy, Pillow and protobuf only.
 
-A record is stored as a serialised `tf.train.Example` with six features, which TensorFlow Datasets reads as they are:
+A record is stored as a serialised `tf.train.Example` with six features, which TensorFlow Datasets can read:
 
     image         one JPEG or PNG                label_map     one 16-bit PNG
     caption       UTF-8 text                     object_masks  any number of 1-bit PNGs, so that one can be read alone
     source_id     UTF-8 text                     settings      JSON: how the image was partitioned
 
-The label map is all that must be stored: patches, centroids and sizes of the elements follow from it. `elements cache`
-adds three features (`CACHED`), each the bytes of little-endian float16 numbers, whose shapes the model knows:
+Only the label map must be stored: patches, centroids and sizes of the elements follow from it. `elements cache`
+adds three features (`CACHED`), each the bytes of little-endian float16 numbers, whose shapes follow from the model:
 
     latent_mean, latent_logvar    the VAE's posterior of the image    text    the text encoder's features of the caption
 """
@@ -26,13 +26,13 @@ from PIL import Image, UnidentifiedImageError
 DROPPED = 65535
 """The label of a pixel that belongs to no element."""
 CACHED = ("latent_mean", "latent_logvar", "text")
-"""What frozen networks make of a record, if `elements cache` has run."""
+"""Precomputed outputs of frozen networks, written by `elements cache`."""
 
 
 def _example_class() -> Any:
     """`tf.train.Example`, declared here so that neither TensorFlow nor generated code is needed.
 
-    It lives in a descriptor pool of its own: TensorFlow, when imported too, puts the same names in the default one.
+    It has its own descriptor pool, because TensorFlow registers the same names in the default one.
     """
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
@@ -68,23 +68,23 @@ Example = _example_class()
 """The protobuf message `tf.train.Example`."""
 
 
-@no_type_check  # it checks itself, with messages for people
+@no_type_check  # it checks itself, with readable messages
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One image, divided into elements. Raises ValueError naming `source_id` and the field that does not fit."""
+    """One image, segmented into elements. Raises ValueError that names `source_id` and the invalid field."""
 
     image: UInt8[np.ndarray, "H W 3"]
     label_map: UInt16[np.ndarray, "H W"]
     """Each pixel's element, in [0, num_elements), or DROPPED."""
     caption: str
     object_masks: Bool[np.ndarray, "M H W"]
-    """Objects in the image; there may be none, and they may overlap."""
+    """Objects in the image: any number, and they may overlap."""
     source_id: str
-    """Names the image for people: its path below the photo folder, or a seed."""
+    """Readable name of the image: its path below the photo folder, or a seed."""
     settings: dict[str, Any]
-    """How the image was partitioned, as JSON values; `num_elements` (N) is always there."""
+    """How the image was partitioned, as JSON values; `num_elements` (N) is always present."""
     cached: dict[str, Float16[np.ndarray, " numbers"]] = field(default_factory=dict)
-    """Those of `CACHED` that the record has."""
+    """The features of `CACHED` that the record has."""
 
     def __post_init__(self) -> None:
         def require(fits: bool, expected: str, got: object) -> None:
@@ -111,7 +111,7 @@ class Record:
         require(not unknown.size, expected, f"label {unknown.max(initial=0)}")
 
     def to_example(self, image_format: Literal["jpeg", "png"] = "jpeg", quality: int = 95) -> bytes:
-        """This record as a serialised `tf.train.Example`; the same record gives the same bytes.
+        """Serialise this record as a `tf.train.Example`; equal records give equal bytes.
 
         JPEG (at `quality`, without chroma subsampling) loses a little of the image; every other field is exact.
         """
@@ -131,15 +131,15 @@ class Record:
 
     @classmethod
     def from_example(cls, data: bytes, where: str, choose_masks: Callable[[int], Iterable[int]] = range) -> "Record":
-        """The record that `to_example` wrote.
+        """Parse a record that `to_example` serialised.
 
         Args:
           data: a serialised `tf.train.Example`.
-          where: names the record in errors, e.g. "train.tfrecord record 17".
-          choose_masks: from the number of object masks to the indices of those to read; all by default.
+          where: name of the record for errors, such as "train.tfrecord record 17".
+          choose_masks: maps the number of object masks to the indices to read; by default all.
 
         Raises:
-          ValueError: naming `where` and the field that is missing, cannot be decoded, or does not fit the others.
+          ValueError: names `where` and the field that is missing, undecodable or inconsistent.
         """
         fields = _Fields(data, where)
 
@@ -172,32 +172,32 @@ class Record:
 
 
 def with_cached(example: Any, cached: Mapping[str, Float16[np.ndarray, "..."]]) -> bytes:
-    """A record's `Example`, serialised with these features too; its own stay, so that no image is encoded twice."""
+    """Serialise a record's `Example` with these features added. The others are copied, so no image is encoded twice."""
     for name, array in cached.items():
         example.features.feature[name].bytes_list.value[:] = [array.astype("<f2").tobytes()]
     return example.SerializeToString(deterministic=True)
 
 
 def read_source_id(data: bytes, where: str) -> str:
-    """The `source_id` of a serialised record, whose pictures are not decoded. Raises ValueError as `from_example`."""
+    """Read the `source_id` of a serialised record without decoding images. Raises ValueError like `from_example`."""
     return _Fields(data, where).text("source_id")
 
 
 class Outline(NamedTuple):
-    """What a record is, without its pixels."""
+    """A summary of a record, without its pixels."""
 
     source_id: str
     height: int
     width: int
     num_elements: int
     object_masks: int
-    """How many there are."""
+    """Number of object masks."""
 
 
 def read_outline(data: bytes, where: str) -> Outline:
-    """The outline of a serialised record, of whose image only the header is read, so that this takes 0.1 ms.
+    """Read the outline of a serialised record. Only the image header is decoded, which takes 0.1 ms.
 
-    Raises ValueError as `from_example`.
+    Raises ValueError like `from_example`.
     """
     fields = _Fields(data, where)
     try:
@@ -213,9 +213,9 @@ def read_outline(data: bytes, where: str) -> Outline:
 def read_object_masks(
     data: bytes, where: str, choose_masks: Callable[[int], Iterable[int]]
 ) -> Bool[np.ndarray, "M H W"]:
-    """Object masks of a serialised record, whose other fields are not decoded; (0, 0, 0) where none is chosen.
+    """Read only the object masks of a serialised record; the shape is (0, 0, 0) if none is chosen.
 
-    Raises ValueError as `from_example`.
+    Raises ValueError like `from_example`.
     """
     stored = _Fields(data, where).values("object_masks")
     masks = [_picture(stored[i], where, f"object_masks[{i}]", "1", "a 1-bit PNG") for i in choose_masks(len(stored))]
@@ -239,7 +239,7 @@ class _Fields:
         features, where = self._features, self._where
         if name not in features:
             raise ValueError(f"{where}: field {name!r} is missing; the record has {sorted(features)}")
-        # An empty list may be stored without its kind.
+        # An empty list may be stored without a kind.
         if features[name].WhichOneof("kind") not in ("bytes_list", None):
             raise ValueError(f"{where}: field {name!r} must be a bytes_list, got {features[name].WhichOneof('kind')}")
         return features[name].bytes_list.value
@@ -258,15 +258,15 @@ class _Fields:
 
 
 def _picture(data: bytes, where: str, name: str, mode: str, expected: str) -> np.ndarray:
-    """The pixels of field `name`, which must be of Pillow's `mode`. Raises ValueError that says what is `expected`."""
+    """Decode the pixels of field `name`, which must have Pillow's `mode`. Raises ValueError with what is `expected`."""
     try:
         decoded = Image.open(io.BytesIO(data))
         if decoded.mode != mode:
-            raise ValueError(f"pixels are of Pillow's mode {decoded.mode!r}")
+            raise ValueError(f"pixels have Pillow's mode {decoded.mode!r}")
         return np.asarray(decoded)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{where}: field {name!r} must be {expected}: it is not a picture") from error
-    except Exception as error:  # Pillow raises all sorts for data cut short or damaged
+        raise ValueError(f"{where}: field {name!r} must be {expected}: it is not an image") from error
+    except Exception as error:  # Pillow raises anything for truncated or damaged data
         raise ValueError(f"{where}: field {name!r} must be {expected}: {error}") from error
 
 

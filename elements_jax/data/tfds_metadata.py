@@ -1,4 +1,4 @@
-"""Metadata of the records, so that `tfds.builder_from_directory(folder)` reads them. Needs neither TensorFlow nor tfds.
+"""Metadata of the records for `tfds.builder_from_directory(folder)`. Needs neither TensorFlow nor tfds.
 
 Two files: `features.json`, how TensorFlow Datasets decodes each field of `elements_jax.data.record`, and
 `dataset_info.json`, the splits and the number of examples in each shard.
@@ -13,7 +13,7 @@ from elements_jax.data.object_store import AnyPath
 from elements_jax.data.tfrecord import DATASET, TFRecordSource, find_shards
 
 VERSION = "1.0.0"
-"""Of the fields' meaning: the first number grows when old readers would misread new records."""
+"""Version of the fields' meaning: the major number grows when old readers would misread new records."""
 
 METADATA = ("features.json", "dataset_info.json")
 """The names of the files."""
@@ -29,10 +29,10 @@ def write_metadata(
     """Write `features.json` and `dataset_info.json` for the shards in `directory`, of all splits.
 
     Args:
-        cached: shapes of what `elements cache` added, by name.
+        cached: shapes of the features added by `elements cache`, by name.
         lengths: the number of records in each shard of each split; by default they are counted in the files.
 
-    Raises ValueError where there are none, one is missing, or one is damaged.
+    Raises ValueError if there are no shards, one is missing, or one is damaged.
     """
     splits = find_shards(directory)
     if not splits:

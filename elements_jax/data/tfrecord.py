@@ -1,6 +1,6 @@
-"""TFRecord files, without TensorFlow: written whole or not at all, read in any order.
+"""TFRecord files without TensorFlow: written completely or not at all, read in any order.
 
-A file is a run of records, each a little-endian length (8 bytes), its checksum (4), the data, and its checksum (4). A
+A file is a sequence of records: a little-endian length (8 bytes), its checksum (4), the data, and its checksum (4). A
 checksum is a CRC-32C, rotated and shifted. Shards of a split are named as TensorFlow Datasets names them.
 """
 
@@ -19,20 +19,20 @@ from elements_jax.data.atomic import new_file
 from elements_jax.data.object_store import AnyPath
 
 DATASET = "elements"
-"""The name of the data set, and so of its files: `elements-train.tfrecord-00000-of-00004`."""
+"""The name of the dataset and the prefix of its files: `elements-train.tfrecord-00000-of-00004`."""
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 
 
 def shard_path(directory: AnyPath, split: str, shard: int, shards: int) -> AnyPath:
-    """Where shard number `shard` of `shards` of a split is stored."""
+    """Return the path of shard number `shard` of `shards` of a split."""
     return directory / f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
 
 
 def find_shards(directory: AnyPath) -> dict[str, list[AnyPath]]:
-    """The shards below each split's name, in order.
+    """Find the shards of each split, in order.
 
-    Raises ValueError where a split lacks a shard, or has shards of two runs with different numbers of shards, or where
+    Raises ValueError if a split lacks a shard, or has shards of two runs with different numbers of shards, or where
     there are only tar files.
     """
     pattern = re.compile(rf"{DATASET}-(\w+)\.tfrecord-\d{{5}}-of-(\d{{5}})")
@@ -56,20 +56,20 @@ def find_shards(directory: AnyPath) -> dict[str, list[AnyPath]]:
 
 
 def framed(data: bytes) -> bytes:
-    """A record as it is in a file."""
+    """Frame a record as it is stored in a file."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, _FOOTER.pack(_checksum(length)), data, _FOOTER.pack(_checksum(data))))
 
 
 @contextmanager
 def new_tfrecord(path: AnyPath) -> Iterator[Callable[[bytes], object]]:
-    """Write a TFRecord file: gives the function that appends a record. Under `path` there is a whole file or none."""
+    """Write a TFRecord file, completely or not at all. Yields the function that appends a record."""
     with new_file(path) as file:
         yield lambda data: file.write(framed(data))
 
 
 def write_tfrecord(path: Path, examples: Iterable[bytes]) -> None:
-    """Write a TFRecord file. Under `path` there is a whole file or none."""
+    """Write a TFRecord file, completely or not at all."""
     with new_tfrecord(path) as append:
         for data in examples:
             append(data)
@@ -78,31 +78,31 @@ def write_tfrecord(path: Path, examples: Iterable[bytes]) -> None:
 class TFRecordSource:
     """The records of several files as one sequence of bytes, read in any order and checked.
 
-    Building it hops from header to header; no data is read. It holds no open file, so threads may share it, and it can
-    be pickled or forked into Grain's workers.
+    Construction only reads the record headers. It keeps no file open, so threads may share it, and it can be pickled or
+    forked into Grain's workers.
     """
 
     def __init__(self, paths: Sequence[Path]):
-        """Raises ValueError naming the file and the offset where one is cut short or damaged."""
+        """Index the files. Raises ValueError with the file and the offset if one is truncated or damaged."""
         self._paths = list(paths)
         starts, checksums = zip(*map(_record_starts, self._paths), strict=True) if self._paths else ((), ())
         self._starts = np.concatenate([np.zeros(0, np.int64), *starts])
-        self._first = np.cumsum([0, *map(len, starts)])  # of each file, the number of its first record
+        self._first = np.cumsum([0, *map(len, starts)])  # the number of each file's first record
         self.identity = f"{google_crc32c.value(b''.join(checksums)):08x}"
-        """Tells these records, in this order, from others: a checksum of their checksums."""
+        """Identifies these records in this order: a checksum of their checksums."""
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, index: SupportsIndex) -> bytes:
-        """The data of a record. Raises ValueError naming the file and the offset if its checksum does not fit."""
+        """Read a record. Raises ValueError with the file and the offset if its checksum does not match."""
         path, _ = self._locate(index)
         start = int(self._starts[index])
         with path.open("rb", buffering=0) as file:
             return _read_data(file.fileno(), path, start, _read_length(file.fileno(), path, start))
 
     def where(self, index: SupportsIndex) -> str:
-        """Names a record for people: its file, and its number in that file."""
+        """Return a readable name of a record: its file and its number in it."""
         path, record = self._locate(index)
         return f"{path} record {record}"
 
@@ -114,10 +114,10 @@ class TFRecordSource:
 
 
 def scan_tfrecord(path: Path) -> Iterator[bytes | ValueError]:
-    """The data of every record of a file in order, or the error that names its damage.
+    """Yield every record of a file in order, or the error that describes its damage.
 
-    A record whose checksum does not fit its data costs that record alone. Where a length is damaged or the file ends,
-    the error is the last: what may follow cannot be found.
+    A wrong checksum of data loses only that record. After a damaged length or a premature end the error is the last
+    item, because later records cannot be found.
     """
     start = 0
     with path.open("rb", buffering=0) as file:
@@ -137,7 +137,7 @@ def scan_tfrecord(path: Path) -> Iterator[bytes | ValueError]:
 
 
 def _record_starts(path: Path) -> tuple[np.ndarray, bytes]:
-    """Where the records of a file start, and the checksums of their data, one after the other."""
+    """Return the offsets of a file's records, and the concatenated checksums of their data."""
     starts, checksums, start = [], [], 0
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -157,7 +157,7 @@ def _read_length(descriptor: int, path: Path, start: int) -> int:
         raise ValueError(f"{path}: the file ends within the record at offset {start}")
     length, checksum = _HEADER.unpack(header)
     if checksum != _checksum(header[:8]):
-        raise ValueError(f"{path}: no TFRecord, or damaged: the length at offset {start} does not fit its checksum")
+        raise ValueError(f"{path}: not a TFRecord, or damaged: the length at offset {start} has a wrong checksum")
     return length
 
 
@@ -167,7 +167,7 @@ def _read_data(descriptor: int, path: Path, start: int, length: int) -> bytes:
         raise ValueError(f"{path}: the file ends within the record at offset {start}")
     data = body[:length]
     if _FOOTER.unpack_from(body, length)[0] != _checksum(data):
-        raise ValueError(f"{path}: the record at offset {start} is damaged: its checksum does not fit its data")
+        raise ValueError(f"{path}: the record at offset {start} is damaged: its checksum does not match its data")
     return data
 
 

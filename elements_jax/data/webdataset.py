@@ -1,12 +1,12 @@
-"""Records as tar files in WebDataset's layout, for programs that read those: written whole or not at all.
+"""Records as tar files in WebDataset's layout, for programs that read those: written completely or not at all.
 
-The members of a record are what a TFRecord holds of it, byte for byte, and share the first part of their names:
+The members of a record equal its parts in a TFRecord, byte for byte. Their names start with a common key:
 
     KEY.jpg or KEY.png   the image                 KEY.label_map.png      a 16-bit PNG
     KEY.txt              the caption               KEY.object_mask.0.png  the first object mask, a 1-bit PNG
     KEY.json             {"source_id": ..., "settings": ...}
 
-A tar file has no checksum of its data, so its MD5 is next to it, in the format of `md5sum`.
+A tar file has no checksum of its data, so an MD5 file is written next to it, in the format of `md5sum`.
 """
 
 import hashlib
@@ -24,25 +24,25 @@ from elements_jax.data.tfrecord import DATASET
 
 
 def tar_path(directory: AnyPath, split: str, shard: int, shards: int) -> AnyPath:
-    """Where shard number `shard` of `shards` of a split is stored."""
+    """Return the path of shard number `shard` of `shards` of a split."""
     return directory / f"{DATASET}-{split}-{shard:05d}-of-{shards:05d}.tar"
 
 
 @contextmanager
 def new_tar(path: AnyPath) -> Iterator[Callable[[bytes], object]]:
-    """Write a tar file: gives the function that appends a record, which is a serialised `tf.train.Example`.
+    """Write a tar file, completely or not at all. Yields the function that appends a serialised `tf.train.Example`.
 
-    Under `path` there is a whole file or none. The same records give the same bytes.
+    Equal records give equal bytes.
     """
     with new_file(path) as file:
-        hashed: Any = _Hashed(file)  # has as much of a file as a stream needs
+        hashed: Any = _Hashed(file)  # implements what a stream needs of a file
         with tarfile.open(fileobj=hashed, mode="w|") as tar:
             records = 0
 
             def append(data: bytes) -> None:
                 nonlocal records
                 for field, content in _fields(data):
-                    # A source_id may hold dots, at the first of which readers end the key; and it may be long.
+                    # A source_id may be long, and may contain dots, at the first of which readers end the key.
                     member = tarfile.TarInfo(f"{path.stem}-{records:06d}.{field}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
@@ -54,7 +54,7 @@ def new_tar(path: AnyPath) -> Iterator[Callable[[bytes], object]]:
 
 
 class _Hashed:
-    """A file to write, and the MD5 of what was written."""
+    """A file to write, with the MD5 of the written bytes."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -66,7 +66,7 @@ class _Hashed:
 
 
 def _fields(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The members of a record: what follows the key in their names, and their contents."""
+    """Yield the members of a record: the suffix after the key, and the contents."""
     features = Example.FromString(data).features.feature
     image, label_map, caption, source_id, settings = (
         features[name].bytes_list.value[0] for name in ("image", "label_map", "caption", "source_id", "settings")

@@ -1,1 +1,1 @@
-"""The diffusion process: schedule, guidance, samplers, and how unedited pixels are preserved."""
+"""The diffusion process: schedule, guidance, samplers and the preservation of unedited pixels."""

@@ -1,7 +1,7 @@
 """The diffusion process: noise schedule, noising and joint guidance, as pure functions (`samplers` solve it).
 
-A network enters as a function `predict_noise(latent, timestep) -> noise`; what it is conditioned on is its caller's
-business. Notation: alpha_bar_t is `schedule.alpha_bar[t]`, z_t the noisy latent, eps the noise.
+A network is passed as a function `predict_noise(latent, timestep) -> noise`; conditioning is up to the
+caller. Notation: alpha_bar_t is `schedule.alpha_bar[t]`, z_t the noisy latent, eps the noise.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ PredictNoise = Callable[[Float[Array, "B h w Z"], Int[Array, " B"]], Float[Array
 
 @pytree_dataclass
 class Schedule:
-    """How much of the signal is left at each of the T training timesteps."""
+    """The share of signal that remains at each of the T training timesteps."""
 
     alpha_bar: Float[Array, " T"]  # prod of alpha_1 ... alpha_t (Equation 3)
 
@@ -39,7 +39,7 @@ def add_noise(
 def velocity(
     schedule: Schedule, latent: Float[Array, "B h w Z"], noise: Float[Array, "B h w Z"], timestep: Int[Array, " B"]
 ) -> Float[Array, "B h w Z"]:
-    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) z_0 (Salimans & Ho 2022), of a clean latent z_0."""
+    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) z_0 (Salimans & Ho 2022), for a clean latent z_0."""
     alpha_bar = schedule.alpha_bar[timestep][:, None, None, None]
     return jnp.sqrt(alpha_bar) * noise - jnp.sqrt(1 - alpha_bar) * latent
 
@@ -47,22 +47,22 @@ def velocity(
 def noise_from_velocity(
     schedule: Schedule, v: Float[Array, "B h w Z"], latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]
 ) -> Float[Array, "B h w Z"]:
-    """eps = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) z_t, of a noisy latent z_t."""
+    """eps = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) z_t, for a noisy latent z_t."""
     alpha_bar = schedule.alpha_bar[timestep][:, None, None, None]
     return jnp.sqrt(alpha_bar) * v + jnp.sqrt(1 - alpha_bar) * latent
 
 
 def with_guidance(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> PredictNoise:
-    """Classifier-free guidance down G + 1 conditions, each a part of the one before it, the last of them empty.
+    """Apply classifier-free guidance over G + 1 nested conditions, the last of which is empty.
 
-    eps_G + sum over g < G of weights[g] (eps_g - eps_{g+1}). With one weight that is the paper's joint guidance
-    (Section 4.1), eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0)); with two, text and elements have a weight each,
-    eps(z, 0, 0) + w_S (eps(z, 0, S) - eps(z, 0, 0)) + w_C (eps(z, C, S) - eps(z, 0, S)), the same where they are equal.
+    eps_G + sum over g < G of weights[g] (eps_g - eps_{g+1}). With one weight this is the paper's joint guidance
+    (Section 4.1), eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0)); with two, text and elements have separate weights,
+    eps(z, 0, 0) + w_S (eps(z, 0, S) - eps(z, 0, 0)) + w_C (eps(z, C, S) - eps(z, 0, S)). Equal weights agree with one.
 
-    Without elements, here as in training, their tokens are zeros: Algorithm 1's attention to them then adds the bias of
-    its output, where S = none would add nothing.
+    Without elements, here as in training, the element tokens are zeros: Algorithm 1's attention to them still adds its
+    output bias, whereas S = none would add nothing.
 
-    All predictions are one batch, G + 1 times the size, that `predict_noise` conditions part by part.
+    All predictions form one batch, G + 1 times as large, whose parts `predict_noise` conditions separately.
     """
     parts = len(weights) + 1
 
@@ -77,11 +77,11 @@ def with_guidance(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> P
 def with_preserved_region(
     predict_noise: PredictNoise, schedule: Schedule, clean: Float[Array, "B h w Z"], region: Bool[Array, "B h w"]
 ) -> PredictNoise:
-    """Predict what leads to the latent `clean` outside `region`, whatever the sampler; inside, what was predicted.
+    """Predict noise that leads any sampler to the latent `clean` outside `region`; keep the prediction inside.
 
-    Outside, eps = (z_t - sqrt(alpha_bar_t) z_0) / sqrt(1 - alpha_bar_t) with the z_0 given: Equation 3 solved for eps.
-    Blended Latent Diffusion (Avrahami et al. 2023) replaces z_t there with newly noised z_0; this keeps to the noise
-    that sampling began with, so that it is a solution of the same equation that all samplers solve.
+    Outside, eps = (z_t - sqrt(alpha_bar_t) z_0) / sqrt(1 - alpha_bar_t) with the given z_0: Equation 3 solved for eps.
+    Blended Latent Diffusion (Avrahami et al. 2023) replaces z_t there with a freshly noised z_0. We keep the initial
+    noise instead, so that the result solves the same equation that all samplers solve.
     """
 
     def predict(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:

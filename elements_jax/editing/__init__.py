@@ -1,1 +1,1 @@
-"""Edits of a canvas, edit scripts, and the files that carry them."""
+"""Edits of a canvas, edit scripts, and the files that contain them."""

@@ -15,12 +15,12 @@ from elements_jax.editing.edits import Canvas, Transform, element_mask
 from elements_jax.editing.script import Compose, Continue, Delete, Duplicate, EditError, EditScript, Move, Resize
 
 CanvasLoader = Callable[[str, Bool[np.ndarray, "H W"] | None], Canvas]
-"""From a picture's name to its canvas; with a mask, as `EditSession.canvas`."""
+"""Maps an image's name to its canvas; for the mask see `EditSession.canvas`."""
 
 
 @dataclass(frozen=True)
 class Edited:
-    """What a script made of a canvas."""
+    """The result of a script on a canvas."""
 
     reference: Canvas
     """The canvas of the image that the edits started from: the input, or the last image continued from."""
@@ -28,25 +28,23 @@ class Edited:
 
 
 def nothing_to_open(name: str, within: object = None) -> Any:
-    """Opens no picture: for scripts that name none. Raises EditError."""
-    raise EditError(f"the script names the picture {name!r}, but there is no way to open it")
+    """Raise EditError: the loader for scripts that name no image."""
+    raise EditError(f"the script names the image {name!r}, which cannot be opened here")
 
 
 def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader = nothing_to_open) -> Edited:
-    """Run the edits of a script in their order.
+    """Run the edits of a script in order.
 
     Args:
-        open_image: gives the canvas of the image that a compose or continue edit names.
+        open_image: returns the canvas of the image named by a compose or continue edit.
 
-    Raises EditError naming the edit, when it names an element that is not there or finds no room.
+    Raises EditError that names the edit, if an element does not exist or finds no free slot.
     """
     reference = canvas
     for i, edit in enumerate(script.edits):
         where = f"edits[{i}] ({edit.edit})"
         if not isinstance(edit, Continue) and edit.object is not None:
-            raise EditError(
-                f"{where}: an object can be selected on a photograph only; give the numbers of its elements"
-            )
+            raise EditError(f"{where}: objects can be selected only on a photograph; give element numbers")
         match edit:
             case Continue():
                 reference = canvas = _continue(canvas, reference, edit, open_image)
@@ -62,13 +60,13 @@ def apply_script(script: EditScript, canvas: Canvas, open_image: CanvasLoader = 
     return Edited(reference, canvas)
 
 
-# Compiled once for each size: run operation by operation each would be thirty programs, and as many waits.
+# Compiled once per size: without jit, each would compile some thirty separate operations.
 _transform, _delete, _compose = jax.jit(edits.transform), jax.jit(edits.delete), jax.jit(edits.compose)
 _centre = jax.jit(edits.centre)
 
 
 def transform_of(edit: Move | Resize | Duplicate | Compose, canvas: Canvas) -> Transform:
-    """The geometry of an edit; `canvas` is that of the image whose elements are moved."""
+    """Return the geometry of an edit; `canvas` belongs to the image whose elements move."""
     shift = (0.0, 0.0) if isinstance(edit, Resize) else edit.by
     scale = 1.0 if isinstance(edit, Move) else edit.scale
     anchor = edit.anchor if isinstance(edit, Resize) else None
@@ -79,7 +77,7 @@ def transform_of(edit: Move | Resize | Duplicate | Compose, canvas: Canvas) -> T
 
 
 def _continue(canvas: Canvas, start: Canvas, edit: Continue, open_image: CanvasLoader) -> Canvas:
-    """Elements of the named picture where edits have left none; what belonged to none before them stays as it is."""
+    """Fill the holes that edits left with elements of the named image; pixels dropped from the start stay dropped."""
     count = canvas.num_elements
     holes = (np.asarray(canvas.label_map) == count) & (np.asarray(start.label_map) != count)
     painted = open_image(edit.image, holes)
@@ -94,14 +92,14 @@ def _insert(canvas: Canvas, other: Canvas, edit: Duplicate | Compose, tolerance:
     placed, wanted = int((np.asarray(slots) < canvas.num_elements).sum()), len(set(edit.elements))
     if placed < wanted:
         raise EditError(
-            f"{where}: only {placed} of {wanted} elements find a place: they are outside the image, or no slot is free "
+            f"{where}: only {placed} of {wanted} elements fit: the others are outside the image, or no slot is free "
             "(insert them larger, insert fewer, or delete some elements first)"
         )
     return composed
 
 
 def _select(canvas: Canvas, elements: Iterable[int], where: str) -> Any:
-    """The selection mask. Raises EditError for a number that names no live element."""
+    """Return the selection mask. Raises EditError for a number without a live element."""
     valid = np.asarray(canvas.elements.valid)
     for n in elements:
         if n >= len(valid):

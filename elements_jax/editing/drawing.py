@@ -1,4 +1,4 @@
-"""Pictures that explain: element boundaries and numbers, and edits in the red and green dots of the paper's figures."""
+"""Explanatory drawings: element boundaries and numbers, and edits as red and green dots like in the paper's figures."""
 
 import numpy as np
 from jaxtyping import Integer, UInt8
@@ -6,13 +6,13 @@ from PIL import Image, ImageDraw
 
 from elements_jax.elements import ImageElements
 
-SIDE = 512  # a drawing is enlarged, by whole numbers of times, to at least this side in pixels
+SIDE = 512  # a drawing is enlarged by an integer factor to at least this size in pixels
 BOUNDARY, DROPPED_HATCH = (255, 235, 60), (255, 0, 255)
 SOURCE, TARGET, DELETED = (230, 30, 30), (30, 190, 60), (40, 90, 255)  # Figures 4 and 8
 
 
 def enlarge(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """Repeat pixels until the picture is large enough to draw on."""
+    """Repeat pixels until the image is large enough to draw on."""
     return np.kron(image, np.ones((_factor(image), _factor(image), 1), np.uint8))
 
 
@@ -23,7 +23,7 @@ def boundaries(
     num_elements: int,
     numbers: bool = False,
 ) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """The picture with lines between elements, dropped pixels in magenta and, if asked, each element's number."""
+    """Draw lines between elements, dropped pixels in magenta and, if requested, each element's number."""
     factor = _factor(image)
     labels = np.kron(label_map.astype(np.int32), np.ones((factor, factor), np.int32))
     picture = enlarge(image)
@@ -47,16 +47,16 @@ def boundaries(
 def edit_dots(
     image: UInt8[np.ndarray, "H W 3"], before: ImageElements, after: ImageElements
 ) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """An edit drawn on the picture, as in Figures 4 and 8: what `before` and `after` (without batch) differ in.
+    """Draw an edit on the image, as in Figures 4 and 8: the difference of `before` and `after` (without batch).
 
-    Red dots where elements were, green where they go, blue crosses on those deleted, by hand or by collision.
+    Red dots show where elements were, green dots where they go, and blue crosses deleted ones, by hand or by collision.
     """
     canvas = Image.fromarray(enlarge(image))
     pen = ImageDraw.Draw(canvas)
     radius = max(canvas.size) // 100
     old, new = (np.asarray(e.position)[:, :2] * canvas.size for e in (before, after))
     lived, lives = np.asarray(before.valid), np.asarray(after.valid)
-    # A slot that a newcomer took was deleted and filled: its content changed.
+    # If the content of a slot changed, its element was deleted and another inserted.
     filled = lives & (~lived | np.any(np.asarray(before.content != after.content), axis=-1))
     moved = lived & lives & ~filled & np.any(np.asarray(before.position != after.position), axis=-1)
 

@@ -1,7 +1,7 @@
 """Edits of image elements: move, resize, delete and compose, as pure functions on a `Canvas` (Section 3.3).
 
-A pixel is covered by at most one live element: what a moved or resized element lands on is deleted. Collision is
-decided on pixels, since the boxes of irregular elements overlap even in an unedited image.
+A pixel is covered by at most one live element: elements covered by a moved or resized one are deleted. Collisions are
+decided per pixel, since the boxes of irregular elements overlap even in an unedited image.
 
 Every function works on one image, inside or outside jit; `jax.vmap` makes it work on a batch.
 """
@@ -23,12 +23,12 @@ class Canvas:
     """The elements of one image and the pixels they cover."""
 
     elements: ImageElements  # without batch dimension: content (N, D), position (N, 4), valid (N,)
-    label_map: Int[Array, "*B H W"]  # the element that covers a pixel; N where none does
-    picture: UInt8[Array, "*B H W 3"] | None = None  # its pixels, which edits then copy along: a preview
+    label_map: Int[Array, "*B H W"]  # the element that covers a pixel; N if none does
+    picture: UInt8[Array, "*B H W 3"] | None = None  # its pixels, which edits copy along as a preview
 
     @property
     def num_elements(self) -> int:
-        """N, live or not."""
+        """N, counting elements that are not live."""
         return self.elements.valid.shape[-1]
 
     def __repr__(self) -> str:
@@ -41,33 +41,33 @@ class Canvas:
 class Transform:
     """x' = anchor + scale * (x - anchor) + shift, in coordinates normalised to the image."""
 
-    scale: Float[Array, ""] | Float[Array, "2"]  # of both axes, or of each (x, y)
+    scale: Float[Array, ""] | Float[Array, "2"]  # one for both axes, or one per axis (x, y)
     shift: Float[Array, "2"]  # (x, y)
     anchor: Float[Array, "2"]  # (x, y)
 
 
 def stack(canvases: Sequence[Canvas]) -> Canvas:
-    """Canvases of several images as one, whose arrays have a batch dimension."""
+    """Stack the canvases of several images into one with a batch dimension."""
     return _stack(*canvases)
 
 
 def unstack(canvases: Canvas) -> list[Canvas]:
-    """A batch of canvases as one for each image, on JAX's default device."""
+    """Split a batch into one canvas per image, on JAX's default device."""
     host = jax.device_get(canvases)
     return [jax.tree.map(lambda leaf: jnp.asarray(leaf[i]), host) for i in range(len(host.label_map))]  # noqa: B023
 
 
-@jax.jit  # leaf by leaf it would be five programs
+@jax.jit  # without jit, every leaf would compile separately
 def _stack(*canvases: Canvas) -> Canvas:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *canvases)
 
 
 Selection = Bool[Array, " N"] | Bool[np.ndarray, " N"] | Sequence[int]
-"""Elements, by a mask (inside jit too) or by their numbers."""
+"""Elements, as a mask (also inside jit) or by number."""
 
 
 def element_mask(num_elements: int, indices: Sequence[int]) -> Bool[Array, " N"]:
-    """The mask that selects these elements. Made on the host, so that another number of them compiles nothing.
+    """Return the mask of these elements. It is built on the host, so that a new number of them compiles nothing.
 
     Raises ValueError for a number outside [0, num_elements).
     """
@@ -85,7 +85,7 @@ def _mask(canvas: Canvas, selected: Selection) -> Bool[Array, " N"]:
 
 
 def covered_fraction(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num_elements: int) -> Float[Array, " N"]:
-    """The share of each element's pixels under a mask; 0 for an element without pixels."""
+    """Return the share of each element's pixels under a mask; 0 for an element without pixels."""
     labels = label_map.reshape(-1)
     area = jax.ops.segment_sum(jnp.ones(labels.shape), labels, num_segments=num_elements + 1)[:-1]
     under = jax.ops.segment_sum(mask.reshape(-1).astype(jnp.float32), labels, num_segments=num_elements + 1)[:-1]
@@ -93,7 +93,7 @@ def covered_fraction(label_map: Int[Array, "H W"], mask: Bool[Array, "H W"], num
 
 
 def centre(canvas: Canvas, selected: Selection) -> Float[Array, "2"]:
-    """Centre (x, y) of the selection's bounding box, normalised: the anchor of a resize. NaN for an empty selection."""
+    """Return the normalised centre (x, y) of the selection's bounding box, the anchor of a resize; NaN if empty."""
     inside = _lookup(_mask(canvas, selected), canvas.label_map)
     bounds = []
     for axis, length in ((0, inside.shape[1]), (1, inside.shape[0])):
@@ -104,10 +104,10 @@ def centre(canvas: Canvas, selected: Selection) -> Float[Array, "2"]:
 
 
 def transform(canvas: Canvas, selected: Selection, by: Transform, tolerance: Float[Array, ""] | float = 0.0) -> Canvas:
-    """Move and resize the selected elements; content stays, what they come to cover is deleted (Section 3.3).
+    """Move and resize the selected elements; their content stays, and elements they cover are deleted (Section 3.3).
 
-    An unselected element is deleted when more than `tolerance` of its pixels are covered; below that it gives up the
-    pixels and lives. A selected element is deleted when none of its pixels stays inside the image.
+    An unselected element is deleted when more than `tolerance` of its pixels are covered; otherwise it loses only those
+    pixels. A selected element is deleted when none of its pixels stays inside the image.
     """
     count, selected = canvas.num_elements, _mask(canvas, selected)
     arrived, picture = _arrivals(canvas, selected, by)
@@ -157,12 +157,12 @@ def compose(
     by: Transform,
     tolerance: Float[Array, ""] | float = 0.0,
 ) -> tuple[Canvas, Int[Array, " N"]]:
-    """Insert selected elements of another image; those of the target that they cover are deleted (Section 4.3).
+    """Insert selected elements of another image; target elements that they cover are deleted (Section 4.3).
 
     Returns:
-        The canvas, and for each element of `other` the slot it was given, or N where it was not inserted. The inserted
-        take the slots of deleted and empty elements, so that N stays; where slots run out, the last ones of the
-        selection find no place.
+        The canvas, and for each element of `other` its new slot, or N if it was not inserted. Inserted elements take
+        the slots of deleted and empty elements, so that N stays the same; if slots run out, the last elements of the
+        selection are not inserted.
     """
     count, selected = canvas.num_elements, _mask(other, selected)
     arrived, picture = _arrivals(other, selected, by)
@@ -181,15 +181,15 @@ def compose(
     return _lay(replace(room, elements=elements), jnp.append(slot, count)[arrived], picture), slot
 
 
-@jax.jit  # operation by operation it would be a dozen programs
+@jax.jit  # without jit, a dozen operations would compile separately
 def edited_region(before: Canvas, after: Canvas) -> Bool[Array, "H W"]:
-    """The pixels whose picture may change between two canvases of one image; all others may be kept as they are.
+    """Return the pixels that may change between two canvases of one image; all others may be kept.
 
-    Those that passed to another element, or to none, and all those of an element that was moved, resized or inserted,
-    even where it still covers them. An element that only gave up some pixels keeps the others.
+    These are the pixels that passed to another element or to none, and all pixels of an element that was moved, resized
+    or inserted, even those it still covers. An element that only lost some pixels keeps the others.
     """
     old, new = before.elements, after.elements
-    # Beside its number its content is compared, since an inserted element may have the number of a deleted one.
+    # Content is compared as well, since an inserted element may have the number of a deleted one.
     same_content = jnp.all(old.content == new.content, axis=-1)
     same_place = jnp.all(old.position == new.position, axis=-1)
     edited = ~(same_content & same_place & (old.valid == new.valid))
@@ -203,9 +203,9 @@ def paste_pixels(
     selected: Bool[Array, " N"],
     by: Transform,
 ) -> Shaped[Array, "H W 3"]:
-    """Copy the selected elements' pixels to where the edit puts them and leave all else: the paper's pixel editing.
+    """Copy the selected elements' pixels to their new place and leave all others: the paper's pixel editing.
 
-    A move within one image is `paste_pixels(image, image, ...)`: the source stays where it was (Appendix A).
+    A move within one image is `paste_pixels(image, image, ...)`; the source stays in place (Appendix A).
     """
     source_y, source_x, inside = _source_pixels(other_label_map.shape, by)
     arrived = inside & _lookup(selected, other_label_map)[source_y, source_x]
@@ -215,7 +215,7 @@ def paste_pixels(
 def _arrivals(
     canvas: Canvas, selected: Bool[Array, " N"], by: Transform
 ) -> tuple[Int[Array, "H W"], UInt8[Array, "H W 3"] | None]:
-    """Where the selected elements land: their labels, N everywhere else, and what colours arrive."""
+    """Return the labels of the selected elements where they land, N elsewhere, and their colours."""
     source_y, source_x, inside = _source_pixels(canvas.label_map.shape, by)
     arrived = inside & _lookup(selected, canvas.label_map)[source_y, source_x]
     picture = None if canvas.picture is None else canvas.picture[source_y, source_x]
@@ -223,7 +223,7 @@ def _arrivals(
 
 
 def _lay(canvas: Canvas, arrived: Int[Array, "H W"], picture: UInt8[Array, "H W 3"] | None) -> Canvas:
-    """Lay what arrived over the pixels of a canvas."""
+    """Lay the arrived elements over a canvas."""
     here = arrived < canvas.num_elements
     if canvas.picture is not None and picture is not None:
         picture = jnp.where(here[..., None], picture, canvas.picture)
@@ -231,18 +231,18 @@ def _lay(canvas: Canvas, arrived: Int[Array, "H W"], picture: UInt8[Array, "H W 
 
 
 def _make_room(canvas: Canvas, mask: Bool[Array, "H W"], tolerance: Float[Array, ""] | float) -> Canvas:
-    """Delete the elements of which more than `tolerance`, or all, is under the mask."""
+    """Delete elements covered by the mask completely or by more than `tolerance`."""
     covered = covered_fraction(canvas.label_map, mask, canvas.num_elements)
     return delete(canvas, (covered > tolerance) | (covered >= 1))
 
 
 def _present(label_map: Int[Array, "H W"], num_elements: int) -> Bool[Array, " N"]:
-    """Which elements have a pixel."""
+    """Return which elements have a pixel."""
     return jnp.zeros(num_elements + 1, bool).at[label_map.reshape(-1)].set(True)[:-1]
 
 
 def _lookup(of_element: Bool[Array, " N"], label_map: Int[Array, "H W"]) -> Bool[Array, "H W"]:
-    """The value of the element at each pixel; False where no element is."""
+    """Return the value of the element at each pixel; False without an element."""
     return jnp.append(of_element, False)[label_map]
 
 
@@ -257,10 +257,10 @@ def _transform_position(
 def _source_pixels(
     shape: tuple[int, ...], by: Transform
 ) -> tuple[Int[Array, "H W"], Int[Array, "H W"], Bool[Array, "H W"]]:
-    """For each pixel (y, x) of the edited image the pixel that lands there, and whether there is one.
+    """Return for each pixel (y, x) of the edited image the pixel that lands there, and whether one does.
 
-    Looking back from the target leaves no holes. The shift is rounded to whole pixels, so that a move there and back is
-    the identity on the label map.
+    Mapping backwards from the target leaves no gaps. The shift is rounded to integer pixels, so that a move and its
+    inverse restore the label map.
     """
     height, width = shape
     size = jnp.asarray([width, height], jnp.float32)

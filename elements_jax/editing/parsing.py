@@ -5,11 +5,11 @@ from typing import Any
 
 
 class EditError(ValueError):
-    """An edit script that cannot be read or applied; the message names the field and what was expected."""
+    """An edit script cannot be read or applied; the message names the field and what was expected."""
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """The fields of a script's JSON. Raises EditError for text that is not a JSON object."""
+    """Parse a script's JSON into its fields. Raises EditError for text that is not a JSON object."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)

@@ -1,4 +1,4 @@
-"""A result: a picture as a PNG that carries all that made it, and nothing that differs from run to run."""
+"""Result files: PNGs with the script and settings that made them, and nothing that differs between runs."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from elements_jax.editing.script import EditScript
 
 
 def encode_png(picture: UInt8[np.ndarray, "H W 3"], script: EditScript, settings: Mapping[str, Any]) -> bytes:
-    """A PNG with script and settings in its text chunks, where `EditScript.from_file` finds the script again."""
+    """Encode a PNG with script and settings in its text chunks, from which `EditScript.from_file` reads the script."""
     text = {
         "Software": f"elements-jax {__version__}",
         "script": script.to_json(),

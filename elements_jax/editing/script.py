@@ -16,11 +16,11 @@
       "sampling": {"steps": 20}
     }
 
-Elements go by their number, lengths by the image's width and height, (x, y) from the top left corner. In place of
-elements, an edit of a photograph may name an object by where it is seen (`ObjectAt`); its lengths are in units of the
-photograph's width and height then. A variation is a delete and a prompt (Section 4.3). Fields with a default may be
-left out; unknown ones are refused. The dataclasses below are the schema: pydantic reads JSON by their annotations, and
-`JSON_SCHEMA` follows from them. Needs no JAX.
+Elements are given by number, and lengths (x, y) as shares of the image's width and height, from the top left corner.
+In place of elements, an edit of a photograph may locate an object (`ObjectAt`); lengths are then shares of the
+photograph's width and height. To vary an object, delete it and describe the new one in the prompt (Section 4.3). Fields
+with a default are optional; unknown fields are rejected. The dataclasses below are the schema: pydantic reads JSON by
+their annotations, and `JSON_SCHEMA` is derived from them. Needs no JAX.
 """
 
 import dataclasses
@@ -43,12 +43,12 @@ MOST_EDITS = 10_000
 
 
 def _number(low: float, high: float) -> Any:
-    """Bounds keep absurd numbers from the arithmetic."""
+    """Return pydantic bounds, which keep absurd numbers out of the arithmetic."""
     return Field(strict=True, ge=low, le=high, allow_inf_nan=False)
 
 
 def _expected(what: str) -> Any:
-    """What a field's error says was expected of it."""
+    """Annotate a field with the expectation that its error names."""
     return Field(description=what)
 
 
@@ -62,24 +62,24 @@ Elements = Annotated[
     Field(default=(), min_length=1, max_length=2**16, exclude_if=lambda elements: not elements),
     _expected("a list of element numbers, at least one"),
 ]
-"""Empty only where an edit selects an object, and left out of its JSON then."""
-Name = Annotated[str, Field(min_length=1, max_length=1000), _expected("the name of a picture")]
+"""Empty only if an edit selects an object, and then omitted from its JSON."""
+Name = Annotated[str, Field(min_length=1, max_length=1000), _expected("the name of an image")]
 Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT), _expected(f"text of at most {LONGEST_PROMPT} characters")]
 Weight = Annotated[float, _number(-100.0, 100.0)]
 Fit = Literal["crop", "pad"]
-"""How a photograph becomes a square picture: the square at its centre, or all of it with margins."""
+"""How a photograph becomes a square image: the square at its centre, or all of it with margins."""
 
 
 Detail = Literal["pixels", "decoder"]
-"""Who draws what an edit moves: `pixels` keeps the photograph's own, `decoder` paints it, as in the paper."""
+"""How moved objects are drawn: `pixels` keeps the photograph's own, `decoder` generates them as in the paper."""
 Share = Annotated[float, _number(0.0, 1.0)]
 
 
 @dataclass(frozen=True)
 class ObjectAt:
-    """An object of a photograph, named by one of a point on it, a box around it, or a file with its mask.
+    """An object of a photograph, located by a point on it, a box around it, or a file with its mask.
 
-    Coordinates are in units of the photograph's width and height, so that a script holds for any model.
+    Coordinates are shares of the photograph's width and height, so that a script works with any model.
     """
 
     point: tuple[Share, Share] | None = None
@@ -87,7 +87,7 @@ class ObjectAt:
     box: tuple[Share, Share, Share, Share] | None = None
     """Left, top, right, bottom."""
     mask: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
-    """A picture of the photograph's shape: white, or opaque, on the object."""
+    """An image of the photograph's shape: white, or opaque, on the object."""
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
@@ -173,9 +173,9 @@ class Compose:
 
 @dataclass(frozen=True)
 class Continue:
-    """Go on from a picture that the edits so far gave: what no element covers becomes elements of that picture.
+    """Continue from an earlier result of the edits so far: holes become elements of that image.
 
-    All other elements keep their original content, so that nothing drifts from round to round.
+    All other elements keep their original content, so that nothing drifts between rounds.
     """
 
     image: Name
@@ -202,40 +202,40 @@ def _selects_once(edit: Edit) -> Edit:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the diffusion decoder samples; what is None is the model's own."""
+    """How the diffusion decoder samples; None selects the model's default."""
 
     sampler: Annotated[Literal["ddim", "euler", "dpm"] | None, _expected("ddim, euler or dpm")] = None
-    """DDIM, as the paper and by default; Euler; or DPM-Solver++(2M), which needs fewer steps."""
+    """DDIM, the paper's and the default; Euler; or DPM-Solver++(2M), which needs fewer steps."""
     steps: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=1000)] | None, _expected("a whole number from 1 to 1000")
     ] = None
-    """Steps; by default the model's."""
+    """Number of steps; by default the model's."""
     guidance: Annotated[Weight | None, _expected("a number from -100 to 100")] = None
-    """Weight of text and elements alike (w of Section 4.1); by default the model's."""
+    """Weight of both text and elements (w in Section 4.1); by default the model's."""
     element_guidance: Annotated[Weight | None, _expected("a number from -100 to 100")] = None
-    """Weight of the elements, where it is not the text's."""
+    """Weight of the elements, if it differs from that of the text."""
     eta: Annotated[Annotated[float, _number(0.0, 1.0)] | None, _expected("a number from 0 to 1")] = None
-    """Fresh noise of each of DDIM's steps, from none to 1, DDPM's."""
+    """Fresh noise in each step of DDIM: 0 for none, 1 for DDPM."""
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def settings(self, config: DiffusionConfig) -> dict[str, Any]:
-        """What is set, by the name of its option; by the model where it is not."""
+        """Return the settings by option name, with the model's defaults for those that are None."""
         values: dict[str, Any] = {"sampler": "ddim", "steps": config.sample_steps, "guidance": config.guidance}
         return values | {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     def checked(self) -> "Sampling":
-        """These settings, if a script with them could be read. Raises EditError naming the field."""
+        """Validate these settings like those of a script, and return them. Raises EditError naming the field."""
         return EditScript(sampling=self).checked().sampling
 
     def merged_with(self, by: "Sampling") -> "Sampling":
-        """These settings but for those that `by` has."""
+        """Return these settings, overridden by those that `by` sets."""
         return dataclasses.replace(
             self, **{name: value for name, value in dataclasses.asdict(by).items() if value is not None}
         )
 
 
 DEFAULT_SAMPLING = Sampling()
-"""Nothing but what is the model's own."""
+"""The model's defaults."""
 
 
 @dataclass(frozen=True)
@@ -250,21 +250,21 @@ class EditScript:
     prompt: Prompt = ""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32), _expected("a whole number from 0 to 2**32 - 1")] = 0
     tolerance: Annotated[float, _number(0.0, 1.0), _expected("a number from 0 to 1")] = 0.0
-    """An unselected element dies when more than this share of its pixels is covered."""
+    """An unselected element is deleted when more than this share of its pixels is covered."""
     negative_prompt: Prompt = ""
-    """What guidance leads away from, in place of the empty prompt."""
+    """Prompt that guidance steers away from, in place of the empty one."""
     fit: Annotated[Fit, _expected("crop or pad")] = "crop"
     preserve: Annotated[bool, Field(strict=True), _expected("true or false")] = False
     """Keep the pixels outside the edited region (`elements_jax.diffusion.preserve`)."""
     sampling: Annotated[Sampling, _expected("an object")] = Sampling()
     detail: Annotated[Detail | None, _expected("pixels or decoder")] = None
-    """By default pixels for a photograph, and the decoder for an encoded file."""
+    """By default pixels for a photograph and the decoder for an encoded file."""
     version: Literal[1] = 1
     __pydantic_config__ = ConfigDict(extra="forbid", json_schema_extra={"required": ["version"]})
 
     @classmethod
     def load(cls, path: str | Path) -> "EditScript":
-        """Read a script, or that of a PNG that carries one. Raises EditError naming the file, the field and why."""
+        """Read a script, or that in a result's PNG. Raises EditError with the file, the field and the reason."""
         content = read_file(path)
         try:
             return cls.from_file(content)
@@ -273,17 +273,17 @@ class EditScript:
 
     @classmethod
     def from_file(cls, content: bytes) -> "EditScript":
-        """The script of a JSON file, or of a PNG that carries one (`editing.EditSession.png`). Raises EditError."""
+        """Read the script of a JSON file, or of a result's PNG (`EditSession.png`). Raises EditError."""
         try:
             if content.startswith(b"\x89PNG"):
                 with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-                    picture.load()  # text may follow the pixels
+                    picture.load()  # text chunks may follow the pixels
                     return cls.from_json(picture.info["script"])
-            return cls.from_json(content.decode("utf-8-sig"))  # editors on Windows begin with a byte order mark
+            return cls.from_json(content.decode("utf-8-sig"))  # some editors write a byte order mark
         except UnicodeDecodeError as error:
             raise EditError(f"not UTF-8: {error}") from error
         except (KeyError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise EditError("a PNG that carries no edit script") from error
+            raise EditError("a PNG without an edit script") from error
 
     @classmethod
     def from_json(cls, text: str) -> "EditScript":
@@ -292,18 +292,18 @@ class EditScript:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "EditScript":
-        """A script from the fields of its JSON object. Raises EditError."""
+        """Build a script from the fields of its JSON object. Raises EditError."""
         try:
             return _READER.validate_python(fields)
         except ValidationError as error:
             raise EditError(explain(error.errors(include_url=False, include_context=False)[0])) from error
 
     def checked(self) -> "EditScript":
-        """This script, if a file of it could be read: for values of the command line. Raises EditError."""
+        """Validate this script like one read from a file, and return it: for command line values. Raises EditError."""
         return self.from_json(self.to_json())
 
     def to_json(self) -> str:
-        """The inverse of `from_json`. What is None is left out."""
+        """Serialise the script, the inverse of `from_json`. Fields that are None are omitted."""
         fields = _READER.dump_python(self, mode="json", exclude_none=True)
         return json.dumps({"version": self.version, **fields}, indent=2)
 
@@ -315,17 +315,17 @@ def _require_version(value: Any) -> Any:
 
 
 ScriptFields = Annotated[EditScript, BeforeValidator(_require_version)]
-"""The type that pydantic reads a script by, in other schemas too."""
+"""The type by which pydantic reads a script, also in other schemas."""
 _READER: TypeAdapter[EditScript] = TypeAdapter(ScriptFields)
 JSON_SCHEMA = _READER.json_schema()
 
 
 def explain(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in a script, told by the field and what was expected of it."""
+    """Turn a pydantic error in a script into a message with the field and the expectation."""
     where, kind, path = "", cast(Any, EditScript), list(error["loc"])
     while path:
         step = path.pop(0)
-        if isinstance(step, int):  # of the list of edits; the discriminator's value follows
+        if isinstance(step, int):  # index into the list of edits; the discriminator follows
             where += f"[{step}]"
             if path:
                 kind = KINDS[path.pop(0)]

@@ -1,1 +1,1 @@
-"""The web editor: one page, and the HTTP API that it and programs use, on this machine alone."""
+"""The web editor: a page, and the HTTP API used by the page and by programs, only on this machine."""

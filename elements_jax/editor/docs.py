@@ -1,4 +1,4 @@
-"""The API's page: its OpenAPI description as plain HTML, without a script, a style or another host."""
+"""The API's page: its OpenAPI description as plain HTML, without scripts, styles or other hosts."""
 
 import json
 from html import escape
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def page(openapi: dict[str, Any]) -> str:
-    """An HTML page of every operation and schema of an OpenAPI description."""
+    """Write an HTML page with every operation and schema of an OpenAPI description."""
     operations = [
         _operation(method, path, operation)
         for path, methods in openapi["paths"].items()
@@ -47,7 +47,7 @@ def _content(content: dict[str, Any]) -> str:
 
 
 def _linked(schema: dict[str, Any]) -> str:
-    """A schema as JSON, or as a link where it is one that has a name."""
+    """Format a schema as JSON, or as a link if it has a name."""
     if reference := schema.get("$ref"):
         name = escape(reference.rsplit("/", 1)[-1])
         return f"<a href=#{name}>{name}</a>"

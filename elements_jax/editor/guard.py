@@ -1,8 +1,8 @@
-"""What is refused before a request is taken in: other hosts' pages and names, and bodies that are too large.
+"""Checks before a request is accepted: rejects pages and names of other hosts, and bodies that are too large.
 
-It also tells browsers what the page may load. Even if the server listens on this machine only, any page that its user
-visits can send requests to it: under the server's own address (refused by `Origin`), or under a name that the page's
-owner points here (DNS rebinding, refused by `Host`).
+It also tells browsers what the page may load. Even if the server listens only on this machine, any page that its user
+visits can send requests to it: to the server's own address (rejected by `Origin`), or to a name that the page's owner
+points here (DNS rebinding, rejected by `Host`).
 """
 
 import ipaddress
@@ -34,9 +34,9 @@ class Guard:
         """Set the limits.
 
         Args:
-            body_bytes: the most of a request's body, except for the paths of `of_path`, which have their own limit.
-            names: host names that the server is reached by, besides localhost.
-            remote: whether other machines may reach it by this machine's address. An address cannot be rebound.
+            body_bytes: limit of a request's body, except for the paths in `of_path`, which have their own limits.
+            names: host names of the server, besides localhost.
+            remote: whether other machines may use this machine's address. An address cannot be rebound.
         """
         self.names = LOCAL | {name.lower() for name in names}
         self.remote = remote
@@ -45,7 +45,7 @@ class Guard:
         self.of_path = of_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse with 400 (host), 403 (origin) or 413 (size), or pass the request on."""
+        """Reject with 400 (host), 403 (origin) or 413 (size), or pass the request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -54,7 +54,7 @@ class Guard:
         received = 0
 
         async def receive_at_most() -> Message:
-            """A body may come without its length."""
+            """Enforce the limit, because a body may come without its length."""
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -81,10 +81,10 @@ class Guard:
         if not self._is_ours(host):
             expected = ", ".join(sorted(self.names))
             return JSONResponse({"error": f"the host must be one of {expected}, not {host[:100]!r}"}, 400)
-        # Programs send no Origin; browsers do with all that is not GET or HEAD.
+        # Programs send no Origin; browsers do, except with GET and HEAD.
         if method in ("GET", "HEAD") or origin in (None, f"http://{host}"):
             return None
-        # A proxy that the page is reached through may end TLS, and may pass on another host.
+        # A proxy in front of the page may terminate TLS, and may pass on another host.
         if _name_of(origin or "") in self.names - LOCAL:
             return None
         return JSONResponse({"error": f"pages of other origins may not send requests: {(origin or '')[:100]!r}"}, 403)
@@ -92,7 +92,7 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         try:
             parts = urlsplit(f"//{host}")
-            name, port = parts.hostname, parts.port  # a port that is not a number raises ValueError
+            name, port = parts.hostname, parts.port  # raises ValueError for a port that is not a number
         except ValueError:
             return False
         plain = f"[{name}]" if name and ":" in name else name

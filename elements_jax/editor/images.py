@@ -1,4 +1,4 @@
-"""The photographs that were uploaded, as many as there is room for, and how they are shown."""
+"""Uploaded photographs, within limits, and their display."""
 
 import hashlib
 import io
@@ -16,24 +16,24 @@ from elements_jax.photograph.file import SUFFIXES, Photograph, register_heif
 
 register_heif()
 FORMATS = tuple(format for format in dict.fromkeys(SUFFIXES.values()) if format != "HEIF" or "HEIF" in Image.OPEN)
-"""Of photographs. Pillow reads others by starting programs, or by code that has seen few hostile files."""
+"""Accepted formats. Pillow reads others by starting programs, or with code that was rarely tested on hostile files."""
 LOSSLESS = ("PNG", "TIFF", "BMP")
 SHOWN_SIDE = 2048
-"""The longer side of what is shown of a photograph, in pixels, and of masks of it."""
+"""Maximum side in pixels of displayed photographs, and of their masks."""
 QUALITY = 90
-"""Of a view in JPEG."""
+"""JPEG quality of views."""
 
 decoded = lru_cache(2)(Photograph.decode)
-"""The pixels of the last files: people select several times on one photograph."""
+"""Cached pixels of the last files: people select several times on one photograph."""
 
 
 class TooManyPixels(ValueError):
-    """A picture that would take too much memory, decoded."""
+    """An image would take too much memory when decoded."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A photograph as browsers can show it: upright, in sRGB, at most `SHOWN_SIDE` pixels wide and high."""
+    """A photograph for display in browsers: upright, in sRGB, at most `SHOWN_SIDE` pixels per side."""
 
     encoded: bytes
     type: str
@@ -44,54 +44,54 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """A photograph that was uploaded: its file, and what the page shows of it."""
+    """An uploaded photograph: its file, and its view for the page."""
 
     id: str
-    """Of its bytes: the same photograph has the same id again."""
+    """Hash of its bytes: the same photograph always has the same id."""
     encoded: bytes
     format: str
-    """Pillow's name of the file's format, which results have too."""
+    """Pillow's name of the file's format, which results share."""
     width: int
-    """Of the photograph as it is seen, in pixels."""
+    """Width and height of the upright photograph in pixels."""
     height: int
     view: View
     notes: tuple[str, ...]
-    """What to know of the file, such as what results cannot keep; one sentence each."""
+    """Notes on the file, such as what results cannot keep; one sentence each."""
 
     @property
     def bytes(self) -> int:
-        """About what it takes of memory."""
+        """Approximate memory in bytes."""
         return len(self.encoded) + len(self.view.encoded)
 
 
 def open_upload(encoded: bytes, pixels: int) -> Upload:
-    """Open an image file, after a look at its header.
+    """Open an image file, after checking its header.
 
-    Raises TooManyPixels for more than `pixels`, and ValueError for bytes that are not a photograph to edit.
+    Raises TooManyPixels for more than `pixels`, and ValueError for bytes that are not an editable photograph.
     """
     check_header(encoded, pixels)
     photograph = decoded(encoded)
     height, width = photograph.size
     id = hashlib.sha256(encoded).hexdigest()[:32]
     notes = photograph.notes
-    if photograph.format == "PNG" and b"Xtscript\0" in encoded:  # of a tEXt or an iTXt chunk
-        notes += ("It carries an edit script, which it was made by: `elements edit` can run that again.",)
+    if photograph.format == "PNG" and b"Xtscript\0" in encoded:  # in a tEXt or iTXt chunk
+        notes += ("It contains the edit script that made it: `elements edit` can run that again.",)
     return Upload(id, encoded, photograph.format, width, height, view_of(photograph), notes)
 
 
 def check_header(encoded: bytes, pixels: int) -> None:
-    """Look at an image's header; nothing is decoded. Raises as `open_upload`."""
+    """Check an image's header without decoding it. Raises the errors of `open_upload`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own, higher limit, and odd metadata
+            warnings.simplefilter("ignore")  # Pillow's own limit, which is higher, and odd metadata
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
                 size = file.size
     except Image.DecompressionBombError as error:
         raise TooManyPixels(f"the photo is too large; the limit is {_megapixels(pixels)}") from error
-    except UnidentifiedImageError as error:  # its message is an address in memory
+    except UnidentifiedImageError as error:  # its message is a memory address
         heic = "" if "HEIF" in FORMATS else ", and HEIC with pip install 'elements-jax[heif]'"
         raise ValueError(f"this file can't be read. Supported: {', '.join(FORMATS)}{heic}") from error
-    except Exception as error:  # decoders raise all sorts on damaged files
+    except Exception as error:  # decoders raise anything on damaged files
         raise ValueError(f"damaged image: {error}") from error
     if size[0] * size[1] > pixels:
         raise TooManyPixels(f"{_megapixels(size[0] * size[1])}; the limit is {_megapixels(pixels)}")
@@ -102,7 +102,7 @@ def _megapixels(pixels: int) -> str:
 
 
 def view_of(photograph: Photograph) -> View:
-    """A JPEG; or a PNG, where the photograph is transparent, or its file lossless."""
+    """Encode a view as JPEG, or as PNG if the photograph is transparent or its file lossless."""
     pixels = photograph.pixels
     picture = to_srgb(rgb8(pixels), photograph)
     if pixels.shape[2] in (2, 4):
@@ -117,13 +117,13 @@ def view_of(photograph: Photograph) -> View:
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Width and height of what is shown of a photograph."""
+    """Return width and height of a photograph's view."""
     factor = min(1.0, SHOWN_SIDE / max(height, width))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def mask_png(mask: Bool[np.ndarray, "H W"]) -> bytes:
-    """A photograph's mask as a grey PNG of the size that is shown, white on the object."""
+    """Encode a photograph's mask as a grey PNG of the view's size, white on the object."""
     image = Image.fromarray(mask.astype(np.uint8) * 255).resize(shown_size(*mask.shape), Image.Resampling.BOX)
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
@@ -131,7 +131,7 @@ def mask_png(mask: Bool[np.ndarray, "H W"]) -> bytes:
 
 
 def labels_png(labels: UInt16[np.ndarray, "H W"]) -> bytes:
-    """Labels as a PNG that pages can read: their lower bytes are red, their upper ones green."""
+    """Encode labels as a PNG for the page: lower bytes in red, upper bytes in green."""
     colours = np.zeros((*labels.shape, 3), np.uint8)
     colours[..., 0], colours[..., 1] = labels & 255, labels >> 8
     file = io.BytesIO()
@@ -140,16 +140,16 @@ def labels_png(labels: UInt16[np.ndarray, "H W"]) -> bytes:
 
 
 def reduced(photograph: Photograph, side: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The colours of a photograph, at most `side` pixels wide and high."""
+    """Return the colours of a photograph, shrunk to at most `side` pixels per side."""
     image = Image.fromarray(to_srgb(rgb8(photograph.pixels), photograph))
     image.thumbnail((side, side))
     return np.asarray(image)
 
 
 class Images:
-    """Uploads by id; those not used for longest are forgotten where there are more than `number` or `room` bytes.
+    """Uploads by id. The least recently used are forgotten beyond `number` uploads or `room` bytes.
 
-    Belongs to the event loop's thread.
+    Use only on the event loop's thread.
     """
 
     def __init__(self, number: int, room: int):
@@ -157,7 +157,7 @@ class Images:
         self._kept: OrderedDict[str, Upload] = OrderedDict()
 
     def __getitem__(self, id: str) -> Upload:
-        """Raises KeyError for an id that is unknown, or forgotten."""
+        """Return an upload. Raises KeyError for an id that is unknown or forgotten."""
         self._kept.move_to_end(id)
         return self._kept[id]
 

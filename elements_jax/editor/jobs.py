@@ -1,7 +1,7 @@
-"""Jobs: edits that wait to be decoded, are decoded one by one, and are kept for a while.
+"""Jobs: a queue of edits that are decoded one by one, and whose results are kept for a while.
 
-Everything here happens on the event loop's thread, so that nothing needs a lock; only the decoding itself has a thread
-of its own. A job changes at every step, and whoever listens is told.
+Everything runs on the event loop's thread, so that nothing needs a lock; only decoding has a separate thread. A job
+changes at every step and notifies its listeners.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 KEPT = 100
 KEPT_BYTES = 256 * 2**20
-"""Jobs that ended, and bytes of their results, beyond which the oldest are forgotten."""
+"""Maximum number of finished jobs, and bytes of their results; beyond that the oldest are forgotten."""
 LONGEST_ERROR = 1000
 
 
 Work = Callable[[EditScript, Callable[[], bool]], bytes]
-"""Makes the file of a result, given the script with its seed and what is called before each step."""
+"""Makes a result's file from the script with its seed and a function to call before each step."""
 
 
 class Full(Exception):
-    """The queue is full; says in how many seconds to ask again."""
+    """The queue is full; contains the seconds after which to retry."""
 
     def __init__(self, seconds: int):
         super().__init__(seconds)
@@ -41,33 +41,33 @@ class Full(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """An edit to decode with several seeds, and what became of it."""
+    """An edit to decode with several seeds, and its state."""
 
-    work: Work | None  # None once it has ended
+    work: Work | None  # None after the end
     script: EditScript
     variants: int
     steps: int
-    suffix: str = "png"  # of the results' format
+    suffix: str = "png"  # suffix of the results' format
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     status: Status = "queued"
-    step: int = 0  # that is computed, from 1; 0 before, while the sampler is compiled
+    step: int = 0  # the current one, from 1; 0 while the sampler is compiled
     results: list[bytes] = field(default_factory=list)
     error: str | None = None
     listeners: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)  # another one after each change
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # replaced after each change
 
     @property
     def ended(self) -> bool:
-        """Nothing changes any more."""
+        """Whether the job has finished, failed or been cancelled."""
         return self.status not in ("queued", "running")
 
     @property
     def bytes(self) -> int:
-        """Of its results."""
+        """Size of its results in bytes."""
         return sum(map(len, self.results))
 
     def tell(self) -> None:
-        """Wake all who wait for a change."""
+        """Wake everything that waits for a change."""
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
@@ -81,15 +81,15 @@ class Jobs:
         self._queue: list[Job] = []
         self._arrived = asyncio.Event()
         self._running: Job | None = None
-        self._seconds = 1.0  # that the last job took
+        self._seconds = 1.0  # duration of the last job
         self._thread = ThreadPoolExecutor(1, "decode")
 
     def __getitem__(self, id: str) -> Job:
-        """Raises KeyError for a job that is unknown, or forgotten."""
+        """Return a job. Raises KeyError if it is unknown or forgotten."""
         return self._jobs[id]
 
     def state(self, job: Job) -> JobState:
-        """The job as it goes over the wire."""
+        """Return the job's state for the API."""
         return JobState(
             id=job.id,
             status=job.status,
@@ -103,7 +103,7 @@ class Jobs:
         )
 
     def require_room(self) -> None:
-        """Raises Full where no job can be queued."""
+        """Raise Full if no job can be queued."""
         if len(self._queue) >= self._most_queued:
             raise Full(math.ceil(self._seconds))
 
@@ -115,7 +115,7 @@ class Jobs:
         self._arrived.set()
 
     def cancel(self, job: Job) -> None:
-        """End a job, if it has not ended. The thread leaves one that runs before its next step."""
+        """Cancel a job, unless it has ended. A running job stops before its next step."""
         if job.status == "queued":
             self._queue.remove(job)
             self._tell_queued()
@@ -124,7 +124,7 @@ class Jobs:
 
     @contextmanager
     def listening(self, job: Job) -> Iterator[None]:
-        """Somebody listens to a job, which is cancelled when the last one leaves."""
+        """Register a listener of a job, which is cancelled when the last listener leaves."""
         job.listeners += 1
         try:
             yield
@@ -134,16 +134,16 @@ class Jobs:
                 self.cancel(job)
 
     async def states(self, job: Job) -> AsyncIterator[JobState]:
-        """The job's state now and at each change, until it ends. Who is slow misses some."""
+        """Yield the job's state now and at each change, until it ends. Slow listeners miss some."""
         ended = False
         while not ended:
-            changed, ended = job.changed, job.ended  # before the state goes out: meanwhile the job may change
+            changed, ended = job.changed, job.ended  # read before yielding, during which the job may change
             yield self.state(job)
             if not ended:
                 await changed.wait()
 
     async def run(self, warm_up: Callable[[], object]) -> None:
-        """Warm up, and then decode job after job, until cancelled."""
+        """Warm up, then decode job after job until cancelled."""
         self._loop = asyncio.get_running_loop()
         try:
             try:
@@ -164,7 +164,7 @@ class Jobs:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, job: Job) -> None:
-        """Decode one job. Whatever is wrong with it is its own end alone."""
+        """Decode one job. An error ends only this job."""
         started, work = time.monotonic(), job.work
         assert work is not None
         job.status = "running"
@@ -189,7 +189,7 @@ class Jobs:
         self._seconds = time.monotonic() - started
 
     def _decode(self, job: Job, work: Work, script: EditScript) -> bytes:
-        """On the decoder's thread."""
+        """Decode, on the decoder's thread."""
 
         def report() -> bool:
             if not job.ended:
@@ -210,12 +210,12 @@ class Jobs:
         self._forget()
 
     def _tell_queued(self) -> None:
-        """Their positions have changed."""
+        """Notify queued jobs of their new positions."""
         for job in self._queue:
             job.tell()
 
     def _forget(self) -> None:
-        """Forget the oldest jobs that ended, where they or their results are too many."""
+        """Forget the oldest finished jobs if they or their results are too many."""
         ended = [job for job in self._jobs.values() if job.ended]
         size = sum(job.bytes for job in ended)
         for number, job in enumerate(ended[:-1]):

@@ -1,4 +1,4 @@
-"""The API's endpoints. Each refuses with a status and one sentence."""
+"""The API's endpoints. Each reports errors with a status and one sentence."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -18,13 +18,13 @@ from elements_jax.editor.state import Editor
 UPLOAD_SECONDS = 60
 FILE = {"schema": {"type": "string", "format": "binary"}}
 ERRORS = {
-    400: "Another host than this machine, or a body that cannot be read.",
+    400: "A wrong host name, or an unreadable body.",
     403: "From a page of another origin.",
-    404: "An id that is unknown, or was forgotten.",
+    404: "An id that is unknown or was forgotten.",
     408: "The file did not arrive in time.",
     413: "Too many bytes, or pixels.",
-    415: "No photograph that can be edited, or a damaged one.",
-    422: "A field that does not fit.",
+    415: "Not an editable photograph, or a damaged one.",
+    422: "An invalid field.",
     429: "The queue is full.",
 }
 
@@ -40,20 +40,20 @@ async def _job(id: str, editor: SharedEditor) -> Job:
     try:
         return editor.jobs[id]
     except KeyError:
-        raise HTTPException(404, f"there is no job {id!r}, or it was forgotten") from None
+        raise HTTPException(404, f"job {id!r} is unknown or was forgotten") from None
 
 
 FoundJob = Annotated[Job, Depends(_job)]
 
 
 async def _heard(job: FoundJob, editor: SharedEditor) -> AsyncIterator[Job]:
-    """The job while somebody listens to it."""
+    """Yield the job, with a registered listener."""
     with editor.jobs.listening(job):
         yield job
 
 
 def refuses(*statuses: int, events: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The errors of an endpoint, as its OpenAPI declares them; of one of events FastAPI would declare them as such."""
+    """Declare the errors of an endpoint for OpenAPI; for events, FastAPI would declare them as event streams."""
     reference = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     body = {"content": reference} if events else {"model": wire.Error}
     errors: dict[int | str, dict[str, Any]] = {
@@ -66,8 +66,8 @@ def refuses(*statuses: int, events: bool = False) -> dict[int | str, dict[str, A
 
 
 def gives(*types: str) -> dict[str, Any]:
-    """The declarations of an endpoint whose response is a picture of one of these types."""
-    found = {200: {"content": dict.fromkeys(types, FILE), "description": "The picture."}}
+    """Declare an endpoint that responds with an image of one of these types."""
+    found = {200: {"content": dict.fromkeys(types, FILE), "description": "The image."}}
     return {"response_class": Response, "responses": refuses(404, 422) | found}
 
 
@@ -76,7 +76,7 @@ api = APIRouter(prefix="/api")
 
 @api.get("/model", responses=refuses())
 async def get_model(editor: SharedEditor) -> wire.Model:
-    """The model, and what the server takes."""
+    """The model, and the limits of the server."""
     return editor.model
 
 
@@ -87,7 +87,7 @@ async def get_model(editor: SharedEditor) -> wire.Model:
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": FILE}}},
 )
 async def post_image(request: Request, editor: SharedEditor) -> wire.Image:
-    """Upload a photograph or a mask: the bytes of its file. The same bytes have the same id again."""
+    """Upload a photograph or a mask: the bytes of its file. The same bytes always get the same id."""
     async with editor.uploads:
         encoded = await _file(request)
         try:
@@ -109,14 +109,14 @@ async def post_image(request: Request, editor: SharedEditor) -> wire.Image:
 
 @api.get("/images/{id}/view", **gives("image/jpeg", "image/png"))
 async def get_view(id: str, editor: SharedEditor) -> Response:
-    """The photograph as a page shows it: upright, in sRGB, at most 2048 px wide and high."""
+    """The photograph for display: upright, in sRGB, at most 2048 px per side."""
     view = editor.upload(id).view
     return Response(view.encoded, media_type=view.type)
 
 
 @api.get("/images/{id}/pieces", **gives("image/png"))
 async def get_pieces(id: str, editor: SharedEditor) -> Response:
-    """Pieces of the photograph, to select from: a PNG whose red and green are the bytes of each pixel's number."""
+    """Pieces of the photograph to select: a PNG whose red and green are the bytes of each pixel's piece number."""
     return Response(await editor.in_thread(editor.divided, editor.upload(id)), media_type="image/png")
 
 
@@ -147,7 +147,7 @@ async def post_object(request: wire.ObjectPlace, editor: SharedEditor) -> wire.M
     },
 )
 async def post_script(request: Request, editor: SharedEditor) -> wire.Script:
-    """Read an edit script: the bytes of a JSON file, or of a result's PNG, which carries its script."""
+    """Read an edit script: the bytes of a JSON file, or of a result's PNG, which contains its script."""
     async with editor.uploads:
         script = await editor.in_thread(EditScript.from_file, await _file(request))
     return wire.Script(script=script)
@@ -155,10 +155,10 @@ async def post_script(request: Request, editor: SharedEditor) -> wire.Script:
 
 @api.post("/jobs", status_code=202, responses=refuses(403, 404, 413, 422, 429))
 async def post_job(request: wire.JobRequest, editor: SharedEditor) -> wire.JobState:
-    """Queue edits of a photograph: as many variants, with the script's seed and those that follow it."""
+    """Queue edits of a photograph: variants with consecutive seeds, starting with the script's."""
     script = request.script
     if script.seed + request.variants > 2**32:
-        raise HTTPException(422, f"{request.variants} variants from seed {script.seed} would pass the largest seed")
+        raise HTTPException(422, f"{request.variants} variants from seed {script.seed} would exceed the largest seed")
     work, suffix = editor.work(request)
     job = Job(work, script, request.variants, script.sampling.steps or editor.model.steps, suffix)
     editor.jobs.submit(job)
@@ -167,20 +167,20 @@ async def post_job(request: wire.JobRequest, editor: SharedEditor) -> wire.JobSt
 
 @api.get("/jobs/{id}", responses=refuses(404, 422))
 async def get_job(job: FoundJob, editor: SharedEditor) -> wire.JobState:
-    """A job as it is now."""
+    """The current state of a job."""
     return editor.jobs.state(job)
 
 
 @api.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refuses(404, 422, events=True))
 async def get_events(job: Annotated[Job, Depends(_heard)], editor: SharedEditor) -> AsyncIterator[wire.JobState]:
-    """A job now and at each change, until it ends. It is cancelled when the last who listens here leaves."""
+    """The state of a job now and at each change, until it ends. It is cancelled when the last listener leaves."""
     async for state in editor.jobs.states(job):
         yield state
 
 
 @api.delete("/jobs/{id}", responses=refuses(403, 404, 422))
 async def delete_job(job: FoundJob, editor: SharedEditor) -> wire.JobState:
-    """Cancel a job. What it has done until then stays."""
+    """Cancel a job. Its finished results stay."""
     editor.jobs.cancel(job)
     return editor.jobs.state(job)
 
@@ -193,7 +193,7 @@ async def get_result(job: FoundJob, k: int, suffix: str) -> Response:
 
 @api.get("/jobs/{id}/{k}.{suffix}/view", **gives("image/jpeg", "image/png"))
 async def get_result_view(job: FoundJob, k: int, suffix: str, editor: SharedEditor) -> Response:
-    """The k-th result as a page shows it."""
+    """The k-th result for display."""
     view = await editor.in_thread(lambda encoded: view_of(decoded(encoded)), _result(job, k, suffix))
     return Response(view.encoded, media_type=view.type)
 
@@ -205,11 +205,11 @@ def _result(job: Job, k: int, suffix: str) -> bytes:
 
 
 async def _file(request: Request) -> bytes:
-    """The whole body of a request. Raises HTTPException where it does not come, or breaks off."""
+    """Read the complete body of a request. Raises HTTPException if it does not arrive or breaks off."""
     try:
         with fail_after(UPLOAD_SECONDS):
             return await request.body()
     except TimeoutError:
         raise HTTPException(408, f"the file was not received within {UPLOAD_SECONDS} seconds") from None
     except ClientDisconnect:
-        raise HTTPException(400, "the file broke off") from None
+        raise HTTPException(400, "the upload was interrupted") from None

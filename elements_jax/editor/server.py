@@ -1,7 +1,7 @@
-"""The editor's HTTP server: the page, and the API that it and programs use.
+"""The editor's HTTP server: the page, and the API used by the page and by programs.
 
-The event loop only receives and answers. Photographs are opened, and objects found, on a few threads; edits run on
-one (`jobs`). Whatever is refused is answered with a status and one sentence (`wire.Error`).
+The event loop only receives and answers. A few threads open photographs and find objects; one runs edits (`jobs`).
+Every error is answered with a status and one sentence (`wire.Error`).
 """
 
 import asyncio
@@ -36,19 +36,19 @@ from elements_jax.pipeline.session import EditSession
 
 STATIC = Path(__file__).with_name("static")
 THREADS = 2
-"""That open photographs and find objects at once."""
+"""Threads that open photographs and find objects."""
 UPLOADS = 4
-"""Files that are received at once; others wait, and are not in memory yet."""
+"""Concurrent uploads; others wait, and are not in memory yet."""
 IMAGES, IMAGE_BYTES = 100, 256 * 2**20
-"""Photographs that are kept."""
+"""Maximum number of photographs kept in memory."""
 JSON_BYTES = 2 * 2**20
-"""Of all bodies but files."""
+"""Maximum size of all bodies except files."""
 DEFAULT_LIMITS = wire.Limits()
 
 DESCRIPTION = (
-    "Edit photographs as the editor's page does and as `elements edit` does: the same script gives the same bytes. A "
+    "Edit photographs like the editor's page and `elements edit`: the same script gives the same bytes. A "
     "photograph is uploaded, a job edits it, and its results are photographs of the same size and format. Uploads and "
-    "jobs are in memory alone, and the oldest are forgotten."
+    "jobs are only in memory, and the oldest are forgotten."
 )
 
 
@@ -66,18 +66,18 @@ def make_app(
     names: Sequence[str] = (),
     remote: bool = False,
 ) -> FastAPI:
-    """The application.
+    """Make the application.
 
     Args:
-        name: of the model.
-        segmenter: that windows of photographs are divided by, in words.
-        label: divides such a window into elements.
-        pieces: divides a picture of any size for people to select from.
-        notice: what people should know of the model.
-        find_object: finds objects of photographs, as scripts name them.
-        points: whether it finds them from points, too.
-        names: host names that the page is reached by, besides localhost.
-        remote: whether other machines may reach the server by this machine's address.
+        name: name of the model.
+        segmenter: description of how windows of photographs are segmented.
+        label: segments a window into elements.
+        pieces: segments an image of any size into pieces to select.
+        notice: notice about the model for users.
+        find_object: finds objects of photographs, as located in scripts.
+        points: whether it can find them from points.
+        names: host names of the page, besides localhost.
+        remote: whether other machines may use this machine's address.
     """
     config = editing.pipeline.config
     model = wire.Model(
@@ -138,7 +138,7 @@ def make_app(
 
 
 async def refuse(request: Request, error: Exception) -> JSONResponse:
-    """Every error as its status and one sentence."""
+    """Answer an error with its status and one sentence."""
     status, headers = 422, {}
     match error:
         case StarletteHTTPException():
@@ -151,12 +151,12 @@ async def refuse(request: Request, error: Exception) -> JSONResponse:
             status, headers = 429, {"Retry-After": str(error.seconds)}
             sentence = f"the queue is full; try again in {error.seconds} s"
         case _:
-            status, sentence = 500, "the server has a fault; its terminal says more"
+            status, sentence = 500, "internal error; see the server's terminal"
     return JSONResponse({"error": sentence}, status, headers)
 
 
 def _first(error: RequestValidationError) -> str:
-    """The first of pydantic's errors, by the field that it is in."""
+    """Format the first pydantic error with its field."""
     first = error.errors()[0]
     where, *path = first["loc"]
     if path and path[0] == "script":
@@ -165,9 +165,9 @@ def _first(error: RequestValidationError) -> str:
 
 
 def serve(app: FastAPI, host: str, port: int, root_path: str, ready: Callable[[str], object]) -> None:
-    """Serve at an address of this machine until interrupted; `ready` is given the page's URL once it can be reached.
+    """Serve on an address of this machine until interrupted; `ready` is called with the page's URL once it is up.
 
-    `root_path` is what a proxy serves the page below; the proxy takes it off the paths that it passes on.
+    `root_path` is the path under which a proxy serves the page; the proxy strips it from requests.
 
     Raises OSError if the address is not this machine's, or the port is taken.
     """
@@ -179,11 +179,11 @@ def serve(app: FastAPI, host: str, port: int, root_path: str, ready: Callable[[s
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
+    """Tell whether only this machine can reach the address."""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End at once: there is nothing to save, and a compilation, which may take minutes, cannot be interrupted."""
+        """Exit at once: there is nothing to save, and a compilation of several minutes cannot be interrupted."""
         os._exit(128 + sig)

@@ -1,4 +1,4 @@
-"""What the server's endpoints share: the model, the photographs and the jobs."""
+"""State shared by the server's endpoints: the model, the photographs and the jobs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from elements_jax.pipeline.session import EditSession
 
 T = TypeVar("T")
 Pieces = Callable[[UInt8[np.ndarray, "H W 3"]], UInt16[np.ndarray, "H W"]]
-"""Divides a picture of any size into pieces to select: the number of each pixel's."""
+"""Segments an image of any size into pieces to select: maps each pixel to a piece number."""
 PIECES_SIDE = 1024
-"""The longer side of what is divided of a photograph, in pixels."""
+"""Maximum side in pixels at which photographs are segmented into pieces."""
 
 
 @dataclass(frozen=True, eq=False)
 class Editor:
-    """What the endpoints share."""
+    """State shared by the endpoints."""
 
     editing: EditSession
     model: wire.Model
@@ -43,22 +43,22 @@ class Editor:
     uploads: CapacityLimiter
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Call a function on one of the threads, when one is free."""
+        """Call a function on the next free thread."""
         return await to_thread.run_sync(function, *args, limiter=self.threads)
 
     def upload(self, id: str) -> Upload:
-        """Raises HTTPException for an image that is not here."""
+        """Return an upload. Raises HTTPException if it is unknown."""
         try:
             return self.images[id]
         except KeyError:
-            raise HTTPException(404, f"there is no image {id!r}, or it was forgotten: upload it again") from None
+            raise HTTPException(404, f"image {id!r} is unknown or was forgotten: upload it again") from None
 
     def divided(self, upload: Upload) -> bytes:
-        """The pieces of a photograph, as a PNG of labels."""
+        """Return the pieces of a photograph as a PNG of labels."""
         return labels_png(self.pieces(reduced(decoded(upload.encoded), PIECES_SIDE)))
 
     def select(self, request: wire.ObjectPlace) -> Callable[[], bytes]:
-        """What finds an object, and gives its mask as a PNG. Raises HTTPException; the callable raises EditError."""
+        """Return a function that finds an object's mask as a PNG and raises EditError. Raises HTTPException."""
         upload, open_named = self.upload(request.image), self._opener(request.images)
 
         def find() -> bytes:
@@ -70,14 +70,14 @@ class Editor:
         return find
 
     def work(self, request: wire.JobRequest) -> tuple[Work, str]:
-        """What edits the photograph of a request, and its format's suffix. Raises HTTPException and EditError."""
+        """Return the work for a request and the suffix of its format. Raises HTTPException and EditError."""
         upload, open_named = self.upload(request.image), self._opener(request.images)
         for name in _named(request.script):
             if name not in request.images:
                 raise EditError(f"the script names {name!r}, which is not in images")
 
         def work(script: EditScript, report: Callable[[], bool]) -> bytes:
-            photograph = decoded(upload.encoded)  # queued jobs hold files, not pixels
+            photograph = decoded(upload.encoded)  # queued jobs keep files, not pixels
             edited = edit_photograph(
                 self.editing, photograph, script, self.label,
                 find_object=self.find_object, open_named=open_named, report=report,
@@ -87,7 +87,7 @@ class Editor:
         return work, upload.format.lower()
 
     def _opener(self, images: Mapping[str, str]) -> Callable[[str], Photograph]:
-        """Opens the pictures of a request by their names. Raises HTTPException for one that is not here."""
+        """Return a function that opens a request's images by name. Raises HTTPException for an unknown one."""
         named = {name: self.upload(id).encoded for name, id in images.items()}
 
         def open_named(name: str) -> Photograph:
@@ -98,7 +98,7 @@ class Editor:
         return open_named
 
     def warm_up(self) -> None:
-        """Compile what every edit needs of the model, by decoding a picture of nothing."""
+        """Compile the programs of every edit by decoding an empty image."""
         if not self.editing.guides:
             return
         config = self.editing.pipeline.config.elements
@@ -108,7 +108,7 @@ class Editor:
 
 
 def _named(script: EditScript) -> list[str]:
-    """The pictures and masks that a script names."""
+    """Return the names of images and masks in a script."""
     images = [edit.image for edit in script.edits if isinstance(edit, Compose | Continue)]
     objects = [edit.object for edit in script.edits if not isinstance(edit, Continue)]
     return images + [at.mask for at in objects if at is not None and at.mask is not None]

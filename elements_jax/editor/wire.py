@@ -1,4 +1,4 @@
-"""What goes over the wire: the bodies of requests and responses, each documented for the API's page."""
+"""Bodies of requests and responses, each documented for the API's page."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from elements_jax.editing.script import EditScript, Object, ObjectAt, ScriptFields
 
 MOST_EDITS = 1000
-"""Of one script."""
+"""Maximum number of edits in a script."""
 MOST_VARIANTS = 8
 MOST_NAMES = 1000
 
@@ -28,64 +28,64 @@ def _required(object: ObjectAt | None) -> ObjectAt:
 
 
 class Body(BaseModel):
-    """Unknown fields are refused."""
+    """A body; unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Error(Body):
-    """Every response that reports an error."""
+    """An error response."""
 
-    error: str = Field(description="One sentence on what was wrong.")
+    error: str = Field(description="One sentence that describes the error.")
 
 
 class Limits(Body):
-    """What the server takes."""
+    """Limits of the server."""
 
-    upload_bytes: int = Field(default=32 * 2**20, description="Of a picture's file.")
-    pixels: int = Field(default=50_000_000, description="Of a picture, width times height.")
-    variants: int = Field(default=MOST_VARIANTS, description="Of one job.")
-    queue: int = Field(default=32, description="Jobs that wait.")
+    upload_bytes: int = Field(default=32 * 2**20, description="Maximum size of an image file in bytes.")
+    pixels: int = Field(default=50_000_000, description="Maximum pixels of an image, width times height.")
+    variants: int = Field(default=MOST_VARIANTS, description="Maximum variants of a job.")
+    queue: int = Field(default=32, description="Maximum number of waiting jobs.")
 
 
 class Model(Body):
-    """The model that the server runs, and what else it has."""
+    """The model of the server, and its other capabilities."""
 
     name: str
-    image_size: int = Field(description="Side of the squares that it sees, in pixels.")
-    steps: int = Field(description="Of the sampler, by default.")
-    guidance: float = Field(description="By default.")
+    image_size: int = Field(description="Size of the model's images in pixels.")
+    steps: int = Field(description="Default number of sampling steps.")
+    guidance: float = Field(description="Default guidance.")
     samplers: list[str]
-    segmenter: str = Field(description="Divides what it sees into elements.")
-    select_objects: bool = Field(description="Whether there is a SAM, that finds objects from points.")
-    notice: str | None = Field(description="What people should know of this model.")
+    segmenter: str = Field(description="Segments the model's images into elements.")
+    select_objects: bool = Field(description="Whether SAM is available to find objects from points.")
+    notice: str | None = Field(description="Notice about the model for users.")
     limits: Limits
 
 
 class Image(Body):
-    """A photograph that was uploaded."""
+    """An uploaded photograph."""
 
     id: Id
-    width: int = Field(description="Of the photograph as it is seen, in pixels.")
-    height: int = Field(description="Of the photograph as it is seen, in pixels.")
-    format: str = Field(description="Of its file, which results have too: jpeg, png, webp, tiff, bmp, avif or heif.")
-    shown: tuple[int, int] = Field(description="Width and height of its view, and of masks of it, in pixels.")
-    notes: list[str] = Field(description="What to know of the file, such as what results cannot keep.")
+    width: int = Field(description="Width of the upright photograph in pixels.")
+    height: int = Field(description="Height of the upright photograph in pixels.")
+    format: str = Field(description="Format of its file and of results: jpeg, png, webp, tiff, bmp, avif or heif.")
+    shown: tuple[int, int] = Field(description="Width and height of its view and of its masks, in pixels.")
+    notes: list[str] = Field(description="Notes on the file, such as what results cannot keep.")
 
 
 class Pictures(Body):
-    """A photograph, and the pictures that are named with it."""
+    """A photograph, and the images named with it."""
 
     image: Id
     images: dict[Name, Id] = Field(
         default_factory=dict,
         max_length=MOST_NAMES,
-        description="Ids of the pictures that are named: masks, other photographs, earlier results.",
+        description="Ids of the named images: masks, other photographs, earlier results.",
     )
 
 
 class ObjectPlace(Pictures):
-    """An object of a photograph, by where it is seen."""
+    """The location of an object in a photograph."""
 
     object: Annotated[Object, AfterValidator(_required)]
 
@@ -93,7 +93,7 @@ class ObjectPlace(Pictures):
 class Mask(Body):
     """The pixels of an object."""
 
-    mask: str = Field(description="A data: URL of a grey PNG as large as the photograph's view, white on the object.")
+    mask: str = Field(description="A data: URL of a grey PNG with the size of the view, white on the object.")
 
 
 class Script(Body):
@@ -103,7 +103,7 @@ class Script(Body):
 
 
 class JobRequest(Pictures):
-    """A photograph and its edits, with as many seeds, from the script's on."""
+    """A photograph and its edits, with consecutive seeds from the script's on."""
 
     script: Annotated[ScriptFields, AfterValidator(_limit_edits)]
     variants: int = Field(default=1, ge=1, le=MOST_VARIANTS)
@@ -113,14 +113,14 @@ Status = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class JobState(Body):
-    """A job at one moment."""
+    """The state of a job."""
 
     id: Id
     status: Status
-    position: int = Field(description="Jobs that come before it; 0 for one that is not queued.")
-    variant: int = Field(description="Variants that are done.")
+    position: int = Field(description="Number of jobs ahead of it; 0 if it is not queued.")
+    variant: int = Field(description="Number of finished variants.")
     variants: int
-    step: int = Field(description="The step that is computed of a window of the photograph, from 1; 0 before it.")
-    steps: int = Field(description="Of every window.")
-    results: list[str] = Field(description="Paths of the photographs that are done.")
-    error: str | None = Field(description="Why it failed.")
+    step: int = Field(description="Current step of the current window of the photograph, from 1; 0 before the first.")
+    steps: int = Field(description="Number of steps per window.")
+    results: list[str] = Field(description="Paths of the finished photographs.")
+    error: str | None = Field(description="Reason of the failure.")

@@ -1,16 +1,16 @@
-"""Where an edit sends an object, and what it leaves behind: the regions of target and source similarity.
+"""The regions of target and source similarity: where an edit sends an object, and which pixels it leaves.
 
-By the edit script and the record's label map alone, so that every method can be judged, whatever it is made of:
+They depend only on the edit script and the record's label map, so that any method can be evaluated:
 
     target similarity   SSIM between the result and pixel editing, which copies the elements' own pixels to where the
                         edit puts them, over the pixels on which they land: how much of the object arrived.
                         A deletion has none.
     source similarity   SSIM between the result and the input, over the pixels that a moved, resized or deleted element
-                        leaves and nothing comes to cover: how much of the object is still there. Low is good. What
-                        grows where it is leaves none.
+                        leaves uncovered: how much of the object is still there. Lower is better. An object that
+                        grows in place leaves none.
 
-Both see the pixels of their region alone (`metrics.masked_ssim`). Pixel editing itself, which keeps its source, has 1
-and 1.
+Both consider only the pixels of their region (`image_quality.masked_ssim`). Pixel editing itself, which keeps the
+source, scores 1 on both.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,23 +26,23 @@ from elements_jax.evaluation.methods.pixel_editing import pixel_edit
 
 
 def displacement(script: EditScript, record: Record, open_record: Callable[[str], Record]) -> Mapping[str, np.ndarray]:
-    """The arrays that the metrics target and source take: the picture `pasted`, the masks `target` and `source`.
+    """Compute the inputs of the metrics target and source: the image `pasted`, and the masks `target` and `source`.
 
     Args:
-        open_record: gives the record that a compose edit names.
+        open_record: returns the record named by a compose edit.
 
-    Raises EditError where the script does not fit the record.
+    Raises EditError if the script does not fit the record.
     """
     edited = pixel_edit(script, _canvas(record, 0), lambda name, _: _canvas(open_record(name), 1))
     return {"pasted": edited.picture, "target": edited.pasted, "source": edited.hole}
 
 
 def _canvas(record: Record, number: int) -> Canvas:
-    """A record without a model: the content of its elements is what tells them apart, and from another record's."""
+    """Build a canvas without a model. The content of an element only identifies the record and the element."""
     count = record.settings["num_elements"]
     label_map = np.where(record.label_map == DROPPED, count, record.label_map).astype(np.int32)
     content = np.stack([np.full(count, number), np.arange(count)], axis=1).astype(np.float32)
-    position = np.full((count, 4), 0.5, np.float32)  # all the same: only whether it changes counts here
+    position = np.full((count, 4), 0.5, np.float32)  # all equal: only changes matter here
     valid = np.bincount(label_map.ravel(), minlength=count + 1)[:count] > 0
     elements = ImageElements(jnp.asarray(content), jnp.asarray(position), jnp.asarray(valid))
     return Canvas(elements, jnp.asarray(label_map), jnp.asarray(record.image))

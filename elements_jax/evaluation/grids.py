@@ -1,4 +1,4 @@
-"""Comparison grids, as Figures 17 to 24: rows of cases, columns of input, edit, each method's result, and the truth."""
+"""Comparison grids, like Figures 17 to 24: rows of cases; columns of input, edit, each method's result and truth."""
 
 import html
 import textwrap
@@ -24,7 +24,7 @@ NAMES = {
     "instruct-pix2pix": "InstructPix2Pix",
     "truth": "Truth",
 }
-"""Heads of columns, in their order; a method that is not here is shown by its own name, after those that are."""
+"""Column titles in order; other methods follow under their own names."""
 GAP, MARGIN, LINE, FONT = 8, 16, 22, 17  # in pixels
 WORDS = 0.8
 """Width of the column with the instructions, in cells."""
@@ -37,21 +37,21 @@ img { max-width: 100%; margin-bottom: 1.5rem; border: 1px solid #ddd }
 
 
 def write_grids(folder: Path, out: Path, *, methods: Sequence[str] = (), rows: int = 6, cell: int = 256) -> Path:
-    """Draw the cases of a results folder, `rows` in a picture. Returns the page that shows all pictures.
+    """Draw the cases of a results folder, `rows` per image, and return the page that shows all images.
 
     Args:
-        methods: in the order of their columns; none are all.
-        cell: side of a picture's cell in pixels.
+        methods: methods in column order; empty for all.
+        cell: size of a cell in pixels.
 
-    Raises ValueError where a method has no pictures, or the sizes make no picture, or OSError.
+    Raises ValueError if a method has no images or the sizes are invalid, or OSError.
     """
     if rows < 1 or not 32 <= cell <= 2048:
         raise ValueError(f"expected at least 1 row, and cells of 32 to 2048 pixels, got {rows} and {cell}")
     cases, found = results.read_cases(folder), results.methods(folder)
     if not cases or not found:
-        raise ValueError(f"{folder}: no case has a picture by a method")
+        raise ValueError(f"{folder}: no case has an image of a method")
     if missing := [name for name in methods if name not in found]:
-        raise ValueError(f"{folder}: no pictures by {missing[0]!r}; there are {', '.join(found)}")
+        raise ValueError(f"{folder}: no images of {missing[0]!r}; it has {', '.join(found)}")
     known = [name for name in ("truth",) if any(results.path_of(folder, name, case).is_file() for case in cases)]
     columns = ["input", "drawing", *(methods or sorted(found, key=_order)), *known]
 
@@ -76,20 +76,20 @@ def write_grids(folder: Path, out: Path, *, methods: Sequence[str] = (), rows: i
 
 
 def head(column: str) -> str:
-    """What stands above a column."""
+    """Return the title of a column."""
     if column.startswith("sdedit-"):
         return f"Pixel editing + SDEdit {column.removeprefix('sdedit-')}"
     return NAMES.get(column, column)
 
 
 def _order(method: str) -> tuple[int, str]:
-    """Ours first, then as Figure 17's caption names them, SDEdit after SD-Inpaint, then others by name."""
+    """Sort key: ours first, then the order of Figure 17's caption, SDEdit after SD-Inpaint, then others by name."""
     name = "sd-inpaint" if method.startswith("sdedit-") else method
     return (list(NAMES).index(name) if name in NAMES else len(NAMES), method)
 
 
 def grid(folder: Path, cases: Sequence[Case], columns: Sequence[str], cell: int) -> UInt8[np.ndarray, "H W 3"]:
-    """One picture of some cases."""
+    """Draw some cases as one image."""
     font = ImageFont.load_default(FONT)
     words = int(WORDS * cell)
     heads = [_wrapped(head(column), cell, font) for column in columns]
@@ -118,7 +118,7 @@ def grid(folder: Path, cases: Sequence[Case], columns: Sequence[str], cell: int)
 
 
 def fitted(picture: UInt8[np.ndarray, "H W 3"], cell: int) -> Image.Image:
-    """The picture as large as a cell allows; small ones are enlarged in sharp pixels, as they are."""
+    """Scale an image to fit a cell; small images are enlarged by repeating pixels."""
     height, width = picture.shape[:2]
     scale = cell / max(height, width)
     resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
@@ -126,6 +126,6 @@ def fitted(picture: UInt8[np.ndarray, "H W 3"], cell: int) -> Image.Image:
 
 
 def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Lines of text that fit a width in pixels."""
+    """Wrap text to a width in pixels."""
     letters = max(4, int(width / (font.getlength("abcdefghij klmno") / 16)))
     return textwrap.wrap(text, letters) or [""]

@@ -1,4 +1,4 @@
-"""Pictures on disk to be judged: two folders, or a results folder."""
+"""Images on disk to evaluate: two folders, or a results folder."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,42 +16,42 @@ from elements_jax.evaluation.results import Case, open_picture
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 SHOWN = 10
-"""Missing files that an error names."""
+"""Maximum number of missing files listed in an error."""
 
 
 def find_pictures(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder, by their path without its suffix, in order.
+    """Find the images below a folder, by path without suffix, in order.
 
-    Raises ValueError where there are none, or two of one name.
+    Raises ValueError if there are none, or two with the same name.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder of pictures")
+        raise ValueError(f"{folder}: expected a folder of images")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file():
             name = str(path.relative_to(folder).with_suffix(""))
             if name in found:
-                raise ValueError(f"{path} and {found[name].name} have one name: which of them counts?")
+                raise ValueError(f"{path} and {found[name].name} have the same name; remove one of them")
             found[name] = path
     if not found:
-        raise ValueError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"{folder}: contains no images ({', '.join(sorted(SUFFIXES))})")
     return found
 
 
 def made_by(paths: Iterable[Path]) -> str | None:
-    """The checksum of the model that made pictures, where all carry the same one, as those of this project do."""
+    """Return the checksum of the model that made the images, if all contain the same one, as ours do."""
     found = set()
     for path in paths:
         try:
             with Image.open(path) as image:
                 found.add(image.info.get("weights"))
         except (OSError, SyntaxError, ValueError):
-            return None  # who reads its pixels will say what is wrong
+            return None  # reading its pixels will report what is wrong
     return found.pop() if len(found) == 1 else None
 
 
 def _as_seen(picture: Image.Image) -> Image.Image:
-    """Turned as EXIF says, and on white where it is transparent, as photographs are read everywhere else."""
+    """Apply the EXIF orientation and put transparent pixels on white, as for all photographs."""
     upright = ImageOps.exif_transpose(picture)
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")
@@ -60,16 +60,16 @@ def _as_seen(picture: Image.Image) -> Image.Image:
 
 
 def folder_pair(pictures: Path, truths: Path) -> Samples:
-    """Pictures and, under the same names, what they should be. Raises ValueError naming those without a counterpart."""
+    """Pair images with the truths of the same names. Raises ValueError that lists images without a counterpart."""
     ours, theirs = find_pictures(pictures), find_pictures(truths)
     for folder, names in ((truths, ours.keys() - theirs.keys()), (pictures, theirs.keys() - ours.keys())):
         if names:
-            raise ValueError(f"{folder} lacks {len(names)} of {len(ours | theirs)} pictures: {_some(names)}")
+            raise ValueError(f"{folder} lacks {len(names)} of {len(ours | theirs)} images: {_some(names)}")
     return of_files(pictures.name, {"picture": ours, "truth": theirs})
 
 
 def of_files(method: str, files: Mapping[str, Mapping[str, Path]], reference: str = "truth") -> Samples:
-    """Pictures of files: for each array of a sample, from names to paths."""
+    """Make samples from files; `files` maps each array of a sample to paths by name."""
     names = list(files["picture"])
 
     def read(numbers: Sequence[int]) -> list[Arrays]:
@@ -83,22 +83,22 @@ def of_files(method: str, files: Mapping[str, Mapping[str, Path]], reference: st
 
 
 def of_results(folder: Path, methods: Sequence[str], records: Path | None) -> list[Samples]:
-    """What methods made of the cases of a results folder.
+    """Make samples of the results of methods in a results folder.
 
     Args:
-        methods: names of their folders; none for all.
-        records: those that were edited; with their label maps, target and source regions are known.
+        methods: names of their folders; empty for all.
+        records: the edited records; their label maps give the target and source regions.
 
-    Raises ValueError naming what a method lacks, or OSError.
+    Raises ValueError that names what a method lacks, or OSError.
     """
     cases = results.read_cases(folder)
     if not cases:
         raise ValueError(f"{folder / results.CASES}: holds no case")
     there = results.methods(folder)
     if unknown := set(methods) - set(there):
-        raise ValueError(f"{folder}: holds nothing of {_some(unknown)}; it has {', '.join(there) or 'no method'}")
+        raise ValueError(f"{folder}: has no method {_some(unknown)}; it has {', '.join(there) or 'no method'}")
     if not there:
-        raise ValueError(f"{folder}: holds no method's pictures of its cases")
+        raise ValueError(f"{folder}: contains no results of its cases")
     index = None if records is None else RecordIndex(records)
 
     def has_all(part: str) -> bool:
@@ -109,8 +109,8 @@ def of_results(folder: Path, methods: Sequence[str], records: Path | None) -> li
     for method in methods or there:
         if lacks := [case.name for case in cases if not results.path_of(folder, method, case).is_file()]:
             raise ValueError(
-                f"{folder / method} lacks {len(lacks)} of {len(cases)} pictures: {_some(lacks)}; to compare methods by "
-                "other cases than each other's would mislead: --methods names those that are complete"
+                f"{folder / method} lacks {len(lacks)} of {len(cases)} images: {_some(lacks)}; methods must be "
+                "compared on the same cases: choose the complete ones with --methods"
             )
 
         def read(numbers: Sequence[int], method: str = method) -> list[Arrays]:
@@ -133,7 +133,7 @@ def _of_case(folder: Path, method: str, case: Case, index: RecordIndex | None) -
 
         def open_record(source_id: str) -> Record:
             if source_id not in index:
-                raise EditError(f"there is no record of source_id {source_id!r}")
+                raise EditError(f"no record has source_id {source_id!r}")
             return index[source_id]
 
         try:

@@ -1,4 +1,4 @@
-"""Pictures judged batch by batch, each device its part: figures of each picture, and FID of all together."""
+"""Evaluation of images in batches split over devices: metrics of each image, and FID over all."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from elements_jax.metrics.lpips import LPIPS
 from elements_jax.parallel.sharding import pad_batch, replicated, shard_over_batch
 
 Arrays = Mapping[str, np.ndarray]
-"""Of one picture, and what it is judged by: uint8 pictures (H, W, 3), and masks (H, W).
+"""The arrays of one sample: uint8 images (H, W, 3) and masks (H, W).
 
-    picture   what is judged            truth    what it should be         input   what was edited
-    region    where an edit may change it        pasted, target, source    see `arrival`
+    picture   the evaluated image       truth    the true image            input   the image before the edit
+    region    the mask of allowed changes        pasted, target, source    see `displacement`
 """
 MASKS = ("region", "target", "source")
 BATCHES_AHEAD = 2
-"""Batches that are read, or reconstructed, while one is judged."""
+"""Batches that are read or reconstructed ahead of the evaluated one."""
 
 MetricName = Literal[
     "mse", "psnr", "ssim", "lpips-alex", "lpips-vgg", "edited-psnr", "untouched-psnr", "target", "source"
@@ -35,12 +35,12 @@ MetricName = Literal[
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of each picture."""
+    """A metric of each image."""
 
     compute: Partial
-    """From pictures in [0, 1] and masks; the weights of networks are leaves of this pytree."""
+    """A function of images in [0, 1] and masks; network weights are leaves of this pytree."""
     of: tuple[str, ...]
-    """The arrays that it takes."""
+    """Names of its arguments."""
     high_is_good: bool = True
 
 
@@ -61,7 +61,7 @@ _PLAIN: dict[str, Metric] = {
 
 
 def metric(name: MetricName) -> Metric:
-    """The metric of a name. Raises ValueError for LPIPS without its weights."""
+    """Return a metric by name. Raises ValueError for LPIPS without its weights."""
     if name == "lpips-alex" or name == "lpips-vgg":
         lpips = LPIPS("alex" if name == "lpips-alex" else "vgg")
         return Metric(Partial(lpips.network, lpips.params), _PAIR, high_is_good=False)
@@ -70,42 +70,42 @@ def metric(name: MetricName) -> Metric:
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures of one method, made or read when they are asked for."""
+    """Images of one method, generated or read on demand."""
 
     method: str
     names: Sequence[str]
     kinds: Sequence[str]
-    """Of each, the kind of edit that it shows, "" where there is none."""
+    """The kind of edit of each image; "" if there is none."""
     read: Callable[[Sequence[int]], list[Arrays]]
-    """From numbers of pictures to what they are; always as many as a batch holds."""
+    """Maps indices of images to their arrays; always called for a full batch."""
     weights: str | None = None
-    """Checksum of the model that made them, where it is known."""
+    """Checksum of the model that made them, if known."""
     reference: str = "truth"
-    """The pictures that FID compares with."""
+    """The key of the images that FID compares with."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it."""
+    """The result of an evaluation."""
 
     count: int
-    """Of pictures."""
+    """Names of the images."""
     values: dict[str, Float[np.ndarray, " n"]]
-    """Of each metric; NaN for a picture that lacks what the metric takes."""
+    """Values of each metric; NaN for an image without the inputs of the metric."""
     statistics: Statistics | None
-    """Of their features, where FID is wanted."""
+    """Feature statistics of the images, if FID is requested."""
     reference: Statistics | None
-    """Of the pictures that FID compares with."""
+    """Feature statistics of the reference images."""
 
     def fid(self) -> float | None:
-        """The distance between the two."""
+        """Return the distance between the two statistics."""
         if self.statistics is None or self.reference is None:
             return None
         return frechet_distance(self.statistics, self.reference)
 
 
 class Judge:
-    """Judges by some metrics; compiled once for each size of picture."""
+    """Computes metrics; compiled once per image size."""
 
     def __init__(
         self,
@@ -117,10 +117,10 @@ class Judge:
     ):
         """
         Args:
-            batch_size: of all devices together, which must divide it.
-            extract: the features of FID (`fid.extractor`); without it there is none.
-            reference: what FID compares with; by default each sample's own reference pictures, which must be the same
-                for all that one judge is given.
+            batch_size: over all devices; a multiple of their number.
+            extract: the feature extractor of FID (`fid.extractor`); None for no FID.
+            reference: statistics that FID compares with; by default those of the samples' own reference images, which
+                must be the same for all samples given to one judge.
         """
         self.metrics = metrics
         self.batch_size = batch_size
@@ -131,7 +131,7 @@ class Judge:
         self._program = jax.jit(shard_over_batch(_judge, mesh), static_argnames=("of", "featured"))
 
     def __call__(self, samples: Samples, count: int) -> Verdict:
-        """Judge the first `count` pictures. Raises ValueError naming a picture that is not of the others' size."""
+        """Evaluate the first `count` images. Raises ValueError that names an image of a different size."""
         of = tuple((name, metric.of) for name, metric in self.metrics.items())
         featured: tuple[str, ...] = ()
         if self._has_fid:
@@ -157,9 +157,9 @@ class Judge:
         return Verdict(count, values, moments["picture"].statistics() if self._has_fid else None, self._reference)
 
     def _batches(self, samples: Samples, count: int) -> Iterator[tuple[range, list[str], list[Arrays]]]:
-        """Numbers, names and arrays of pictures, read by a thread of its own.
+        """Yield indices, names and arrays of images, read by a separate thread.
 
-        The last batch is filled up with copies of the last picture, so that one program serves all.
+        The last batch is padded with copies of the last image, so that one program serves all.
         """
         starts = range(0, count, self.batch_size)
 
@@ -181,13 +181,13 @@ def _judge(shared: Any, batch: Any, *, of: Sequence[tuple[str, Sequence[str]]], 
 
 
 def _stacked(key: str, size: tuple[int, ...], names: Sequence[str], arrays: Sequence[Arrays]) -> np.ndarray:
-    """The arrays under a key, black where a picture has none. Raises ValueError naming one of another size."""
+    """Stack the arrays of a key; missing ones are black. Raises ValueError that names one of a different size."""
     blank = np.zeros(size, bool) if key in MASKS else np.zeros((*size, 3), np.uint8)
     found = []
     for name, each in zip(names, arrays, strict=True):
         array = each.get(key, blank)
         if array.shape[:2] != size:
-            sizes = "{1} x {0} px, where the first picture has {3} x {2}".format(*array.shape[:2], *size)
-            raise ValueError(f"{name}: {key} has {sizes}: all must be of one size")
+            sizes = "{1} x {0} px, but the first image has {3} x {2}".format(*array.shape[:2], *size)
+            raise ValueError(f"{name}: {key} has {sizes}: all must have the same size")
         found.append(array)
     return np.stack(found)

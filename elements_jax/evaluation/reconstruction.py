@@ -1,4 +1,4 @@
-"""Held-out records, as a model gives them back: by stage 2, by stage 1's light decoder, or by the VAE alone."""
+"""Reconstruction of held-out records: by stage 2, by stage 1's light decoder, or only by the VAE."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,19 +29,19 @@ HELD_OUT = "val"
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """A model that gives pictures back."""
+    """A model that reconstructs images."""
 
     config: ModelConfig
     checksum: str
-    """Of the networks that take part."""
+    """Checksum of the networks that are used."""
     settings: Mapping[str, Any]
-    """Of the sampler, if there is one."""
+    """Settings of the sampler, if there is one."""
     run: Callable[[Sequence[Record], Sequence[int]], UInt8[np.ndarray, "B H W 3"]]
-    """From records, and the seed of each; the mesh's devices must divide their number."""
+    """Reconstructs records, given a seed for each; their number must be a multiple of the devices."""
 
 
 def open_reconstructor(model: str, decoder: Decoder, sampling: Sampling, mesh: Mesh) -> Reconstructor:
-    """Read of a model what a decoder needs. Raises as `ElementsPipeline.from_pretrained`."""
+    """Read the parts of a model that a decoder needs. Raises the errors of `ElementsPipeline.from_pretrained`."""
     if decoder == "diffusion":
         return _by_diffusion(ElementsPipeline.from_pretrained(model, mesh=mesh), sampling)
     folder = local_model(model)
@@ -55,17 +55,17 @@ def open_reconstructor(model: str, decoder: Decoder, sampling: Sampling, mesh: M
 
 
 def of_records(folder: Path, split: str | None, reconstructor: Reconstructor, method: str, elements: bool) -> Samples:
-    """The records of a split, the held-out one by default, and what a model makes of each.
+    """Make samples of the records of a split, by default the held-out one, and their reconstructions.
 
     Args:
-        elements: whether the model takes label maps, so that the records must be of its number of elements.
+        elements: whether the model uses label maps, so that the records must have its number of elements.
 
-    A record's seed is its number in the split. Raises ValueError naming what is missing, or does not fit the model.
+    A record's seed is its index in the split. Raises ValueError that names what is missing or does not fit the model.
     """
     splits = find_shards(folder)
     split = split or (next(iter(splits)) if len(splits) == 1 else HELD_OUT)
     if split not in splits:
-        raise ValueError(f"{folder}: holds no records of split {split!r}; it has {', '.join(splits) or 'none at all'}")
+        raise ValueError(f"{folder}: has no split {split!r}; it has {', '.join(splits) or 'none'}")
     source = TFRecordSource(splits[split])
     size = reconstructor.config.elements.image_size
 
@@ -115,7 +115,7 @@ def _light(networks: Networks, params: Mapping[str, Params], batch: Mapping[str,
 
 
 def _vae(networks: Networks, params: Mapping[str, Params], image: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-    """By the mean of the posterior, of which training draws a sample."""
+    """Reconstruct from the mean of the posterior, which training samples."""
     vae = networks.vae.module(params["vae"])
     return vae.decode(vae.encode(image)[0])
 

@@ -1,4 +1,4 @@
-"""What an evaluation says: a table, a JSON file that says how its numbers came about, and the telling pictures."""
+"""Reports of an evaluation: a table, a JSON file with all settings, and the worst, median and best images."""
 
 import json
 import subprocess
@@ -17,28 +17,28 @@ from elements_jax.evaluation.judge import Arrays, Judge, Metric, Samples, Verdic
 
 ALL = "all"
 FEW = 2048
-"""Pictures below which FID's covariances, of as many features, are singular, and the distance is too large."""
+"""Number of features of FID: with fewer images its covariances are singular and the distance is biased upwards."""
 TILE = 160
-"""Pixels to which pictures are enlarged, by whole numbers of times, at least."""
+"""Minimum size in pixels to which images are enlarged, by an integer factor."""
 COLUMNS = {"input": "input", "truth": "truth", "picture": "judged"}
 
 
 @dataclass(frozen=True)
 class Score:
-    """A figure of a method: the mean over `count` pictures, or FID of all."""
+    """A score of a method: the mean of a metric over `count` images, or FID over all."""
 
     method: str
     kind: str
-    """Of edit; "all" for all together."""
+    """Kind of edit; "all" for all together."""
     metric: str
     value: float
     count: int
     weights: str | None
-    """Checksum of the model, where it is known."""
+    """Checksum of the model, if known."""
 
 
 def numbers(samples: Samples, verdict: Verdict, fid_name: str) -> list[Score]:
-    """The means of a method's figures, of all pictures and of each kind of edit; metrics of no picture are left out."""
+    """Return the means of a method's metrics, overall and by kind of edit; metrics without an image are omitted."""
     kinds = np.array(samples.kinds[: verdict.count])
     groups = [ALL, *sorted(set(kinds) - {""})]
     found = []
@@ -54,8 +54,8 @@ def numbers(samples: Samples, verdict: Verdict, fid_name: str) -> list[Score]:
 
 
 def table(found: Sequence[Score], not_run: Sequence[str] = ()) -> str:
-    """A line for each method and kind of edit, and for those that were not run. A count in brackets is that of a metric
-    which fewer pictures have."""
+    """Format a line per method and kind of edit, and per method that was not run. A count in brackets belongs to a
+    metric with fewer images."""
     metrics = list(dict.fromkeys(number.metric for number in found))
     rows = [["", "", "N", *metrics]]
     for method, kind in dict.fromkeys((number.method, number.kind) for number in found):
@@ -81,7 +81,7 @@ def _cell(number: Score | None, count: int) -> str:
 
 
 def save_json(path: Path, found: Iterable[Score], settings: Mapping[str, Any], notes: Sequence[str]) -> None:
-    """Write the numbers, and how they came about; whole or not at all."""
+    """Write the scores and settings atomically."""
     content = {
         "numbers": [asdict(number) for number in found],
         "settings": dict(settings),
@@ -95,7 +95,7 @@ def save_json(path: Path, found: Iterable[Score], settings: Mapping[str, Any], n
 
 
 def commit() -> str | None:
-    """The commit of this package's files, and "-dirty" where they differ from it; None where git does not hold them."""
+    """Return the commit of this package's files, plus "-dirty" if they differ from it; None outside its repository."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -104,22 +104,22 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "report.py")  # or it may be installed inside some other repository
+        git("ls-files", "--error-unmatch", "report.py")  # it may be installed inside another repository
         return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def save_pictures(folder: Path, samples: Samples, verdict: Verdict, judge: Judge, each: int = 3) -> tuple[Path, str]:
-    """Write METHOD.png: the worst, median and best pictures, next to what they are judged by.
+    """Write METHOD.png: the worst, median and best images, next to their references.
 
-    Returns its path, and the metric that tells which these are, the first that any picture has. Raises ValueError where
-    there is none.
+    Returns its path, and the metric that ranks them: the first one that any image has. Raises ValueError if there is
+    none.
     """
     known = ((name, values) for name, values in verdict.values.items() if not np.isnan(values).all())
     name, values = next(known, (None, None))
     if name is None or values is None:
-        raise ValueError(f"{samples.method}: no picture has what any metric is of")
+        raise ValueError(f"{samples.method}: no image has the inputs of any metric")
     order = _from_worst(values, judge.metrics[name])
     middle = max(0, len(order) // 2 - each // 2)
     strips = []
@@ -129,7 +129,7 @@ def save_pictures(folder: Path, samples: Samples, verdict: Verdict, judge: Judge
         ("best", order[-each:][::-1]),
     ):
         for number in chosen:
-            # As many as a batch holds, since that is what samples are made by.
+            # A full batch, because samples are made in batches.
             arrays = samples.read([int(number)] * judge.batch_size)[0]
             strips.append(_strip(f"{title}: {samples.names[number]}, {name} {values[number]:.4g}", arrays))
     width = max(strip.shape[1] for strip in strips)
@@ -147,7 +147,7 @@ def _from_worst(values: np.ndarray, metric: Metric) -> np.ndarray:
 
 
 def _strip(title: str, arrays: Arrays) -> UInt8[np.ndarray, "height width 3"]:
-    """Pictures side by side, each under its name, and above them the title."""
+    """Draw images side by side, each with its name, below a title."""
     columns = [_tile(word, arrays[key]) for key, word in COLUMNS.items() if key in arrays]
     row = np.concatenate(columns, axis=1)
     head = Image.new("RGB", (max(row.shape[1], 8 * len(title)), 14), "white")

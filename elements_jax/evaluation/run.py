@@ -1,7 +1,7 @@
-"""Running methods on edits, into a results folder.
+"""Runs methods on edits and writes a results folder.
 
-A picture that is there whole is kept, so that a run may be killed and goes on by the same command, and methods can be
-added later. What makes the pictures is in OUT/compare.json; other edits, or other settings of a method, are refused.
+Complete images are kept, so that the same command resumes an interrupted run, and methods can be added later.
+OUT/compare.json records the settings; other edits, or other settings of a method, are refused.
 """
 
 import functools
@@ -32,12 +32,12 @@ from elements_jax.pipeline.pipeline import ElementsPipeline, require_fit
 
 STATE = "compare.json"
 OPEN = 64
-"""Canvases that are kept: cases of one picture, or of few, follow each other."""
+"""Number of cached canvases: cases of the same few images are consecutive."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that cannot be run, which is then left out of the results, and why."""
+    """A case that failed and is omitted from the results, and the reason."""
 
     name: str
     reason: str
@@ -53,13 +53,13 @@ def run(
     batch_size: int,
     others: bool = False,
 ) -> list[Failure]:
-    """Write what is missing of a results folder; returns the cases that cannot be run.
+    """Write the missing parts of a results folder and return the failed cases.
 
-    `records` are those that scripts name, by their source_id, and `identity` tells others from them. With `others`,
-    what methods of others need is written too.
+    `records` are those named in scripts, by source_id, and `identity` identifies them. `others` also writes the inputs
+    of external methods.
 
-    Raises ValueError where the folder holds other edits, or a method's pictures by other settings, or records do not
-    fit the model; and as methods do.
+    Raises ValueError if the folder contains other edits or images made with other settings, or if records do not fit
+    the model; and the errors of the methods.
     """
     with locked(out, "elements compare"):
         _begin(out, tasks, methods, identity)
@@ -75,12 +75,12 @@ def _run(
     batch_size: int,
     others: bool,
 ) -> list[Failure]:
-    """Write what is missing."""
+    """Write the missing parts."""
 
     @functools.lru_cache(OPEN)
     def open_canvas(source_id: str) -> Canvas:
         if source_id not in records:
-            raise EditError(f"there is no record of source_id {source_id!r}")
+            raise EditError(f"no record has source_id {source_id!r}")
         record = records[source_id]
         require_fit(record, pipeline.config.elements)
         return canvas_of(pipeline, record)
@@ -112,7 +112,7 @@ def _batches(
     failures: list[Failure],
     bar: tqdm,
 ) -> Iterator[list[Prepared]]:
-    """Cases of which something is missing, prepared; those that cannot be go to `failures`."""
+    """Yield prepared cases with missing parts; cases that cannot be prepared go to `failures`."""
 
     def prepared() -> Iterator[Prepared]:
         for task in tasks:
@@ -132,7 +132,7 @@ def _batches(
 
 
 def _write(out: Path, method: str, case: Prepared, picture: np.ndarray, settings: Mapping[str, Any]) -> None:
-    """Write a method's picture with all that made it in its text chunks."""
+    """Write a method's image with its settings in the text chunks."""
     path = path_of(out, method, case.task.case)
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
@@ -141,7 +141,7 @@ def _write(out: Path, method: str, case: Prepared, picture: np.ndarray, settings
 
 
 def _write_parts(out: Path, case: Prepared) -> None:
-    """Write what belongs to the case itself."""
+    """Write the files of the case itself."""
     save(out, "input", case.task.case, case.image)
     save(out, "region", case.task.case, case.region)
     save(out, "drawing", case.task.case, case.drawing())
@@ -150,23 +150,23 @@ def _write_parts(out: Path, case: Prepared) -> None:
 
 
 def _begin(out: Path, tasks: Sequence[Task], methods: Mapping[str, Method], records: str) -> None:
-    """Check that what the folder holds is of the same edits and settings, and note those of new methods."""
+    """Check that the folder has the same edits and settings, and record those of new methods."""
     path, edits = out / STATE, zlib.crc32("\n".join(task.case.to_json() for task in tasks).encode())
     state = {"code": __version__, "records": records, "edits": f"{len(tasks)} edits, {edits:08x}"}
     wanted = json.loads(json.dumps({name: method.settings for name, method in methods.items()}, default=dict))
     before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"methods": {}, **state}
     if not path.is_file() and (out / CASES).is_file():
-        raise ValueError(f"{out} holds results that were not written by this command: name another folder")
+        raise ValueError(f"{out} contains results that this command did not write: choose another folder")
     for name, value in state.items():
         if before[name] != value:
             raise ValueError(
-                f"{out} holds results of other {name} ({before[name]}, now {value}): name another folder, or remove it"
+                f"{out} contains results of other {name} ({before[name]}, now {value}): use another folder or remove it"
             )
     for name, settings in wanted.items():
         if before["methods"].get(name, settings) != settings:
             raise ValueError(
                 f"{out / name} was made with other settings ({before['methods'][name]}, now {settings}): remove it and "
-                f"its entry in {path}, or name another folder"
+                f"its entry in {path}, or choose another folder"
             )
     out.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
@@ -175,13 +175,13 @@ def _begin(out: Path, tasks: Sequence[Task], methods: Mapping[str, Method], reco
 
 
 def task_of(line: ScriptLine) -> Task:
-    """The case of a script for batch inference, whose truth nobody knows."""
+    """Return the case of a script for batch inference, whose truth is unknown."""
     script, kind = line.script, kind_of(line.script)
     return Task(Case(line.name, kind, line.instruction, line.source_id, script.prompt, script, line.object))
 
 
 def kind_of(script: EditScript) -> str:
-    """Move, shrink, enlarge, resize, delete, duplicate or compose, where all edits are of that kind; else "mixed"."""
+    """Return move, shrink, enlarge, resize, delete, duplicate or compose if all edits have that kind; else "mixed"."""
     kinds = set[str]()
     for edit in script.edits:
         kind: str = edit.edit

@@ -1,1 +1,1 @@
-"""Holes of a photograph, filled from its own patches with the decoder's picture as a guide."""
+"""Filling of holes in a photograph, from its own patches and optionally guided by the decoder's image."""

@@ -1,4 +1,4 @@
-"""How far a guide can be followed: it is compared with what the photograph shows around the hole."""
+"""Trust in a guide, from its agreement with the photograph around the hole."""
 
 from typing import NamedTuple
 
@@ -8,25 +8,25 @@ from scipy import ndimage
 
 from elements_jax.fill.smooth import distance, membrane, resize
 
-BANDS = 4  # octaves of the guide that are trusted one by one; the last has all that is coarser
-SMALLEST_PROBE = 4.0  # pixels of its radius
-NOISE = 3.0  # differences from 0 to 255 that are no evidence for or against a guide
+BANDS = 4  # octaves of the guide with separate trust; the last includes all coarser ones
+SMALLEST_PROBE = 4.0  # radius in pixels
+NOISE = 3.0  # differences (out of 255) that say nothing about a guide
 
 
 class Guide(NamedTuple):
     """A guide fitted to a photograph, at its size."""
 
-    fitted: Float[np.ndarray, "H W 3"]  # with a gain and an offset for each channel
-    joined: Float[np.ndarray, "H W 3"]  # which agrees with the photograph where the hole begins
-    trust: float  # of its detail, for the search
-    trusts: list[float]  # of each band's low frequencies, finest first
-    step: float  # pixels of the photograph to one of the guide's
+    fitted: Float[np.ndarray, "H W 3"]  # with a gain and an offset per channel
+    joined: Float[np.ndarray, "H W 3"]  # agrees with the photograph at the border of the hole
+    trust: float  # trust in its detail, for the search
+    trusts: list[float]  # trust in the low frequencies of each band, finest first
+    step: float  # pixels of the photograph per pixel of the guide
 
 
 def probes_for(hole: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Discs in the known part, far from the hole and from the border: at most two, and none where there is no room.
+    """Choose discs in the known part, far from the hole and the border: at most two, fewer if there is no room.
 
-    A guide that does not see them either shows there what it is worth in the hole.
+    A guide that did not see the discs either reveals there how good it is in the hole.
     """
     free = np.pad(~hole, 1)
     probes = np.zeros_like(hole)
@@ -50,13 +50,13 @@ def fit_guide(
     guide: Float[np.ndarray, "h w 3"],
     probes: Bool[np.ndarray, "H W"] | None = None,
 ) -> Guide:
-    """Fit a guide where it and the photograph are known, the more so the closer to the hole.
+    """Fit a guide where it and the photograph are known, with more weight closer to the hole.
 
-    It is trusted for the share of the photograph's variance that it explains there. A guide can show the surroundings
-    and yet know nothing of the hole. If it leaves the hole smooth, a band that has less than half of the power in the
-    hole that it has around is trusted that much less. If there are probes, which the photograph shows and the guide did
-    not see, each band is trusted at most for the share of the variance that it explains and smoothness does not, in
-    that probe where this is least.
+    Trust is the share of the photograph's variance that the guide explains there. However, a guide can show the
+    surroundings and know nothing about the hole. If it leaves the hole smooth, trust is reduced in bands whose power in
+    the hole is less than half of that around it. If there are probes, which the photograph shows and the guide did not
+    see, trust in a band is at most the share of the variance that the guide explains and smoothness does not, in the
+    worst probe.
     """
     height, width = hole.shape
     rows, columns = min(guide.shape[0], height), min(guide.shape[1], width)
@@ -106,13 +106,13 @@ def fit_guide(
 
 
 def _worth(residual: Float[np.ndarray, "n 3"], smooth: Float[np.ndarray, "n 3"]) -> float:
-    """Of the power of differences that smoothness leaves, the share that a guide explains; small ones do not count."""
+    """Return the share of the power left by smoothness that a guide explains; small differences do not count."""
     left, power = ((values**2).sum(1).mean() for values in (residual, smooth))
     return float(np.clip(1 - max(0, left - (2 * NOISE) ** 2) / (power + NOISE**2), 0, 1))
 
 
 def bands(image: Float[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "h w 3"]]:
-    """Octaves that add up to the image, finest first."""
+    """Split the image into octaves that add up to it, finest first."""
     height, width = image.shape[:2]
     smooth = [
         resize(resize(image, max(height >> k, 1), max(width >> k, 1)), height, width) if k else image

@@ -1,10 +1,10 @@
-"""Fills a hole in a photograph: a guide says what belongs there, patches of the photograph say how it looks.
+"""Fills a hole in a photograph: a guide provides the content, and patches of the photograph the appearance.
 
 The fill minimises the distance of every patch that touches the hole to its nearest patch of the known part, level by
-level of a pyramid, by turns of search and vote (Wexler, Shechtman and Irani, "Space-Time Completion of Video", PAMI
-2007). Coarse levels are searched exhaustively, by matrix products; finer ones around what the coarser level found.
-A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as it
-shows the surroundings of the hole as they are.
+level of a pyramid, alternating search and vote (Wexler, Shechtman and Irani, "Space-Time Completion of Video",
+PAMI 2007). Coarse levels are searched exhaustively, with matrix products; finer ones around the results of the coarser
+level. A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as
+it reproduces the surroundings of the hole.
 """
 
 from typing import NamedTuple
@@ -18,16 +18,16 @@ from elements_jax.fill.guide import Guide, fit_guide
 from elements_jax.fill.patches import PATCH, Guidance, Hole, complete
 from elements_jax.fill.smooth import distance, membrane, shrink
 
-EXACT = 128 * 128  # pixels of the largest level that is searched exhaustively
-THIN = 3.0  # pixels: the first level is one where no point of the hole is further than this from what is known
-SOURCES = 64  # known patches that a level needs
-MARGIN = 128  # pixels around the hole that are searched, or as many as the hole is long
-RIM = 2  # pixels around the hole whose error in the vote is made good within
-FADE = 1.3  # votes count less by this factor with each pixel from what is known
-SMALLEST = 32  # pixels a side, of the sizes that pictures are padded to
-BLUR = 0.5  # deviation of the Gaussian that tells low frequencies, in pixels of the guide
-TEXTURE = 2.0  # of how changes of brightness count against colours
-TURNS = (12, 6, 2)  # of search and vote: on levels up to 64 x 64 px, on other exact ones, on finer ones
+EXACT = 128 * 128  # pixels of the largest level with exhaustive search
+THIN = 3.0  # pixels: on the first level, no point of the hole is further than this from the known part
+SOURCES = 64  # minimum number of known patches on a level
+MARGIN = 128  # pixels searched around the hole, or the length of the hole
+RIM = 2  # pixels around the hole whose error in the vote corrects the inside
+FADE = 1.3  # each pixel of distance from the known part divides a vote's weight by this
+SMALLEST = 32  # pixels per side: the smallest size to which images are padded
+BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
+TEXTURE = 2.0  # weight of brightness changes relative to colours
+TURNS = (12, 6, 2)  # search and vote iterations: on levels up to 64 x 64 px, other exact ones, finer ones
 
 
 def fill_hole(
@@ -36,31 +36,31 @@ def fill_hole(
     guide: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"] | None = None,
     probes: Bool[np.ndarray, "H W"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The photograph with its hole filled; outside of the hole it is the input, bit for bit.
+    """Fill the hole of a photograph. Outside the hole the result equals the input, bit for bit.
 
-    The same input gives the same picture. Each size of picture (32, 48, 64, 96 ... px, to which others are padded)
-    compiles one program for every level of its pyramid.
+    The same input gives the same result. Each image size (32, 48, 64, 96 ... px, to which others are padded) compiles
+    one program for every level of its pyramid.
 
     Args:
-        photograph: What it shows in the hole is ignored.
+        photograph: Its pixels in the hole are ignored.
         hole: True for pixels to fill; any number of regions.
-        guide: A coarse picture of the same view, from 0 to 255, with the known surroundings: how well it shows these
-            decides how far it is followed. Without one the known part alone is continued.
-        probes: True for known pixels that the guide did not see, as `fill.guide.probes_for` chooses them: how well it
-            shows these decides, too.
+        guide: A coarse image of the same view, from 0 to 255, including the known surroundings: how well it shows these
+            decides how far it is followed. Without a guide only the known part is continued.
+        probes: True for known pixels that the guide did not see, as chosen by `fill.guide.probes_for`: they also decide
+            how far the guide is followed.
 
     Raises:
-        ValueError: If shapes do not fit, or nothing is known and there is no guide.
+        ValueError: If shapes do not match, or nothing is known and there is no guide.
     """
     height, width = hole.shape
     if photograph.shape != (height, width, 3):
-        raise ValueError(f"the mask of the hole has shape {hole.shape}, but the photograph {photograph.shape}")
+        raise ValueError(f"the mask of the hole has shape {hole.shape}, but the photograph has {photograph.shape}")
     if guide is not None and (0 in guide.shape or not np.isfinite(guide).all()):
-        raise ValueError(f"the guide, of shape {guide.shape}, must have pixels, and finite values")
+        raise ValueError(f"the guide, of shape {guide.shape}, must have pixels and finite values")
     if not hole.any():
         return photograph.copy()
     if hole.all() and guide is None:
-        raise ValueError("the hole is the whole photograph: without a guide nothing says what belongs there")
+        raise ValueError("the hole covers the complete photograph, which needs a guide")
     fitted = None if guide is None else fit_guide(photograph, hole, np.asarray(guide, np.float32), probes)
     length = max(int(np.ptp(np.flatnonzero(hole.any(axis)))) + 1 for axis in (0, 1))
     box = around(hole, max(MARGIN, length))
@@ -70,19 +70,19 @@ def fill_hole(
 
 
 def around(hole: Bool[np.ndarray, "H W"], margin: int) -> tuple[slice, slice]:
-    """The box of a hole, with a margin."""
+    """Return the box of a hole, with a margin."""
     spans = [np.flatnonzero(hole.any(axis)) for axis in (1, 0)]
     rows, columns = (slice(max(span[0] - margin, 0), span[-1] + 1 + margin) for span in spans)
     return rows, columns
 
 
 class Level(NamedTuple):
-    """One level of a pyramid; where it is not inside, the picture is padded."""
+    """One level of a pyramid; pixels that are not inside are padding."""
 
-    image: Float[np.ndarray, "H W C"]  # colours, then `texture`; 0 where it is not known
+    image: Float[np.ndarray, "H W C"]  # colours, then `texture`; 0 where unknown
     inside: Bool[np.ndarray, "H W"]
     known: Bool[np.ndarray, "H W"]
-    fitted: Float[np.ndarray, "H W 3"]  # the guide's pictures, 0 without one
+    fitted: Float[np.ndarray, "H W 3"]  # the guide's images, 0 without one
     joined: Float[np.ndarray, "H W 3"]
 
 
@@ -92,12 +92,12 @@ def fill_window(
     guide: Guide | None,
     box: tuple[slice, slice],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """What the box of the photograph shows; of its pixels those in the hole are the fill."""
+    """Return the box of the photograph with its hole filled."""
     image, known = photograph[box].astype(np.float32), ~hole[box]
     image = np.concatenate([image, texture(image, known)], 2)
     fitted, joined = (np.zeros_like(image[..., :3]),) * 2 if guide is None else (guide.fitted[box], guide.joined[box])
     height, width = known.shape
-    if not patches_within(known).any():  # no patch is known: what is smooth is all there is
+    if not patches_within(known).any():  # without known patches the fill is smooth
         smooth = membrane(image[..., :3], known) if guide is None else joined
         return np.clip(np.rint(smooth), 0, 255).astype(np.uint8)
 
@@ -113,9 +113,9 @@ def fill_window(
 
 
 def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
-    """How much brightness changes in x and in y around each known pixel, at full resolution.
+    """Return how much brightness changes in x and y around each known pixel, at full resolution.
 
-    Coarse levels lose it, so a search by colour alone would fill textures from smooth regions (Newson et al.,
+    Coarse levels lose it, so a search by colour only would fill textures from smooth regions (Newson et al.,
     "Video Inpainting of Complex Scenes", SIAM J. Imaging Sciences 2014, Section 3.2).
     """
     grey, around = image.mean(2), 2 * PATCH + 1
@@ -134,7 +134,7 @@ def pyramid(
     fitted: Float[np.ndarray, "H W 3"],
     joined: Float[np.ndarray, "H W 3"],
 ) -> list[Level]:
-    """Levels from fine to coarse, each half as large as the one before. A pixel is known if all that it covers is."""
+    """Return levels from fine to coarse, each half as large. A pixel is known if all pixels that it covers are."""
     height, width = known.shape
     padding = ((0, padded(height) - height), (0, padded(width) - width))
     inside = np.pad(np.ones_like(known), padding)
@@ -154,7 +154,7 @@ def pyramid(
 
 
 def padded(length: int) -> int:
-    """The length that programs are compiled for: a power of two, or one and a half times one."""
+    """Return the length to compile for: a power of two, or one and a half times one."""
     power = SMALLEST
     while power < length:
         power *= 2
@@ -162,14 +162,14 @@ def padded(length: int) -> int:
 
 
 def patches_within(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The centres of patches that have all their pixels in the mask."""
+    """Return the centres of patches that are completely inside the mask."""
     return ndimage.minimum_filter(mask, PATCH, mode="constant", cval=False)
 
 
 def fill_level(
     level: Level, coarse: Int[np.ndarray, " M"] | None, guide: Guide | None, scale: int
 ) -> tuple[Float[np.ndarray, "H W C"], Int[np.ndarray, " N"]]:
-    """`patches.complete` for a level, after the coarser one, whose sources are given; the finest has scale 0."""
+    """Run `patches.complete` on a level, given the sources of the coarser one; the finest has scale 0."""
     width = level.known.shape[1]
     unknown = level.inside & ~level.known
     sources = patches_within(level.known)
@@ -219,6 +219,6 @@ def fill_level(
 
 
 def indices(mask: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:
-    """Of the pixels of a mask, then the number of all pixels to the end."""
+    """Return the indices of a mask's pixels, padded with the number of all pixels."""
     flat = np.flatnonzero(mask)
     return np.pad(flat, (0, mask.size - flat.size), constant_values=mask.size).astype(np.int32)

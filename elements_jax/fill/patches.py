@@ -1,10 +1,10 @@
 """Patches of the known part for a hole: search and vote, on one level of a pyramid.
 
-The turns are those of Wexler, Shechtman and Irani, "Space-Time Completion of Video" (PAMI 2007): each patch that
-touches the hole finds its nearest patch of the known part, and each pixel of the hole becomes the weighted mean of what
-the found patches show there. No search is random. Pictures are flat, N = rows x width pixels; a patch is named
-by the index of its centre and must be inside the picture. Loops run over as many centres as there are, in arrays as
-long as the picture, so that one program serves every hole in pictures of a size.
+The iteration follows Wexler, Shechtman and Irani, "Space-Time Completion of Video" (PAMI 2007): each patch that touches
+the hole finds its nearest known patch, and each pixel of the hole becomes the weighted mean of the found patches there.
+No search is random. Images are flat, N = rows x width pixels; a patch is identified by the index of its centre and must
+be inside the image. Loops run over the existing centres, in arrays as long as the image, so that one program serves
+every hole in images of the same size.
 """
 
 from functools import partial
@@ -15,41 +15,41 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-PATCH = 7  # pixels a side, on every level
-CHUNK = 256  # patches compared at once: bounds the memory
+PATCH = 7  # pixels per side, on every level
+CHUNK = 256  # patches compared at once, which bounds the memory
 PARENTS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # neighbours on the coarser level that propose a source
-WINDOW = PARENTS  # and the shifts tried around the best proposal
-# Votes weigh exp(-d / 2 spread mean(d)), d being the squared distance of the patches. On coarse levels a wide spread
-# lets them agree on a structure; on fine ones a narrow one keeps the grain, which averages lose.
+WINDOW = PARENTS  # shifts tried around the best proposal
+# Votes have the weight exp(-d / 2 spread mean(d)), where d is the squared distance of the patches. On coarse levels a
+# wide spread lets them agree on a structure; on fine ones a narrow spread keeps the grain, which averages lose.
 SPREAD_COARSE, SPREAD_FINE = 2.0, 0.5
 
 Scalar = Int[Array, ""] | int
 
 
 class Hole(NamedTuple):
-    """Where one level is unknown. Index arrays hold N, not a pixel's index, after their `count`."""
+    """The unknown part of one level. Index arrays are padded with N after their `count`."""
 
     targets: Int[Array, " N"]  # centres of the patches that touch the hole
     target_count: Scalar
-    pixels: Int[Array, " N"]  # of the hole, and of its rim
+    pixels: Int[Array, " N"]  # pixels of the hole and its rim
     pixel_count: Scalar
     unknown: Bool[Array, " N"]  # the hole
-    sources: Bool[Array, " N"]  # centres of the patches that are known
+    sources: Bool[Array, " N"]  # centres of known patches
     nearest: Int[Array, " N"]  # the source closest to each pixel
-    confidence: Float[Array, " N"]  # of a target's votes; 0 for other centres
+    confidence: Float[Array, " N"]  # weight of a target's votes; 0 for other centres
 
 
 class Guidance(NamedTuple):
-    """What a guide says on one level."""
+    """A guide on one level."""
 
     features: Float[Array, "N 3"]  # compared along with the colours, scaled by the guide's weight
-    picture: Float[Array, "N 3"]  # whose low frequencies the fill takes
-    sigmas: Float[Array, " K"]  # of Gaussians in pixels, from the guide's finest band to its coarsest
-    shares: Float[Array, " K"]  # with which the residual, smoothed by each Gaussian, is added
+    picture: Float[Array, "N 3"]  # the fill takes its low frequencies
+    sigmas: Float[Array, " K"]  # Gaussians in pixels, from the guide's finest band to its coarsest
+    shares: Float[Array, " K"]  # weights of the residual smoothed by each Gaussian
 
 
 def offsets(width: int) -> Int[Array, " 49"]:
-    """From a patch's centre to its pixels."""
+    """Return the offsets from a patch's centre to its pixels."""
     steps = jnp.arange(-(PATCH // 2), PATCH // 2 + 1)
     return (steps[:, None] * width + steps).ravel()
 
@@ -57,7 +57,7 @@ def offsets(width: int) -> Int[Array, " 49"]:
 def search(
     stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], width: int
 ) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
-    """For each target the nearest of all sources, and their squared distance; `found` keeps its other entries."""
+    """Find the nearest source of each target, and the squared distance; other entries of `found` stay."""
     stack = stack - stack.mean(0)  # for the precision of the expanded square below
     steps = offsets(width)
     patches = jnp.stack([jnp.roll(stack, -step, 0) for step in steps], 1).reshape(len(stack), -1)
@@ -77,7 +77,7 @@ def search(
 def refine(
     stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], coarse: Int[Array, " M"], width: int
 ) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
-    """As `search`, but of what was found before, what the coarser level proposes, and a window around the best."""
+    """Search like `search`, but only earlier results, proposals of the coarser level, and a window around the best."""
     rows, steps = len(stack) // width, offsets(width)
 
     def nearest_of(features: Float[Array, "T 49 C"], sources: Int[Array, "T S"]) -> tuple[Array, Array]:
@@ -108,7 +108,7 @@ def _for_targets(compare, hole: Hole, found: Int[Array, " N"]) -> tuple[Int[Arra
 def propose(
     target: Int[Array, " T"], coarse: Int[Array, " M"], nearest: Int[Array, " N"], width: int, parent: tuple[int, int]
 ) -> Int[Array, " T"]:
-    """A source for each target, by the offset of its parent's neighbour; -1 in `coarse` is an unknown offset."""
+    """Propose a source per target, by the offset of its parent's neighbour; -1 in `coarse` is an unknown offset."""
     rows, half = len(nearest) // width, width // 2
     y, x = target // width, target % width
     above, beside = jnp.clip(y // 2 + parent[0], 0, rows // 2 - 1), jnp.clip(x // 2 + parent[1], 0, half - 1)
@@ -121,7 +121,7 @@ def propose(
 def vote(
     image: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], weights: Float[Array, " N"], width: int
 ) -> Float[Array, "N C"]:
-    """The image, but the hole's pixels and its rim's are the weighted means of what the patches over them found."""
+    """Replace the pixels of the hole and its rim by the weighted means of the patches found over them."""
     steps = offsets(width)
 
     def chunk(i, voted):
@@ -135,7 +135,7 @@ def vote(
 
 
 def follow(voted: Float[Array, "N C"], hole: Hole, guidance: Guidance, width: int) -> Float[Array, "N C"]:
-    """`voted` with the guide's low frequencies for its colours, band by band as far as it is trusted with each."""
+    """Replace the low frequencies of the colours by those of the guide, per band as far as it is trusted."""
     rows = len(voted) // width
     filled = jnp.zeros(len(voted), bool).at[hole.pixels].set(True, mode="drop")[:, None]
     residual = jnp.where(filled, guidance.picture - voted[:, :3], 0).reshape(rows, width, 3)
@@ -149,7 +149,7 @@ def follow(voted: Float[Array, "N C"], hole: Hole, guidance: Guidance, width: in
 
 
 def _gaussian(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
-    """A matrix that smooths a column of pixels."""
+    """Return a matrix that smooths a column of pixels."""
     kernel = jnp.exp(-(((jnp.arange(size)[:, None] - jnp.arange(size)) / sigma) ** 2) / 2)
     return kernel / kernel.sum(1, keepdims=True)
 
@@ -166,9 +166,9 @@ def complete(
     width: int,
     exact: bool,
 ) -> tuple[Float[Array, "N C"], Int[Array, " N"]]:
-    """Fills one level: what the patches show in the hole and on its rim, and for each target its source, else -1.
+    """Fill one level. Return the image, and the source of each target; other entries are -1.
 
-    `coarse` has the sources of the coarser level, unless this is the first: it starts from the hole as `image` has it.
+    `coarse` contains the sources of the coarser level; the first level starts from the content of `image`.
     """
     is_target, spread = hole.confidence > 0, SPREAD_COARSE if exact else SPREAD_FINE
 

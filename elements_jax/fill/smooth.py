@@ -1,4 +1,4 @@
-"""Pictures made larger, smaller and whole where nothing but smoothness is asked."""
+"""Enlarges, shrinks and completes images smoothly."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -9,16 +9,16 @@ SWEEPS = 30  # of Jacobi's method on each scale, which starts from the next coar
 
 
 def resize(image: Shaped[np.ndarray, "h w C"], height: int, width: int) -> Float[np.ndarray, "height width C"]:
-    """Averaged over areas where it shrinks, bicubic where it grows."""
+    """Resize by area averaging to shrink, and bicubically to enlarge."""
     kind = Image.Resampling.BOX if height < image.shape[0] else Image.Resampling.BICUBIC
     planes = np.moveaxis(np.asarray(image, np.float32), 2, 0)
     return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), kind)) for plane in planes], 2)
 
 
 def membrane(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
-    """The image where it is known, and elsewhere a solution of Laplace's equation that meets it, up to the sweeps.
+    """Complete an image by solving Laplace's equation in the unknown part, as far as the sweeps converge.
 
-    With no pixel known it is 0.
+    Without a known pixel the result is 0.
     """
     image = np.where(known[..., None], image, 0).astype(np.float32)
     if known.all() or not known.any():
@@ -40,11 +40,11 @@ def membrane(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) 
 
 
 def shrink(image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "h w C"]:
-    """Means of squares of 2 pixels a side; height and width are even."""
+    """Average squares of 2 x 2 pixels; height and width are even."""
     height, width, channels = image.shape
     return image.reshape(height // 2, 2, width // 2, 2, channels).mean((1, 3))
 
 
 def distance(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
-    """From each pixel of the mask to the nearest one outside of it; within a mask of everything it is 0."""
+    """Return the distance of each mask pixel to the nearest pixel outside; 0 if the mask covers everything."""
     return np.zeros(mask.shape) if mask.all() else ndimage.distance_transform_edt(mask)

@@ -1,1 +1,1 @@
-"""Metrics of pictures: PSNR, SSIM, LPIPS, FID."""
+"""Metrics of images: PSNR, SSIM, LPIPS, FID."""

@@ -1,7 +1,7 @@
-"""Fréchet Inception distance (Heusel et al. 2017), computed as clean-fid does (Parmar et al., CVPR 2022).
+"""Fréchet Inception distance (Heusel et al. 2017), computed like clean-fid (Parmar et al., CVPR 2022).
 
-Pictures are resized by an antialiased bicubic filter in float32, and not rounded to 8 bits again; features are compared
-in float64. Between pictures and their own reconstructions it is called rFID.
+Images are resized with an antialiased bicubic filter in float32, without rounding to 8 bits; features are compared in
+float64. Between images and their own reconstructions it is called rFID.
 """
 
 import zipfile
@@ -19,16 +19,16 @@ from elements_jax.metrics.inception import FEATURES, SIDE, inception, read_incep
 
 
 def resized(image: UInt8[Array, "B H W 3"]) -> Float[Array, "B 299 299 3"]:
-    """Pictures at Inception's size, in [0, 255]: what Pillow's bicubic filter makes of each channel in float32."""
+    """Resize images to Inception's size, in [0, 255], like Pillow's bicubic filter on each channel in float32."""
     rows, columns = (jnp.asarray(_bicubic(side), jnp.float32) for side in image.shape[1:3])
     narrow = jnp.einsum("wx,byxc->bywc", columns, image.astype(jnp.float32), precision=lax.Precision.HIGHEST)
     return jnp.clip(jnp.einsum("hy,bywc->bhwc", rows, narrow, precision=lax.Precision.HIGHEST), 0, 255)
 
 
 def _bicubic(side: int) -> Float[np.ndarray, "299 side"]:
-    """The share of each pixel of a row in each of the resized row: Keys' cubic, widened where the row shrinks.
+    """Return the weights of a row's pixels in the resized row: Keys' cubic, widened when shrinking.
 
-    Made in float64: `jax.image.resize` has it in float32, and errs by some thousandths of a grey level.
+    Computed in float64: the float32 weights of `jax.image.resize` are off by some thousandths of a grey level.
     """
     scale = side / SIDE
     centre = (np.arange(SIDE)[:, None] + 0.5) * scale
@@ -39,38 +39,38 @@ def _bicubic(side: int) -> Float[np.ndarray, "299 side"]:
 
 
 def extractor(path: Path) -> Partial:
-    """The function from pictures, uint8 (B, H, W, 3), to features (B, 2048), with its weights as a pytree's leaves.
+    """Return the function from images, uint8 (B, H, W, 3), to features (B, 2048); its weights are pytree leaves.
 
-    Raises as `read_inception`.
+    Raises the errors of `read_inception`.
     """
     network = inception()
 
     def features(params, image: UInt8[Array, "B H W 3"]) -> Float[Array, "B 2048"]:
-        return network(params, (resized(image) - 128) / 128)  # as TensorFlow's graph does
+        return network(params, (resized(image) - 128) / 128)  # like TensorFlow's graph
 
     return Partial(features, read_inception(path))
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Mean and covariance of the features of some pictures."""
+    """Mean and covariance of the features of images."""
 
     mean: Float[np.ndarray, " C"]
     covariance: Float[np.ndarray, "C C"]
     count: int | None
-    """Of pictures; None where it is not known."""
+    """Number of images; None if unknown."""
 
     def save(self, path: Path) -> None:
-        """Write `mu` and `sigma`, as pytorch-fid and clean-fid call them, and `count`."""
+        """Write `mu` and `sigma`, named as in pytorch-fid and clean-fid, and `count`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as file:
             np.savez(file, mu=self.mean, sigma=self.covariance, count=np.int64(self.count or 0))
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
-        """Read what `save` wrote, or pytorch-fid or clean-fid, whose files do not say of how many pictures they are.
+        """Read a file of `save`, pytorch-fid or clean-fid; the latter two do not contain the number of images.
 
-        Raises OSError, or ValueError naming the file.
+        Raises OSError, or ValueError that names the file.
         """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -84,7 +84,7 @@ class Statistics:
 
 
 class Moments:
-    """Gathers statistics of features that come batch by batch, in float64."""
+    """Accumulates statistics of features batch by batch, in float64."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -92,7 +92,7 @@ class Moments:
         self._scatter: np.ndarray = np.zeros(())  # sum of the outer products of deviations from the mean
 
     def add(self, features: Float[np.ndarray, "B C"]) -> None:
-        """Take in a batch (Chan et al. 1979)."""
+        """Add a batch (Chan et al. 1979)."""
         features = features.astype(np.float64)
         count, mean = len(features), features.mean(axis=0)
         total, apart, deviations = self.count + count, mean - self._mean, features - mean
@@ -102,17 +102,17 @@ class Moments:
         self.count = total
 
     def statistics(self) -> Statistics:
-        """Mean and unbiased covariance of all so far. Raises ValueError for fewer than two pictures."""
+        """Return mean and unbiased covariance of all batches. Raises ValueError for fewer than two images."""
         if self.count < 2:
-            raise ValueError(f"FID needs at least 2 pictures of each kind, got {self.count}")
+            raise ValueError(f"FID needs at least 2 images of each kind, got {self.count}")
         return Statistics(self._mean, self._scatter / (self.count - 1), self.count)
 
 
 def frechet_distance(one: Statistics, other: Statistics) -> float:
-    """|m - m'|^2 + Tr(S + S' - 2 (S S')^1/2), between the normal distributions of these means and covariances.
+    """Return |m - m'|^2 + Tr(S + S' - 2 (S S')^1/2), the distance of normal distributions with these statistics.
 
-    S S' has the eigenvalues of R S' R, where R is the root of S. That product is symmetric, so that neither a root of a
-    singular matrix nor a complex one is ever taken; what rounding makes negative is zero.
+    S S' has the eigenvalues of R S' R, where R is the root of S. That product is symmetric, which avoids roots of
+    singular matrices and complex roots; eigenvalues that rounding makes negative count as zero.
     """
     values, vectors = np.linalg.eigh(one.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -120,4 +120,4 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
     shared = np.sum(np.sqrt(np.maximum(products, 0)))
     apart = np.sum((one.mean - other.mean) ** 2)
     distance = float(apart + np.trace(one.covariance) + np.trace(other.covariance) - 2 * shared)
-    return max(0.0, distance)  # rounding makes that of equal distributions negative
+    return max(0.0, distance)  # rounding can make it negative for equal distributions

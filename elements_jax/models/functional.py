@@ -1,7 +1,7 @@
 """A module as a pure function of its parameters.
 
 Models are `nnx.Module`s; everything outside the model files works on plain dicts from dotted names to arrays
-(`{"blocks.0.attention.to_q.kernel": ...}`), which jit, optax, orbax and safetensors all take as they are.
+(`{"blocks.0.attention.to_q.kernel": ...}`), which jit, optax, orbax and safetensors all accept.
 """
 
 import math
@@ -22,9 +22,9 @@ ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 
 
 class _OneKey(nnx.Rngs):
-    """Gives every parameter the same key: the modules here are only traced for their structure.
+    """Returns the same key for every parameter: modules are only traced for their structure.
 
-    `nnx.Rngs` counts its keys in an array, and setting that costs 10 ms for each parameter of a traced module.
+    `nnx.Rngs` counts its keys in an array, which costs 10 ms per parameter of a traced module.
     """
 
     def __init__(self, key: jax.Array):
@@ -35,13 +35,13 @@ class _OneKey(nnx.Rngs):
 
 
 def normal(deviation: float) -> Callable:
-    """Initialiser of a layer: normal numbers of this standard deviation, or zeros. `Functional.init` knows it too."""
+    """Return an initialiser: normal numbers of this standard deviation, or zeros. `Functional.init` follows it."""
     draw = nnx.initializers.normal(deviation) if deviation else nnx.initializers.zeros
     return nnx.with_metadata(draw, deviation=deviation)
 
 
 class Functional(Generic[ModuleT]):
-    """Splits the module that `build(rngs)` makes into its structure, kept here, and parameters, held by the caller."""
+    """Splits the module of `build(rngs)` into its structure, kept here, and parameters, held by the caller."""
 
     def __init__(self, build: Callable[[nnx.Rngs], ModuleT]):
         module = nnx.eval_shape(lambda: build(_OneKey(jax.random.key(0))))
@@ -60,16 +60,16 @@ class Functional(Generic[ModuleT]):
         }
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh parameters, float32, by dotted name.
+        """Draw fresh float32 parameters, by dotted name.
 
         NumPy draws them on the host, since XLA would compile a program for each of hundreds of draws. A parameter
-        depends on the key and its name alone. As in Flax, kernels are LeCun's truncated normal numbers, embeddings
-        normal ones of variance 1 / channels, and biases zero; `normal` is the exception.
+        depends only on the key and its name. As in Flax, kernels are LeCun's truncated normal numbers, embeddings are
+        normal with variance 1 / channels, and biases are zero; layers with `normal` are the exception.
         """
         return self.init_missing({}, key)
 
     def init_missing(self, known: Params, key: jax.Array) -> Params:
-        """`known` parameters, and fresh ones as `init` makes them where it has none."""
+        """Return the `known` parameters, and draw the missing ones like `init`."""
         seed = np.asarray(jax.random.key_data(key)).tolist()
 
         def draw(name: str) -> np.ndarray:
@@ -81,16 +81,15 @@ class Functional(Generic[ModuleT]):
             return known | dict(zip(new, threads.map(draw, new), strict=True))
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape and dtype of every parameter, without computing any."""
+        """Return shape and dtype of every parameter, without computing any."""
         return dict(self._shapes)
 
     def cast(self, params: Params) -> Params:
-        """Kernels and embeddings in the dtype of their layer's arithmetic, to which it would cast them: nothing changes
-        but the bytes that are moved to it."""
+        """Cast kernels and embeddings to their layer's dtype, as the layer would. This only reduces the bytes moved."""
         return {name: value.astype(self._dtypes.get(name, value.dtype)) for name, value in params.items()}
 
     def module(self, params: Params) -> ModuleT:
-        """The module with these parameters. Raises ValueError where names are missing or unknown."""
+        """Return the module with these parameters. Raises ValueError if names are missing or unknown."""
         if params.keys() != self._paths.keys():
             missing, extra = sorted(self._paths.keys() - params.keys()), sorted(params.keys() - self._paths.keys())
             raise ValueError(f"parameters do not fit the module: missing {missing}, unknown {extra}")
@@ -114,7 +113,7 @@ def _draw(name: str, shape: tuple[int, ...], deviation: float | None, random: np
             return np.float32(shape[-1] ** -0.5) * random.standard_normal(shape, np.float32)
         case "kernel":
             return np.float32(math.prod(shape[:-1]) ** -0.5 / TRUNCATED) * _truncated_normal(shape, random)
-    raise ValueError(f"no initialiser is known for the parameter {name}")
+    raise ValueError(f"no initialiser for the parameter {name}")
 
 
 TRUNCATED = 0.87962566

@@ -1,6 +1,6 @@
 """The lightweight transformer decoder of stage 1: image elements -> image (Section 3.2, Appendix C.1, Figure 13).
 
-It exists to teach the content encoder; pictures are made by the diffusion decoder (`unet.py`).
+It serves to train the content encoder; the diffusion decoder generates images (`unet.py`).
 """
 
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class SelfAttentionLayer(nnx.Module):
 class DecoderBlock(nnx.Module):
     """One cross-attention to the elements, then two self-attention layers.
 
-    Keys see content and position, values content alone: geometry only routes.
+    Keys depend on content and position, values only on content: geometry only routes.
     """
 
     def __init__(self, config: DecoderConfig, elements: ElementsConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
@@ -63,11 +63,11 @@ class TransformerDecoder(nnx.Module):
     def __init__(self, config: DecoderConfig, elements: ElementsConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
         self.query_grid, self.frequencies = config.query_grid, elements.frequencies
         self.content_channels = elements.content_channels
-        self.cell = elements.image_size // config.query_grid  # side, in pixels, of what one query paints
+        self.cell = elements.image_size // config.query_grid  # pixels per side painted by one query
         self.embed_query = nnx.Linear(2 * 2 * elements.frequencies, config.channels, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List([DecoderBlock(config, elements, dtype, rngs=rngs) for _ in range(config.blocks)])
         self.norm_out = nnx.LayerNorm(config.channels, rngs=rngs)
-        self.to_pixels = nnx.Linear(config.channels, self.cell**2 * 3, rngs=rngs)  # float32: it makes the picture
+        self.to_pixels = nnx.Linear(config.channels, self.cell**2 * 3, rngs=rngs)  # float32: it outputs the image
 
     def __call__(self, elements: ImageElements) -> Float[Array, "B H W 3"]:
         """Reconstruct the image, in [-1, 1] but not clipped."""

@@ -1,7 +1,7 @@
-"""The paper's method as pure functions: `encode_image` is from an image to its elements, `decode_elements` back.
+"""The paper's method as pure functions: `encode_image` maps an image to its elements, `decode_elements` maps back.
 
-`decode_elements` is one program, for training and for batches. `StepByStep` computes the same with the host between
-the steps of sampling.
+`decode_elements` is one program, for training and for batches. `StepByStep` computes the same, but returns to the
+host between sampling steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,25 +31,25 @@ from elements_jax.parallel.sharding import batch_sharding, shard_over_batch
 
 
 class Conditions(NamedTuple):
-    """What every step of sampling reads; the axis of examples is the first of every array."""
+    """Inputs of every sampling step; every array has a leading axis of examples."""
 
     context: Context
-    """Of the conditioned and the unconditioned predictions, which are one batch."""
+    """Context of the conditioned and unconditioned predictions, which form one batch."""
     clean: Float[Array, "B h w Z"] | None
-    """Latents of the images to preserve,"""
+    """Latents of the images to preserve."""
     inside: Bool[Array, "B h w"] | None
-    """and where they may change."""
+    """Where they may change."""
 
 
 def encode_image(
     networks: Networks, params: Mapping[str, Params], image: Float[Array, "B H W 3"], label_map: Int[Array, "B H W"]
 ) -> ImageElements:
-    """S = {(E(a_n), p_n)}: the elements of images in [-1, 1] under a label map (Section 3.2).
+    """Encode images in [-1, 1] under a label map to elements S = {(E(a_n), p_n)} (Section 3.2).
 
-    `params` holds those of the "encoder". Labels outside [0, N) belong to no element.
+    `params` contains the "encoder". Labels outside [0, N) belong to no element.
     """
     config = networks.config.elements
-    # In bfloat16 the encoder rounds the patches anyway.
+    # In bfloat16, the encoder rounds the patches anyway.
     precision = lax.Precision.HIGHEST if networks.config.dtype == "float32" else lax.Precision.DEFAULT
     patches = extract_patches(
         image, label_map, num_elements=config.num_elements, patch_size=config.patch_size, precision=precision
@@ -71,11 +71,11 @@ def decode_elements(
     preserve: Preserve | None = None,
     **renewal: Array,
 ) -> Float[Array, "B H W 3"]:
-    """D(z_T, C, S): images in [-1, 1] from elements and prompt tokens, by guided sampling (Section 3.3 and 4.1).
+    """Decode elements and prompt tokens to images in [-1, 1], D(z_T, C, S), by guided sampling (Section 3.3 and 4.1).
 
-    `params` holds those of "text_encoder", "unet" and "vae"; `negative_prompt` is what guidance leads away from, the
-    tokens of "" in the paper; `guidance` is the weight of text and elements together, or one of each; `preserve` keeps
-    its images outside its regions, but for a feather; `renewal` goes to the sampler.
+    `params` contains "text_encoder", "unet" and "vae". Guidance steers away from `negative_prompt`, the tokens of "" in
+    the paper. `guidance` has one weight for text and elements together, or one for each. `preserve` keeps its images
+    outside its regions, except for a feather. `renewal` is passed to the sampler.
     """
     conditions = condition(networks, params, elements, prompt, negative_prompt, guidance, preserve)
     predict = predictor(networks, params["unet"], conditions, guidance)
@@ -92,7 +92,7 @@ def condition(
     guidance: Float[Array, " G"],
     preserve: Preserve | None = None,
 ) -> Conditions:
-    """Keys and values of text and elements, which are projected once and not once a step; and what is preserved."""
+    """Project text and elements to keys and values once, not once per step, and encode the images to preserve."""
     config = networks.config
     tokens = element_tokens(elements, config.elements.frequencies)
     texts = networks.text_encoder(params["text_encoder"], jnp.concatenate([prompt, negative_prompt]))
@@ -103,14 +103,14 @@ def condition(
     )
     if preserve is None:
         return Conditions(context, None, None)
-    # Under the feather's slope the latent is the input's: what fades into the input is like it already.
+    # Under the feather the latent is the input's, so that what fades into the input already resembles it.
     clean = networks.vae.module(params["vae"]).encode(_original(preserve))[0] * config.vae.scaling_factor
     cell = config.elements.image_size // config.latent_size
     return Conditions(context, clean, latent_cells(_weight(networks, preserve) == 1, cell))
 
 
 def predictor(networks: Networks, params: Params, conditions: Conditions, guidance: Float[Array, " G"]) -> PredictNoise:
-    """The guided prediction of the noise in a latent; `params` are the UNet's."""
+    """Return the guided noise predictor; `params` are the UNet's."""
     config, unet = networks.config, networks.unet.module(params)
     schedule = make_schedule(config.diffusion)
 
@@ -129,7 +129,7 @@ def predictor(networks: Networks, params: Params, conditions: Conditions, guidan
 def decode_latent(
     networks: Networks, params: Params, latent: Float[Array, "B h w Z"], preserve: Preserve | None = None
 ) -> Float[Array, "B H W 3"]:
-    """Images of sampled latents, with the pixels that are preserved; `params` are the VAE's."""
+    """Decode sampled latents to images, with preserved pixels blended in; `params` are the VAE's."""
     image = networks.vae.module(params).decode(latent / networks.config.vae.scaling_factor)
     return image if preserve is None else blend(_original(preserve), image, _weight(networks, preserve))
 
@@ -143,7 +143,7 @@ def _weight(networks: Networks, preserve: Preserve) -> Float[Array, "B H W"]:
 
 
 def jit_decode(networks: Networks, mesh: Mesh) -> Any:
-    """`decode_elements` for a mesh, of its arguments by name: (those shared by all images, those of a batch)."""
+    """Compile `decode_elements` for a mesh. It takes two dicts of arguments: shared by all images, and batched."""
 
     def decode(shared, batch, **static):
         return decode_elements(networks, **shared, **batch, **static)
@@ -152,13 +152,13 @@ def jit_decode(networks: Networks, mesh: Mesh) -> Any:
 
 
 class Cancelled(Exception):
-    """Decoding was asked to end before it was done."""
+    """Decoding was cancelled."""
 
 
 class StepByStep:
-    """`decode_elements` for a mesh, as a program for each of its parts. The host can watch and end the sampling.
+    """`decode_elements` for a mesh, as one program per part, so that the host can watch and cancel the sampling.
 
-    A program that calls the host back could do so too, but JAX does not keep such a program on disk.
+    A program with host callbacks could do so, too, but JAX does not cache such programs on disk.
     """
 
     def __init__(self, networks: Networks, mesh: Mesh):
@@ -184,7 +184,7 @@ class StepByStep:
     def __call__(
         self, shared: Mapping[str, Any], batch: Mapping[str, Any], steps: int, sampler: Sampler, report: Callable
     ) -> Float[Array, "B H W 3"]:
-        """`report` is called before each step with its timestep, once all is compiled. Raises Cancelled for False."""
+        """Decode. After compiling, call `report` with the timestep before each step. Raises Cancelled for False."""
         params, guidance = shared["params"], shared["guidance"]
         renewal = {name: {**shared, **batch}[name] for name in ("eta", "keys") if name in batch or name in shared}
         given = {name: value for name, value in batch.items() if name not in ("noise", "keys")}
@@ -196,7 +196,7 @@ class StepByStep:
         state, points = self._start(batch["noise"], steps, sampler, renewal)
         points = jax.device_get(points)
         each = [jax.tree.map(lambda array, i=i: array[i], points) for i in range(steps)]
-        # The last program is compiled while the others are.
+        # The last program is compiled in parallel with the others.
         with ThreadPoolExecutor(1) as thread:
             finish = thread.submit(
                 lambda: self._finish.lower(params["vae"], {"latent": state[0], **preserve}).compile()
@@ -212,6 +212,6 @@ class StepByStep:
             if not report(int(point[0])):
                 raise Cancelled
             after = self._step(shared_by_steps(point), {"conditions": conditions, "state": state}, sampler=sampler)
-            jax.block_until_ready(state)  # one step ahead of the devices: they never wait, and reports are of now
+            jax.block_until_ready(state)  # stay one step ahead: devices never wait, and reports are current
             state = after
         return self._finish(params["vae"], {"latent": state[0], **preserve})

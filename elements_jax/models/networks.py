@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 def _once(make: Callable[[Any], T]) -> T:
-    """A property that is made once for all equal objects: to trace a network's structure takes seconds."""
+    """Return a property that is cached for all equal objects: tracing a network's structure takes seconds."""
     return property(lru_cache(maxsize=16)(make))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks that a configuration describes, each built when first asked for."""
+    """The networks of a configuration, each built on first use."""
 
     config: ModelConfig
 

@@ -13,7 +13,7 @@ EPSILON = 1e-5  # of the layer norms
 
 
 class CausalAttention(nnx.Module):
-    """Multi-head self-attention in which a token sees itself and those before it; the softmax is in float32."""
+    """Multi-head self-attention in which a token sees itself and earlier ones; the softmax is in float32."""
 
     def __init__(self, channels: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.heads = heads
@@ -56,23 +56,23 @@ class EncoderLayer(nnx.Module):
 
 
 class CLIPTextEncoder(nnx.Module):
-    """Tokens of a prompt to the features that the UNet's text attention reads.
+    """Maps prompt tokens to the features for the UNet's text attention.
 
-    `dtype` is that of the arithmetic; parameters, norms, softmax and the features are float32.
+    `dtype` applies to the arithmetic; parameters, norms, softmax and the features are float32.
     """
 
     def __init__(self, config: TextConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
         channels = config.hidden_size
-        apart = normal(1.0)  # as large as what layers add: a random encoder still tells words apart
+        apart = normal(1.0)  # as large as the layers' outputs: even a random encoder distinguishes words
         self.token_embedding = nnx.Embed(config.vocab_size, channels, embedding_init=apart, dtype=dtype, rngs=rngs)
         self.position_embedding = nnx.Embed(config.max_length, channels, dtype=dtype, rngs=rngs)
         self.layers = nnx.List([EncoderLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.final_layer_norm = nnx.LayerNorm(channels, epsilon=EPSILON, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L C"]:
-        """Last hidden state of prompts padded to L <= `max_length` tokens, after the final layer norm.
+        """Return the last hidden state of prompts padded to L <= `max_length` tokens, after the final layer norm.
 
-        Raises ValueError where there are more tokens than positions.
+        Raises ValueError for more tokens than positions.
         """
         length, limit = tokens.shape[1], self.position_embedding.num_embeddings
         if length > limit:

@@ -1,6 +1,6 @@
 """FlaxUNet: Stable Diffusion's UNet with cross-attention to image elements in every transformer block (Section 3.3).
 
-One class serves every size; the default configuration holds exactly the parameters of SD 1.5 and the new ones.
+One class serves every size; the default configuration has exactly the parameters of SD 1.5 plus the new ones.
 """
 
 from collections.abc import Callable
@@ -27,13 +27,13 @@ from elements_jax.models.blocks import (
     Upsample,
 )
 
-# The conditions as the network reads them: keys and values of each transformer block, in the order they are met.
+# The projected conditions: keys and values of each transformer block, in the order of use.
 Context = tuple[BlockContext, ...]
 
 
 def _is_product(primitive: Any, *operands: Any, **parameters: Any) -> bool:
     name = primitive.name
-    # The last are attentions by cuDNN, of which JAX has a few primitives.
+    # The last ones are cuDNN's attention, for which JAX has several primitives.
     return name in ("conv_general_dilated", "dot_general", "pallas_call") or name.startswith("dot_product_attention")
 
 
@@ -53,7 +53,7 @@ class FlaxUNet(nnx.Module):
     Args:
         text_channels: width of the text encoder's output.
         element_channels: width E of an element token (`ElementsConfig.token_channels`).
-        dtype: of the arithmetic; parameters, norms, softmax and the last convolution are float32.
+        dtype: type of the arithmetic; parameters, norms, softmax and the last convolution are float32.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class FlaxUNet(nnx.Module):
         self.conv_in = nnx.Conv(in_channels, widths[0], (3, 3), padding=1, dtype=dtype, rngs=rngs)
         self.time_embedding = TimeEmbedding(widths[0], time_channels, dtype=dtype, rngs=rngs)
 
-        # Every feature map on the way down is kept for the way up; `skips` are their channels.
+        # Every feature map of the down path is kept for the up path; `skips` are their channels.
         channels, skips, last = widths[0], [widths[0]], len(widths) - 1
         self.down_blocks: nnx.List[Level] = nnx.List([])
         for level, width in enumerate(widths):
@@ -127,8 +127,8 @@ class FlaxUNet(nnx.Module):
     def context(self, text: Float[Array, "B L Ct"] | None, elements: Float[Array, "B N E"] | None) -> Context:
         """Project the conditions to keys and values.
 
-        None leaves a condition's attention out (Algorithm 1). It is another thing than the empty prompt or zero tokens,
-        which are what training drops conditions to and what guidance starts from.
+        None omits the attention of a condition (Algorithm 1). This differs from the empty prompt and zero tokens, which
+        replace dropped conditions in training and guidance.
         """
         levels = [*self.down_blocks, self.mid_block, *self.up_blocks]
         return tuple(attention.block.context(text, elements) for level in levels for attention in level.attentions)
@@ -136,11 +136,11 @@ class FlaxUNet(nnx.Module):
     def __call__(
         self, latent: Float[Array, "B h w Zin"], timestep: Int[Array, " B"], context: Context, *, remat: Remat = "none"
     ) -> Float[Array, "B h w Z"]:
-        """The noise in `latent` (scaled by `VAEConfig.scaling_factor`) at `timestep`, in float32.
+        """Predict the noise in `latent` (scaled by `VAEConfig.scaling_factor`) at `timestep`, in float32.
 
-        What the configuration has `beside_latent` follows the latent's own channels; it has none by default.
+        The configuration's `beside_latent` channels follow the latent's own; by default there are none.
 
-        Raises ValueError where the latent image cannot be halved between all levels.
+        Raises ValueError if the latent image cannot be halved between all levels.
         """
         stride = 2 ** (len(self.down_blocks) - 1)
         if latent.shape[1] % stride or latent.shape[2] % stride:
@@ -177,7 +177,7 @@ class FlaxUNet(nnx.Module):
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
     def _with_position(self, latent: Float[Array, "B h w Zin"]) -> Float[Array, "B h w Z_and_position"]:
-        """The latent joined to the embedded coordinates of its pixels, as in the light decoder's queries."""
+        """Concatenate the latent with the embedded coordinates of its pixels, as in the light decoder's queries."""
         y, x = jnp.meshgrid(*[(jnp.arange(side) + 0.5) / side for side in latent.shape[1:3]], indexing="ij")
         position = embed_position(jnp.stack([x, y], axis=-1), self.position_frequencies)
         return jnp.concatenate([latent, jnp.broadcast_to(position, (*latent.shape[:3], position.shape[-1]))], axis=-1)

@@ -43,7 +43,7 @@ class MiddleBlock(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Image to the moments of its latent, before `quant_conv`."""
+    """Maps an image to the moments of its latent, before `quant_conv`."""
 
     def __init__(self, config: VAEConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         widths, groups = config.block_out_channels, config.norm_groups
@@ -73,7 +73,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Latent, after `post_quant_conv`, to image; one residual block a level more than the encoder."""
+    """Maps a latent, after `post_quant_conv`, to an image; one more residual block per level than the encoder."""
 
     def __init__(self, config: VAEConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         widths, groups = config.block_out_channels[::-1], config.norm_groups
@@ -95,7 +95,7 @@ class Decoder(nnx.Module):
         return self.conv_out(self.features(latent))
 
     def features(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W C"]:
-        """What the last convolution makes the image of."""
+        """Return the input of the last convolution."""
         x = self.mid_block(self.conv_in(latent))
         for level in self.up_blocks:
             for resnet in level.resnets:
@@ -106,9 +106,9 @@ class Decoder(nnx.Module):
 
 
 class AutoencoderKL(nnx.Module):
-    """Stable Diffusion's autoencoder; each level but the last halves the image.
+    """Stable Diffusion's autoencoder; each level except the last halves the image.
 
-    `dtype` is that of the arithmetic; parameters, norms, softmax and what leaves the networks are float32.
+    `dtype` applies to the arithmetic; parameters, norms, softmax and outputs are float32.
     """
 
     def __init__(self, config: VAEConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
@@ -119,10 +119,10 @@ class AutoencoderKL(nnx.Module):
         self.post_quant_conv = nnx.Conv(channels, channels, (1, 1), dtype=dtype, rngs=rngs)
 
     def encode(self, image: Float[Array, "B H W 3"]) -> tuple[Float[Array, "B h w Z"], Float[Array, "B h w Z"]]:
-        """Mean and log variance of the latent of an image in [-1, 1], not yet multiplied by the scaling factor."""
+        """Return mean and log variance of an image's latent, before scaling; the image is in [-1, 1]."""
         mean, logvar = jnp.split(self.quant_conv(self.encoder(image)), 2, axis=-1)
         return mean, jnp.clip(logvar, -30, 20)
 
     def decode(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W 3"]:
-        """The image of a latent (divided by the scaling factor), nominally in [-1, 1], not clipped."""
+        """Decode a latent, divided by the scaling factor, to an image nominally in [-1, 1], not clipped."""
         return self.decoder(self.post_quant_conv(latent))

@@ -1,4 +1,4 @@
-"""Several hosts as one run: every host runs the same command on the same folders, and holds its part of the arrays."""
+"""Several hosts as one run: each runs the same command on the same folders and holds a part of the arrays."""
 
 import os
 import sys
@@ -8,26 +8,26 @@ from jax.experimental import multihost_utils
 
 from elements_jax.typing import Tree
 
-_GIVEN = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")  # which JAX leaves to programs to read, unlike the coordinator's
+_GIVEN = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")  # programs must read these, unlike the coordinator's address
 
 
 def initialize_distributed() -> None:
-    """Make this process one of several, where its environment says so; otherwise do nothing.
+    """Join the other processes of a run, if the environment describes one; otherwise do nothing.
 
-    JAX itself knows TPU pods, SLURM, Open MPI and indexed jobs of Kubernetes. Elsewhere JAX_COORDINATOR_ADDRESS, the
-    host:port of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID say it. Where JAX has been started before, by a
-    program of which the command is a part, its processes stay as they are.
+    JAX itself detects TPU pods, SLURM, Open MPI and indexed jobs of Kubernetes. Elsewhere set JAX_COORDINATOR_ADDRESS,
+    the host:port of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID. If the calling program has initialized JAX
+    already, nothing changes.
 
-    Raises ValueError where the environment names a coordinator and not the rest.
+    Raises ValueError if the environment names a coordinator but not the rest.
     """
     if "JOB_COMPLETION_INDEX" not in os.environ:
-        # JAX takes every pod of Kubernetes for one of an indexed job, and warns or fails in those that are none.
+        # JAX takes every Kubernetes pod for part of an indexed job, and warns or fails in others.
         os.environ.pop("KUBERNETES_SERVICE_HOST", None)
     processes, own = (int(os.environ[name]) if name in os.environ else None for name in _GIVEN)
     try:
         jax.distributed.initialize(num_processes=processes, process_id=own)
     except (ValueError, RuntimeError) as error:
-        # These are how JAX says that it found nothing, and that it runs already.
+        # JAX's messages if it found nothing, or is running already.
         if not any(
             words in str(error) for words in ("coordinator_address", "must be called before", "only be called once")
         ):
@@ -35,24 +35,24 @@ def initialize_distributed() -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this host is the one that prints and writes what is written once."""
+    """Tell whether this host is the one that prints and writes shared files."""
     return jax.process_index() == 0
 
 
 def barrier(what: str) -> None:
-    """Go on when all hosts have come here."""
+    """Wait until all hosts get here."""
     multihost_utils.sync_global_devices(what)
 
 
 def fetch_to_host(tree: Tree) -> Tree:
-    """NumPy's arrays of a tree of which every host holds parts; all must ask for it."""
+    """Gather a tree of distributed arrays as NumPy arrays; all hosts must call it."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def abort(why: str) -> None:
-    """After an error, where this process is one of several: say why and end now, with exit code 1.
+    """After an error in one of several processes, print the reason and exit at once with code 1.
 
-    At its ordinary end it would wait for the others, which wait for what it should have sent them.
+    A normal exit would deadlock on the others' collectives.
     """
     if jax.process_count() > 1:
         print(why, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Sharding rules: from the name and shape of an array to its PartitionSpec. Models know nothing of them."""
+"""Sharding rules: parameter name and shape -> PartitionSpec. Models are independent of them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,16 +16,16 @@ Tree = Any
 T = TypeVar("T")
 
 MIN_SHARDED_SIZE = 2**16
-"""Leaves with fewer numbers than this are held whole by every device: splitting them would cost more than it saves."""
+"""Leaves with fewer numbers are replicated on every device: splitting them would cost more than it saves."""
 
 
 BUNDLE_BYTES = 2**23
-"""Bytes, about, of a device's part of what is sent at once: many, so that a message's start-up does not count, and few,
-so that devices compute meanwhile."""
+"""Approximate bytes per device and message: enough to make its latency negligible, and few enough to overlap with
+computation."""
 
 
 def make_mesh(data: int, fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh ("data", "fsdp") over all devices, or those given; one size may be -1, which takes the rest."""
+    """Make a mesh ("data", "fsdp") over all devices, or the given ones; one size may be -1 for the rest."""
     count = jax.device_count() if devices is None else len(devices)
     if data == -1:
         data = count // fsdp
@@ -33,23 +33,23 @@ def make_mesh(data: int, fsdp: int, devices: Sequence[Any] | None = None) -> Mes
         fsdp = count // data
     if data * fsdp != count or data < 1:
         raise ValueError(f"a mesh of data_parallel={data} x fsdp={fsdp} does not fit {count} devices")
-    # Neighbours on the chips' torus where they can be; two rows of a 4 x 4 slice make an fsdp of 8.
+    # Neighbours on the chips' torus if possible; two rows of a 4 x 4 slice make an fsdp of 8.
     placed = mesh_utils.create_device_mesh((data, fsdp), devices, allow_split_physical_axes=True)
     return Mesh(placed, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Examples split over all devices."""
+    """Return the sharding that splits examples over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Return the sharding that replicates on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def local_rows(batch: NamedSharding, size: int) -> np.ndarray:
-    """The rows of a batch of `size` on this host's devices, in the order in which it gives them to JAX."""
+    """Return the rows of a batch of `size` on this host's devices, in the order in which it passes them to JAX."""
     own = np.zeros(size, bool)
     for rows in batch.addressable_devices_indices_map((size,)).values():
         own[rows] = True
@@ -57,9 +57,9 @@ def local_rows(batch: NamedSharding, size: int) -> np.ndarray:
 
 
 def place_on_mesh(tree: Tree, layout: Tree) -> Tree:
-    """Lay out arrays that every host has whole; `layout` is a sharding or a tree of them.
+    """Shard arrays that every host holds completely; `layout` is a sharding or a tree of shardings.
 
-    `jax.device_put` would first send all of them to every host, to see that they are the same.
+    `jax.device_put` would first send all of them to every host, to check that they are equal.
     """
 
     def of_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
@@ -70,17 +70,17 @@ def place_on_mesh(tree: Tree, layout: Tree) -> Tree:
 
 
 def shard_over_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
-    """`function(shared, batch, **static)`, of which every device of a mesh computes its part of the batch by itself.
+    """Run `function(shared, batch, **static)` on a mesh: each device computes its part of the batch independently.
 
-    The leaves of `batch`, and of what is returned, have an axis of examples first, which the number of devices must
-    divide; `shared` is whole on every device. Left to the compiler, joint guidance alone would make devices wait for
-    each other in every step of sampling. Each runs the program of a single device here: the bits are the same on one
-    device or many, if each has as many examples.
+    The leaves of `batch` and of the result have a leading axis of examples, a multiple of the number of devices;
+    `shared` is replicated. If sharding were left to the compiler, joint guidance would make devices wait for each other
+    in every sampling step. Here each runs a single-device program: the bits do not depend on the number of devices, for
+    equally many examples per device.
     """
     whole, divided = replicated(mesh).spec, batch_sharding(mesh).spec
 
     def split(shared: Tree, batch: Tree, **static: Any) -> Tree:
-        # The check is of what differs between devices, which the samplers' loops would have to declare.
+        # The check concerns values that differ between devices, which the samplers' loops would have to declare.
         part = jax.shard_map(
             partial(function, **static), mesh=mesh, in_specs=(whole, divided), out_specs=divided, check_vma=False
         )
@@ -90,12 +90,12 @@ def shard_over_batch(function: Callable[..., Tree], mesh: Mesh) -> Callable[...,
 
 
 def pad_batch(items: Sequence[T], size: int) -> list[T]:
-    """As many as a batch holds: copies of the last are added. One size of batch is compiled once."""
+    """Pad to a full batch with copies of the last item, so that only one batch size is compiled."""
     return [*items, *[items[-1]] * (size - len(items))]
 
 
 def all_gather_params(tree: Tree, partition_specs: Tree) -> Tree:
-    """Inside `shard_map`, gather complete arrays, split as `partition_specs` say, from the devices' parts."""
+    """Inside `shard_map`, gather complete arrays from the devices' parts, split as `partition_specs` say."""
 
     def move(stack: jax.Array, axis: int) -> jax.Array:
         return lax.all_gather(stack, "fsdp", axis=axis, tiled=True)
@@ -104,7 +104,7 @@ def all_gather_params(tree: Tree, partition_specs: Tree) -> Tree:
 
 
 def reduce_scatter_grads(tree: Tree, partition_specs: Tree) -> Tree:
-    """The inverse way: this device's part of the mean of all devices' whole arrays, summed in float32."""
+    """Inside `shard_map`, return this device's part of the mean of all devices' complete arrays, summed in float32."""
 
     def move(stack: jax.Array, axis: int) -> jax.Array:
         return lax.psum_scatter(stack.astype(jnp.float32), "fsdp", scatter_dimension=axis, tiled=True)
@@ -118,9 +118,9 @@ def reduce_scatter_grads(tree: Tree, partition_specs: Tree) -> Tree:
 
 
 def _in_bundles(move: Callable[[jax.Array, int], jax.Array], tree: Tree, partition_specs: Tree, parts: int) -> Tree:
-    """Let `move(stack, axis)` send what is split, arrays of like shape and layout together, each in as many `parts`.
+    """Apply `move(stack, axis)` to split arrays, stacked by equal shape and layout, each in as many `parts`.
 
-    Stable Diffusion's UNet has 334 large parameters of 40 shapes; a message for each is mostly start-up time.
+    Stable Diffusion's UNet has 334 large parameters of 40 shapes; one message for each would be mostly latency.
     """
     leaves, structure = jax.tree.flatten(tree)
     alike: dict[tuple, list[int]] = {}
@@ -141,9 +141,9 @@ def _split_axis(partition_spec: PartitionSpec) -> int | None:
 
 
 def partition_spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    """Split the largest axis that `fsdp` divides; small leaves stay whole.
+    """Split the largest axis divisible by `fsdp`; small leaves are replicated.
 
-    Raises ValueError naming a leaf that should be split and cannot.
+    Raises ValueError that names a leaf that should be split but cannot.
     """
     if fsdp == 1 or math.prod(shape) < MIN_SHARDED_SIZE:
         return PartitionSpec()
@@ -155,9 +155,9 @@ def partition_spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpe
 
 
 def partition_specs(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
-    """How every leaf of a tree of arrays or their shapes is split: parameters, moments and averages alike.
+    """Return the spec of every leaf of a tree of arrays or shapes: parameters, moments and averages alike.
 
-    Raises one ValueError that lists every leaf no rule covers.
+    Raises one ValueError that lists every leaf without a rule.
     """
     problems = []
 
@@ -174,5 +174,5 @@ def partition_specs(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
 
 
 def shardings(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
-    """`partition_specs` on a mesh. Raises as it does."""
+    """Return `partition_specs` as shardings on a mesh, with the same errors."""
     return jax.tree.map(lambda found: NamedSharding(mesh, found), partition_specs(tree, mesh))

@@ -1,4 +1,4 @@
-"""Descriptive parts of image files that Pillow leaves out: chunks of PNG and RIFF, tags of TIFF."""
+"""Descriptive parts of image files that Pillow drops: chunks of PNG and RIFF, tags of TIFF."""
 
 import struct
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ TIFF_TAGS = (270, 271, 272, 305, 306, 315, 33432)  # description, maker, model, 
 
 
 def png_chunks(encoded: bytes, clean: Callable[[bytes], bytes | None] = lambda text: text) -> PngImagePlugin.PngInfo:
-    """The descriptive chunks of a PNG file, as they are, or cleaned; what is None then is left out."""
+    """Return the descriptive chunks of a PNG file, cleaned by `clean`; chunks that become None are dropped."""
     chunks = PngImagePlugin.PngInfo()
     for kind, content in png_parts(encoded):
         if kind in PNG_CHUNKS and (kept := clean(content)) is not None:
@@ -24,7 +24,7 @@ def png_chunks(encoded: bytes, clean: Callable[[bytes], bytes | None] = lambda t
 
 
 def text_without_gps(text: bytes) -> bytes | None:
-    """A PNG's text without XMP's GPS, or None if it holds EXIF or compressed XMP, in which GPS could be hidden."""
+    """Remove XMP's GPS from a PNG's text; return None for EXIF or compressed XMP, in which GPS could be hidden."""
     if text.startswith(b"Raw profile type") or text.startswith(b"XML:com.adobe.xmp\0\1"):
         return None
     return xmp_without_gps(text)

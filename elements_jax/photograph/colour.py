@@ -1,4 +1,4 @@
-"""Colours of photographs of every kind: as models see them, 8-bit sRGB, and back."""
+"""Conversion between any photograph's colours and the 8-bit sRGB of models."""
 
 import io
 from functools import cache
@@ -11,7 +11,7 @@ from elements_jax.photograph.file import Photograph, Pixels
 
 
 def rgb8(pixels: Pixels) -> UInt8[np.ndarray, "H W 3"]:
-    """The colours in 8 bits, in the photograph's own colour space; transparency is left out."""
+    """Return the colours in 8 bits, in the photograph's own colour space, without transparency."""
     shallow = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
     if pixels.shape[2] < 3:
         return np.repeat(shallow[..., :1], 3, axis=2)
@@ -19,26 +19,26 @@ def rgb8(pixels: Pixels) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def like(colours: UInt8[np.ndarray, "h w 3"], pixels: Pixels) -> Integer[np.ndarray, "h w c"]:
-    """8-bit colours with the depth of a photograph's pixels, and in grey if it is grey (BT.601)."""
+    """Convert 8-bit colours to the depth of a photograph's pixels, and to grey if it is grey (BT.601)."""
     if pixels.shape[2] < 3:
         colours = np.asarray(Image.fromarray(colours).convert("L"))[..., None]
     return colours if pixels.dtype == np.uint8 else colours.astype(np.uint16) * 257
 
 
 def to_srgb(picture: UInt8[np.ndarray, "H W 3"], photograph: Photograph) -> UInt8[np.ndarray, "H W 3"]:
-    """Colours of a photograph's profile in sRGB; as they are where its profile is not one of RGB, or damaged."""
+    """Convert colours from a photograph's profile to sRGB; unchanged if its profile is damaged or not RGB."""
     return _converted(picture, photograph.metadata.get("icc_profile"), None)
 
 
 def from_srgb(picture: UInt8[np.ndarray, "H W 3"], photograph: Photograph) -> UInt8[np.ndarray, "H W 3"]:
-    """The inverse of `to_srgb`, up to rounding and to colours that the profile does not have."""
+    """Invert `to_srgb`, up to rounding and colours outside the profile's gamut."""
     return _converted(picture, None, photograph.metadata.get("icc_profile"))
 
 
 def adapted(other: Photograph, photograph: Photograph) -> Pixels:
-    """The pixels of another photograph with the channels, the depth and, in 8-bit RGB, the profile of a photograph.
+    """Convert another photograph's pixels to the channels, the depth and, in 8-bit RGB, the profile of a photograph.
 
-    Where only the other is transparent, it is laid on white.
+    If only the other has transparency, it is laid on white.
     """
     pixels, wanted = other.pixels, photograph.pixels
     channels, most = pixels.shape[2], np.iinfo(pixels.dtype).max
@@ -75,7 +75,7 @@ def _converted(
 
 @cache
 def _transform(source: bytes | None, target: bytes | None) -> ImageCms.ImageCmsTransform | None:
-    """Between two profiles, of which None is sRGB; None if one of them says nothing of RGB."""
+    """Return the transform between two profiles, where None is sRGB; None if one of them is not an RGB profile."""
     try:
         there, back = (
             ImageCms.ImageCmsProfile(io.BytesIO(profile) if profile else ImageCms.createProfile("sRGB"))

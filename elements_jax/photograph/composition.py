@@ -1,4 +1,4 @@
-"""A photograph with its objects as layers: they keep their own pixels, and what they leave is filled."""
+"""A photograph with its objects as layers: they keep their own pixels, and the holes they leave are filled."""
 
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
@@ -20,26 +20,26 @@ from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Window, box_of, grown, shrink_mask, windows
 
 FILL_SIDE = 1024
-"""Holes are filled in crops of at most this side, in pixels; larger ones at a lower resolution."""
+"""Maximum size in pixels of the crops in which holes are filled; larger ones use a lower resolution."""
 
 ROOM = 384
-"""The least side of such a crop, where nothing guides what fills it: patches are found around the hole."""
+"""Minimum size of such a crop without a guide: patches are taken from around the hole."""
 
 TOUCH = 0.05
-"""Masks of two objects that share less of their pixels only touch: no edit of one is meant for the other."""
+"""Masks of objects that overlap by a smaller share only touch: an edit of one does not affect the other."""
 
 
 @runtime_checkable
 class Guide(Protocol):
-    """A model that says what belongs in a hole."""
+    """A model that generates the content of a hole."""
 
     @property
     def size(self) -> int:
-        """The side of its pictures in pixels."""
+        """Size of its images in pixels."""
         ...
 
     def __call__(self, window: Window, hole: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "S S 3"]:
-        """Its picture of a window of the photograph, without what the photograph shows in the hole."""
+        """Return its image of a window of the photograph, without the photograph's pixels in the hole."""
         ...
 
 
@@ -47,10 +47,10 @@ class Composition:
     """The layers that edits lift off a photograph, and the holes that they leave."""
 
     def __init__(self, photograph: Photograph, steps: list[Step]):
-        """Raises EditError naming the edit whose object an earlier one deleted."""
+        """Apply the edits. Raises EditError that names an edit whose object an earlier one deleted."""
         self.photograph = photograph
         self.layers: list[Layer] = []
-        # What no longer belongs to the background, the sources of layers among it; and of that what was deleted.
+        # The pixels removed from the background, including the sources of layers; and those of them that were deleted.
         self.lifted, self.deleted = np.zeros((2, *photograph.size), bool)
         self.slack = 0.0
         for step in steps:
@@ -64,7 +64,7 @@ class Composition:
             return
         chosen = self._take(selection, keep=isinstance(edit, Duplicate))
         if not chosen:
-            raise EditError(f"{step.where}: what it selects was deleted by an earlier edit")
+            raise EditError(f"{step.where}: its selection was deleted by an earlier edit")
         if isinstance(edit, Delete):
             self.deleted |= selection.mask
             return
@@ -74,7 +74,7 @@ class Composition:
         self.layers += [replace(layer, placement=layer.placement.then(moved)) for layer in chosen]
 
     def _take(self, selection: Selection, keep: bool) -> list[Layer]:
-        """The layers of the selected pixels, wherever earlier edits have put them; unless kept, they leave there."""
+        """Return the layers of the selected pixels, wherever edits have put them, and remove them unless `keep`."""
         pixels, mask = self.photograph.pixels, selection.mask
         taken, left = list[Layer](), list[Layer]()
         for layer in self.layers:
@@ -98,14 +98,14 @@ class Composition:
         return taken
 
     def render(self, guide: Guide | None, script: EditScript) -> Pixels:
-        """The photograph after the edits. Without a guide, patches of the photograph alone fill the holes.
+        """Render the photograph after the edits. Without a guide, holes are filled only from patches of the photograph.
 
-        Raises EditError if there is no guide, and the hole is all of the photograph.
+        Raises EditError if there is no guide and the hole covers the complete photograph.
         """
         layers = list[Layer]()
         for layer in self.layers:
             if layer.placement.is_identity and layer.pixels is self.photograph.pixels:
-                self.lifted &= ~layer.mask  # it is back where it was
+                self.lifted &= ~layer.mask  # it is back in its place
             else:
                 layers.append(layer)
         pixels = self.photograph.pixels
@@ -118,7 +118,7 @@ class Composition:
         return result
 
     def _filled(self, rendered: list[Rendered], guide: Guide | None, script: EditScript) -> Pixels:
-        """The photograph with its holes filled, but for what layers hide."""
+        """Return the photograph with its holes filled, except where layers hide them."""
         result = self.photograph.pixels.copy()
         around = box_of(self.lifted)
         if around is None:
@@ -139,7 +139,7 @@ class Composition:
             colours = rgb8(result[here])
             if guide is None:
                 if hole[here].all():
-                    raise EditError("the edits leave nothing of the photograph to fill the hole from")
+                    raise EditError("the edits leave no part of the photograph from which to fill the hole")
                 filled = _fill(colours, hole[here])
             else:
                 probes = np.zeros_like(hole)
@@ -163,7 +163,7 @@ class Composition:
 def _lay(
     pixels: Shaped[np.ndarray, "h w C"], colours: Float32[np.ndarray, "h w C"], alpha: Float32[np.ndarray, "h w"]
 ) -> None:
-    """Lay colours over pixels, in place. Where alpha is 0 these stay as they are."""
+    """Blend colours over pixels, in place. Pixels with alpha 0 stay unchanged."""
     most = np.iinfo(pixels.dtype).max
     over = alpha > 0
     weight = alpha[over][:, None]
@@ -181,7 +181,7 @@ def _fill(
     guide: UInt8[np.ndarray, "h w 3"] | None = None,
     probes: Bool[np.ndarray, "H W"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Fill a hole, at a lower resolution if the crop is too large for it."""
+    """Fill a hole, at a lower resolution if the crop is too large."""
     height, width = hole.shape
     if max(height, width) <= FILL_SIDE:
         return fill_hole(colours, hole, guide, probes)
@@ -197,7 +197,7 @@ def _fill(
 def _toned(
     drawn: UInt8[np.ndarray, "H W 3"], colours: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The model's picture, its colours shifted smoothly to those of the photograph around the hole."""
+    """Shift the colours of the model's image smoothly to those of the photograph around the hole."""
     known = (~hole).astype(np.float32)[..., None]
     sigma = max(2.0, np.sqrt(hole.sum()) / 4)
     difference = (colours.astype(np.float32) - drawn) * known

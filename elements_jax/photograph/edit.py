@@ -1,12 +1,12 @@
-"""Edits of a whole photograph: any size in, the same size out, and nothing changed but what was edited.
+"""Edits of complete photographs: the size stays the same, and only the edited parts change.
 
     photograph = Photograph.load(Path("cat.jpg"))
     edited = edit_photograph(editing, photograph, script, divider.label)
     Path("edited.jpg").write_bytes(edited.encode(edited.pixels, "JPEG"))
 
 The model sees square windows of the photograph (`window`). With the detail "pixels", objects keep their own pixels
-(`composition`), and patches of the photograph fill the holes (`fill`), guided by the model's picture of a window. With
-"decoder", the model paints the edited region, as in the paper (`repaint`).
+(`composition`), and patches of the photograph fill the holes (`fill`), guided by the model's image of a window. With
+"decoder", the model generates the edited region, as in the paper (`repaint`).
 """
 
 from collections.abc import Callable
@@ -43,17 +43,17 @@ def edit_photograph(
     """Run an edit script on a photograph.
 
     Args:
-        label: divides a window of the photograph into elements.
-        find_object: finds objects from points and boxes; scripts without these need none.
-        open_named: opens the pictures and masks that the script names.
-        report: called before each step of the sampler, of each window; return False to stop.
+        label: segments a window of the photograph into elements.
+        find_object: finds objects from points and boxes; only needed by scripts that use these.
+        open_named: opens the images and masks that the script names.
+        report: called before each sampling step of each window; return False to cancel.
 
     Returns:
-        The photograph with other pixels in and closely around the edited regions. A script that changes nothing
-        returns `photograph` itself.
+        The photograph with new pixels in and closely around the edited regions; `photograph` itself if the script
+        changes nothing.
 
-    Raises EditError naming the edit, or what needs a diffusion decoder that the model has not; `editing.Cancelled`
-    after a report of False; and what the callables raise.
+    Raises EditError that names the edit, or the setting that needs a diffusion decoder which the model lacks; Cancelled
+    if `report` returns False; and the errors of the callables.
     """
     if not editing.pipeline.has_diffusion and (script.prompt or script.detail == "decoder"):
         needed = "a prompt" if script.prompt else 'the detail "decoder"'
@@ -69,7 +69,7 @@ def edit_photograph(
 
 @dataclass(frozen=True, eq=False)
 class _Decoder:
-    """The guide of a composition: what the model decodes of a window's elements when those in the hole are deleted."""
+    """The guide of a composition: decodes a window's elements after deleting those in the hole."""
 
     editing: EditSession
     photograph: Photograph

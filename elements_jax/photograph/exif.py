@@ -1,6 +1,6 @@
-"""EXIF metadata, changed in place: the length and every other byte stay, so that makers' private offsets stay valid.
+"""EXIF metadata, changed in place: length and all other bytes stay, so that private offsets of makers remain valid.
 
-An EXIF block is a TIFF file without a picture: a header, and directories of 12-byte entries (EXIF 2.32, Section 4.6).
+An EXIF block is a TIFF file without an image: a header, and directories of 12-byte entries (EXIF 2.32, Section 4.6).
 """
 
 import re
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 PREFIX = b"Exif\0\0"
 GPS, THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x8825, 0x0201, 0x0202
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of a value, by its type
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of a value by type
 _XMP_GPS = re.compile(rb"""(\sexif:GPS\w+\s*=\s*(?:"[^"]*"|'[^']*'))|(<exif:GPS(\w+)\b.*?(?:/>|</exif:GPS\3>))""", re.S)
 
 
 def without_gps(exif: bytes) -> bytes:
-    """Remove where the photograph was taken. Raises ValueError if the metadata is too damaged to be read."""
+    """Remove the photograph's location. Raises ValueError if the metadata is too damaged to read."""
     block = _Block(exif)
     try:
         first = block.number(4, "I")
@@ -22,7 +22,7 @@ def without_gps(exif: bytes) -> bytes:
             if block.number(entry, "H") == GPS:
                 block.erase(block.number(entry + 8, "I"))
                 count = block.number(first, "H")
-                end = first + 2 + 12 * count + 4  # behind the entries comes the address of the next directory
+                end = first + 2 + 12 * count + 4  # the address of the next directory follows the entries
                 block.data[entry:end] = block.data[entry + 12 : end] + bytes(12)
                 block.write(first, "H", count - 1)
                 break
@@ -32,9 +32,9 @@ def without_gps(exif: bytes) -> bytes:
 
 
 def without_thumbnail(exif: bytes) -> bytes:
-    """Remove the small copy of the photograph, which would still show what an edit took out.
+    """Remove the thumbnail, which would still show what an edit removed.
 
-    Damaged metadata is returned as far as it could be read.
+    Damaged metadata is processed as far as it can be read.
     """
     block = _Block(exif)
     try:
@@ -52,7 +52,7 @@ def without_thumbnail(exif: bytes) -> bytes:
 
 
 def xmp_without_gps(xmp: bytes) -> bytes:
-    """The same for Adobe's XMP metadata: its GPS properties become spaces."""
+    """Remove the location from Adobe's XMP metadata: its GPS properties become spaces."""
     return _XMP_GPS.sub(lambda match: b" " * len(match[0]), xmp)
 
 
@@ -74,7 +74,7 @@ class _Block:
         struct.pack_into(self._order + kind, self.data, at, value)
 
     def entries(self, directory: int) -> Iterator[int]:
-        """The addresses of a directory's entries."""
+        """Yield the addresses of a directory's entries."""
         yield from range(directory + 2, directory + 2 + 12 * self.number(directory, "H"), 12)
 
     def clear(self, start: int, length: int) -> None:

@@ -1,4 +1,4 @@
-"""A photograph's file: its pixels as a person sees them, and everything else that the edited file should carry too.
+"""A photograph's file: its upright pixels, and everything else that the edited file should keep.
 
 Pillow decodes and encodes. It reads 16-bit colour as 8 bits and cannot write it, so the second half of this module
 reads the lower bytes separately and writes 16-bit PNG and TIFF.
@@ -27,23 +27,23 @@ SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF",
     ".tiff": "TIFF", ".bmp": "BMP", ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF",
 }  # fmt: skip
-"""Formats that can be written, by the suffix of the file. HEIC needs pillow-heif, the extra `heif`."""
+"""Formats that can be written, by file suffix. HEIC needs pillow-heif, the extra `heif`."""
 LOSSY_QUALITY = 95
-"""For JPEG, WebP and AVIF, unless the input's own settings can be read from its file."""
+"""Quality for JPEG, WebP and AVIF, unless the input's own settings can be read from its file."""
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _TIFF_COMPRESSION = ("tiff_lzw", "tiff_adobe_deflate", "packbits")
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A decoded photograph, upright, with the file it was read from."""
+    """A decoded, upright photograph, with the file it was read from."""
 
     pixels: Pixels
     encoded: bytes
     format: str
-    """Pillow's name of the file's format, told from its content."""
+    """Pillow's name of the file's format, detected from its content."""
     orientation: int = 1
-    """EXIF's, from 1 to 8: how the stored pixels are turned to be upright."""
+    """EXIF's orientation, from 1 to 8: how to turn the stored pixels upright."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Pillow's options for saving in any format: exif, icc_profile, dpi, xmp, comment, pnginfo, tiffinfo."""
     coding: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Photograph:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width, in pixels."""
+        """Height and width in pixels."""
         return self.pixels.shape[:2]
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ class Photograph:
         return f"Photograph({width} x {height} px, {self.format}, {self.pixels.dtype})"
 
     def _repr_png_(self) -> bytes:
-        """At most 1024 px wide and high, for notebooks."""
+        """Encode a preview of at most 1024 px per side, for notebooks."""
         pixels = self.pixels if self.pixels.dtype == np.uint8 else (self.pixels >> 8).astype(np.uint8)
         picture = Image.fromarray(pixels.squeeze())
         picture.thumbnail((1024, 1024))
@@ -71,7 +71,7 @@ class Photograph:
 
     @classmethod
     def load(cls, path: str | Path) -> "Photograph":
-        """Read a photograph. Raises ValueError naming the file, if it is not one, is damaged or cannot be edited."""
+        """Read a photograph. Raises ValueError that names a file that is damaged, no image, or not editable."""
         content = read_file(path)
         try:
             return cls.decode(content)
@@ -86,38 +86,38 @@ class Photograph:
             raise ValueError("the file is empty")
         try:
             with warnings.catch_warnings():
-                for category in (Image.DecompressionBombWarning, UserWarning):  # odd metadata is kept as it is
+                for category in (Image.DecompressionBombWarning, UserWarning):  # odd metadata is kept unchanged
                     warnings.simplefilter("ignore", category)
                 with Image.open(io.BytesIO(encoded)) as image:
                     return _decode(image, encoded)
         except UnidentifiedImageError as error:
             hint = "; HEIC needs pip install 'elements-jax[heif]'" if encoded[4:8] == b"ftyp" else ""
-            raise ValueError(f"not an image that can be read, or damaged at its start{hint}") from error
+            raise ValueError(f"not a readable image, or damaged at its start{hint}") from error
         except ValueError:
             raise
-        except Exception as error:  # decoders raise all sorts on damaged files
+        except Exception as error:  # decoders raise anything on damaged files
             if "truncated" in str(error):
                 raise ValueError("the file is incomplete (truncated)") from error
             raise ValueError(str(error) or f"damaged image ({type(error).__name__})") from error
 
     def without_gps(self) -> "Photograph":
-        """Remove where it was taken, from EXIF and XMP. Raises ValueError if the EXIF is too damaged for that."""
+        """Remove the location from EXIF and XMP. Raises ValueError if the EXIF is too damaged for that."""
         metadata, encoded = dict(self.metadata), self.encoded
         for name, clean in (("exif", without_gps), ("xmp", xmp_without_gps)):
             if before := metadata.get(name):
                 metadata[name] = clean(before)
-                encoded = encoded.replace(before, metadata[name])  # of the same length
+                encoded = encoded.replace(before, metadata[name])  # same length
         if "pnginfo" in metadata:
             metadata["pnginfo"] = png_chunks(self.encoded, clean=text_without_gps)
         cleaned = replace(self, metadata=metadata, encoded=encoded)
-        if self.format in ("PNG", "TIFF"):  # with checksums, or metadata in other places: written again, without loss
+        if self.format in ("PNG", "TIFF"):  # checksums, or metadata elsewhere: encoded again, losslessly
             cleaned = replace(cleaned, encoded=cleaned.encode(self.pixels, self.format))
         return cleaned
 
     def encode(self, pixels: Pixels, format: str) -> bytes:
-        """The bytes of a file with these upright pixels and all that this photograph's file carried.
+        """Encode a file with these upright pixels and the metadata of this photograph's file.
 
-        Raises ValueError if the format cannot hold them.
+        Raises ValueError if the format does not support them.
         """
         check_format(format, pixels.shape[2], pixels.dtype)
         stored = np.ascontiguousarray(turned(pixels, self.orientation, back=True))
@@ -138,7 +138,7 @@ class Photograph:
         image = Image.frombytes(mode, (stored.shape[1], stored.shape[0]), stored.tobytes())
         try:
             return _save(image, format, options)
-        except OSError:  # Pillow's buffer is too small for optimised coding with nearly lossless tables
+        except OSError:  # Pillow's buffer can be too small for optimised coding with nearly lossless tables
             if format != "JPEG":
                 raise
             return _save(image, format, options | {"optimize": False, "progressive": False})
@@ -151,23 +151,23 @@ def _save(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's suffix asks for. Raises ValueError if it cannot be written."""
+    """Return the format of a file's suffix. Raises ValueError if it cannot be written."""
     register_heif()
     format = SUFFIXES.get(path.suffix.lower())
     if format is None:
         raise ValueError(f"{path}: unknown suffix; expected one of {', '.join(SUFFIXES)}")
     if format not in Image.SAVE:
         extra = " (pip install 'elements-jax[heif]')" if format == "HEIF" else ""
-        raise ValueError(f"{path}: this Pillow cannot write {format}{extra}; choose another suffix")
+        raise ValueError(f"{path}: this Pillow cannot write {format}{extra}; use another suffix")
     return format
 
 
 def check_format(format: str, channels: int, dtype: Any) -> None:
-    """Raise ValueError unless a format can hold pixels of so many channels and this type."""
+    """Raise ValueError unless a format supports this number of channels and this type."""
     if channels in (2, 4) and format in ("JPEG", "BMP"):
-        raise ValueError(f"{format} cannot hold the photograph's transparency; choose .png, .webp or .tiff")
+        raise ValueError(f"{format} does not support the photograph's transparency; use .png, .webp or .tiff")
     if dtype == np.uint16 and format not in ("PNG", "TIFF"):
-        raise ValueError(f"{format} cannot hold the photograph's 16 bits; choose .png or .tiff")
+        raise ValueError(f"{format} does not support the photograph's 16 bits; use .png or .tiff")
 
 
 def turned(pixels: Shaped[np.ndarray, "H W C"], orientation: int, *, back: bool = False) -> Shaped[np.ndarray, "h w C"]:
@@ -190,7 +190,7 @@ def turned(pixels: Shaped[np.ndarray, "H W C"], orientation: int, *, back: bool 
 
 
 def register_heif() -> None:
-    """Let Pillow open HEIC, where pillow-heif is installed."""
+    """Let Pillow open HEIC, if pillow-heif is installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -202,8 +202,8 @@ def _decode(image: Image.Image, encoded: bytes) -> Photograph:
     format, notes = str(image.format), list[str]()
     if (frames := getattr(image, "n_frames", 1)) > 1:
         if format != "MPO":
-            raise ValueError(f"{frames} pictures in one {format} file; save the one to edit as a file of its own")
-        notes.append(f"Of the {frames} pictures in the file, only the first is kept.")
+            raise ValueError(f"{frames} images in one {format} file; save the one to edit as a separate file")
+        notes.append(f"Of the {frames} images in the file, only the first is kept.")
     format = "JPEG" if format == "MPO" else format
     if format not in SUFFIXES.values():
         raise ValueError(f"{format} can be read but not written; convert it to one of {', '.join(SUFFIXES)}")
@@ -215,7 +215,7 @@ def _decode(image: Image.Image, encoded: bytes) -> Photograph:
     if format == "PNG":
         metadata["pnginfo"] = png_chunks(encoded)
     coding = _coding(image, format, encoded)
-    # Pillow turns TIFF and pillow-heif HEIC by themselves.
+    # Pillow already turns TIFF upright, and pillow-heif HEIC.
     orientation = exif.get(0x0112, 1) if format in ("JPEG", "PNG", "WEBP", "AVIF") else 1
     orientation = orientation if orientation in range(1, 9) else 1
     pixels = np.array(turned(_pixels(image, encoded, notes), orientation))
@@ -236,7 +236,7 @@ def _pixels(image: Image.Image, encoded: bytes, notes: list[str]) -> Pixels:
     if mode in ("1", "P", "PA") or (mode in ("L", "RGB") and image.has_transparency_data):
         wider = "L" if mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
         names = {"1": "one-bit", "P": "palette", "PA": "palette"}
-        notes.append(f"The {names.get(mode, mode)} photograph becomes {wider}, so that it can hold every colour.")
+        notes.append(f"The {names.get(mode, mode)} photograph becomes {wider}, which supports every colour.")
         image = image.convert(wider)
     elif mode not in _MODES.values():
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -245,7 +245,7 @@ def _pixels(image: Image.Image, encoded: bytes, notes: list[str]) -> Pixels:
 
 
 def _coding(image: Image.Image, format: str, encoded: bytes) -> dict[str, Any]:
-    """How the file was encoded, as options to encode another one in the same way."""
+    """Return the file's encoder settings, as Pillow's options."""
     match format:
         case "JPEG":
             tables: dict[int, list[int]] = image.quantization  # type: ignore[attr-defined]

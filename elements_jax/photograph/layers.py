@@ -1,6 +1,6 @@
 """Layers: objects cut out of a photograph with their own pixels, placed elsewhere and laid over it.
 
-All of it is NumPy and Pillow at the photograph's resolution, in crops around what is edited.
+Uses only NumPy and Pillow, at the photograph's resolution, in crops around the edits.
 """
 
 from dataclasses import dataclass
@@ -19,35 +19,35 @@ Rendered = tuple[Float32[np.ndarray, "_ _ C"], Float32[np.ndarray, "_ _"], Box]
 
 @dataclass(frozen=True)
 class Placement:
-    """x' = scale * x + offset, in pixels, along (x, y): where a pixel of the source lands."""
+    """x' = scale * x + offset, in pixels, along (x, y): maps a source pixel to its target."""
 
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
 
     def then(self, after: "Placement") -> "Placement":
-        """This placement, and another one of its result."""
+        """Return this placement followed by another."""
         scale = tuple(a * b for a, b in zip(self.scale, after.scale, strict=True))
         moved = tuple(s * o + b for s, o, b in zip(after.scale, self.offset, after.offset, strict=True))
         return Placement((scale[0], scale[1]), (moved[0], moved[1]))
 
     def of(self, box: Box) -> tuple[float, float, float, float]:
-        """Where a box lands."""
+        """Map a box."""
         (sx, sy), (ox, oy) = self.scale, self.offset
         return sx * box[0] + ox, sy * box[1] + oy, sx * box[2] + ox, sy * box[3] + oy
 
     @property
     def is_identity(self) -> bool:
-        """Whether everything stays where it is, up to the rounding of the arithmetic."""
+        """Whether everything stays in place, up to rounding."""
         return all(abs(s - 1) < 1e-9 for s in self.scale) and all(abs(o) < 1e-6 for o in self.offset)
 
     @property
     def is_shift(self) -> bool:
-        """Whether it moves by whole pixels and does not scale."""
+        """Whether it shifts by integer pixels without scaling."""
         return self.scale == (1.0, 1.0) and all(o == round(o) for o in self.offset)
 
 
 def place(scale: tuple[float, float], anchor: tuple[float, float], shift: tuple[float, float]) -> Placement:
-    """Scale about an anchor, then shift. A shift without a scale is rounded to whole pixels, which then stay exact."""
+    """Scale about an anchor, then shift. A shift without a scale is rounded to integer pixels, to keep them exact."""
     if scale == (1.0, 1.0):
         return Placement(offset=(float(round(shift[0])), float(round(shift[1]))))
     offset = tuple(a - s * a + d for s, a, d in zip(scale, anchor, shift, strict=True))
@@ -56,26 +56,26 @@ def place(scale: tuple[float, float], anchor: tuple[float, float], shift: tuple[
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """An object of a photograph and where it is laid."""
+    """An object of a photograph and its placement."""
 
     pixels: Shaped[np.ndarray, "H W C"]
-    """The photograph that it comes from."""
+    """Its source photograph."""
     mask: Bool[np.ndarray, "H W"]
     slack: float
-    """How far the mask's edge may be from the object's, in pixels."""
+    """Maximum distance in pixels between the mask's edge and the object's."""
     placement: Placement = Placement()
     is_copy: bool = False
-    """Copies are not what a later selection of the photograph means."""
+    """Later selections of the photograph do not include copies."""
 
     @cached_property
     def box(self) -> Box:
-        """Of its mask."""
+        """The box of its mask."""
         box = box_of(self.mask)
         assert box is not None
         return box
 
     def cut(self) -> tuple[Float32[np.ndarray, "h w C"], Float32[np.ndarray, "h w"], Box]:
-        """Its own colours from 0 to 1, its alpha matte, and the box of its photograph that both are of."""
+        """Return its own colours from 0 to 1, its alpha matte, and the box of both in its photograph."""
         around = grown(self.box, round(4 * self.slack) + 2, self.mask.shape)
         left, top, right, bottom = around
         mask = self.mask[top:bottom, left:right]
@@ -84,9 +84,9 @@ class Layer:
         return foreground(image, alpha, self.slack), alpha, around
 
     def render(self, size: tuple[int, int]) -> Rendered | None:
-        """Its colours and alpha where it is laid, and their box in a photograph of (height, width); None if outside.
+        """Return colours and alpha after placement, and their box in a photograph of (height, width); None if outside.
 
-        Alpha is 0 at every side of the box that is not the photograph's border.
+        Alpha is 0 at every side of the box except at the photograph's border.
         """
         colours, alpha, around = self.cut()
         reach = self.placement.of(around)
@@ -114,7 +114,7 @@ class Layer:
 def _lanczos(
     values: Float32[np.ndarray, "H W C"], size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> Float32[np.ndarray, "h w C"]:
-    """Resample a box, in pixels that may be fractions and may reach beyond the border, to (width, height)."""
+    """Resample a box to (width, height). Its coordinates may be fractional and beyond the border."""
     edge = int(np.ceil(max(0.0, -box[0], -box[1], box[2] - values.shape[1], box[3] - values.shape[0])))
     padded = np.pad(values, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
     moved = tuple(side + edge for side in box)

@@ -1,8 +1,9 @@
-"""Alpha mattes: how much of each pixel along an object's edge is the object, and the object's own colour there.
+"""Alpha mattes: the object's share of each pixel along its edge, and its own colour there.
 
-A mask says which pixels are object, but at an edge a pixel shows both. Pasted elsewhere as it is, it would bring a
-fringe of the old background along. Closed-form matting (Levin, Lischinski and Weiss 2008) finds the share of the object
-in a narrow band around the mask's edge, and blur fusion (Forte 2021) its colour. NumPy and SciPy; nothing is compiled.
+A mask marks the object's pixels, but a pixel at the edge shows both object and background. Pasted elsewhere unchanged,
+it would carry a fringe of the old background. Closed-form matting (Levin, Lischinski and Weiss 2008) finds the share of
+the object in a narrow band around the mask's edge, and blur fusion (Forte 2021) its colour. NumPy and SciPy;
+nothing is compiled.
 """
 
 import numpy as np
@@ -12,20 +13,20 @@ from scipy import ndimage, sparse
 EPSILON = 1e-5
 """Regularisation of the colour line of each 3 x 3 window, for colours in [0, 1]: noise of 0.3 % of the range."""
 TRUST = 2e-3
-"""Weight of the mask itself, which decides where colours tell nothing."""
+"""Weight of the mask itself, which decides where colours are uninformative."""
 MOST_UNKNOWNS = 60_000
-"""Pixels in the band; larger bands are solved at a lower resolution and enlarged along the photograph's edges."""
+"""Maximum pixels in the band; larger bands are solved at a lower resolution and enlarged along image edges."""
 SOLVER_STEPS = 300
 
 
 def alpha_matte(
     image: Float32[np.ndarray, "H W C"], mask: Bool[np.ndarray, "H W"], slack: float
 ) -> Float32[np.ndarray, "H W"]:
-    """The object's share of each pixel, in [0, 1]: exact zeros and ones further than `slack` pixels from the edge.
+    """Return the object's share of each pixel, in [0, 1]: exactly 0 or 1 further than `slack` pixels from the edge.
 
     Args:
         image: colours in [0, 1].
-        slack: how far the mask's edge may be from the true one, in pixels.
+        slack: maximum distance of the mask's edge from the true one, in pixels.
     """
     inside, outside = _depth(mask), _depth(~mask)
     known = np.where(mask, inside > slack, outside > slack)
@@ -41,7 +42,7 @@ def alpha_matte(
 def foreground(
     image: Float32[np.ndarray, "H W C"], alpha: Float32[np.ndarray, "H W"], radius: float
 ) -> Float32[np.ndarray, "H W C"]:
-    """The object's own colours: where alpha is between 0 and 1, without the background's part."""
+    """Return the object's own colours: where alpha is between 0 and 1, the background's part is removed."""
     a = alpha[..., None]
     front, back = image, image
     for size in (8 * radius, radius):
@@ -51,14 +52,14 @@ def foreground(
 
 
 def _blurred(colour: Float32[np.ndarray, "H W C"], weight: Float32[np.ndarray, "H W 1"], size: float) -> np.ndarray:
-    """The weighted mean colour around each pixel."""
+    """Return the weighted mean colour around each pixel."""
     width = 2 * max(1, round(size)) + 1
     total = ndimage.uniform_filter(colour * weight, (width, width, 0), mode="nearest")
     return total / np.maximum(ndimage.uniform_filter(weight, (width, width, 0), mode="nearest"), 1e-5)
 
 
 def _depth(mask: Bool[np.ndarray, "H W"]) -> Float64[np.ndarray, "H W"]:
-    """The distance of each of the mask's pixels from its edge; a photograph's border is not an edge."""
+    """Return the distance of each mask pixel from the mask's edge; a photograph's border is not an edge."""
     if mask.all():
         return np.full(mask.shape, np.inf)
     return ndimage.distance_transform_edt(mask)
@@ -79,7 +80,7 @@ def _matte_from_smaller(
 
 
 def _colour_lines(image: np.ndarray, alpha: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """Slope and offset of alpha as a linear function of colour around each pixel (guided filter, He et al. 2010)."""
+    """Fit alpha as a linear function of colour around each pixel (guided filter, He et al. 2010)."""
     size, channels = 2 * radius + 1, image.shape[2]
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -93,7 +94,7 @@ def _colour_lines(image: np.ndarray, alpha: np.ndarray, radius: int) -> tuple[np
 
 
 def resized(values: Shaped[np.ndarray, "H W C"], size: "tuple[int, int] | list[int]") -> Float32[np.ndarray, "h w C"]:
-    """Resample to a height and width: bilinear, antialiased where smaller."""
+    """Resample to a height and width: bilinear, antialiased when shrinking."""
     from PIL import Image
 
     height, width = size

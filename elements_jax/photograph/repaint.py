@@ -1,6 +1,6 @@
-"""The decoder's way of editing a photograph, as in the paper: the model paints the edited region of each window.
+"""Edits by the decoder, as in the paper: the model generates the edited region of each window.
 
-Each edit is applied to the elements of a window that its selection mostly covers.
+Each edit applies to the elements of a window that are mostly covered by its selection.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from elements_jax.photograph.window import Box, Window, box_of, windows
 from elements_jax.pipeline.session import EditSession
 
 Label = Callable[[UInt8[np.ndarray, "S S 3"]], Integer[np.ndarray, "S S"]]
-"""Divides a picture of the model's size into elements."""
+"""Segments an image of the model's size into elements."""
 
 
 def repaint(
@@ -33,9 +33,9 @@ def repaint(
     label: Label,
     report: Callable[[], bool],
 ) -> Pixels:
-    """The photograph after the edits; its own pixels further than a feather from what they edit.
+    """Return the photograph after the edits; pixels beyond a feather around the edits stay unchanged.
 
-    Raises EditError naming an edit that finds no room, or whose object an earlier one deleted.
+    Raises EditError that names an edit without room, or whose object an earlier one deleted.
     """
     if not steps:
         return photograph.pixels
@@ -53,7 +53,7 @@ def repaint(
 
 
 def _reach(step: Step, size: tuple[int, int]) -> Box:
-    """The box of what an edit takes and where it puts it, within a photograph of (height, width)."""
+    """Return the box around an edit's source and target, within a photograph of (height, width)."""
     source = box_of(step.selection.mask)
     assert source is not None
     boxes = [] if step.other is not None else [source]
@@ -74,7 +74,7 @@ def _repaint(
     label: Label,
     report: Callable[[], bool],
 ) -> tuple[UInt8[np.ndarray, "h w 3"], np.ndarray]:
-    """A window's picture at the photograph's resolution, and its weight: 1 where it was edited, 0 beyond a feather."""
+    """Return a window's image at the photograph's resolution, and its weight: 1 where edited, 0 beyond a feather."""
     photo = _photo(editing, photograph, window, label)
     start = editing.canvas(photo)
     others = dict[str, Canvas]()
@@ -106,18 +106,18 @@ def _photo(editing: EditSession, photograph: Photograph, window: Window, label: 
 
 
 def _under(canvas: Canvas, window: Window, step: Step) -> tuple[int, ...]:
-    """The elements of a window that are mostly under what a step selects; at least the one that is most so."""
+    """Return the elements of a window that a step's selection mostly covers; at least the most covered one."""
     mask = window.resample_mask(step.selection.mask, canvas.label_map.shape[0], least=0.0)
     covered = np.asarray(edits.covered_fraction(canvas.label_map, jnp.asarray(mask), canvas.num_elements))
     if not covered.any():
-        raise EditError(f"{step.where}: no element of the window is under what it selects")
+        raise EditError(f"{step.where}: its selection covers no element of the window")
     return tuple(np.flatnonzero((covered > 0.5) | (covered == covered.max())).tolist())
 
 
 def _on_elements(
     step: Step, elements: tuple[int, ...], window: Window, size: tuple[int, int]
 ) -> Move | Resize | Delete | Duplicate:
-    """The same edit of a window's elements, its lengths in units of the window's side."""
+    """Convert an edit to a window's elements, with lengths in units of the window's side."""
     edit, frame = step.edit, step.selection.frame
     if isinstance(edit, Delete):
         return Delete(elements)
@@ -145,7 +145,7 @@ def _composed(
     window: Window,
     size: tuple[int, int],
 ) -> Compose:
-    """A compose edit between two windows, whose own coordinates are taken for each other's."""
+    """Convert a compose edit between two windows, identifying their own coordinates."""
     placement = placement_of(step, source, size)
     x, y = (source[0] + source[2]) / 2, (source[1] + source[3]) / 2
     left, top, right, bottom = placement.of(source)
@@ -158,7 +158,7 @@ def _composed(
 
 
 def _feather(region: Bool[np.ndarray, "S S"], window: Window) -> np.ndarray:
-    """Weights at the photograph's resolution: 1 in the edited region, 0 further than two of the model's pixels."""
+    """Return weights at the photograph's resolution: 1 in the edited region, 0 beyond two of the model's pixels."""
     cell = window.side / region.shape[0]
     mask = window.enlarge(np.repeat(region[..., None].astype(np.uint8) * 255, 3, axis=2))[..., 0] > 127
     if not mask.any():

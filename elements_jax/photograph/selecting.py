@@ -1,4 +1,4 @@
-"""What an edit selects on a photograph: a mask at its full size, from elements, a mask file, or an object's place."""
+"""Selections of edits on a photograph: masks at its full size, from elements, a mask file, or an object's location."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.matte import resized
 
 Found = tuple[Bool[np.ndarray, "H W"], float]
-"""An object's mask, and how far its edge may be from the true one, in pixels."""
+"""An object's mask, and the maximum error of its edge in pixels."""
 FindObject = Callable[[UInt8[np.ndarray, "H W 3"], ObjectAt], Found]
-"""Finds the object at a point, or in a box, of a picture. Raises ValueError if it cannot."""
+"""Finds the object at a point or in a box of an image. Raises ValueError if it cannot."""
 Divide = Callable[[bytes, Fit], Photo]
 Selecting = Move | Resize | Delete | Duplicate | Compose
 MASK_SLACK = 2.0
-"""Of masks that people draw or programs write at full size, in pixels."""
+"""Maximum edge error in pixels of masks drawn by people or written by programs at full size."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What an edit's lengths are in units of: all of a photograph, or the square whose elements are numbered."""
+    """The unit of an edit's lengths: the complete photograph, or the square whose elements are numbered."""
 
     left: float
     top: float
@@ -33,21 +33,21 @@ class Frame:
     height: float
 
     def length(self, vector: tuple[float, float]) -> tuple[float, float]:
-        """A shift in pixels."""
+        """Convert a shift to pixels."""
         return vector[0] * self.width, vector[1] * self.height
 
     def point(self, vector: tuple[float, float]) -> tuple[float, float]:
-        """A place in pixels."""
+        """Convert a point to pixels."""
         return self.left + vector[0] * self.width, self.top + vector[1] * self.height
 
     def inverse(self, point: tuple[float, float]) -> tuple[float, float]:
-        """Where in the frame a pixel is."""
+        """Convert a pixel to a point of the frame."""
         return (point[0] - self.left) / self.width, (point[1] - self.top) / self.height
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The pixels of a photograph that an edit is about."""
+    """The pixels of a photograph that an edit selects."""
 
     mask: Bool[np.ndarray, "H W"]
     slack: float
@@ -59,24 +59,24 @@ class Selector:
     """Makes selections of photographs."""
 
     divide: Divide
-    """As `EditSession.open`: the elements that a script's numbers belong to."""
+    """Segments a photograph into the elements that a script numbers."""
     find_object: FindObject | None
     open_named: Callable[[str], Photograph]
     """Opens a mask file that a script names."""
 
     def __call__(self, photograph: Photograph, rgb: UInt8[np.ndarray, "H W 3"], edit: Selecting, fit: Fit) -> Selection:
-        """Raises EditError saying what could not be found, without naming the edit."""
+        """Select. Raises EditError with the reason, without naming the edit."""
         height, width = photograph.size
         if edit.object is None:
             return self._elements(photograph, edit.elements, fit)
         if edit.object.mask is not None:
             mask, slack = self._mask_file(edit.object.mask, photograph)
         elif self.find_object is None:
-            raise EditError("objects are found from points and boxes by the command line and partition's ObjectFinder")
+            raise EditError("finding objects from points and boxes needs an ObjectFinder, as the command line has")
         else:
             mask, slack = self.find_object(rgb, edit.object)
         if not mask.any():
-            raise EditError("no object is found there")
+            raise EditError("no object was found there")
         return Selection(mask, slack, Frame(0.0, 0.0, float(width), float(height)))
 
     def _elements(self, photograph: Photograph, elements: tuple[int, ...], fit: Fit) -> Selection:
@@ -92,7 +92,7 @@ class Selector:
         chosen = np.isin(labels, list(elements))[top:bottom, left:right]
         shape = (side, side) if fit == "crop" else (height, width)
         share = resized(chosen.astype(np.float32)[..., None], shape)[..., 0]
-        enlarged = share >= min(0.5, share.max())  # a photograph may be smaller than the elements of its picture
+        enlarged = share >= min(0.5, share.max())  # a photograph may be smaller than the model's elements
         mask = np.zeros((height, width), bool)
         y, x = (height - shape[0]) // 2, (width - shape[1]) // 2
         mask[y : y + shape[0], x : x + shape[1]] = enlarged
@@ -107,8 +107,8 @@ class Selector:
             return mask, MASK_SLACK
         if abs(mask.shape[0] * width / (mask.shape[1] * height) - 1) > 0.02:
             raise EditError(
-                f"the mask {name} has {mask.shape[1]} x {mask.shape[0]} px, which is not the shape of the photograph "
-                f"of {width} x {height} px"
+                f"the mask {name} has {mask.shape[1]} x {mask.shape[0]} px, which does not match the photograph's "
+                f"{width} x {height} px"
             )
         picture = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(picture) > 127, max(MASK_SLACK, height / mask.shape[0])

@@ -1,4 +1,4 @@
-"""The soft shadow that an object casts on what is behind it, which has to go with the object."""
+"""Detection of the soft shadow that an object casts, which must be removed with the object."""
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -8,18 +8,18 @@ from scipy import ndimage
 from elements_jax.fill.smooth import distance, membrane
 from elements_jax.photograph.window import grown, shrink_mask
 
-REACH = 0.2  # how far a shadow reaches from its object, in units of the object's longer side
-CELLS = 12  # cells that the reach is divided into: finer detail is not a shadow
-DARK = 0.25, 0.96  # the light that a shadow leaves
-SOFT, MOST = 0.85, 0.85  # its border has faded to more than SOFT of the light, for MOST of its length
-HUE = 0.06  # how differently it may darken the channels
-DEVIATIONS = 2.0  # a shadow is darker than the surroundings vary
+REACH = 0.2  # reach of a shadow, in units of the object's longer side
+CELLS = 12  # cells per reach: finer detail is not a shadow
+DARK = 0.25, 0.96  # range of the light left by a shadow
+SOFT, MOST = 0.85, 0.85  # along MOST of its border, a shadow has more than SOFT of the light
+HUE = 0.06  # maximum difference of the darkening between channels
+DEVIATIONS = 2.0  # a shadow is darker than the variation of the surroundings
 
 
 def cast_shadow(colours: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Pixels next to objects that are darker than their surroundings, of the same hue, and fade to them.
+    """Return pixels next to objects that are darker than their surroundings, have the same hue, and fade into them.
 
-    Things with a border of their own, such as another object that touches this one, are left alone.
+    Things with a distinct border, such as another object that touches this one, are not included.
     """
     shadow = np.zeros_like(mask)
     pieces, _ = ndimage.label(mask)
@@ -49,7 +49,7 @@ def _shadow_of(
     light = (small + 8) / (membrane(small, beyond) + 8)  # 8 of 255: the noise of dark pixels is not a shadow
     level, hue = light.mean(2), np.ptp(light, axis=2)
     around = (small.mean(2) / (ndimage.gaussian_filter(small.mean(2), 3) + 1))[beyond]
-    varies = 1.48 * np.median(np.abs(around - np.median(around)))  # of a normal distribution its deviation
+    varies = 1.48 * np.median(np.abs(around - np.median(around)))  # the deviation of a normal distribution
     dark = near & (level > DARK[0]) & (level < min(DARK[1], 1 - DEVIATIONS * varies)) & (hue < HUE)
     shadow = np.zeros_like(own)
     outside = near & ~dark | beyond

@@ -14,9 +14,9 @@ from elements_jax.photograph.chunks import TIFF_TAGS, png_parts
 
 
 def lower_bytes(encoded: bytes) -> "UInt8[np.ndarray, 'H W C'] | None":
-    """The lower bytes of 16-bit colour, of which Pillow decodes the upper ones: read in the other byte order.
+    """Decode the lower bytes of 16-bit colour by swapping the byte order, since Pillow keeps only the upper ones.
 
-    None for 8-bit files.
+    Returns None for 8-bit files.
     """
     with Image.open(io.BytesIO(encoded)) as image:
         tiles, depth = list(image.tile), False
@@ -37,7 +37,7 @@ def lower_bytes(encoded: bytes) -> "UInt8[np.ndarray, 'H W C'] | None":
 
 
 def encode_deep_png(pixels: UInt16[np.ndarray, "H W C"], options: Mapping[str, Any]) -> bytes:
-    """A 16-bit PNG. Pillow writes all but the pixels: every row is stored as its difference from the one above."""
+    """Encode a 16-bit PNG. Pillow writes all but the pixels; rows are stored as differences from the row above."""
     height, width, channels = pixels.shape
     around = io.BytesIO()
     Image.new("L", (1, 1)).save(around, "PNG", **options)
@@ -59,7 +59,7 @@ def encode_deep_tiff(pixels: UInt16[np.ndarray, "H W C"], options: Mapping[str, 
     try:
         import tifffile
     except ImportError as error:
-        raise ValueError("16-bit colour TIFF needs pip install tifffile; choose .png") from error
+        raise ValueError("16-bit colour TIFF needs pip install tifffile; or use .png") from error
     file, tags = io.BytesIO(), options["tiffinfo"]
     text = [(tag, 2, 0, str(tags[tag]), True) for tag in TIFF_TAGS if tag in tags and tag not in (270, 305, 306)]
     tifffile.imwrite(

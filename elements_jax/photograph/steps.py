@@ -1,4 +1,4 @@
-"""The edits of a script on a photograph, each with the pixels that it selects and where it puts them."""
+"""The edits of a script on a photograph, each with its selection and its placement."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from elements_jax.photograph.window import Box
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """An edit of a script with what it selects."""
+    """An edit of a script with its selection."""
 
     edit: Selecting
     selection: Selection
     where: str
-    """Names the edit in errors."""
+    """Name of the edit in errors."""
     other: Photograph | None = None
-    """The photograph that a compose edit takes its object from."""
+    """The source photograph of a compose edit."""
 
 
 def resolve(
@@ -31,9 +31,9 @@ def resolve(
     select: Selector,
     open_named: Callable[[str], Photograph],
 ) -> tuple[Photograph, list[Step]]:
-    """The photograph that the edits begin with, the last one continued from, and the edits that follow.
+    """Return the photograph from which the edits start, which is the last one continued from, and the edits after it.
 
-    Raises EditError naming the edit that selects nothing, and what `open_named` raises.
+    Raises EditError that names an edit without a selection, and the errors of `open_named`.
     """
     base, rgb, steps = photograph, rgb8(photograph.pixels), list[Step]()
     for i, edit in enumerate(script.edits):
@@ -43,7 +43,7 @@ def resolve(
                 result = open_named(edit.image)
                 if result.size != photograph.size:
                     raise EditError(
-                        f"{edit.image} has another size than the photograph; continue takes an earlier result"
+                        f"{edit.image} does not have the photograph's size; continue needs an earlier result"
                     )
                 base = replace(photograph, pixels=adapted(result, photograph), encoded=result.encoded)
                 rgb, steps = rgb8(base.pixels), []
@@ -59,14 +59,14 @@ def resolve(
 
 
 def placement_of(step: Step, around: Box | tuple[float, float, float, float], size: tuple[int, int]) -> Placement:
-    """Where an edit puts what it selects, whose box is `around`, in a photograph of (height, width)."""
+    """Return the placement of an edit's selection, with the box `around`, in a photograph of (height, width)."""
     edit, frame = step.edit, step.selection.frame
     assert not isinstance(edit, Delete)
     scale = np.broadcast_to(getattr(edit, "scale", 1.0), 2).astype(float)
     centre = (around[0] + around[2]) / 2, (around[1] + around[3]) / 2
     shift = frame.length(getattr(edit, "by", (0.0, 0.0)))
     if isinstance(edit, Compose):
-        # Another photograph's object keeps its share of the picture's width, and its place in the picture.
+        # An object of another photograph keeps its share of the image's width and its place in the image.
         target = frame if edit.object is None else Frame(0.0, 0.0, float(size[1]), float(size[0]))
         if edit.object is None:
             assert step.other is not None
@@ -81,6 +81,6 @@ def placement_of(step: Step, around: Box | tuple[float, float, float, float], si
 
 
 def _same_square(frame: Frame, other: tuple[int, int], size: tuple[int, int]) -> Frame:
-    """The square of a photograph that corresponds to another one's: the centre's, or that around all of it."""
+    """Return the square of a photograph that corresponds to another's: the central one, or the one around all of it."""
     side = min(size) if frame.width == min(other) else max(size)
     return Frame((size[1] - side) / 2, (size[0] - side) / 2, float(side), float(side))

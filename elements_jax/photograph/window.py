@@ -1,4 +1,4 @@
-"""Windows: squares of a photograph that a model of a fixed size looks at, large enough for an edit and its context."""
+"""Windows: squares of a photograph for a model of a fixed size, large enough for an edit and its context."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from jaxtyping import Bool, Shaped
 from PIL import Image
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom, in pixels; right and bottom are excluded."""
+"""Left, top, right and bottom, in pixels; right and bottom are exclusive."""
 CONTEXT = 2.0
-"""A window's side in units of the longer side of what is edited in it."""
+"""A window's side in units of the longer side of its edits."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A square of a photograph of a height and width; where the photograph is narrower, it is mirrored."""
+    """A square of a photograph of a height and width; beyond the border the photograph is mirrored."""
 
     left: int
     top: int
@@ -25,18 +25,18 @@ class Window:
 
     @property
     def box(self) -> Box:
-        """The part of the photograph in it."""
+        """The part of the photograph inside the window."""
         right, bottom = min(self.left + self.side, self.width), min(self.top + self.side, self.height)
         return max(0, self.left), max(0, self.top), right, bottom
 
     @property
     def here(self) -> tuple[slice, slice]:
-        """The index of its part of a photograph's array."""
+        """The slices of that part of a photograph's array."""
         left, top, right, bottom = self.box
         return slice(top, bottom), slice(left, right)
 
     def cut(self, pixels: Shaped[np.ndarray, "H W *C"]) -> Shaped[np.ndarray, "S S *C"]:
-        """The whole square, mirrored where it reaches beyond the photograph."""
+        """Cut out the complete square, mirrored beyond the photograph."""
         rows, columns = (
             _mirrored(np.arange(start, start + self.side), length)
             for start, length in ((self.top, self.height), (self.left, self.width))
@@ -44,17 +44,17 @@ class Window:
         return pixels[rows[:, None], columns]
 
     def resample(self, pixels: Shaped[np.ndarray, "H W 3"], size: int) -> Shaped[np.ndarray, "{size} {size} 3"]:
-        """The square at a model's size, antialiased."""
+        """Resample the square to a model's size, antialiased."""
         return np.asarray(Image.fromarray(self.cut(pixels)).resize((size, size), Image.Resampling.LANCZOS))
 
     def resample_mask(
         self, mask: Bool[np.ndarray, "H W"], size: int, least: float = 0.5
     ) -> Bool[np.ndarray, "{size} {size}"]:
-        """A mask of the photograph at a model's size: the pixels of which more than a share of `least` is under it."""
+        """Resample a mask to a model's size: a pixel is set if more than a share of `least` is under the mask."""
         return shrink_mask(self.cut(mask), (size, size), least)
 
     def enlarge(self, picture: Shaped[np.ndarray, "S S 3"]) -> Shaped[np.ndarray, "h w 3"]:
-        """A model's picture of the square at the photograph's resolution: the part that is in the photograph."""
+        """Enlarge a model's image of the square to the photograph's resolution, cropped to the photograph."""
         left, top, right, bottom = self.box
         factor = picture.shape[0] / self.side
         corners = ((left - self.left), (top - self.top), (right - self.left), (bottom - self.top))
@@ -62,7 +62,7 @@ class Window:
         return np.asarray(Image.fromarray(picture).resize((right - left, bottom - top), Image.Resampling.BICUBIC, box))
 
     def crop(self, picture: Shaped[np.ndarray, "S S 3"]) -> Shaped[np.ndarray, "h w 3"]:
-        """Of a model's picture of the square, the part that is in the photograph, at the model's resolution."""
+        """Crop a model's image of the square to the photograph, at the model's resolution."""
         left, top, right, bottom = self.box
         factor = picture.shape[0] / self.side
         x0, x1 = (round((x - self.left) * factor) for x in (left, right))
@@ -71,16 +71,16 @@ class Window:
 
 
 def shrink_mask(mask: Bool[np.ndarray, "H W"], size: tuple[int, int], least: float = 0.0) -> Bool[np.ndarray, "h w"]:
-    """A mask in fewer pixels, size = (width, height): those of which more than a share of `least` is under it."""
+    """Shrink a mask to (width, height): a pixel is set if more than a share of `least` is under the mask."""
     share = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
     return np.asarray(share) > 255 * least
 
 
 def windows(edited: Sequence[Box], size: tuple[int, int], smallest: int) -> list[tuple[Window, list[int]]]:
-    """Windows of a photograph of (height, width) around boxes that are edited, and the numbers of each window's boxes.
+    """Choose windows of a photograph of (height, width) around edited boxes, and the indices of each window's boxes.
 
     Args:
-        smallest: the model's size: no window is smaller, where the photograph is that large.
+        smallest: the model's size: no window is smaller, if the photograph is that large.
 
     Boxes whose windows overlap share one, so that each pixel is edited in one window.
     """
@@ -103,7 +103,7 @@ def windows(edited: Sequence[Box], size: tuple[int, int], smallest: int) -> list
 
 
 def box_of(mask: Bool[np.ndarray, "H W"]) -> Box | None:
-    """The box around a mask; None if it is empty."""
+    """Return the box around a mask; None if it is empty."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return None
@@ -111,7 +111,7 @@ def box_of(mask: Bool[np.ndarray, "H W"]) -> Box | None:
 
 
 def grown(box: Box, by: int, size: tuple[int, int]) -> Box:
-    """A box with a margin, within a photograph of (height, width)."""
+    """Add a margin to a box, within a photograph of (height, width)."""
     left, top, right, bottom = box
     return max(0, left - by), max(0, top - by), min(size[1], right + by), min(size[0], bottom + by)
 
@@ -125,7 +125,7 @@ def _around(box: Box, size: tuple[int, int], smallest: int) -> Window:
 
 
 def _place(start: int, stop: int, side: int, length: int) -> int:
-    """Where a window begins that has start to stop in its middle, shifted to be inside; centred if it is too large."""
+    """Return the start of a window centred on start to stop, shifted to be inside; centred if it is too large."""
     if side >= length:
         return (length - side) // 2
     return min(max((start + stop - side) // 2, 0), length - side)
@@ -140,6 +140,6 @@ def _union(a: Box, b: Box) -> Box:
 
 
 def _mirrored(index: np.ndarray, length: int) -> np.ndarray:
-    """Indices reflected into [0, length), the border pixel itself repeated."""
+    """Reflect indices into [0, length), repeating the border pixel."""
     index = index % (2 * length)
     return np.minimum(index, 2 * length - 1 - index)

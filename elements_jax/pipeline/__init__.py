@@ -1,1 +1,1 @@
-"""The pipeline: encode, edit and decode, for one picture, a session or a batch."""
+"""The pipeline: encode, edit and decode, for one image, a session or a batch."""

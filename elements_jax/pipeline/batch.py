@@ -1,15 +1,15 @@
-"""Batch inference: many edit scripts on records, and a picture for each, on every device of every host.
+"""Batch inference: runs many edit scripts on records, on all devices of all hosts, with one image per script.
 
-The scripts are cut, in the order of their file, into shards, and these into batches of one size, which one program
-serves. A shard is a folder, whole or not there:
+The scripts are split in file order into shards, and these into batches of equal size, which one program decodes. A
+shard is a folder that is written completely or not at all:
 
-    OUT/job.json                                  what makes the pictures; another job is refused
-    OUT/shard-00003-of-00010/cat-left.png         a picture, with all that made it in its text chunks
-    OUT/shard-00003-of-00010/manifest.jsonl       what became of every script, a line each: written, or failed and why
+    OUT/job.json                                  all settings; another job is refused
+    OUT/shard-00003-of-00010/cat-left.png         an image, with its settings in the text chunks
+    OUT/shard-00003-of-00010/manifest.jsonl       one line per script: written, or failed and why
 
-So a job may be killed at any time and goes on by the same command. Hosts share nothing but OUT: each does every n-th
-shard on its own devices. A picture follows from its script, the records that this names, the model and the settings;
-the number of pictures that a device decodes at once changes it by rounding, the number of devices not at all.
+Thus a job may be killed at any time, and the same command resumes it. Hosts share only OUT: each does every n-th shard
+on its own devices. An image depends only on its script, the records named in it, the model and the settings; the number
+of images decoded at once per device changes it by rounding, and the number of devices not at all.
 """
 
 import itertools
@@ -47,13 +47,13 @@ from elements_jax.pipeline.pipeline import ElementsPipeline, require_fit
 
 MANIFEST = "manifest.jsonl"
 BATCHES_AHEAD = 2
-"""Batches that are prepared while one is decoded: devices do what they are asked in turn, so that what is encoded
-during one batch comes out after it, and is edited during the next."""
+"""Batches prepared ahead: devices work in order, so that images encoded during one batch are ready after it, and are
+edited during the next."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to do, and with what."""
+    """A batch job: scripts, records, model and settings."""
 
     scripts: ScriptLines
     records: RecordIndex
@@ -62,53 +62,53 @@ class Job:
     sampling: Mapping[str, Any]
     """Arguments of `ElementsPipeline.decode_batch`."""
     preserve: bool
-    """Keep what is not edited, as `elements_jax.diffusion.preserve` does."""
+    """Keep unedited pixels (`elements_jax.diffusion.preserve`)."""
     settings: Mapping[str, Any]
-    """What to say of model, sampling and preservation in every picture; the same job has the same."""
+    """Model, sampling and preservation as recorded in every image; they identify the job."""
     shard_size: int
     batch_size: int
-    """Pictures decoded at once; the pipeline's devices must divide it."""
+    """Images decoded at once; a multiple of the pipeline's devices."""
 
     @property
     def shards(self) -> int:
-        """Number of shards, of all hosts."""
+        """Number of shards over all hosts."""
         return -(-len(self.scripts) // self.shard_size)
 
     @property
     def own_shards(self) -> range:
-        """Those of this host."""
+        """The shards of this host."""
         return range(jax.process_index(), self.shards, jax.process_count())
 
     def shard_path(self, number: int) -> AnyPath:
-        """The folder of a shard."""
+        """Return the folder of a shard."""
         return self.out / f"shard-{number:05d}-of-{self.shards:05d}"
 
     def places(self, number: int) -> range:
-        """The places of a shard's scripts."""
+        """Return the positions of a shard's scripts."""
         return range(len(self.scripts))[number * self.shard_size : (number + 1) * self.shard_size]
 
     def batches(self, number: int) -> list[range]:
-        """The same, `batch_size` at a time."""
+        """Return them `batch_size` at a time."""
         places = self.places(number)
         return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a script."""
+    """The outcome of a script."""
 
     name: str
     source_id: str
     status: Literal["written", "failed"]
     reason: str | None = None
-    """Why it failed; left out of the line where it did not."""
+    """Why it failed; omitted from the line if it did not."""
 
 
 def run(job: Job, overwrite: bool) -> Counter[str]:
-    """Do this host's shards that are not there yet; returns how many of its scripts were written, and how many failed.
+    """Run the missing shards of this host, and count its written and failed scripts.
 
-    Raises ValueError where another job has written to OUT, unless `overwrite`, which removes what that has written; and
-    where the records are not of the model's size.
+    Raises ValueError if OUT contains output of another job, unless `overwrite`, which removes it; and if the records do
+    not have the model's size.
     """
     require_fit(next(iter(job.records.values())), job.pipeline.config.elements)
     # The other hosts of a job write the same folder.
@@ -132,7 +132,7 @@ def _run(job: Job, overwrite: bool) -> Counter[str]:
 
 
 def begin(job: Job, overwrite: bool) -> None:
-    """Prepare OUT for a job, or for going on with it. Raises ValueError where another job has written shards."""
+    """Prepare OUT to start or resume a job. Raises ValueError if it contains shards of another job."""
     state = {
         **job.settings,
         "code": __version__,
@@ -149,9 +149,9 @@ def begin(job: Job, overwrite: bool) -> None:
             names = sorted(name for name in before | state if before.get(name) != state.get(name))
             changed = ", ".join(f"{name} ({before.get(name)}, now {state.get(name)})" for name in names)
             how = f"with other settings: {changed}" if before else "by another job"
-            raise ValueError(f"{there[0]} is there already, made {how}; --overwrite starts from scratch")
+            raise ValueError(f"{there[0]} exists already, made {how}; --overwrite starts from scratch")
         if jax.process_count() > 1:
-            raise ValueError(f"--overwrite is for one host: others may be writing already; remove {job.out} yourself")
+            raise ValueError(f"--overwrite works only on one host, as others may be writing; remove {job.out} yourself")
         for old in [*there, *_unfinished(job)]:
             remove_folder(old, MANIFEST)
     if not is_url(job.out):
@@ -161,14 +161,14 @@ def begin(job: Job, overwrite: bool) -> None:
 
 
 def outcomes(job: Job) -> Iterator[Outcome]:
-    """What became of this host's scripts."""
+    """Yield the outcomes of this host's scripts."""
     for number in job.own_shards:
         with (job.shard_path(number) / MANIFEST).open(encoding="utf-8") as file:
             yield from (Outcome(**json.loads(line)) for line in file)
 
 
 def _unfinished(job: Job) -> list[AnyPath]:
-    """Folders of shards that are being written, or were when their process was killed."""
+    """Return folders of shards that are being written, or whose process was killed."""
     return list(job.out.glob(f".shard-*{UNFINISHED}"))
 
 
@@ -179,14 +179,14 @@ class _Batch:
     shard: int
     scripts: list[ScriptLine]
     reasons: list[str | None]
-    """Of each script, why it cannot be run."""
+    """Why each script failed; empty for the others."""
     decode: dict[str, Any]
-    """Arguments of `decode_batch` for those that can, and copies of the last up to the batch's size; empty
-    where none can."""
+    """Arguments of `decode_batch` for the others, padded with copies of the last to the batch's size; empty if all
+    failed."""
 
 
 def _prepared(job: Job, shards: Sequence[int]) -> Iterator[_Batch]:
-    """The batches of these shards in order, encoded and edited by a thread of their own."""
+    """Yield the batches of these shards in order, encoded and edited by a separate thread."""
     batches = [(number, places) for number in shards for places in job.batches(number)]
     prepare = grain.MapDataset.source(batches).map(lambda batch: _prepare(job, *batch))
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=BATCHES_AHEAD)
@@ -195,7 +195,7 @@ def _prepared(job: Job, shards: Sequence[int]) -> Iterator[_Batch]:
 
 def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
     scripts = job.scripts.read(places)
-    # Edits differ in number and kind, so that they run one by one; here, and not behind what a device is decoding.
+    # Edits differ in number and kind, so they run one by one, on the CPU, and do not wait for a device that decodes.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         records, unreadable = _read(job, dict.fromkeys(itertools.chain(*(line.source_ids for line in scripts))))
         canvases = _open(job, records)
@@ -218,7 +218,7 @@ def _prepare(job: Job, shard: int, places: Sequence[int]) -> _Batch:
 
 
 def _arguments(job: Job, edited: Sequence[tuple[EditScript, Record, Canvas, Canvas]]) -> dict[str, Any]:
-    """What `ElementsPipeline.decode_batch` takes, from scripts, their records, and the canvases before and after."""
+    """Build the arguments of `ElementsPipeline.decode_batch` from scripts, records, and canvases before and after."""
     scripts, records, before, after = zip(*pad_batch(edited, job.batch_size), strict=True)
     arguments = {
         "elements": stack(after).elements,
@@ -233,7 +233,7 @@ def _arguments(job: Job, edited: Sequence[tuple[EditScript, Record, Canvas, Canv
 
 
 def _read(job: Job, source_ids: Iterable[str]) -> tuple[dict[str, Record], dict[str, ValueError]]:
-    """Records by their source_id; and for those that cannot be read, or do not fit the model, why."""
+    """Read records by source_id; return also the errors of those that are unreadable or do not fit the model."""
     records, unreadable = {}, {}
     for source_id in source_ids:
         try:
@@ -263,7 +263,7 @@ def _write(job: Job, batches: Iterable[_Batch], folder: Path, bar: tqdm) -> None
             good = [line for line, reason in zip(batch.scripts, batch.reasons, strict=True) if reason is None]
             if good:
                 pictures = job.pipeline.decode_batch(**batch.decode, **job.sampling)
-                list(threads.map(partial(_save, job, folder), good, pictures))  # without those that fill the batch
+                list(threads.map(partial(_save, job, folder), good, pictures))  # without the padding
             for line, reason in zip(batch.scripts, batch.reasons, strict=True):
                 outcome = asdict(Outcome(line.name, line.source_id, "failed" if reason else "written", reason))
                 if reason is None:
@@ -273,6 +273,6 @@ def _write(job: Job, batches: Iterable[_Batch], folder: Path, bar: tqdm) -> None
 
 
 def _save(job: Job, folder: Path, line: ScriptLine, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Write a picture, and all that made it in its text chunks."""
+    """Write an image, with its settings in the text chunks."""
     png = encode_png(picture, line.script, {"source_id": line.source_id, **job.settings})
     (folder / f"{line.name}.png").write_bytes(png)

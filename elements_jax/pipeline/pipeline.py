@@ -1,6 +1,6 @@
-"""ElementsPipeline: a picture becomes image elements, people edit these, and a picture comes back.
+"""ElementsPipeline: encodes an image into elements, which can be edited, and decodes them into an image.
 
-The method itself, which training uses too, is in `elements_jax.models.method` as pure functions; the pipeline adds
+`elements_jax.models.method` contains the method as pure functions, which training also uses; the pipeline adds
 parameters, prompts and compilation.
 """
 
@@ -33,14 +33,15 @@ from elements_jax.parallel.sharding import make_mesh, replicated, shard_over_bat
 
 
 class ElementsPipeline:
-    """A trained model, ready to encode, edit and decode; its functions are compiled once for each shape.
+    """A trained model, ready to encode, edit and decode; its functions are compiled once per shape.
 
     pipeline = ElementsPipeline.from_pretrained("tiny")
     canvas = pipeline.encode(image, label_map)
     canvas = move(canvas, [17, 18], by=(0.25, 0))
     picture = pipeline.decode(canvas, "a red circle", seed=0)
 
-    Batches are split over the devices of a mesh, by default the first device alone; their number must divide them.
+    Batches are split over the devices of a mesh, by default only the first device; their size must be a multiple of the
+    number of devices.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class ElementsPipeline:
         tokenizer: PromptTokenizer | None,
         mesh: Mesh | None = None,
     ):
-        """A model of stage 1 only has the parameters of "encoder" and "decoder", and None as its tokenizer."""
+        """Build a pipeline. A model with only stage 1 has the parameters "encoder" and "decoder", and no tokenizer."""
         mesh = mesh or make_mesh(1, 1, jax.local_devices()[:1])
         self.config = config
         self.params = jax.device_put(dict(params), replicated(mesh))
@@ -66,7 +67,7 @@ class ElementsPipeline:
         self._step_by_step = StepByStep(networks, mesh)
         shape = config.latent_size, config.latent_size, config.vae.latent_channels
 
-        def noise(keys):  # of one type whatever JAX's default is, and so of the same numbers
+        def noise(keys):  # a fixed type, so that the numbers do not depend on JAX's default
             return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(jnp.stack(keys))
 
         self._noise = jax.jit(noise)
@@ -81,28 +82,28 @@ class ElementsPipeline:
             source: "tiny"; a model folder (`elements_jax.checkpoints.model_folder`); Stable Diffusion 1, in diffusers'
                 layout or as its original single safetensors file; or the name of a repository on the Hugging Face hub.
             tokenizer: for a Stable Diffusion without one, as a single file: folder or repository of CLIP's vocabulary.
-            mesh: devices that batches are split over, by default the first alone.
+            mesh: devices to split batches over; by default only the first.
 
-        What Stable Diffusion lacks is drawn at random, with a warning; its UNet still is Stable Diffusion's then, since
-        the new attention starts at zero.
+        Parameters that Stable Diffusion lacks are initialized at random, with a warning; its UNet still computes the
+        same, since the new attention starts at zero.
 
-        Raises FileNotFoundError that lists what is missing, or ValueError that lists every tensor that does not fit,
-        or says that this is Stable Diffusion Inpainting, whose UNet reads a masked picture too.
+        Raises FileNotFoundError that lists missing networks, or ValueError that lists every tensor that does not fit,
+        or for Stable Diffusion Inpainting, whose UNet also reads a masked image.
         """
         config, params, tokenize = read_model(source, tokenizer)
         if config.unet.beside_latent:
-            raise ValueError(f"{source} is Stable Diffusion Inpainting: its UNet has no use for elements")
+            raise ValueError(f"{source} is Stable Diffusion Inpainting, whose UNet does not support elements")
         networks = Networks(config)
         if "encoder" not in params:
-            warnings.warn(f"{source} is a Stable Diffusion: what reads elements is new and untrained", stacklevel=2)
+            warnings.warn(f"{source} is a Stable Diffusion: its element attention is new and untrained", stacklevel=2)
             for name in ("encoder", "decoder", "unet"):
                 params[name] = getattr(networks, name).init_missing(params.get(name, {}), jax.random.key(0))
         return cls(config, params, tokenize, mesh)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write a model folder, of which diffusers' and transformers' PyTorch classes read all that they know.
+        """Write a model folder. Diffusers' and transformers' PyTorch classes can read the standard parts.
 
-        `half` writes float16, in half the space.
+        `half` writes float16, at half the size.
         """
         write_config(Path(folder), self.config)
         if self.tokenizer is not None:
@@ -113,32 +114,32 @@ class ElementsPipeline:
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures that the model takes and makes, in pixels."""
+        """Size of the model's images in pixels."""
         return self.config.elements.image_size
 
     @property
     def has_diffusion(self) -> bool:
-        """Whether stage 2 was trained: otherwise the light decoder alone makes pictures, by `reconstruct`."""
+        """Whether stage 2 was trained; otherwise only the light decoder makes images, with `reconstruct`."""
         return self.tokenizer is not None
 
     @property
     def grid(self) -> int:
-        """The model has room for grid x grid elements."""
+        """The model supports grid x grid elements."""
         return self.config.elements.grid
 
     def encode(self, image: np.ndarray, label_map: np.ndarray) -> Canvas:
-        """The elements of an image, ready to be edited.
+        """Encode an image into elements, ready for edits.
 
         Args:
-            image: uint8 (H, W, 3), of the model's size.
-            label_map: (H, W), the number of each pixel's element; pixels labelled `DROPPED` belong to none.
+            image: uint8 (H, W, 3), with the model's size.
+            label_map: (H, W), the number of each pixel's element, or `DROPPED`.
 
-        Raises ValueError for another shape or type.
+        Raises ValueError for a wrong shape or type.
         """
         return unstack(self.encode_batch(np.asarray(image)[None], np.asarray(label_map)[None]))[0]
 
     def encode_batch(self, image: np.ndarray, label_map: np.ndarray) -> Canvas:
-        """The elements of images (B, H, W, 3) under their label maps (B, H, W); see `encode`."""
+        """Encode images (B, H, W, 3) under label maps (B, H, W); see `encode`."""
         size = self.image_size
         if image.shape[1:] != (size, size, 3) or image.dtype != np.uint8:
             raise ValueError(f"expected a uint8 image of ({size}, {size}, 3), not {image.dtype} of {image.shape[1:]}")
@@ -151,7 +152,7 @@ class ElementsPipeline:
         return Canvas(self._encode(self.params, batch), jnp.asarray(labels))
 
     def decode(self, canvas: Canvas, prompt: str = "", *, seed: int = 0, **settings: Any) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture of a canvas; `settings` are those of `decode_batch`."""
+        """Decode a canvas to an image; for `settings` see `decode_batch`."""
         return self.decode_batch(stack([canvas]).elements, [prompt], seeds=[seed], **settings)[0]
 
     def decode_batch(
@@ -168,34 +169,34 @@ class ElementsPipeline:
         negative_prompts: Sequence[str] | None = None,
         report: Callable[[int], bool] | None = None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
-        """Pictures of a batch of elements, each with its prompt ("" for none) and its seed.
+        """Decode a batch of elements to images, each with a prompt ("" for none) and a seed.
 
         Args:
-            guidance: weight of text and elements alike, or of (text, elements); by default the configuration's.
-            steps: of the sampler; by default the configuration's.
+            guidance: one weight for text and elements, or (text, elements); by default the configuration's.
+            steps: number of sampling steps; by default the configuration's.
             sampler: one of `elements_jax.diffusion.samplers`.
-            eta: the fresh noise of each of DDIM's steps, from none to 1, DDPM's.
-            preserve: the input pictures and the edited regions (`edits.edited_region`). Farther than 3 r pixels from
-                its region a picture is its input bit for bit, within r it is decoded, and between them it changes over;
-                r is a 128th of the image's side, at least 1. By default all is decoded, as in the paper.
-            negative_prompts: what guidance leads away from; by default "", as in the paper.
-            report: called before each step with its timestep, when everything is compiled; decoding ends where it says
-                False. The pictures are the same but for rounding.
+            eta: fresh noise in each step of DDIM: 0 for none, 1 for DDPM.
+            preserve: the input images and the edited regions (`edits.edited_region`). Farther than 3 r pixels from its
+                region, an image equals its input bit for bit; within r it is decoded; in between the two are blended.
+                r is 1/128 of the image's side, at least 1. By default everything is decoded, as in the paper.
+            negative_prompts: prompts that guidance steers away from; by default "", as in the paper.
+            report: called before each step with its timestep, after compilation; return False to cancel. It changes the
+                images only by rounding.
 
         A new number of images, steps or weights, or another sampler, recompiles; prompts, seeds and values do not.
-        Raises `Cancelled` where `report` says so, and ValueError for a number of steps that the schedule does
-        not have, for eta with another sampler, for other pictures to preserve than uint8 ones of the model's size,
-        one for each prompt, and for a model of stage 1 alone.
+        Raises `Cancelled` if `report` returns False, and ValueError for an invalid number of steps, for eta with
+        another sampler, for images to preserve that are not uint8 images of the model's size, one per prompt, and for
+        a model with only stage 1.
         """
         if self.tokenizer is None:
             raise ValueError("the model has no diffusion decoder yet: `elements train diffusion` adds it")
         if eta is not None and sampler is not ddim_sample:
-            raise ValueError("eta is for DDIM: no other sampler here draws fresh noise")
+            raise ValueError("eta is only for DDIM: no other sampler draws fresh noise")
         negative_prompts = [""] * len(prompts) if negative_prompts is None else negative_prompts
         for prompt in (*prompts, *negative_prompts):
             if cut := self.tokenizer.cut(prompt):
                 limit = self.config.text.max_length
-                warnings.warn(f"a prompt is cut at {limit} tokens; this is not read: {cut!r}", stacklevel=2)
+                warnings.warn(f"a prompt is truncated to {limit} tokens, without: {cut!r}", stacklevel=2)
         size = self.config.elements.image_size
         if preserve is not None:
             _check_preserve(preserve, (len(prompts), size, size))
@@ -225,13 +226,13 @@ class ElementsPipeline:
         return f"ElementsPipeline({self.image_size} px, {self.grid**2} elements, {parameters / 1e6:.1f} M parameters)"
 
     def checksum(self) -> str:
-        """CRC-32 of the configuration and all parameters; it identifies the model."""
+        """Return the CRC-32 of configuration and parameters, which identifies the model."""
         return checksum(self.config, self.params)
 
     def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
-        """The blurry picture of stage 1's light decoder: fast, and all that the elements hold for certain.
+        """Reconstruct blurry images with stage 1's light decoder: fast, and limited to what the elements contain.
 
-        Raises ValueError for a model that has none, since its content encoder was trained in stage 2.
+        Raises ValueError for a model without it, whose content encoder was trained in stage 2.
         """
         if "decoder" not in self.params:
             raise ValueError("the model has no light decoder: its content encoder was trained in stage 2")
@@ -239,7 +240,7 @@ class ElementsPipeline:
 
 
 def checksum(config: ModelConfig, params: Mapping[str, Params]) -> str:
-    """Of a model's configuration and parameters."""
+    """Return the CRC-32 of a model's configuration and parameters."""
     crc = zlib.crc32(json.dumps(asdict(config), sort_keys=True).encode())
     for network, values in sorted(params.items()):
         for name, value in sorted(values.items()):
@@ -248,12 +249,12 @@ def checksum(config: ModelConfig, params: Mapping[str, Params]) -> str:
 
 
 def require_fit(record: Record, config: ElementsConfig) -> None:
-    """Raises ValueError for a record of another image size or number of elements than the model's."""
+    """Raise ValueError if a record's image size or number of elements differs from the model's."""
     height, width = record.image.shape[:2]
     have, want = (height, width, record.settings["num_elements"]), (config.image_size,) * 2 + (config.num_elements,)
     if have != want:
         described = ["images of {} x {} px in {} elements".format(*each) for each in (want, have)]
-        raise ValueError(f"the model takes {described[0]}, record {record.source_id!r} has {described[1]}")
+        raise ValueError(f"the model takes {described[0]}, but record {record.source_id!r} has {described[1]}")
 
 
 def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:
@@ -268,15 +269,15 @@ def _check_preserve(preserve: Preserve, shape: tuple[int, int, int]) -> None:
 
 
 def to_uint8(image: Float[Array, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
-    """Pixels in [-1, 1] as they are stored, 0 to 255. Raises ValueError for values that are not finite."""
+    """Convert pixels in [-1, 1] to 0 to 255. Raises ValueError for values that are not finite."""
     pixels, finite = jax.device_get(_to_uint8(image))
     if not finite:
         raise ValueError(
-            "a decoded picture has values that are not finite: the guidance is too large, or the parameters are damaged"
+            "a decoded image has values that are not finite: the guidance is too large, or the parameters are damaged"
         )
     return pixels
 
 
-@jax.jit  # operation by operation it would be five programs
+@jax.jit  # without jit, five operations would compile separately
 def _to_uint8(image):
     return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8), jnp.isfinite(image).all()

@@ -1,6 +1,6 @@
-"""An editing session: a model and a way to divide photographs, with which edit scripts are run.
+"""An editing session: a model and a segmenter, with which edit scripts are run.
 
-The command line and the editor both run scripts by an `EditSession`, so that the same script gives the same bytes.
+Both the command line and the editor run scripts with an `EditSession`, so that the same script gives the same bytes.
 """
 
 import dataclasses
@@ -25,21 +25,21 @@ from elements_jax.models.method import Cancelled as Cancelled
 from elements_jax.pipeline.pipeline import ElementsPipeline
 
 SMALLEST = 1 / 8
-"""The least area of an element that fills a hole, in areas of a cell of the grid: slivers would use up the slots."""
+"""Minimum area of an element that fills a hole, relative to a grid cell: slivers would use up the slots."""
 
 
 class EditSession:
-    """A model, and a way to divide photographs, that scripts are run with. Decodes one picture at a time."""
+    """A model and a segmenter, with which scripts are run. Decodes one image at a time."""
 
     def __init__(
         self, pipeline: ElementsPipeline, divide: Callable[[bytes, Fit], Photo], segmenter: str, guides: bool = True
     ):
         """
         Args:
-            divide: makes a photo of an image file, or raises ValueError.
-            segmenter: names how, in results.
-            guides: whether the decoder guides what fills the holes of photographs. Otherwise patches alone do, which
-                is better and quicker than the guide of a model that was not trained on photographs.
+            divide: reads an image file as a segmented photo, or raises ValueError.
+            segmenter: name of the segmenter, recorded in results.
+            guides: whether the decoder guides the filling of holes in photographs. Otherwise only patches fill them,
+                which is better and faster than a model that was not trained on photographs.
         """
         self.pipeline = pipeline
         self.guides = guides
@@ -48,9 +48,9 @@ class EditSession:
         self._one_at_a_time = threading.Lock()
 
     def canvas(self, photo: Photo, within: Bool[np.ndarray, "S S"] | None = None) -> Canvas:
-        """Encode a photo; or of it the elements of the pixels under a mask alone, the largest first.
+        """Encode a photo, or only the elements of pixels under a mask, the largest first.
 
-        Slivers under a mask, smaller than `SMALLEST`, are not elements.
+        Slivers under a mask that are smaller than `SMALLEST` are dropped.
         """
         label_map = photo.label_map
         if within is not None:
@@ -64,18 +64,18 @@ class EditSession:
         return dataclasses.replace(self.pipeline.encode(photo.image, label_map), picture=jnp.asarray(photo.image))
 
     def edit(self, photo: Photo, script: EditScript, open_photo: Callable[[str], Photo]) -> Edited:
-        """Run the edits of a script. Raises EditError as `apply_script` does, and what `open_photo` raises."""
+        """Run the edits of a script. Raises EditError like `apply_script`, and the errors of `open_photo`."""
         return apply_script(script, self.canvas(photo), lambda name, within: self.canvas(open_photo(name), within))
 
     def decode(
         self, photo: Photo, edited: Edited, script: EditScript, report: Callable[[], bool] = lambda: True
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of an edited canvas, without its photo's margins.
+        """Decode an edited canvas to an image, without its photo's margins.
 
         Args:
-            report: called before each step of the sampler, when it is compiled; where it says False, decoding ends.
+            report: called before each sampling step, after compilation; return False to cancel.
 
-        Raises Cancelled in that case.
+        Raises Cancelled if `report` returns False.
         """
         preserve = None
         if script.preserve:
@@ -97,9 +97,9 @@ class EditSession:
     def picture(
         self, photo: Photo, canvas: Canvas, script: EditScript, report: Callable[[], bool] = lambda: True
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """What the model makes of a photo's canvas: the light decoder's picture where stage 2 was not trained.
+        """Decode a photo's unedited canvas, with the light decoder if stage 2 was not trained.
 
-        Otherwise as `decode`, and raises as it does.
+        Otherwise the same as `decode`, including its errors.
         """
         if self.pipeline.has_diffusion:
             return self.decode(photo, Edited(canvas, canvas), script, report)
@@ -107,13 +107,13 @@ class EditSession:
         return self.pipeline.reconstruct(stack([canvas]).elements)[0][top:bottom, left:right]
 
     def png(self, picture: UInt8[np.ndarray, "h w 3"], script: EditScript) -> bytes:
-        """The picture as a PNG with all that made it in its text chunks."""
+        """Encode an image as a PNG with its settings in the text chunks."""
         sampling = script.sampling.settings(self.pipeline.config.diffusion)
         return encode_png(picture, script, {**self._made_by, **sampling, "preserve": script.preserve})
 
 
 def decode_arguments(sampling: Sampling, config: DiffusionConfig) -> dict[str, Any]:
-    """How to sample, as arguments of `ElementsPipeline.decode_batch`."""
+    """Convert sampling settings to arguments of `ElementsPipeline.decode_batch`."""
     arguments = sampling.settings(config)
     if "element_guidance" in arguments:
         arguments["guidance"] = arguments["guidance"], arguments.pop("element_guidance")

@@ -1,1 +1,1 @@
-"""Pictures whose edits have a known true result: drawn scenes, and objects cut out of photographs."""
+"""Images whose edits have a known true result: drawn scenes, and photographs with pasted objects."""

@@ -1,7 +1,7 @@
-"""The synthetic set `scenes`: textured shapes on a textured background, and the true picture of any edit.
+"""The synthetic set `scenes`: textured shapes on a textured background, and the true result of any edit.
 
-A `Scene` is a description; editing it and rendering it again is the ground truth of an edit. A shape's texture is
-painted in the shape's own coordinates, so that it moves, turns and grows with the shape, as copied image elements do.
+A `Scene` is a description; editing it and rendering it again is the ground truth of an edit. A shape's texture
+is defined in the shape's own coordinates, so that it moves, turns and grows with it, like copied image elements.
 Everything follows from a seed. Coordinates are (x, y) in [0, 1], from the top left corner.
 """
 
@@ -39,23 +39,23 @@ WHITE, BLACK = COLOURS["white"], COLOURS["black"]
 
 
 def _polygon(corners: int) -> Callable[[Plane, Plane], Bool[np.ndarray, "rows columns"]]:
-    """A regular polygon within the unit circle, standing on a side."""
+    """Return a regular polygon within the unit circle, standing on a side."""
     outward = np.pi / 2 + 2 * np.pi * np.arange(corners) / corners
     apothem = np.cos(np.pi / corners)
     return lambda x, y: np.all([x * np.cos(a) + y * np.sin(a) <= apothem for a in outward], axis=0)
 
 
 def _star(x: Plane, y: Plane) -> Bool[np.ndarray, "rows columns"]:
-    """Five points on the unit circle, notches at half the radius."""
+    """Test for a star: five points on the unit circle, notches at half the radius."""
     turn = np.pi / 5
-    angle = np.abs((np.arctan2(x, -y) + turn) % (2 * turn) - turn)  # from the nearest point's axis, up to a notch's
+    angle = np.abs((np.arctan2(x, -y) + turn) % (2 * turn) - turn)  # angle from the axis of the nearest point
     radius = np.hypot(x, y)
     along, across = radius * np.cos(angle), radius * np.sin(angle)
     notch_x, notch_y = 0.5 * np.cos(turn), 0.5 * np.sin(turn)
     return (1 - along) * notch_y >= across * (1 - notch_x)
 
 
-# For each kind, which points belong to it: (x, y) with the centre at 0, y down, within the unit circle.
+# For each kind, the test for its points: (x, y) with the centre at 0, y down, within the unit circle.
 _INSIDE: dict[str, Callable[[Plane, Plane], Bool[np.ndarray, "rows columns"]]] = {
     "circle": lambda x, y: x**2 + y**2 <= 0.9**2,
     "ellipse": lambda x, y: x**2 + (y / 0.65) ** 2 <= 1,
@@ -87,11 +87,11 @@ TEXTURES: tuple[str, ...] = tuple(_PATTERN)
 
 @dataclass(frozen=True)
 class Texture:
-    """Two tones of a colour in a pattern, over the plane."""
+    """A pattern of two tones of a colour, over the plane."""
 
     kind: str
     colour: str
-    """In words, as the caption has it: "red", "light green"."""
+    """The colour in the caption's words: "red", "light green"."""
     tones: tuple[Colour, Colour]
     period: float
     angle: float
@@ -102,7 +102,7 @@ class Texture:
         return self.colour if self.kind == "plain" else f"{self.colour} {self.kind}"
 
     def weight(self, x: Plane, y: Plane) -> Plane:
-        """The share of the second tone at these points, in [0, 1]."""
+        """Return the share of the second tone at these points, in [0, 1]."""
         cosine, sine = math.cos(self.angle) / self.period, math.sin(self.angle) / self.period
         along, across = x * cosine + y * sine + self.phase[0], y * cosine - x * sine + self.phase[1]
         return _PATTERN[self.kind](along, across).astype(np.float32)
@@ -110,7 +110,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class Shape:
-    """A textured shape; it is within the circle of diameter `size` about `centre`."""
+    """A textured shape within the circle of diameter `size` about `centre`."""
 
     kind: str
     texture: Texture
@@ -138,40 +138,40 @@ class Edit:
 class Scene:
     """Shapes, back to front, on a background. Shapes are numbered from 1, as in the label map.
 
-    Edits give a new scene and keep the order of the others. They raise ValueError if there is no k-th shape.
+    Edits return a new scene and keep the order of the other shapes. They raise ValueError if there is no k-th shape.
     """
 
     background: Texture
     shapes: tuple[Shape, ...]
     size: int
-    """Side of the picture in pixels."""
+    """Image size in pixels."""
 
     @property
     def caption(self) -> str:
-        """For example "a red striped circle and a blue star on a light green checked background"."""
+        """A caption such as "a red striped circle and a blue star on a light green checked background"."""
         named = [with_article(shape.words) for shape in self.shapes] or ["nothing"]
         listed = " and ".join([", ".join(named[:-1]), named[-1]] if named[:-1] else named)
         return f"{listed} on {with_article(self.background.words)} background"
 
     def move(self, k: int, dx: float, dy: float) -> "Scene":
-        """The k-th shape moved by (dx, dy)."""
+        """Move the k-th shape by (dx, dy)."""
         x, y = self._shape(k).centre
         return self._with(k, dataclasses.replace(self._shape(k), centre=(x + dx, y + dy)))
 
     def resize(self, k: int, scale: float) -> "Scene":
-        """The k-th shape `scale` times as large, about its centre."""
+        """Scale the k-th shape about its centre."""
         return self._with(k, dataclasses.replace(self._shape(k), size=scale * self._shape(k).size))
 
     def delete(self, k: int) -> "Scene":
-        """Without the k-th shape; those in front of it move down by one number."""
+        """Delete the k-th shape; the numbers of shapes in front of it decrease by one."""
         return self._with(k)
 
     def insert(self, shape: Shape) -> "Scene":
-        """With one more shape in front of all others."""
+        """Insert a shape in front of all others."""
         return dataclasses.replace(self, shapes=(*self.shapes, shape))
 
     def edited(self, edit: Edit) -> "Scene":
-        """The scene after `edit`."""
+        """Return the scene after `edit`."""
         if edit.kind == "delete":
             return self.delete(edit.k)
         return self.move(edit.k, edit.dx, edit.dy) if edit.kind == "move" else self.resize(edit.k, edit.scale)
@@ -187,8 +187,8 @@ class Scene:
 
 
 def render(scene: Scene) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
-    """The picture, anti-aliased, and its label map: k where most of a pixel shows the k-th shape, else 0."""
-    samples = 4  # a side of each pixel
+    """Render the antialiased image and its label map: k where most of a pixel shows the k-th shape, else 0."""
+    samples = 4  # per side of each pixel
     at = (np.arange(samples * scene.size, dtype=np.float32) + 0.5) / (samples * scene.size)
     weights = scene.background.weight(*np.meshgrid(2 * at - 1, 2 * at - 1))
     labels = np.zeros(weights.shape, np.uint8)
@@ -216,7 +216,7 @@ def render(scene: Scene) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, 
 
 
 def scene(seed: int, size: int = 64) -> Scene:
-    """The scene of this seed: one to four shapes, which may overlap but not hide each other, `size` pixels a side."""
+    """Return the scene of a seed: one to four shapes, which may overlap but not hide each other, in `size` pixels."""
     rng = np.random.default_rng(seed)
     name, brightness = _pick(rng, tuple(COLOURS)[:-2]), _pick(rng, ("light", "dark"))
     grey, *shares = {"light": (WHITE, 0.72, 0.55), "dark": (BLACK, 0.62, 0.74)}[brightness]
@@ -234,7 +234,7 @@ def scene(seed: int, size: int = 64) -> Scene:
 
 
 def sample_edits(scene: Scene, seed: int) -> tuple[Edit, Edit, Edit]:
-    """A move, a resize and a deletion, each of a shape that no other covers, nor will, to where there is most room."""
+    """Draw a move, a resize and a deletion of shapes that stay uncovered, to where there is most room."""
     rng = np.random.default_rng(seed)
     whole = [k for k, shape in enumerate(scene.shapes, start=1) if _room(shape, scene.shapes[k:]) > 1]
 
@@ -258,7 +258,7 @@ def sample_edits(scene: Scene, seed: int) -> tuple[Edit, Edit, Edit]:
 
 
 def roomiest(shape: Shape, scene: Scene, seed: int) -> Shape:
-    """The shape moved, of 24 places within the picture, to that with most room between the shapes of a scene."""
+    """Move the shape to the one of 24 random places in the image with most room between the scene's shapes."""
     rng = np.random.default_rng(seed)
     placed = [dataclasses.replace(shape, centre=_place(rng, shape.size)) for _ in range(24)]
     return max(placed, key=lambda each: _room(each, scene.shapes))
@@ -284,14 +284,14 @@ def _texture(rng: np.random.Generator, colour: str, tones: tuple[Colour, Colour]
 
 
 def _tones(rng: np.random.Generator, colour: Colour, background: tuple[Colour, Colour]) -> tuple[Colour, Colour]:
-    """The colour, and a lighter or darker tone of it: either if both are far from the background, else the further."""
+    """Return the colour and a lighter or darker tone: random if both are far from the background, else the farther."""
     tones = _lighter(colour), _darker(colour)
     fit = [min(math.dist(tone, other) for other in (*background, colour)) for tone in tones]
     return colour, tones[rng.integers(2)] if min(fit) > 90 else tones[int(np.argmax(fit))]
 
 
 def tones_of(colour: str, lighter: bool) -> tuple[Colour, Colour]:
-    """The two tones of a shape of this colour: itself, and a lighter or a darker one."""
+    """Return the two tones of a shape of this colour: itself, and a lighter or darker one."""
     return COLOURS[colour], (_lighter if lighter else _darker)(COLOURS[colour])
 
 
@@ -304,12 +304,12 @@ def _darker(colour: Colour) -> Colour:
 
 
 def _place(rng: np.random.Generator, size: float) -> tuple[float, float]:
-    """A centre such that a shape of this size is within the picture, or nearly."""
+    """Draw a centre such that a shape of this size is within the image, or nearly."""
     return rng.uniform(0.48 * size, 1 - 0.48 * size), rng.uniform(0.48 * size, 1 - 0.48 * size)
 
 
 def _room(shape: Shape, others: Sequence[Shape]) -> float:
-    """The least distance to another shape over the sum of the radii: above 1 they are apart."""
+    """Return the smallest distance to another shape over the sum of radii: above 1 they do not touch."""
     gaps = ((math.dist(shape.centre, other.centre), (shape.size + other.size) / 2) for other in others)
     return min((distance / radii for distance, radii in gaps), default=math.inf)
 
@@ -320,5 +320,5 @@ def _mix(colour: Colour, other: Colour, share: float) -> Colour:
 
 
 def with_article(words: str) -> str:
-    """The words after "a" or "an"."""
+    """Prefix the words with "a" or "an"."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -1,4 +1,4 @@
-"""Folders of drawn pictures, as `elements partition OUT --masks OUT/masks` reads them."""
+"""Folders of drawn images, the input of `elements partition OUT --masks OUT/masks`."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from elements_jax.data.atomic import new_file
 def write_scene(
     out: Path, name: str, image: UInt8[np.ndarray, "H W 3"], label_map: UInt8[np.ndarray, "H W"], caption: str
 ) -> None:
-    """Write `masks/NAME.png`, its caption `NAME.txt` and then `NAME.png`: where the picture is, all is, and is whole.
+    """Write `masks/NAME.png`, the caption `NAME.txt` and then `NAME.png`: if the image exists, all files are complete.
 
-    Raises OSError naming the file.
+    Raises OSError that names the file.
     """
     (out / "masks").mkdir(parents=True, exist_ok=True)
     with new_file(out / "masks" / f"{name}.png") as file:

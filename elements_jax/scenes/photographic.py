@@ -1,7 +1,7 @@
-"""Photo scenes: objects cut out of photographs on other photographs, and the true picture of any edit.
+"""Photo scenes: objects of photographs pasted on other photographs, and the true result of any edit.
 
-A `PhotoScene` is a description; editing it and rendering it again is the ground truth of an edit, made of real pixels.
-Objects are given by the masks of records (`elements partition --masks auto`). Everything follows from the records and
+A `PhotoScene` is a description; editing it and rendering it again is the ground truth of an edit, from real pixels.
+Objects come from the masks of records (`elements partition --masks auto`). Everything follows from the records and
 a seed. Coordinates are (x, y) in [0, 1], from the top left corner.
 """
 
@@ -22,28 +22,28 @@ from elements_jax.scenes.folder import write_scene
 
 KINDS = ("move", "shrink", "enlarge", "delete", "duplicate", "compose")
 AREA = (0.015, 0.12)
-"""Share of its photograph that an object covers: large enough to matter, small enough to be moved."""
+"""Range of an object's share of its photograph: large enough to matter, small enough to move."""
 COMPACT = 0.4
-"""Share of its bounding box that an object covers at least; thin nets of leftovers cover less."""
+"""Minimum share of its bounding box that an object covers; scattered leftovers cover less."""
 SOFT = 1 / 256
-"""Width of an object's soft edge, as a share of the picture's side: what is closer to the mask's edge is left out,
-since it has colours of the old background in it."""
+"""Width of an object's soft edge, as a share of the image's side: pixels closer to the mask's edge are dropped,
+because they contain colours of the old background."""
 TRIES = 200
-"""Places and objects that are tried for one scene."""
+"""Number of places and objects tried for one scene."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """An object out of a photograph."""
+    """An object cut out of a photograph."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     alpha: Float32[np.ndarray, "h w"]
-    """How much of each pixel is the object's, in [0, 1]."""
+    """The object's share of each pixel, in [0, 1]."""
     words: str
     """The photograph's caption without "a photo of"."""
 
     def resized(self, scale: float) -> "Cutout":
-        """`scale` times as large, by Lanczos, weighted by alpha so that no background bleeds in."""
+        """Scale with Lanczos, weighted by alpha so that no background bleeds in."""
         height, width = (max(1, round(scale * side)) for side in self.alpha.shape)
 
         def resize(plane: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h2 w2"]:
@@ -57,7 +57,7 @@ class Cutout:
 
 @dataclass(frozen=True, eq=False)
 class PlacedObject:
-    """A cutout in a scene. Its box starts at a whole pixel, so that a move shows the very same pixels elsewhere."""
+    """A cutout in a scene. Its box starts at an integer pixel, so that a move keeps its pixels exactly."""
 
     cutout: Cutout
     top: int
@@ -72,7 +72,7 @@ class PlacedObject:
         return dataclasses.replace(self, top=self.top + down, left=self.left + right)
 
     def resized(self, scale: float) -> "PlacedObject":
-        """About the middle of its box."""
+        """Scale about the middle of its box."""
         cutout = self.cutout.resized(scale)
         (height, width), (before_h, before_w) = cutout.alpha.shape, self.cutout.alpha.shape
         return PlacedObject(cutout, self.top + (before_h - height) // 2, self.left + (before_w - width) // 2)
@@ -85,27 +85,27 @@ class PhotoScene:
     background: UInt8[np.ndarray, "S S 3"]
     objects: tuple[PlacedObject, ...]
     place: str
-    """What the background shows, in words."""
+    """Description of the background."""
 
     @property
     def size(self) -> int:
-        """Side of the picture in pixels."""
+        """Image size in pixels."""
         return self.background.shape[0]
 
     @property
     def caption(self) -> str:
-        """For example "a cup and a rose, in front of a chair"."""
+        """A caption such as "a cup and a rose, in front of a chair"."""
         named = " and ".join(each.cutout.words for each in self.objects)
         return f"{named}, in front of {self.place}" if named else f"a photo of {self.place}"
 
     def replaced(self, k: int, *replacement: PlacedObject) -> "PhotoScene":
-        """With other objects in the place of the k-th, or none. Raises ValueError if there is no k-th object."""
+        """Replace the k-th object by others, or by none. Raises ValueError if there is no k-th object."""
         if not 1 <= k <= len(self.objects):
             raise ValueError(f"the scene has objects 1 to {len(self.objects)}, got {k}")
         return dataclasses.replace(self, objects=(*self.objects[: k - 1], *replacement, *self.objects[k:]))
 
     def inserted(self, placed: PlacedObject) -> "PhotoScene":
-        """With one more object in front of all others."""
+        """Insert an object in front of all others."""
         return dataclasses.replace(self, objects=(*self.objects, placed))
 
 
@@ -115,15 +115,15 @@ class PhotoEdit:
 
     kind: Literal["move", "shrink", "enlarge", "delete", "duplicate", "compose"]
     by: tuple[float, float] = (0.0, 0.0)
-    """(x, y) in shares of the side: how far it, its copy, or the other scene's object is moved."""
+    """(x, y) as shares of the side: the shift of the object, its copy, or the other scene's object."""
     scale: float = 1.0
     about: tuple[float, float] = (0.0, 0.0)
-    """The point that a resize leaves where it is."""
+    """The fixed point of a resize."""
     after: PhotoScene | None = None
 
 
 def render(scene: PhotoScene) -> tuple[UInt8[np.ndarray, "S S 3"], UInt8[np.ndarray, "S S"]]:
-    """The picture, and its label map: k where at least half of a pixel is the k-th object's, else 0."""
+    """Render the image and its label map: k where the k-th object covers at least half of a pixel, else 0."""
     picture = scene.background.astype(np.float32)
     labels = np.zeros(picture.shape[:2], np.uint8)
     for k, placed in enumerate(scene.objects, start=1):
@@ -134,7 +134,7 @@ def render(scene: PhotoScene) -> tuple[UInt8[np.ndarray, "S S 3"], UInt8[np.ndar
 
 
 def cutouts(record: Record) -> Iterator[Cutout]:
-    """The objects of a record that can be cut out: of one piece, compact, of a fit size, and clear of the margin."""
+    """Yield the objects of a record that can be cut out: connected, compact, of suitable size, clear of the margin."""
     size = record.image.shape[0]
     for mask in record.object_masks:
         pieces, count = ndimage.label(mask)
@@ -151,9 +151,9 @@ def cutouts(record: Record) -> Iterator[Cutout]:
 
 
 def photo_scene(records: Sequence[Record], seed: int) -> PhotoScene:
-    """The scene of this seed: one object of one photograph on another, and mostly a second one next to it.
+    """Return the scene of a seed: one object of a photograph on another, and usually a second one next to it.
 
-    Raises ValueError where no object of the records can be cut out.
+    Raises ValueError if no object of the records can be cut out.
     """
     rng = np.random.default_rng(seed)
     background = records[int(rng.integers(len(records)))]
@@ -166,12 +166,12 @@ def photo_scene(records: Sequence[Record], seed: int) -> PhotoScene:
                 scene = scene.inserted(placed)
                 break
     if not scene.objects:
-        raise ValueError(f"{TRIES} records hold no object that can be cut out: divide photographs with --masks auto")
+        raise ValueError(f"{TRIES} records have no object that can be cut out: run `elements partition --masks auto`")
     return scene
 
 
 def photo_edits(scene: PhotoScene, other: PhotoScene, seed: int) -> list[PhotoEdit]:
-    """Edits of the first object: those of `KINDS` for which the scene has room; a composition takes `other`'s last."""
+    """Draw edits of the first object: all `KINDS` for which there is room; a composition takes the last of `other`."""
     rng, placed, size = np.random.default_rng(seed), scene.objects[0], scene.size
     rows, columns = placed.box
     middle = (columns.start + columns.stop) / 2 / size, (rows.start + rows.stop) / 2 / size
@@ -207,7 +207,7 @@ def write_folder(records: Sequence[Record], out: Path, seeds: range) -> None:
 def _free_place(
     rng: np.random.Generator, cutout: Cutout, scene: PhotoScene, apart_from: PlacedObject | None = None
 ) -> PlacedObject | None:
-    """A place for a cutout within the picture and clear of all objects; None where tries find none."""
+    """Find a place for a cutout within the image and clear of all objects; None if no try succeeds."""
     height, width = cutout.alpha.shape
     if max(height, width) >= scene.size:
         return None

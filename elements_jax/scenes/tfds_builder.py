@@ -1,4 +1,4 @@
-"""`Scenes`: the synthetic set as a TensorFlow Datasets builder, each scene with three edits and their true pictures.
+"""`Scenes`: the synthetic set as a TensorFlow Datasets builder; each scene has three edits and their true results.
 
 builder = Scenes(data_dir=folder, file_format="array_record")  # this format needs no TensorFlow
 builder.download_and_prepare()
@@ -21,10 +21,10 @@ SEEDS = {"train": range(20_000), "test": range(1_000_000, 1_001_000)}
 
 @dataclasses.dataclass
 class SceneConfig(tfds.core.BuilderConfig):
-    """A variant of the set."""
+    """A variant of the dataset."""
 
     size: int = 64
-    """Side of the pictures in pixels."""
+    """Image size in pixels."""
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
@@ -38,12 +38,12 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         edit = {
             "kind": tfds.features.ClassLabel(names=["move", "resize", "delete"]),
             "k": tfds.features.Scalar(np.int32, doc="The shape that is edited: its number in the label map."),
-            "dx": tfds.features.Scalar(np.float32, doc="Of a move, to the right, in widths of the picture."),
-            "dy": tfds.features.Scalar(np.float32, doc="Of a move, downwards, in heights of the picture."),
-            "scale": tfds.features.Scalar(np.float32, doc="Of a resize, about the shape's centre."),
+            "dx": tfds.features.Scalar(np.float32, doc="Shift of a move to the right, in widths of the image."),
+            "dy": tfds.features.Scalar(np.float32, doc="Downward shift of a move, in heights of the image."),
+            "scale": tfds.features.Scalar(np.float32, doc="Factor of a resize about the shape's centre."),
             "x": tfds.features.Scalar(np.float32, doc="The shape's centre before the edit, in [0, 1]."),
             "y": tfds.features.Scalar(np.float32),
-            "image": tfds.features.Image(shape=image, doc="The true picture after the edit."),
+            "image": tfds.features.Image(shape=image, doc="The true image after the edit."),
         }
         features = {
             "seed": tfds.features.Scalar(np.int64),
@@ -53,7 +53,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
             "edits": tfds.features.Sequence(edit),
         }
         return self.dataset_info_from_configs(
-            description="Textured shapes on textured backgrounds: captions, object masks, and truly edited pictures.",
+            description="Textured shapes on textured backgrounds: captions, object masks, and true results of edits.",
             features=tfds.features.FeaturesDict(features),
         )
 
@@ -63,7 +63,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, seeds: range) -> Iterator[tuple[int, dict[str, Any]]]:
         for seed in seeds:
             original = scene(seed, self.builder_config.size)
-            # As Pillow's images, since tfds would encode arrays with TensorFlow.
+            # As Pillow images, since tfds would encode arrays with TensorFlow.
             image, label_map = map(Image.fromarray, render(original))
             edits = []
             for edit in sample_edits(original, seed):

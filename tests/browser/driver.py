@@ -131,7 +131,7 @@ class Driver:
 
     def second(self, image: UInt8[np.ndarray, "H W 3"], name: str = "bird.png") -> None:
         self.page.locator("#second-file").set_input_files(file_of(image, name))
-        expect(self.status).to_contain_text("beside the photo")
+        expect(self.status).to_contain_text("next to the photo")
 
     def _frame(self, stage: Any = None) -> tuple[float, float, float, float]:
         box = (stage or self.stage).bounding_box()

@@ -165,7 +165,7 @@ def test_leaving_asks_and_a_reload_brings_the_edits_back(opened, address):
     before, kinds = opened.edits(), []
     opened.page.once("dialog", lambda dialog: (kinds.append(dialog.type), dialog.accept()))
     opened.page.reload()
-    expect(opened.status).to_have_text("Your edits of photo.png are back.")
+    expect(opened.status).to_have_text("Restored your edits of photo.png.")
     assert kinds == ["beforeunload"]
     opened.shows(50, 24, colour=RED)
     assert opened.edits() == before

@@ -64,7 +64,7 @@ def test_the_padding_token_is_the_checkpoints_own(folder, tmp_path):
         (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": token}))
         assert PromptTokenizer(tmp_path, TextConfig())("")[-1] == 0
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<none>"}))
-    with pytest.raises(ValueError, match=r"does not know the token that it pads with, '<none>'"):
+    with pytest.raises(ValueError, match=r"its padding token is not in its vocabulary: '<none>'"):
         PromptTokenizer(tmp_path, TextConfig())
 
 

@@ -64,5 +64,5 @@ def test_what_is_read_is_not_written_over(command, written, folder, capsys):
 )
 def test_a_name_of_another_format_is_refused(command, folder, capsys):
     assert main(command.split()) == 1
-    assert capsys.readouterr().err.endswith("what the model paints is written as a PNG; choose the suffix .png\n")
+    assert capsys.readouterr().err.endswith("the model's images are written as PNG; use the suffix .png\n")
     assert not list(folder.glob("out*"))

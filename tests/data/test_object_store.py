@@ -37,7 +37,7 @@ def test_a_text_is_a_path_or_a_url() -> None:
     assert not is_url(Path("a/b"))
     assert not is_url("c:/photos")
     assert is_url("s3://bucket/photos")
-    with pytest.raises(ValueError, match="nothing opens nope://"):
+    with pytest.raises(ValueError, match="unknown scheme nope://"):
         as_path("nope://a/b")
 
 
@@ -96,7 +96,7 @@ def test_a_copy_follows_the_store(store: AnyPath, monkeypatch: pytest.MonkeyPatc
     assert sorted(downloaded) == ["a", "new"]
     assert {path.name for path in copy.rglob("*") if path.is_file() and not path.name.startswith(".")} == {"a", "new"}
     assert local_copy(store / "model" / "a").read_bytes() == b"A"
-    with pytest.raises(FileNotFoundError, match=r"memory://.*/nothing: nothing is there"):
+    with pytest.raises(FileNotFoundError, match=r"memory://.*/nothing: nothing exists there"):
         local_copy(store / "nothing")
 
 

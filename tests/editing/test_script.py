@@ -139,7 +139,7 @@ def test_errors_name_the_field_and_the_expected_value(value, message):
         (b"1" * 10_000, "not JSON"),
         (b'{"version": 1, "seed": 1, "seed": 2}', "seed: given twice"),
         (b'{"version": 1, "edits": [{"edit": "delete", "elements": [1], "elements": [2]}]}', "elements: given twice"),
-        (b"\x89PNG\r\n\x1a\n", "a PNG that carries no edit script"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG without an edit script"),
     ],
 )
 def test_errors_name_a_file_that_is_not_a_script(content, message, tmp_path):
@@ -270,7 +270,7 @@ def test_compose_opens_the_image_it_names():
         ),
         (
             EditScript((Compose("a.png", tuple(range(16)), scale=0.5),), tolerance=1.0),
-            r"edits\[0\] \(compose\): only \d+ of 16 elements find a place",
+            r"edits\[0\] \(compose\): only \d+ of 16 elements fit",
         ),
     ],
 )

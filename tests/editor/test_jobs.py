@@ -85,7 +85,7 @@ def test_what_cannot_be_decoded_says_why(client: TestClient) -> None:
     """The real decoder fails: euler draws no noise."""
     id = submit(client, script={"sampling": {"sampler": "euler", "eta": 0.5}}).json()["id"]
     wait_until(lambda: state(client, id)["status"] == "failed")
-    assert state(client, id)["error"] == "eta is for DDIM: no other sampler here draws fresh noise"
+    assert state(client, id)["error"] == "eta is only for DDIM: no other sampler draws fresh noise"
     done = submit(client).json()["id"]
     wait_until(lambda: state(client, done)["status"] == "done")
 

@@ -124,7 +124,7 @@ def test_where_nothing_is_found_it_says_so(editing: EditSession) -> None:
     with TestClient(app_of(editing, find_object=find, points=False), base_url=LOCAL) as client:
         assert not client.get("/api/model").json()["select_objects"]
         response = client.post("/api/objects", json={"image": upload(client), "object": {"point": [0, 0]}})
-        assert (response.status_code, response.json()) == (422, {"error": "no object is found there"})
+        assert (response.status_code, response.json()) == (422, {"error": "no object was found there"})
 
 
 def test_pieces_are_numbered_in_red_and_green(editing: EditSession) -> None:

@@ -201,14 +201,14 @@ def test_fid_is_of_all_pictures_and_warns_of_few(tmp_path, folders, eight_featur
     expected = fid.frechet_distance(*(Statistics(f.mean(0), np.cov(f, rowvar=False), 7) for f in features))
     assert number["count"] == 7
     assert number["value"] == pytest.approx(expected, rel=1e-4)
-    assert "warning: fid is of 7 pictures, fewer than its 2048 features" in capsys.readouterr().out
+    assert "warning: fid uses 7 images, fewer than its 2048 features" in capsys.readouterr().out
     assert len(report["notes"]) == 1
     three = evaluate(tmp_path / "three.json", *command, "--batch-size", 3)
     np.testing.assert_allclose(values(three), values(report), rtol=1e-5)
 
     stored = tmp_path / "statistics.npz"
     assert main(["evaluate", "statistics", str(folders[1]), str(stored), "--inception", str(eight_features)]) == 0
-    assert "statistics.npz: of 7 pictures" in capsys.readouterr().out
+    assert "statistics.npz: statistics of 7 images" in capsys.readouterr().out
     against = evaluate(tmp_path / "against.json", *command, "--reference", stored)
     np.testing.assert_allclose(values(against), values(report), rtol=1e-5)
 
@@ -313,45 +313,45 @@ def test_errors_name_the_wrong_input(tmp_path, folders, squares, scene_records, 
     fewer, other = tmp_path / "fewer", tmp_path / "other"
     shutil.copytree(pictures, fewer)
     (fewer / "picture-3.png").unlink()
-    assert f"{fewer} lacks 1 of 7 pictures: picture-3" in refused(capsys, "folders", fewer, truths)
-    assert f"{fewer} lacks 1 of 7 pictures: picture-3" in refused(capsys, "folders", truths, fewer)
+    assert f"{fewer} lacks 1 of 7 images: picture-3" in refused(capsys, "folders", fewer, truths)
+    assert f"{fewer} lacks 1 of 7 images: picture-3" in refused(capsys, "folders", truths, fewer)
     shutil.copytree(pictures, other)
     save(other, {"picture-5": record(5, 48).image})
-    expected = "picture-5: picture has 48 x 48 px, where the first picture has 32 x 32: all must be of one size"
+    expected = "picture-5: picture has 48 x 48 px, but the first image has 32 x 32: all must have the same size"
     assert expected in refused(capsys, "folders", other, truths, *WHOLE, "--batch-size", 7)
     assert expected in refused(capsys, "folders", other, truths, *WHOLE, "--batch-size", 2)
     (other / "picture-5.png").write_bytes((pictures / "picture-5.png").read_bytes()[:90])
-    assert "picture-5.png: no picture, or damaged" in refused(capsys, "folders", other, truths, *WHOLE)
+    assert "picture-5.png: not a readable image" in refused(capsys, "folders", other, truths, *WHOLE)
     Image.fromarray(record(0, 32).image).save(other / "picture-0.jpg")
-    assert "picture-0.png and picture-0.jpg have one name" in refused(capsys, "folders", other, truths)
-    assert "expected a folder of pictures" in refused(capsys, "folders", tmp_path / "nowhere", truths)
+    assert "picture-0.png and picture-0.jpg have the same name" in refused(capsys, "folders", other, truths)
+    assert "expected a folder of images" in refused(capsys, "folders", tmp_path / "nowhere", truths)
     assert "--count must be from 1 to 7" in refused(capsys, "folders", *folders, *WHOLE, "--count", 8)
-    assert "no picture has what target is of" in refused(capsys, "folders", *folders, "--metrics", "psnr", "target")
+    assert "no image has the inputs of target" in refused(capsys, "folders", *folders, "--metrics", "psnr", "target")
     assert "--reference is for FID" in refused(capsys, "folders", *folders, "--reference", "x.npz")
     assert "--batch-size must be at least 1" in refused(capsys, "folders", *folders, "--batch-size", 0)
     assert "nowhere.pth" in refused(capsys, "folders", *folders, "--inception", tmp_path / "nowhere.pth")
 
     command = ["records", scene_records, "--model", scene_model, "--decoder", "light", *WHOLE]
-    assert "holds no records of split 'test'; it has val" in refused(capsys, *command, "--split", "test")
-    assert "holds no records" in refused(capsys, "records", tmp_path, *command[2:])
+    assert "has no split 'test'; it has val" in refused(capsys, *command, "--split", "test")
+    assert "has no split 'val'; it has none" in refused(capsys, "records", tmp_path, *command[2:])
     assert "is neither a model folder" in refused(capsys, *command[:3], tmp_path, "--decoder", "vae")
     expected = (
-        "the model takes images of 32 x 32 px in 64 elements, record '100' has images of 16 x 16 px in 4 elements"
+        "the model takes images of 32 x 32 px in 64 elements, but record '100' has images of 16 x 16 px in 4 elements"
     )
     assert expected in refused(capsys, "records", squares, *command[2:])
     expected = "the model takes 32 x 32 px, not (16, 16)"
     assert expected in refused(capsys, "records", squares, *command[2:4], *WHOLE, "--decoder", "vae")
 
     (edits / "perfect" / "1-move.png").unlink()
-    assert f"{edits / 'perfect'} lacks 1 of 2 pictures: 1-move" in refused(capsys, "results", edits)
-    assert "holds nothing of best; it has nothing, perfect, pixels" in refused(
+    assert f"{edits / 'perfect'} lacks 1 of 2 images: 1-move" in refused(capsys, "results", edits)
+    assert "has no method best; it has nothing, perfect, pixels" in refused(
         capsys, "results", edits, "--methods", "best"
     )
     missing = tmp_path / "records"
     shutil.copytree(squares, missing)
     for path in missing.glob("*val*"):
         path.unlink()
-    expected = "case '0-move': there is no record of source_id '100'"
+    expected = "case '0-move': no record has source_id '100'"
     arguments = ["results", edits, "--methods", "pixels", "--records", missing, "--metrics", "target"]
     assert expected in refused(capsys, *arguments)
 

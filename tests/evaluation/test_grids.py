@@ -56,7 +56,7 @@ def test_columns_are_as_asked(tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"methods": ("nobody",)}, "no pictures by 'nobody'; there are ours"),
+        ({"methods": ("nobody",)}, "no images of 'nobody'; it has ours"),
         ({"rows": 0}, "expected at least 1 row"),
         ({"cell": 9}, "cells of 32 to 2048"),
     ],

@@ -124,7 +124,7 @@ def test_a_scene_follows_from_its_seed():
 
 
 def test_photographs_without_objects_are_refused():
-    with pytest.raises(ValueError, match="no object that can be cut out: divide photographs with --masks auto"):
+    with pytest.raises(ValueError, match="no object that can be cut out: run `elements partition --masks auto`"):
         photo_scene([photograph(seed, np.zeros((SIZE, SIZE), bool)) for seed in range(3)], 0)
 
 

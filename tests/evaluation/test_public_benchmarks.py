@@ -176,14 +176,14 @@ def test_objmove_a_is_done_as_its_scorer_reads_it(objmove, tmp_path, model_folde
         assert (shown[19:, 24:] < 20).all(), "the first of four elements lies in the lower right quarter"
         assert (shown[:11, :16] > 220).all(), "and nothing where it was"
     assert main([*arguments, "--seed", "1"]) == 1
-    assert "has results made with other settings (seed)" in capsys.readouterr().err
+    assert "contains results made with other settings (seed)" in capsys.readouterr().err
 
 
 def test_geobench_2d_is_done_as_its_scorer_reads_it(geobench, tmp_path, model_folder, capsys):
     out = tmp_path / "results"
     arguments = ["--model", str(model_folder), "--segmenter", "grid", "--preserve", "--batch-size", "3", "--steps", "1"]
     assert main(["geobench-2d", str(geobench), str(out), *arguments]) == 0
-    assert "2 moves and resizes; 1 edits are others" in capsys.readouterr().out
+    assert "2 moves and resizes; 1 other edits are skipped" in capsys.readouterr().out
     report = json.loads((out / "generated_results_elements_2d.json").read_text())
     original = json.loads((geobench / "annotation_2d.json").read_text())
     cases = report["7"]["instances"]["0"]
@@ -208,10 +208,10 @@ def test_names_impossible_cases_and_runs_the_others(objmove, tmp_path, model_fol
     arguments = ["--model", str(model_folder), "--segmenter", "grid"]
     assert main(["objmove-a", str(objmove), str(tmp_path / "out"), *arguments, "--limit", "3"]) == 1
     said = capsys.readouterr()
-    assert "real_001/src_mask_hr.png: expected white where the object is" in said.out
-    assert "real_002/src_mask_hr.png: 30 x 40 has another shape than the photograph's 40 x 30" in said.out
-    assert "real_003/tar_box_mask.png: no mask, or damaged" in said.out
-    assert "none of the 3 edits could be done" in said.err
+    assert "real_001/src_mask_hr.png: expected white pixels on the object" in said.out
+    assert "real_002/src_mask_hr.png: 30 x 40 does not match the photograph's 40 x 30" in said.out
+    assert "real_003/tar_box_mask.png: not a readable mask" in said.out
+    assert "all 3 edits failed" in said.err
     assert not list((tmp_path / "out").glob("*.png"))
 
 

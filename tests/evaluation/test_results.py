@@ -54,10 +54,10 @@ def test_methods_of_others_that_have_made_nothing_are_named(tmp_path):
     [
         ('{"name": "a", "kind": "move"}', "instruction: expected text"),
         ('{"name": "a", "kind": "move", "instruction": "", "edits": []}', "edits: unknown field"),
-        ('{"name": "../a", "kind": "move", "instruction": ""}', "name: expected that of a file"),
+        ('{"name": "../a", "kind": "move", "instruction": ""}', "name: expected a file name"),
         ('{"name": "a", "kind": "move", "instruction": "", "script": {"version": 2}}', "version: expected 1"),
         ("[]", "expected an object"),
-        (CASES[1].to_json(), "name: '0001-delete' is that of an earlier case"),
+        (CASES[1].to_json(), "name: '0001-delete' is already used by an earlier case"),
     ],
 )
 def test_errors_name_a_line_that_is_not_a_case(tmp_path, line, problem):
@@ -70,5 +70,5 @@ def test_a_picture_that_is_cut_short_is_named(tmp_path):
     save(tmp_path, "ours", CASES[0], np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     path = tmp_path / "ours" / "0000-move.png"
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"0000-move\.png: no picture, or damaged"):
+    with pytest.raises(ValueError, match=r"0000-move\.png: not a readable image"):
         picture(tmp_path, "ours", CASES[0])

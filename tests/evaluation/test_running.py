@@ -89,7 +89,7 @@ def test_scripts_become_a_results_folder_and_a_run_resumes(scene_records, script
     assert "out/ours was made with other settings" in capsys.readouterr().err
     scripts.write_text(scripts.read_text().replace("-0.125", "0.125"))
     assert compare(scene_records, scripts, out, model, "--methods", "pixels") == 1
-    assert "holds results of other edits (3 edits" in capsys.readouterr().err
+    assert "contains results of other edits (3 edits" in capsys.readouterr().err
 
 
 def test_our_picture_is_that_of_the_pipeline(scene_records, scripts, model, scene_pipeline, tmp_path):
@@ -107,8 +107,8 @@ def test_our_picture_is_that_of_the_pipeline(scene_records, scripts, model, scen
     ("more", "problem"),
     [
         (["--methods", "sd-inpaint"], "sd-inpaint needs Stable Diffusion Inpainting, whose UNet has 9 input channels"),
-        (["--methods", "sdedit-2"], "there is no method 'sdedit-2': expected ours, pixels, sdedit-S"),
-        (["--methods", "sdedit-0.1"], "SDEdit of strength 0.1 does none of 2 steps"),
+        (["--methods", "sdedit-2"], "unknown method 'sdedit-2': expected ours, pixels, sdedit-S"),
+        (["--methods", "sdedit-0.1"], "SDEdit with strength 0.1 runs none of 2 steps"),
         (["--methods", "ours", "--batch-size", "0"], "--batch-size must be at least 1"),
     ],
 )
@@ -170,6 +170,6 @@ def test_the_scenes_benchmark_scores_every_method_of_its_folder(scene_records, m
 
     results.path_of(out, "oracle", results.read_cases(out)[0]).unlink()
     assert main([*command, "--methods", "pixels"]) == 1
-    assert "oracle: 1 pictures are missing" in capsys.readouterr().err
+    assert "oracle: 1 images are missing" in capsys.readouterr().err
     assert main([*command, "--methods", "pixels", "--split", "test"]) == 1
     assert "has no split 'test'; it has val" in capsys.readouterr().err

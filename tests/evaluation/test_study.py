@@ -274,7 +274,7 @@ def test_one_who_failed_in_one_form_is_left_out_of_all():
     forms = plan(cases(8), "ours", ["a"], lambda *_: True, length=40, checks=2, seed=0)
     key = key_of(forms)
     sheets = [sheet(key, 1, "r", attentive(random.Random(0), 1)), sheet(key, 2, "r", lambda _: "left")]
-    with pytest.raises(ValueError, match="no judgments: there are 2 files of answers, and 1 raters failed"):
+    with pytest.raises(ValueError, match="no judgments: 2 files of answers, and 1 raters failed"):
         analyse(key, sheets)
 
 
@@ -308,7 +308,7 @@ def test_the_commands_go_from_results_to_a_table(folder, tmp_path, capsys):
     ("change", "problem"),
     [
         ({"version": 2}, "version: input should be 1"),
-        ({"study": "other"}, "study: expected study, that of the key, got other"),
+        ({"study": "other"}, "study: expected the key's study, got other"),
         ({"form": 0}, "form: input should be greater"),
         ({"form": 9}, "form: expected 1 to 2, got 9"),
         ({"worker": ""}, "worker: string should have at least 1"),
@@ -337,7 +337,7 @@ def test_answers_given_twice_are_refused(tmp_path):
     key = key_of(plan(cases(8), "ours", ["a"], lambda *_: True, length=40, checks=0, seed=0))
     first = sheet(key, 1, "r", lambda _: "left")
     paths = [written(tmp_path / name, first) for name in ("one.json", "two.json")]
-    with pytest.raises(ValueError, match=r"two\.json: worker: 'r' has answered form 1 in .*one\.json already"):
+    with pytest.raises(ValueError, match=r"two\.json: worker: 'r' has already answered form 1 in .*one\.json"):
         read_answers(paths, key)
     repeated = dataclasses.replace(first, answers=first.answers + first.answers[:1])
     with pytest.raises(ValueError, match=r"three\.json: answers: pair .* is answered more than once"):
@@ -347,9 +347,9 @@ def test_answers_given_twice_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--ours", "mine"], "no pictures by 'mine'; there are ours, pixels, sd-inpaint, sdedit-0.5"),
+        (["--ours", "mine"], "no images of 'mine'; it has ours, pixels, sd-inpaint, sdedit-0.5"),
         (["--baselines", "ours"], "'ours' cannot be compared with itself"),
-        (["--checks", "3"], "attention checks must be an even number up to that of cases (12), got 3"),
+        (["--checks", "3"], "attention checks must be an even number, at most the number of cases (12), got 3"),
         (["--length", "0"], "--length must be from 1 to 10000, got 0"),
     ],
 )
@@ -364,7 +364,7 @@ def test_an_invalid_study_is_one_line_on_stderr_and_no_files(folder, tmp_path, c
 def test_a_study_is_never_overwritten(folder, study, capsys):
     before = (study / "key.json").read_bytes()
     assert main(["make", str(folder), str(study), "--seed", "5"]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert (study / "key.json").read_bytes() == before
 
 
@@ -372,5 +372,5 @@ def test_a_damaged_picture_leaves_no_half_study(tmp_path, capsys):
     cases = write_scene_results(tmp_path / "results", 2)
     results.path_of(tmp_path / "results", "pixels", cases[-1]).write_bytes(b"no picture")
     assert main(["make", str(tmp_path / "results"), str(tmp_path / "out")]) == 1
-    assert f"pixels/{cases[-1].name}.png: no picture" in capsys.readouterr().err
+    assert f"pixels/{cases[-1].name}.png: not a readable image" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]

@@ -214,7 +214,7 @@ def test_with_nothing_known_shows_the_guide_or_fails_without_one():
     guide = noisy(np.random.default_rng(0), 10, 8)
     expected = np.clip(np.rint(resize(guide, 40, 30)), 0, 255)
     np.testing.assert_array_equal(fill_hole(photograph, hole, guide), expected)
-    with pytest.raises(ValueError, match="nothing says what belongs there"):
+    with pytest.raises(ValueError, match="which needs a guide"):
         fill_hole(photograph, hole)
 
 

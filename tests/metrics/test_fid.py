@@ -142,11 +142,11 @@ def test_a_file_that_asks_for_anything_else_is_refused(tmp_path, capsys):
                 read_pth(path)
     torch.save({"a": torch.zeros(100)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"odd\.pth: no PyTorch file of tensors, or damaged: the file is cut short"):
+    with pytest.raises(ValueError, match=r"odd\.pth: not a PyTorch file of tensors, or damaged: the file is cut short"):
         read_pth(path)
     for content in (b"", b"not at all", pickle.dumps({"a": 1})):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="no PyTorch file of tensors, or damaged"):
+        with pytest.raises(ValueError, match="not a PyTorch file of tensors, or damaged"):
             read_pth(path)
     assert capsys.readouterr().out == ""
 

@@ -101,5 +101,5 @@ def test_ssim_is_symmetric_and_bounded(seed, noise):
 
 def test_pictures_smaller_than_a_window_are_refused():
     small = jnp.zeros((1, 10, 16, 3))
-    with pytest.raises(ValueError, match=r"SSIM needs pictures of at least 11 px a side, got \(10, 16\)"):
+    with pytest.raises(ValueError, match=r"SSIM needs images of at least 11 px per side, got \(10, 16\)"):
         ssim(small, small)

@@ -77,7 +77,7 @@ def test_gradient_is_finite_for_equal_and_flat_images():
 
 def test_pictures_too_small_for_the_last_features_are_refused(ours):
     small = jnp.zeros((1, LEAST_SIDE - 1, 64, 3))
-    with pytest.raises(ValueError, match="LPIPS needs pictures of at least 32 px a side"):
+    with pytest.raises(ValueError, match="LPIPS needs images of at least 32 px per side"):
         ours(small, small)
     enough = jnp.zeros((1, LEAST_SIDE, LEAST_SIDE, 3))
     assert ours(enough, enough).shape == (1,)

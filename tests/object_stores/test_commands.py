@@ -96,7 +96,7 @@ def test_batch_reconstruct_and_evaluate_with_only_urls(
     model = ["--model", f"{store.root}/model"]
     settings = ["--steps", "2", "--shard-size", "2"]
     batch = ["elements_jax.cli", "batch", *inputs, f"{store.root}/pictures", *model, *settings]
-    assert "5 pictures written" in store.run(*batch, **ON_CPU)
+    assert "5 images written" in store.run(*batch, **ON_CPU)
     store.copy(f"{store.root}/pictures", str(tmp_path / "pictures"))
     found = sorted((tmp_path / "pictures").glob("shard-*/*.png"))
     assert len(found) == 5

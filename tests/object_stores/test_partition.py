@@ -120,7 +120,7 @@ def s3_keys(store: Store, prefix: str) -> list[str]:
 @pytest.mark.parametrize(
     ("source", "out", "error"),
     [
-        ("{root}/nothing", "{root}/records", "error: {root}/nothing: nothing is there"),
+        ("{root}/nothing", "{root}/records", "error: {root}/nothing: nothing exists there"),
         ("s3://no-such-bucket/tars", "{root}/records", "error: s3://no-such-bucket/tars: "),
         ("{root}/tars", "s3://no-such-bucket/records", "error: s3://no-such-bucket/records: "),
     ],
@@ -139,9 +139,9 @@ def test_a_scheme_that_nothing_opens_is_said(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         main([str(tmp_path), "nope://bucket/records"])
     words = [word for word in capsys.readouterr().err.split() if word not in ("│", "|")]  # the lines of tyro's box
-    assert "nothing opens nope://" in " ".join(words)
+    assert "unknown scheme nope://" in " ".join(words)
     assert main(["nope://bucket/photos", str(tmp_path), "--segmenter", "grid"]) == 1
-    assert "error: nope://bucket/photos: nothing opens nope://" in capsys.readouterr().err
+    assert "error: nope://bucket/photos: unknown scheme nope://" in capsys.readouterr().err
 
 
 def test_no_credentials_are_one_line(s3: Store, tmp_path: Path) -> None:

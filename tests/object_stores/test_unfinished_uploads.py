@@ -52,5 +52,5 @@ def test_a_store_that_does_not_let_us_look_ends_no_job(s3: Store, monkeypatch, c
 
     monkeypatch.setattr(path.fs, "list_multipart_uploads", refused)
     abort_uploads(path)
-    said = f"unfinished uploads, if there are any, are left: {s3.root}/records: Access Denied\n"
+    said = f"unfinished uploads, if any, are left: {s3.root}/records: Access Denied\n"
     assert capsys.readouterr().out == said

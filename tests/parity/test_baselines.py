@@ -116,9 +116,9 @@ def test_inpainting_and_element_models_are_not_interchangeable(text_folder, inpa
     model = StableDiffusion.from_pretrained(text_folder)
     with pytest.raises(ValueError, match="inpainting needs Stable Diffusion Inpainting"):
         model.inpaint(picture[None], np.ones((1, 64, 64), bool), [""], [""], [0])
-    with pytest.raises(ValueError, match="does none of 50 steps"):
+    with pytest.raises(ValueError, match="runs none of 50 steps"):
         model.sdedit(picture[None], [""], [""], [0], 0.01)
-    with pytest.raises(ValueError, match="its UNet has no use for elements"):
+    with pytest.raises(ValueError, match="whose UNet does not support elements"):
         ElementsPipeline.from_pretrained(inpainting_folder)
 
 

@@ -46,7 +46,7 @@ def folder(networks, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipeline(folder) -> ElementsPipeline:
-    with pytest.warns(UserWarning, match="is a Stable Diffusion: what reads elements is new and untrained"):
+    with pytest.warns(UserWarning, match="is a Stable Diffusion: its element attention is new and untrained"):
         return ElementsPipeline.from_pretrained(folder)
 
 
@@ -198,7 +198,8 @@ def test_a_folder_in_the_hub_cache_is_found_by_its_name(folder, pipeline, tmp_pa
     _, params, _ = read_model("somebody/small-diffusion")
     np.testing.assert_array_equal(params["vae"]["quant_conv.bias"], pipeline.params["vae"]["quant_conv.bias"])
     with pytest.raises(
-        FileNotFoundError, match="nobody/none is not a folder or file here, and the Hugging Face hub did not give it"
+        FileNotFoundError,
+        match="nobody/none is not a local folder or file, and downloading it from the Hugging Face hub failed",
     ):
         read_model("nobody/none")
 
@@ -252,7 +253,7 @@ def test_a_network_that_was_exchanged_alone_is_noticed(tmp_path):
     kept = (tmp_path / "elements" / "attention.safetensors").read_bytes()
     save_network(tmp_path, "unet", {name: jnp.ones(spec.shape) for name, spec in shapes.items()})
     (tmp_path / "elements" / "attention.safetensors").write_bytes(kept)
-    with pytest.raises(ValueError, match="are not of the same save"):
+    with pytest.raises(ValueError, match="come from different saves"):
         load_networks(tmp_path, Networks(SMALL), ["unet"])
 
 

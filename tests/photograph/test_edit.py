@@ -176,7 +176,7 @@ def test_a_moved_object_is_edited_at_its_new_place():
     np.testing.assert_array_equal(twice, compose(photo, (Move((), (0.5, 0.1)), mask)))
     gone = compose(photo, (Move((), (0.5, 0.1)), mask), (Delete(()), mask))
     np.testing.assert_array_equal(gone, compose(photo, (Delete(()), mask)))
-    with pytest.raises(EditError, match=r"edits\[1\]: what it selects was deleted"):
+    with pytest.raises(EditError, match=r"edits\[1\]: its selection was deleted"):
         compose(photo, (Delete(()), mask), (Move((), (0.5, 0.1)), mask))
 
 
@@ -277,7 +277,7 @@ def test_patches_fill_a_hole_without_a_guide(pipeline):
     with pytest.raises(AssertionError, match="the model decoded"):
         edit(unguided, photo, Delete((), object=HERE), prompt="a red circle", report=fail)
     everything = replace(photo, pixels=np.full_like(photo.pixels, 255))
-    with pytest.raises(EditError, match="leave nothing of the photograph to fill the hole from"):
+    with pytest.raises(EditError, match="leave no part of the photograph from which to fill the hole"):
         edit(unguided, photo, Delete((), object=ObjectAt(mask="all")), pictures={"all": everything})
 
 
@@ -346,7 +346,7 @@ def test_a_mask_file_selects_at_any_resolution(editing):
     np.testing.assert_array_equal(after.pixels[24:36, 74:86], photo.pixels[24:36, 14:26])
     with pytest.raises(EditError, match=r"edits\[0\] \(delete\): the mask mask.png has 60 x 40 px"):
         edit(editing, photograph(80, 80), Delete((), object=at), pictures=masks)
-    with pytest.raises(EditError, match="no object is found there"):
+    with pytest.raises(EditError, match="no object was found there"):
         edit(editing, photo, Delete((), object=at), pictures={"mask.png": Photograph(0 * mask, b"", "PNG")})
 
 

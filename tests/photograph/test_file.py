@@ -195,10 +195,10 @@ def test_gps_in_xmp_becomes_spaces():
     ("encoded", "message"),
     [
         (b"", "empty"),
-        (b"<html>", "not an image"),
+        (b"<html>", "not a readable image"),
         (LOSSLESS["png"][:200], "."),
         (saved(picture().convert("CMYK"), "JPEG"), "CMYK .* convert the photograph to RGB"),
-        (saved(picture(), "GIF", save_all=True, append_images=[picture(40, 56).rotate(90)]), "2 pictures in one GIF"),
+        (saved(picture(), "GIF", save_all=True, append_images=[picture(40, 56).rotate(90)]), "2 images in one GIF"),
         (saved(picture(), "GIF"), "GIF can be read but not written"),
         (saved(picture().convert("F"), "TIFF"), "F pixels"),
     ],

@@ -183,9 +183,9 @@ def test_names_scripts_that_fail_and_writes_the_others(tmp_path, records, model,
     command = ["batch", str(records), str(path), str(out), "--model", model, "--shard-size", "4"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert f"3 pictures written to {out}\n2 scripts failed; manifest.jsonl of their shard says why\n" in printed
+    assert f"3 images written to {out}\n2 scripts failed; manifest.jsonl of their shard says why\n" in printed
     assert "scripts.jsonl line 2: edits[1] (delete): element 2 is empty or was deleted by an earlier edit\n" in printed
-    assert "scripts.jsonl line 5: edits[0] (compose): only 0 of 1 elements find a place" in printed
+    assert "scripts.jsonl line 5: edits[0] (compose): only 0 of 1 elements fit" in printed
     assert [line["status"] for line in manifest(out).values()] == ["written", "failed", "written", "written", "failed"]
     assert manifest(out)["0000002"]["reason"].endswith("element 2 is empty or was deleted by an earlier edit")
     assert sorted(pictures(out)) == ["0000001", "0000003", "0000004"]
@@ -232,11 +232,11 @@ def test_an_unreadable_record_fails_only_its_own_scripts(tmp_path, model, record
         ("[]", "line 2: expected an object"),
         ("\xff", "line 2: not UTF-8: "),
         ({"source_id": "0"}, "line 2: version: expected 1"),
-        ({"version": 1}, "line 2: source_id: expected that of a record"),
-        ({"version": 1, "source_id": "24"}, "line 2: there is no record of source_id '24'"),
+        ({"version": 1}, "line 2: source_id: expected the id of a record"),
+        ({"version": 1, "source_id": "24"}, "line 2: no record has source_id '24'"),
         ({"version": 1, "source_id": "0", "name": "../a"}, "line 2: name: expected letters, digits"),
         ({"version": 1, "source_id": "0", "name": "a" * 201}, "line 2: name: expected letters, digits"),
-        ({"version": 1, "source_id": "0", "name": "first"}, "line 2: name: 'first' is that of line 1 already"),
+        ({"version": 1, "source_id": "0", "name": "first"}, "line 2: name: 'first' is already used by line 1"),
         ({"version": 1, "source_id": "0", "colour": 1}, "line 2: colour: unknown field"),
         (
             {"version": 1, "source_id": "0", "edits": [{"edit": "delete", "elements": []}]},
@@ -244,7 +244,7 @@ def test_an_unreadable_record_fails_only_its_own_scripts(tmp_path, model, record
         ),
         (
             {"version": 1, "source_id": "0", "edits": [{"edit": "compose", "image": "x", "elements": [0]}]},
-            "line 2: there is no record of source_id 'x'",
+            "line 2: no record has source_id 'x'",
         ),
     ],
 )
@@ -279,7 +279,7 @@ def test_all_wrong_lines_are_counted_and_the_first_named(tmp_path):
         ScriptLines(path, {"0"})
     assert str(error.value).count("version: expected 1") == 20
     assert str(error.value).endswith("... and 10 more")
-    with pytest.raises(ValueError, match="holds no script"):
+    with pytest.raises(ValueError, match="contains no script"):
         ScriptLines(write_lines(path, []), {})
 
 
@@ -287,10 +287,10 @@ def test_finds_records_by_source_id_which_must_be_unique(tmp_path, records):
     index = RecordIndex(records)
     assert set(index) == {*map(str, range(24)), *map(str, range(100, 108))}
     np.testing.assert_array_equal(index["104"].image, record(104).image)
-    with pytest.raises(ValueError, match="holds no records"):
+    with pytest.raises(ValueError, match="contains no records"):
         RecordIndex(tmp_path)
     write_tfrecord(shard_path(tmp_path, "train", 0, 1), [record(i).to_example() for i in (3, 4, 3)])
-    with pytest.raises(ValueError, match=r"source_id '3' must name one record, and names two: .* record 0 and .* 2"):
+    with pytest.raises(ValueError, match=r"source_id '3' must name one record, but names two: .* record 0 and .* 2"):
         RecordIndex(tmp_path)
 
 
@@ -310,7 +310,7 @@ def test_another_job_is_refused_and_the_same_one_loses_nothing(tmp_path, seven, 
     before = contents(out)
     assert main([*command, "--steps", "1"]) == 1
     error = capsys.readouterr().err
-    assert "shard-00000-of-00003 is there already, made with other settings: steps (2, now 1)" in error
+    assert "shard-00000-of-00003 exists already, made with other settings: steps (2, now 1)" in error
     assert "--overwrite starts from scratch" in error
     assert main([*command, "--batch-size", "2", "--overwrite"]) == 0  # the same job, so there is nothing to do
     assert contents(out) == before
@@ -329,7 +329,7 @@ def test_another_job_is_refused_and_the_same_one_loses_nothing(tmp_path, seven, 
 
     (out / "job.json").unlink()
     assert main(command) == 1
-    assert "shard-00000-of-00003 is there already, made by another job; --overwrite" in capsys.readouterr().err
+    assert "shard-00000-of-00003 exists already, made by another job; --overwrite" in capsys.readouterr().err
 
 
 def test_hosts_share_the_shards(tmp_path, seven, records, model, monkeypatch, capsys):
@@ -344,7 +344,7 @@ def test_hosts_share_the_shards(tmp_path, seven, records, model, monkeypatch, ca
         assert [int(path.name[6:11]) for path in there] == shards
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
     assert main([*command, str(tmp_path / "shared"), "--steps", "1", "--overwrite"]) == 1
-    assert "--overwrite is for one host" in capsys.readouterr().err
+    assert "--overwrite works only on one host" in capsys.readouterr().err
 
 
 DEVICES = """

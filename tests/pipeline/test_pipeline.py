@@ -99,7 +99,7 @@ def test_ddim_noise_follows_the_seed_and_vanishes_with_eta(pipeline):
     np.testing.assert_array_equal(decode(1.0, 0), decode(1.0, 0))
     assert (decode(1.0, 0) != decode(0.0, 0)).any()
     assert np.abs(decode(0.0, 0) - decode(None, 0)).max() <= 1  # rounding to 8 bits
-    with pytest.raises(ValueError, match="eta is for DDIM"):
+    with pytest.raises(ValueError, match="eta is only for DDIM"):
         pipeline.decode_batch(elements, [""], seeds=[0], sampler=euler_sample, eta=0.5)
 
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_preserved_is_refused(pipeline):
 
 def test_a_prompt_that_is_too_long_is_cut_with_a_warning(pipeline):
     elements = stack([pipeline.encode(record(0).image, record(0).label_map)]).elements
-    with pytest.warns(UserWarning, match=r"a prompt is cut at 6 tokens; this is not read: 'blue square'"):
+    with pytest.warns(UserWarning, match=r"a prompt is truncated to 6 tokens, without: 'blue square'"):
         cut = pipeline.decode_batch(elements, ["a red square a blue square"], seeds=[0])
     np.testing.assert_array_equal(cut, pipeline.decode_batch(elements, ["a red square a"], seeds=[0]))
 
@@ -288,7 +288,7 @@ def test_the_commands_from_photograph_to_edited_picture(tmp_path, photo, model_f
     assert (tmp_path / "photo-edited.png").read_bytes() == result.read_bytes()
     (tmp_path / "out.jpg").unlink(missing_ok=True)
     assert main([*command[:4], "--out", str(tmp_path / "out.jpg"), *model]) == 1
-    assert "written as a PNG" in capsys.readouterr().err
+    assert "written as PNG" in capsys.readouterr().err
     assert not (tmp_path / "out.jpg").exists()
     sampling = ["--sampler", "dpm", "--steps", "3", "--guidance", "2", "--element-guidance", "1"]
     assert main(["reconstruct", str(encoded), str(tmp_path / "again.png"), *model, *sampling]) == 0
@@ -330,7 +330,7 @@ def test_a_wrong_script_ends_with_one_line(edit, message, tmp_path, photo, model
     command = ["edit", str(photo), "--script", str(script), "--out", str(result), "--model", str(model_folder)]
     assert main([*command, "--segmenter", "grid"]) == 1
     *progress, error = capsys.readouterr().err.splitlines()
-    assert progress in ([], ["finding what to edit, and filling what it leaves ..."])
+    assert progress in ([], ["finding what to edit, and filling the holes ..."])
     assert error.startswith("error: ")
     assert message in error
     assert not result.exists()
@@ -347,7 +347,7 @@ def test_a_damaged_encoded_file_is_named(tmp_path, model_folder, capsys):
 def test_a_picture_that_is_not_finite_is_an_error(value):
     image = jnp.zeros((2, 4, 4, 3))
     assert (to_uint8(image) == 128).all()
-    with pytest.raises(ValueError, match="a decoded picture has values that are not finite: the guidance is too large"):
+    with pytest.raises(ValueError, match="a decoded image has values that are not finite: the guidance is too large"):
         to_uint8(image.at[1, 3, 3, 2].set(value))
 
 

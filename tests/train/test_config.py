@@ -60,7 +60,7 @@ def test_help_documents_every_knob(jobs, capsys):
         for field in dataclasses.fields(config):
             assert f"--{prefix}.{field.name.replace('_', '-')}" in shown
     assert "Probability that only the text is dropped" in shown
-    assert re.search(r"newest\s.*checkpoint\s.*--resume\s.*--init\s.*fresh", shown, re.DOTALL)  # what a run starts from
+    assert re.search(r"newest\s.*checkpoint\s.*--resume;\s.*--init\s.*random", shown, re.DOTALL)
     assert not jobs
 
 
@@ -127,7 +127,7 @@ def test_a_preset_without_the_stage_says_which_it_has(jobs, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["diffusion", "tiny_ae", "--data", "r", "--model", "m"])
     assert stop.value.code == 2
-    assert "tiny_ae is not a preset of diffusion, but of vae" in capsys.readouterr().err
+    assert "tiny_ae is a preset of vae, not of diffusion" in capsys.readouterr().err
     cli.main(["diffusion", "tiny_joint", "--data", "r", "--model", "m"])
     assert [job.train for _, job in jobs] == [PRESETS["tiny_joint"].diffusion]
 

@@ -1,4 +1,4 @@
-"""`elements benchmark objmove-a | geobench-2d`: a public benchmark, from its files to what its own scorer reads."""
+"""`elements benchmark objmove-a | geobench-2d`: runs a public benchmark and writes the files that its scorer reads."""
 
 import itertools
 import json
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from elements_jax.pipeline.session import EditSession
 
 SETTINGS = "settings.json"
-"""What results were made by, next to them."""
+"""File next to the results that records how they were made."""
 
 SHOWN = 10
-"""Failures named on the terminal."""
+"""Number of failures listed on the terminal."""
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
@@ -43,13 +43,13 @@ class Options:
     """How the edits are made."""
 
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")]
-    """Model folder, or the name of a repository on the Hugging Face hub."""
+    """Model folder, or name of a repository on the Hugging Face hub."""
     batch_size: int = 1
-    """Pictures decoded at once."""
+    """Images decoded at once."""
     limit: int | None = None
-    """Do the first so many edits alone."""
+    """Number of edits to run, from the first; by default all."""
     seed: int = 0
-    """Of every edit's noise."""
+    """Seed of the noise of every edit."""
     preserve: bool = False
     """Keep the pixels outside the edited region, as in `elements edit`."""
     source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
@@ -62,20 +62,20 @@ class Options:
 
 @dataclass(frozen=True)
 class ObjmoveA:
-    """Move the objects of ObjMove-A into their target boxes; writes OUT/real_001_result.png and on.
+    """Move the objects of ObjMove-A into their target boxes, and write OUT/real_001_result.png and so on.
 
-    The same command again does what is missing. `elements_jax/evaluation/public/datasets.py` says where the data set
-    and its scorer are, and what of their layout is read.
+    Run the same command again to resume. `elements_jax/evaluation/public/datasets.py` documents where to find the
+    dataset and its scorer, and which files are read.
     """
 
     folder: Folder
-    """ObjMove-A, with real_001 and on."""
+    """Folder of ObjMove-A, with real_001 and so on."""
     out: Out
     """Folder for the results."""
     options: Annotated[Options, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        """Do all tasks."""
+        """Run all tasks."""
         from elements_jax.evaluation.public.datasets import objmove_a
 
         run(objmove_a(self.folder), self.out, self.options)
@@ -83,27 +83,27 @@ class ObjmoveA:
 
 @dataclass(frozen=True)
 class Geobench2d:
-    """Do GeoBench-2D's moves and resizes; writes the pictures and OUT/generated_results_elements_2d.json.
+    """Run GeoBench-2D's moves and resizes, and write the images and OUT/generated_results_elements_2d.json.
 
-    The same command again does what is missing. Rotations are left out: image elements do not rotate.
-    `elements_jax/evaluation/public/datasets.py` says where the data set and its scorer are, and what of their layout
-    is read.
+    Run the same command again to resume. Rotations are skipped: image elements do not rotate.
+    `elements_jax/evaluation/public/datasets.py` documents where to find the dataset and its scorer, and which files
+    are read.
     """
 
     folder: Folder
-    """GeoBenchMeta, with annotation_2d.json."""
+    """Folder GeoBenchMeta, with annotation_2d.json."""
     out: Out
     """Folder for the results."""
     options: Annotated[Options, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        """Do all moves and resizes."""
+        """Run all moves and resizes."""
         from elements_jax.evaluation.public.datasets import geobench_2d, write_geobench_report
 
         tasks, others = geobench_2d(self.folder)
-        print(f"{len(tasks)} moves and resizes; {others} edits are others and left out")
+        print(f"{len(tasks)} moves and resizes; {others} other edits are skipped")
         run(tasks, self.out, self.options)
-        print(f"{write_geobench_report(self.folder, self.out)}: what the scorer reads")
+        print(f"{write_geobench_report(self.folder, self.out)}: input of the scorer")
 
 
 Benchmark = (
@@ -112,7 +112,7 @@ Benchmark = (
 
 
 def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
-    """Do the tasks whose results are not there yet. Raises ValueError where none could be done."""
+    """Run the tasks without results. Raises ValueError if none succeeds."""
     from elements_jax.pipeline.pipeline import ElementsPipeline
     from elements_jax.pipeline.session import EditSession
 
@@ -124,7 +124,7 @@ def run(tasks: Sequence["Task"], out: Path, options: Options) -> None:
 
 
 def _run(tasks: Sequence["Task"], out: Path, options: Options, editing: "EditSession") -> None:
-    print(f"photographs are divided by {options.source.chosen}")
+    print(f"photographs are segmented by {options.source.chosen}")
     failed: list[str] = []
     missing = [task for task in tasks[: options.limit] if not (out / task.result).is_file()]
     ready = prepared(missing, editing, options, failed)
@@ -134,15 +134,15 @@ def _run(tasks: Sequence["Task"], out: Path, options: Options, editing: "EditSes
                 write(out / job.task.result, fitted(picture, job))
             bar.update(len(batch))
     there = len(tasks[: options.limit]) - len(missing)
-    print(f"{len(missing) - len(failed)} results written to {out}, {there} were there already")
+    print(f"{len(missing) - len(failed)} results written to {out}; {there} existed")
     if failed:
         print(f"{len(failed)} edits failed:", *failed[:SHOWN], sep="\n  ")
         if len(failed) == len(missing):
-            raise ValueError(f"none of the {len(missing)} edits could be done")
+            raise ValueError(f"all {len(missing)} edits failed")
 
 
 def keep_settings(out: Path, options: Options, weights: str) -> None:
-    """Write how the results are made, or raise ValueError where those that are there were made otherwise."""
+    """Record how the results are made. Raises ValueError if existing results were made with other settings."""
     settings = {
         "weights": weights,
         "segmenter": options.source.chosen,
@@ -155,7 +155,7 @@ def keep_settings(out: Path, options: Options, weights: str) -> None:
         if (before := json.loads(path.read_bytes())) != settings:
             changed = [name for name in settings if before.get(name) != settings[name]]
             raise ValueError(
-                f"{out}: has results made with other settings ({', '.join(changed)}); choose another folder"
+                f"{out}: contains results made with other settings ({', '.join(changed)}); choose another folder"
             )
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -165,20 +165,20 @@ def keep_settings(out: Path, options: Options, weights: str) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A task, edited but for its picture."""
+    """A task whose edit is done and whose image is not decoded yet."""
 
     task: "Task"
     photo: "Photo"
     size: tuple[int, int]
-    """Of the photograph, width and height."""
+    """Width and height of the photograph."""
     script: EditScript
     edited: "Edited"
 
 
 def prepared(tasks: Sequence["Task"], editing: "EditSession", options: Options, failed: list[str]) -> Iterator[Job]:
-    """Every task's edit; those that cannot be done are added to `failed` instead, and why."""
+    """Yield the edit of every task; failures and their reasons are appended to `failed`."""
 
-    @lru_cache(maxsize=1)  # the edits of one photograph follow each other, and it takes seconds to divide
+    @lru_cache(maxsize=1)  # edits of a photograph are consecutive, and segmenting it takes seconds
     def opened(path: Path) -> tuple["Photo", tuple[int, int]]:
         photo = open_photo(editing, path, "pad")
         with Image.open(path) as image:
@@ -193,15 +193,13 @@ def prepared(tasks: Sequence["Task"], editing: "EditSession", options: Options, 
 
 
 def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "EditSession", options: Options) -> Job:
-    """The task as an edit of the photo's elements, done. Raises ValueError naming the file or the field, or OSError."""
+    """Edit the photo's elements as the task says. Raises ValueError that names the file or field, or OSError."""
     from elements_jax.evaluation.public.datasets import edits_of, read_mask, under
 
     mask = read_mask(task.mask)
     height, width = mask.shape
     if abs(width * size[1] - height * size[0]) > 0.01 * width * size[1]:
-        raise ValueError(
-            f"{task.mask}: {width} x {height} has another shape than the photograph's {size[0]} x {size[1]}"
-        )
+        raise ValueError(f"{task.mask}: {width} x {height} does not match the photograph's {size[0]} x {size[1]}")
     elements = under(mask, photo.label_map, photo.box)
     edits = edits_of(task.motion(mask), elements, photo.box, len(photo.image))
     script = EditScript(edits, seed=options.seed, fit="pad", preserve=options.preserve, sampling=options.sampling)
@@ -210,7 +208,7 @@ def prepare(task: "Task", photo: "Photo", size: tuple[int, int], editing: "EditS
 
 
 def decode(jobs: Sequence[Job], editing: "EditSession", batch_size: int) -> UInt8[np.ndarray, "n S S 3"]:
-    """The pictures of at most `batch_size` jobs of the same options; the batch is filled up with its last one."""
+    """Decode at most `batch_size` jobs with the same options; the batch is padded with its last job."""
     from elements_jax.diffusion.preserve import Preserve
     from elements_jax.editing.edits import edited_region, stack
     from elements_jax.parallel.sharding import pad_batch
@@ -232,20 +230,20 @@ def decode(jobs: Sequence[Job], editing: "EditSession", batch_size: int) -> UInt
 
 
 def fitted(picture: UInt8[np.ndarray, "S S 3"], job: Job) -> Image.Image:
-    """The picture without margins, in the size that the benchmark asks for."""
+    """Remove the margins and resize to the size that the benchmark expects."""
     left, top, right, bottom = job.photo.box
     return Image.fromarray(picture[top:bottom, left:right]).resize(job.task.size or job.size, Image.Resampling.LANCZOS)
 
 
 def write(path: Path, picture: Image.Image) -> None:
-    """A PNG, whole or not at all."""
+    """Write a PNG atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         picture.save(file, "PNG")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
+    """Run one command. User errors print one line to stderr and exit with code 1."""
     return exit_code(lambda: parsed(Benchmark, argv, "elements benchmark").run())
 
 

@@ -1,4 +1,4 @@
-"""`elements compare`: run several methods on the same edit scripts, and write their pictures as a results folder."""
+"""`elements compare`: run several methods on the same edit scripts and write a results folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 Folder = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
 SHOWN = 10
-"""Failures named on the terminal."""
+"""Number of failures listed on the terminal."""
 
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """The methods, and the models that they paint with."""
+    """The methods and their models."""
 
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")]
-    """Model folder, or the name of a repository on the Hugging Face hub; its elements are the scripts'."""
+    """Model folder, or name of a repository on the Hugging Face hub; the scripts refer to its elements."""
     methods: tuple[str, ...] = ("ours", "pixels", "sdedit-0.5", "sdedit-0.7", "sdedit-0.9")
-    """ours; pixels, which copies elements' pixels and leaves the source; sdedit-S, the same with the source blank,
-    noised to the strength S and denoised; sd-inpaint, the same with the holes inpainted."""
+    """ours; pixels, which copies elements' pixels and leaves the source; sdedit-S, the same with the source blanked,
+    noised to strength S and denoised; sd-inpaint, the same with the holes inpainted."""
     sd: Folder = None
-    """Stable Diffusion for SDEdit, in diffusers' layout or as its single file; by default MODEL without elements, which
-    training has dropped to."""
+    """Stable Diffusion for SDEdit, in diffusers' layout or as its single file; by default MODEL without elements, as in
+    training with dropped elements."""
     inpaint: Folder = None
     """Stable Diffusion Inpainting for sd-inpaint, in diffusers' layout."""
     others: bool = False
-    """Also write what Paint-by-Example and Self-Guidance need of each edit, to OUT/needs: `python -m
-    partition.diffusers_baselines` runs methods of others on a results folder."""
+    """Also write the inputs of Paint-by-Example and Self-Guidance to OUT/needs: `python -m
+    partition.diffusers_baselines` runs external methods on a results folder."""
     batch_size: int = 4
-    """Pictures decoded at once."""
+    """Images decoded at once."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class MethodOptions:
     def run(self, out: Path, tasks: "Sequence[Task]", records: "Mapping[str, Record]", identity: str) -> None:
         """Write a results folder.
 
-        Raises ValueError as `running.run` and `methods.make_methods`, and where no case could be run.
+        Raises the errors of `run.run` and `make_methods`, and ValueError if every case fails.
         """
         from elements_jax.evaluation.methods.method import make_methods
         from elements_jax.evaluation.run import run
@@ -59,32 +59,32 @@ class MethodOptions:
         failures = run(out, tasks, methods, pipeline, records, identity, self.batch_size, self.others)
         print(f"{len(tasks) - len(failures)} edits by {', '.join(methods)} in {out}")
         if failures:
-            print(f"{len(failures)} edits cannot be run and are left out:")
+            print(f"{len(failures)} edits failed and are skipped:")
             for failure in failures[:SHOWN]:
                 print(f"  {failure.name}: {failure.reason}")
             if len(failures) == len(tasks):
-                raise ValueError("no edit could be run")
+                raise ValueError("all edits failed")
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Run several methods on the same edit scripts, and write their pictures as a results folder.
+    """Run several methods on the same edit scripts, and write their images as a results folder.
 
-    Metrics, grids and the user study are made of that folder (`elements_jax/evaluation/results.py` describes it). What
-    is there already is kept: a run that was killed goes on by the same command, and methods can be added.
+    Metrics, grids and the user study are computed from that folder (see `elements_jax/evaluation/results.py`).
+    Existing results are kept: the same command resumes an interrupted run, and methods can be added.
     """
 
     records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
-    """Folder of records, as `elements partition` writes it."""
+    """Folder of records written by `elements partition`."""
     scripts: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")]
-    """JSON Lines, as `elements batch` takes them: in each line an edit script, `source_id`, `name`, and, if people or
-    methods shall read the edit in words, `instruction`."""
+    """JSON Lines as for `elements batch`: each line is an edit script plus `source_id`, `name` and, for people and
+    methods that need the edit in words, `instruction`."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the results."""
     how: Annotated[MethodOptions, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        """Check the scripts, then run what is missing."""
+        """Check the scripts, then run the missing edits."""
         from elements_jax.data.index import RecordIndex
         from elements_jax.editing.script_list import ScriptLines
         from elements_jax.evaluation.run import task_of
@@ -96,5 +96,5 @@ class Compare:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
+    """Run the command. User errors print one line to stderr and exit with code 1."""
     return exit_code(lambda: parsed(Compare, argv, "elements compare").run())

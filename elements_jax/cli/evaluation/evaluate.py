@@ -1,4 +1,4 @@
-"""`elements evaluate`: reconstructions of records, two folders of pictures, or a results folder, in numbers.
+"""`elements evaluate`: metrics of reconstructions, of two folders of images, or of a results folder.
 
 elements evaluate records RECORDS --model MODEL --decoder light
 elements evaluate folders PICTURES TRUTHS
@@ -33,10 +33,10 @@ from elements_jax.parallel.sharding import make_mesh
 USAGE = """\
 usage: elements evaluate WHAT ...
 
-  records      what a model gives back of held-out records
-  folders      pictures next to others of the same names
-  results      what methods made of the same edits, in a results folder
-  statistics   what FID keeps of a folder of pictures, for --reference
+  records      reconstructions of held-out records
+  folders      images compared with images of the same names
+  results      a results folder: several methods on the same edits
+  statistics   FID statistics of a folder of images, for --reference
 
 `elements evaluate WHAT --help` says more.
 """
@@ -48,28 +48,28 @@ File = Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")]
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """How to judge, and where to say it."""
+    """Which metrics to compute, and where to write them."""
 
     metrics: tuple[MetricName, ...] = ()
-    """Of pictures: mse, psnr, ssim, lpips-alex, lpips-vgg; of edits too: edited-psnr, to the truth inside the edited
-    region; untouched-psnr, to the input outside it; target and source, how much of the object arrived where it was
-    sent and is still where it was (`elements_jax/evaluation/displacement.py`). By default all but lpips-vgg, and
-    lpips-alex where its weights are installed."""
+    """For images: mse, psnr, ssim, lpips-alex, lpips-vgg. For edits also: edited-psnr, against the truth inside the
+    edited region; untouched-psnr, against the input outside it; target and source, how much of the object arrived
+    at its new place and how much remains in its old one (`elements_jax/evaluation/displacement.py`). By default all
+    except lpips-vgg; lpips-alex only if its weights are installed."""
     inception: File = None
-    """Weights of FID's network, pytorch-fid's pt_inception-2015-12-05-6726825d.pth or its tensors as safetensors; with
-    them FID is computed too."""
+    """Weights of FID's network: pytorch-fid's pt_inception-2015-12-05-6726825d.pth, or its tensors as safetensors. With
+    them FID is computed, too."""
     reference: File = None
-    """What FID compares with, a file of `elements evaluate statistics`, pytorch-fid or clean-fid; by default the
-    pictures' own truths (or, where an edit's is not known, its inputs)."""
+    """Reference statistics for FID: a file of `elements evaluate statistics`, pytorch-fid or clean-fid. By default the
+    truths of the images (or the inputs of edits whose truth is unknown)."""
     count: int | None = None
-    """Judge so many pictures, the first ones; by default all."""
+    """Number of images to evaluate, from the first; by default all."""
     batch_size: int = 8
-    """Pictures that each device takes at once; it does not change the numbers, but for rounding."""
+    """Images processed at once per device; affects the metrics only by rounding."""
     out: File = None
-    """JSON to write: the numbers, each with its N, and with them the settings, the version and commit of this code, and
-    the model's checksum."""
+    """JSON file for the metrics, each with its N, and for the settings, the version and commit of this code, and the
+    model's checksum."""
     pictures: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Write here a PNG of each method's worst, median and best pictures, by the first metric that it has."""
+    """Folder for a PNG of each method's worst, median and best images by its first metric."""
 
     def __post_init__(self) -> None:
         require_within(self, batch_size=COUNT, count=COUNT)
@@ -83,7 +83,7 @@ class JudgeOptions:
         of_edits: bool = False,
         not_run: Sequence[str] = (),
     ) -> None:
-        """Judge, print the table, and write what is asked for. Raises ValueError for what cannot be computed."""
+        """Compute the metrics, print them and write the requested files. Raises ValueError if that is impossible."""
         if self.out is not None:
             require_apart(self.out, self.inception, self.reference)
         mesh = make_mesh(-1, 1, jax.local_devices())
@@ -105,12 +105,12 @@ class JudgeOptions:
             verdict = judge(samples, count)
             of_method = numbers(samples, verdict, fid_name)
             if missing := set(self.metrics) - {number.metric for number in of_method}:
-                raise ValueError(f"{samples.method}: no picture has what {', '.join(sorted(missing))} is of")
+                raise ValueError(f"{samples.method}: no image has the inputs of {', '.join(sorted(missing))}")
             found += of_method
             if verdict.reference and (fewer := min(count, verdict.reference.count or count)) < FEW:
                 notes = [
-                    f"{fid_name} is of {fewer} pictures, fewer than its {FEW} features: it comes out too large, and "
-                    "compares with none but those of the same N"
+                    f"{fid_name} uses {fewer} images, fewer than its {FEW} features: it is biased upwards and "
+                    "comparable only at the same N"
                 ]
             if self.pictures is not None:
                 path, by = save_pictures(self.pictures, samples, verdict, judge)
@@ -121,32 +121,32 @@ class JudgeOptions:
         if self.out is not None:
             settings = {**settings, "metrics": chosen, "devices": f"{mesh.size} x {jax.devices()[0].device_kind}"}
             save_json(self.out, found, settings, notes)
-            print(f"{self.out}: {len(found)} numbers")
+            print(f"{self.out}: {len(found)} metrics")
 
     def settings(self) -> dict[str, Any]:
-        """As JSON has them."""
+        """Return the options as JSON values."""
         named = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
         return {name: value for name, value in named.items() if value is not None and name not in ("out", "pictures")}
 
 
 @dataclass(frozen=True)
 class Records:
-    """Reconstruct held-out records with a model, and compare with the records' own pictures."""
+    """Reconstruct held-out records with a model, and compare with the images of the records."""
 
     records: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
-    """Folder of records, as `elements partition` writes it."""
+    """Folder of records written by `elements partition`."""
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """Model folder or, with the diffusion decoder, a name on the Hugging Face hub; by default the tiny one of this
     package. Of the folder no more is read than the decoder takes."""
     decoder: Decoder = "diffusion"
-    """Stage 2; stage 1's light decoder; or the VAE alone, encoder and decoder, without elements."""
+    """Decoder of stage 2; light decoder of stage 1; or only the VAE, encoder and decoder, without elements."""
     split: str | None = None
-    """Of the records; by default val, or the only one."""
+    """Split of the records; by default val, or the only one."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
     common: Annotated[JudgeOptions, tyro.conf.arg(name="")] = JudgeOptions()
 
     def run(self) -> None:
-        """Reconstruct and judge."""
+        """Reconstruct and evaluate."""
         sampling = self.sampling.checked()
         mesh = make_mesh(-1, 1, jax.local_devices())
         reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, sampling, mesh)
@@ -164,12 +164,12 @@ class Records:
 
 @dataclass(frozen=True)
 class Folders:
-    """Compare pictures with those of the same names, but for the suffix, in another folder."""
+    """Compare the images of one folder with those of the same names in another; suffixes may differ."""
 
     folder: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
-    """Folder of pictures to judge."""
+    """Folder of images to evaluate."""
     truths: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTHS")]
-    """Folder of what they should be."""
+    """Folder of the true images."""
     common: Annotated[JudgeOptions, tyro.conf.arg(name="")] = JudgeOptions()
 
     def run(self) -> None:
@@ -180,14 +180,14 @@ class Folders:
 
 @dataclass(frozen=True)
 class Results:
-    """Compare what methods made of the same edits: with the truth, where it is known, the input and the object."""
+    """Compare the results of several methods on the same edits with the input, the object and, if known, the truth."""
 
     results: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
-    """Results folder (`elements_jax/evaluation/results.py` says how it is laid out)."""
+    """Results folder (laid out as in `elements_jax/evaluation/results.py`)."""
     records: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The records that were edited, for the metrics target and source."""
+    """Folder of the edited records, for the metrics target and source."""
     methods: tuple[str, ...] = ()
-    """By default all that the folder has."""
+    """Methods to compare; by default all in the folder."""
     common: Annotated[JudgeOptions, tyro.conf.arg(name="")] = JudgeOptions()
 
     def run(self) -> None:
@@ -201,16 +201,16 @@ class Results:
 
 @dataclass(frozen=True)
 class FIDStatistics:
-    """Compute once what FID keeps of a folder of pictures."""
+    """Compute the FID statistics of a folder of images."""
 
     folder: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES")]
-    """Folder of pictures of one size."""
+    """Folder of images of equal size."""
     out: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write, NAME.npz."""
     inception: Annotated[PathOrURL, tyro.conf.arg(metavar="FILE")]
-    """As in the other commands."""
+    """Weights of FID's network, as in the other commands."""
     batch_size: int = 8
-    """Pictures that each device takes at once."""
+    """Images processed at once per device."""
 
     def __post_init__(self) -> None:
         require_within(self, batch_size=COUNT)
@@ -224,11 +224,11 @@ class FIDStatistics:
         statistics = judge(samples, len(samples.names)).statistics
         assert statistics is not None
         statistics.save(self.out)
-        print(f"{self.out}: of {statistics.count} pictures")
+        print(f"{self.out}: statistics of {statistics.count} images")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
+    """Run one command. User errors print one line to stderr and exit with code 1."""
     commands = {"records": Records, "folders": Folders, "results": Results, "statistics": FIDStatistics}
     name, *rest = list(argv) or ["--help"]
     if name not in commands:
@@ -240,8 +240,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _count(asked: int | None, samples: Samples) -> int:
-    """How many pictures to judge. Raises ValueError where there are not as many."""
+    """Return the number of images to evaluate. Raises ValueError if there are not as many."""
     there = len(samples.names)
     if asked is not None and not 1 <= asked <= there:
-        raise ValueError(f"--count must be from 1 to {there}, the number of pictures, got {asked}")
+        raise ValueError(f"--count must be from 1 to {there}, the number of images, got {asked}")
     return asked or there

@@ -1,4 +1,4 @@
-"""`elements scenes-benchmark`: edits of held-out scenes by several methods, against the true edited scenes."""
+"""`elements scenes-benchmark`: edits of held-out scenes by several methods, compared with the true edited scenes."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,33 +15,33 @@ from elements_jax.cli.evaluation.compare import MethodOptions
 
 @dataclass(frozen=True)
 class ScenesBenchmark:
-    """Edit held-out scenes by several methods, and print how near each comes to the true edited scene.
+    """Edit held-out scenes by several methods, and print how close each comes to the true edited scene.
 
-    The edits follow from the scenes: of each a move, a resize, a deletion, a composition with the next, and a variation
-    (an object in another colour); of photo scenes a copy instead of a variation. Writes a results folder, and
-    scores.json in it. The object is given by its mask, and the script takes the elements under it, so that records of
-    any partition can be compared on the same edits.
+    The scenes determine the edits: each scene gets a move, a resize, a deletion, a composition with the next scene, and
+    a variation (an object in another colour); a photo scene gets a copy in place of the variation. Writes a results
+    folder with scores.json. A mask specifies the object and the script uses the elements under it, so that records of
+    different partitions can be compared on the same edits.
     """
 
     records: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
-    """Folder of records of `elements scenes` or `elements photo-scenes`, as `elements partition` writes it."""
+    """Folder of records of `elements scenes` or `elements photo-scenes`, written by `elements partition`."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the results."""
     how: Annotated[MethodOptions, tyro.conf.arg(name="")]
     photographs: Annotated[Path | None, tyro.conf.arg(metavar="RECORDS")] = None
-    """For photo scenes: the records that `elements photo-scenes` made them of."""
+    """For photo scenes: the records given to `elements photo-scenes`."""
     split: str = "val"
-    """Of the records, and of the photographs'."""
+    """Split of both kinds of records."""
     scenes: int | None = None
-    """How many of them; by default all."""
+    """Number of scenes; by default all."""
     lpips: bool = True
-    """Compute LPIPS, whose weights come with elements-jax[eval]."""
+    """Compute LPIPS; elements-jax[eval] installs its weights."""
 
     def __post_init__(self) -> None:
         require_within(self, scenes=COUNT)
 
     def run(self) -> None:
-        """Run what is missing, then score all methods of the folder."""
+        """Run the missing edits, then score all methods of the folder."""
         from elements_jax.data.index import read_split
         from elements_jax.evaluation.scenes import scores as scene_scores
         from elements_jax.evaluation.scenes.drawn_cases import identity, scene_cases
@@ -59,9 +59,9 @@ class ScenesBenchmark:
         self.how.run(self.out, tasks, records, identity(shown))
         scores = scene_scores.score(self.out, lpips)
         print(scene_scores.as_text(scores))
-        print(f"Figures in {scene_scores.write(self.out, scores)}")
+        print(f"Scores in {scene_scores.write(self.out, scores)}")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command. Errors of the user's making end with one line on stderr and exit code 1."""
+    """Run the command. User errors print one line to stderr and exit with code 1."""
     return exit_code(lambda: parsed(ScenesBenchmark, argv, "elements scenes-benchmark").run())

@@ -21,35 +21,35 @@ Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 
 @dataclass(frozen=True)
 class Make:
-    """Write a two-alternative forced choice as a page of its own.
+    """Write a two-alternative forced choice study as a self-contained page.
 
-    OUT/page opens from the disk and from any web server, and asks no other host for anything. OUT/key.json tells which
-    methods its pairs show: keep it from raters. Give each rater the address of a form, page/index.html?form=1 and on,
-    each form as often as its neighbour; without, the page draws one. `&worker=ID` fills in who it is.
+    OUT/page opens from disk and from any web server, and contacts no other host. OUT/key.json says which methods each
+    pair shows: keep it from raters. Give each rater the address of a form, page/index.html?form=1 and so on, and
+    use all forms equally often; without `form` the page picks one at random. `&worker=ID` fills in the rater's ID.
     """
 
     results: Results
     """Results folder (`elements_jax/evaluation/results.py`)."""
     out: Out
-    """Folder to write, which is not there yet."""
+    """Folder to write; it must not exist."""
     ours: str = "ours"
-    """The method that is compared with the others."""
+    """Method that is compared with the others."""
     baselines: tuple[str, ...] = ()
-    """Those others, by default all that there are."""
+    """The other methods; by default all."""
     length: int = 40
-    """The most cases that a form shows, each once."""
+    """Maximum number of cases in a form, each shown once."""
     checks: int = 4
-    """Attention checks in a form, an even number."""
+    """Attention checks per form, an even number."""
     seed: int = 0
-    """Of sides, order and checks."""
+    """Seed of sides, order and checks."""
     finish: str = "Send it to whoever gave you this page."
-    """What raters are told to do with the file of their answers."""
+    """Instruction to raters about the file of their answers."""
 
     def __post_init__(self) -> None:
         require_within(self, length=(1, 10_000), checks=(0, 1000), seed=SEED)
 
     def run(self) -> None:
-        """Write and say what was written."""
+        """Write the study and print its paths."""
         from elements_jax.evaluation.study.make import make
 
         settings = {name: getattr(self, name) for name in ("ours", "baselines", "length", "checks", "seed", "finish")}
@@ -57,26 +57,26 @@ class Make:
         lengths = sorted({len(form) for form in key.forms})
         pairs = " or ".join(map(str, lengths))
         print(f"{self.out / 'page' / 'index.html'}: study {key.study}, {len(key.forms)} forms of {pairs} pairs")
-        print(f"{self.out / 'key.json'}: what they show; not for raters")
+        print(f"{self.out / 'key.json'}: the methods shown; not for raters")
 
 
 @dataclass(frozen=True)
 class Analyse:
-    """How often ours is preferred to each baseline, over all edits and by kind, with 95 % confidence intervals.
+    """Compute how often ours is preferred to each baseline, overall and by kind of edit, with 95 % intervals.
 
-    Raters who fail attention checks are left out, and named.
+    Raters who fail attention checks are excluded and listed.
     """
 
     key: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="KEY")]
     """The study's key.json."""
     answers: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ANSWERS")]
-    """Files that raters sent back."""
+    """Files of answers from the raters."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON to write, by default analysis.json next to the key."""
+    """JSON file to write; by default analysis.json next to the key."""
     failures: int = 0
-    """Attention checks that a rater may fail."""
+    """Number of attention checks that a rater may fail."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         require_within(self, failures=(0, 1000), seed=SEED)
@@ -96,32 +96,32 @@ class Analyse:
 
 @dataclass(frozen=True)
 class Grid:
-    """Draw comparison grids, as Figures 17 to 24: a row for each case; in columns the input, the edit, every method's
-    result and, where it is known, the truth. Writes OUT/grid-01.png and on, and OUT/index.html."""
+    """Draw comparison grids like Figures 17 to 24: one row per case, with columns for the input, the edit, the result
+    of every method and, if known, the truth. Writes OUT/grid-01.png and so on, and OUT/index.html."""
 
     results: Results
     """Results folder (`elements_jax/evaluation/results.py`)."""
     out: Out
     """Folder to write."""
     methods: tuple[str, ...] = ()
-    """Methods in the order of their columns, by default all, ours first."""
+    """Methods in column order; by default all, ours first."""
     rows: int = 6
-    """Cases in a picture."""
+    """Cases per image."""
     cell: int = 256
-    """Side of a picture's cell in pixels."""
+    """Size of a cell in pixels."""
 
     def __post_init__(self) -> None:
         require_within(self, rows=(1, 1000), cell=(16, 4096))
 
     def run(self) -> None:
-        """Draw and say where."""
+        """Draw the grids and print their paths."""
         from elements_jax.evaluation.grids import write_grids
 
         print(write_grids(self.results, self.out, methods=self.methods, rows=self.rows, cell=self.cell))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Errors of the user's making end with one line on stderr and exit code 1."""
+    """Run one command. User errors print one line to stderr and exit with code 1."""
     return exit_code(lambda: parsed(Make | Analyse | Grid, argv, "elements study").run())
 
 

@@ -1,4 +1,4 @@
-// Wires the page: what is shown follows the session, and buttons, keys and the pointer act on it.
+// Wires the page: the views show the session, and buttons, keys and the pointer change it.
 
 import { Nudging, beside, dragHandle, dragOver, dragSelection } from "./input/dragging.js";
 import { locked, setUpFields, showBox } from "./input/fields.js";
@@ -19,7 +19,7 @@ import { Tray } from "./view/tray.js";
 const $ = (/** @type {string} */ query) => /** @type {any} */ (document.querySelector(query));
 const on = (/** @type {string} */ query, /** @type {() => any} */ act) => $(query).addEventListener("click", () => attempt(act));
 
-// A synthetic scene, of the kind that the package's own model has seen.
+// A synthetic scene, like the training images of the bundled model.
 const EXAMPLE = "static/example.png";
 
 const model = await api.model().catch((error) => {
@@ -44,7 +44,7 @@ async function settle() {
   await session.idle();
 }
 
-// What is shown
+// Views
 
 session.addEventListener("busy", () => {
   stage.root.setAttribute("aria-busy", String(session.busy));
@@ -62,7 +62,7 @@ session.addEventListener("scene", () => {
   showSelection();
   keep();
 });
-let restoring = false; // until it is done, what was kept stays
+let restoring = false; // while true, the stored session is not overwritten
 const keep = () => session.photo && !restoring && storage.keep({ ...session.saved(), settings: settings.read() });
 $("#settings").addEventListener("change", keep);
 results.addEventListener("change", () => {
@@ -84,10 +84,10 @@ function showHistory() {
   for (const query of ["#save-script", "#open-second"]) $(query).disabled = !photo;
   const why = whyNot();
   $("#run").disabled = why !== "" || session.busy || results.running;
-  $("#why").textContent = why || `${edits.length === 1 ? "1 edit" : `${edits.length} edits`}; the rest of the photo stays as it is.`;
+  $("#why").textContent = why || `${edits.length === 1 ? "1 edit" : `${edits.length} edits`}; the rest of the photo stays unchanged.`;
 }
 
-/** Why there is nothing to run. */
+/** The reason why nothing can be run; "" if something can. */
 function whyNot() {
   if (!session.photo) return "Open a photo first.";
   return session.edits.length ? "" : "Nothing to run yet: move, resize, copy or delete something first.";
@@ -124,7 +124,7 @@ const openSecond = (/** @type {File} */ file) =>
     if (!session.photo) return openPhoto(file);
     say(`Opening ${file.name} …`);
     tray.open(await session.addPicture(file, file.name || "photo.png"));
-    say(`${tray.picture.name} is open beside the photo: select an object in it and drag it over, or press Insert.`);
+    say(`${tray.picture.name} is open next to the photo: select an object in it and drag it over, or press Insert.`);
   });
 const openScript = (/** @type {File} */ file) =>
   attempt(async () => {
@@ -154,7 +154,7 @@ on("#save-script", async () => {
   const named = session.named();
   for (const { name, blob } of named) download(URL.createObjectURL(blob), name);
   const files = named.map(({ name }) => name).join(", ");
-  say(named.length ? `Saved edit.json and the masks and photos that it names: ${files}.` : "Saved edit.json.");
+  say(named.length ? `Saved edit.json and its masks and photos: ${files}.` : "Saved edit.json.");
 });
 
 // Selecting and pointing
@@ -198,7 +198,7 @@ const pointingWith = (where) => ({
     attempt(async () => {
       if (tool === "box") await where.box(from, to, mode);
       else where.lasso(shape, mode);
-      if (mode === "replace") resting(); // so that the next drag moves what was selected
+      if (mode === "replace") resting(); // so that the next drag moves the selection
     }),
   brush: (at, mode) => where.brush(at, mode, $("#brush-width").value / where.stage.view.k),
 });
@@ -223,7 +223,7 @@ const act = {
     await settle();
     if (session.canRedo) say(`Redone: ${session.redo().toLowerCase()}.`);
   },
-  // While a result is shown, the edits are hidden, so keys do not change them.
+  // Keys do not change edits while a result hides them.
   delete: async () => {
     await settle();
     if (results.shown || !session.selection) return;
@@ -275,7 +275,7 @@ async function run() {
   const script = session.script();
   say("Running …");
   const job = await results.follow(session.run(script, settings.variants()), script.seed, session.photo);
-  stage.root.focus(); // and in a narrow window scroll there
+  stage.root.focus(); // also scrolls there in a narrow window
   if (job.status === "failed") throw new Error(job.error ?? "The run failed.");
   const count = job.results.length === 1 ? "1 result" : `${job.results.length} results`;
   const cancelled = job.results.length ? `Cancelled after ${count}.` : "Cancelled.";
@@ -292,7 +292,7 @@ const nudge = (/** @type {KeyboardEvent} */ { key, shiftKey }) => {
 const brushBy = (/** @type {number} */ factor) => () => ($("#brush-width").value *= factor);
 const doing = (/** @type {() => Promise<any>} */ work) => () => attempt(work);
 const shortcuts = [
-  { keys: ["V"], shown: "V", what: "Click objects; drag what is selected", act: () => choose("select") },
+  { keys: ["V"], shown: "V", what: "Click objects; drag the selection", act: () => choose("select") },
   { keys: ["P"], shown: "P", what: "Click pieces of the photo", act: () => choose("pieces") },
   { keys: ["B"], shown: "B", what: "Box around an object", act: () => choose("box") },
   { keys: ["L"], shown: "L", what: "Lasso", act: () => choose("lasso") },
@@ -302,17 +302,17 @@ const shortcuts = [
   { keys: ["H"], shown: "H", what: "Hand: drag to pan (or hold Space)", act: () => choose("hand") },
   { keys: ["+", "="], shown: "+", what: "Zoom in (also the wheel, or two fingers)", act: () => stage.view.zoom(1.5) },
   { keys: ["-"], shown: "-", what: "Zoom out", act: () => stage.view.zoom(1 / 1.5) },
-  { keys: ["0"], shown: "0", what: "All of the photo", act: () => stage.view.fit() },
-  { keys: ["Escape"], shown: "Esc", what: "Select nothing; end a drag; leave a result", act: doing(act.clear) },
+  { keys: ["0"], shown: "0", what: "Fit the photo", act: () => stage.view.fit() },
+  { keys: ["Escape"], shown: "Esc", what: "Deselect; cancel a drag; leave a result", act: doing(act.clear) },
   {
     keys: Object.keys(arrows).flatMap((key) => [key, `Shift+${key}`]),
     shown: "Arrows Shift+Arrows",
     what: "Nudge by 1 or 10 pixels",
     act: nudge,
   },
-  { keys: ["Delete", "Backspace"], shown: "Delete", what: "Delete what is selected", act: doing(act.delete) },
-  { keys: ["Ctrl+D"], shown: "Ctrl+D", what: "Duplicate what is selected", act: doing(act.duplicate) },
-  { keys: ["I"], shown: "I", what: "Insert what is selected in the second photo", act: doing(act.insert) },
+  { keys: ["Delete", "Backspace"], shown: "Delete", what: "Delete the selection", act: doing(act.delete) },
+  { keys: ["Ctrl+D"], shown: "Ctrl+D", what: "Duplicate the selection", act: doing(act.duplicate) },
+  { keys: ["I"], shown: "I", what: "Insert the selection of the second photo", act: doing(act.insert) },
   { keys: ["Ctrl+Z"], shown: "Ctrl+Z", what: "Undo", act: doing(act.undo) },
   { keys: ["Ctrl+Shift+Z", "Ctrl+Y"], shown: "Ctrl+Y", what: "Redo (also Ctrl+Shift+Z)", act: doing(act.redo) },
   { keys: ["Ctrl+Enter"], shown: "Ctrl+Enter", what: "Run", act: doing(act.run) },
@@ -322,7 +322,7 @@ bindKeys(shortcuts);
 listKeys($("#shortcuts"), [
   ...shortcuts,
   { shown: "Shift+click", what: "Add to the selection, also with box, lasso and brush" },
-  { shown: "Alt+click", what: "Take from the selection, likewise" },
+  { shown: "Alt+click", what: "Subtract from the selection, likewise" },
 ]);
 
 showHistory();
@@ -333,6 +333,6 @@ if (kept?.edits?.length) {
     restoring = true;
     await session.restore(kept).finally(() => (restoring = false));
     settings.write(kept.settings);
-    say(`Your edits of ${kept.name} are back.`);
+    say(`Restored your edits of ${kept.name}.`);
   });
 } else say("Open a photo to begin.");

@@ -1,1 +1,1 @@
-"""Methods that edit: ours, baselines that run here, and the inputs of others."""
+"""Editing methods: ours, baselines that run here, and the inputs of external ones."""

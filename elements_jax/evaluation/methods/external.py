@@ -1,16 +1,16 @@
-"""What the paper's other baselines need of an edit script (Section 4.2, Appendix A), for those who run them.
+"""Inputs of the paper's external baselines, derived from an edit script (Section 4.2, Appendix A).
 
-InstructPix2Pix takes a case's input and its instruction, as they are in the results folder. Next to them there are
+InstructPix2Pix takes the input and the instruction of a case from the results folder. The others take
 
     RESULTS/needs/paint-by-example/NAME/steps.json      [{"mask": "0-mask.png", "example": "0-example.png"}, ...]
     RESULTS/needs/self-guidance/NAME.json               {"prompt": ..., "object": ..., "edits": [{"before": {"centroid":
                                                         [x, y], "size": s}, "after": {...}}, ...]}
 
-Paint-by-Example paints its steps one after the other, each on the picture that the one before made: first the source of
-an object with a piece of background as the example, then the target with the object as the example. The paper's authors
-marked the background by hand; here it is the free square, as large as the object's box, whose colours are most like
-those around the object. Of Self-Guidance, centroid and size are those of its attention maps: of an object's pixels, in
-units of the picture's sides and of its area; None before an object was there, or after it is gone.
+Paint-by-Example paints one step after another, each on the previous result: first the source of an object with a piece
+of background as the example, then the target with the object as the example. The paper's authors marked the background
+by hand; here it is the free square, as large as the object's box, whose colours best match those around the object.
+Self-Guidance's centroid and size refer to its attention maps: here they are those of the object's pixels, as shares of
+the image's sides and area; None before an object is inserted or after it is deleted.
 """
 
 import json
@@ -31,7 +31,7 @@ from elements_jax.evaluation.methods.pixel_editing import Step
 from elements_jax.evaluation.results import Case
 
 SMALLEST = 8
-"""Least side of an example in pixels: where no square of background is free, a smaller one is taken, down to this."""
+"""Minimum side of an example in pixels: if no square of background is free, smaller ones are tried, down to this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,19 +39,19 @@ class Painting:
     """One step of Paint-by-Example."""
 
     mask: Bool[np.ndarray, "H W"]
-    """What is painted."""
+    """The pixels to paint."""
     example: UInt8[np.ndarray, "h w 3"]
-    """What it shall show."""
+    """The image of what to paint there."""
 
 
 def external_input_paths(out: Path, case: Case) -> list[Path]:
-    """Where what a case needs is stored, or will be."""
+    """Return the paths of the inputs for a case."""
     folder = out / "needs"
     return [folder / "paint-by-example" / case.name, folder / "self-guidance" / f"{case.name}.json"]
 
 
 def write_needs(out: Path, prepared: Prepared) -> None:
-    """Write what a case needs, each whole or not at all; what is there is left alone."""
+    """Write the inputs for a case, each file completely or not at all; existing files are kept."""
     case = prepared.task.case
     paintings, guidance = external_input_paths(out, case)
     for path in (paintings, guidance):
@@ -73,7 +73,7 @@ def write_needs(out: Path, prepared: Prepared) -> None:
 
 
 def paint_by_example(steps: tuple[Step, ...]) -> Iterator[Painting]:
-    """The steps of Paint-by-Example for those of a script. Masks are closed, as for inpainting."""
+    """Yield the steps of Paint-by-Example for the steps of a script. Masks are closed, as for inpainting."""
     for step in steps:
         radius = max(1, step.source.shape[0] // 64)
         if step.source.any():
@@ -87,11 +87,11 @@ def paint_by_example(steps: tuple[Step, ...]) -> Iterator[Painting]:
 def background(
     picture: UInt8[np.ndarray, "H W 3"], source: Bool[np.ndarray, "H W"], target: Bool[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """The square, clear of source and target, whose colours are most like those around the source.
+    """Return the square, clear of source and target, whose colours best match those around the source.
 
-    Compared are mean and deviation of each channel, around the source in a band of a 16th of the picture's side. The
-    square's side is the longer one of the source's box, or less where no such square is free. Where none is at all, any
-    may be taken.
+    The comparison uses mean and deviation of each channel, and around the source a band of 1/16 of the image's side.
+    The square is as large as the longer side of the source's box, or smaller if no such square is free. If none is free
+    at all, any square may be used.
     """
     top, bottom, left, right = _box(source)
     side, shortest = min(max(bottom - top, right - left), *source.shape), min(SMALLEST, *source.shape)
@@ -110,14 +110,14 @@ def background(
 
 
 def _sums(values: Shaped[np.ndarray, "H W *channels"], side: int) -> Shaped[np.ndarray, "h w *channels"]:
-    """Over every square of this side within the picture, by its top left corner."""
+    """Sum over every square of this side within the image, indexed by its top left corner."""
     total = np.cumsum(np.cumsum(values, axis=0), axis=1)
     total = np.pad(total, ((1, 0), (1, 0), *[(0, 0)] * (values.ndim - 2)))
     return total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
 
 
 def self_guidance(step: Step) -> dict[str, Any]:
-    """Where Self-Guidance has an object before and after an edit."""
+    """Return the object's centroid and size before and after an edit."""
     return {"before": _place(step.source), "after": _place(step.target)}
 
 
@@ -131,7 +131,7 @@ def _place(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any] | None:
 
 
 def _box(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of what is set; the ends are the first that is not."""
+    """Return top, bottom, left and right of the set pixels; the ends are exclusive."""
     ys, xs = np.nonzero(mask)
     return int(ys.min()), int(ys.max()) + 1, int(xs.min()), int(xs.max()) + 1
 

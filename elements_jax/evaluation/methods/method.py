@@ -1,4 +1,4 @@
-"""The methods that are compared: functions from prepared cases to pictures, all driven by the same edit scripts."""
+"""The compared methods: functions from prepared cases to images, all driven by the same edit scripts."""
 
 import dataclasses
 import re
@@ -28,13 +28,13 @@ SDEDIT = re.compile(r"sdedit-(0\.\d+|1\.0|1)")
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A case, and what methods need of it."""
+    """A case, with the inputs of the methods."""
 
     task: Task
     edited: Edited
-    """What the script makes of the elements."""
+    """The result of the script on the elements."""
     pixels: PixelEdit
-    """What it makes of their pixels."""
+    """The result of the script on their pixels."""
 
     @property
     def script(self) -> EditScript:
@@ -43,12 +43,12 @@ class Prepared:
 
     @property
     def image(self) -> Picture:
-        """The picture before the edit."""
+        """The image before the edit."""
         return np.asarray(self.edited.reference.picture)
 
     @property
     def region(self) -> Bool[np.ndarray, "H W"]:
-        """Where the picture may change: as the task says, or where elements changed."""
+        """Where the image may change: given by the task, or where elements changed."""
         if self.task.region is not None:
             return self.task.region
         return np.asarray(edits.edited_region(self.edited.reference, self.edited.canvas))
@@ -59,12 +59,12 @@ class Prepared:
 
 
 def canvas_of(pipeline: ElementsPipeline, record: Record) -> Canvas:
-    """A record's elements, and its picture."""
+    """Return a record's elements and image as a canvas."""
     return dataclasses.replace(pipeline.encode(record.image, record.label_map), picture=jnp.asarray(record.image))
 
 
 def prepare(task: Task, open_canvas: Callable[[str], Canvas]) -> Prepared:
-    """Run a case's script; `open_canvas` gives the canvas of a source_id. Raises EditError as `apply_script`."""
+    """Run a case's script; `open_canvas` returns the canvas of a source_id. Raises EditError like `apply_script`."""
     if task.case.script is None:
         raise ValueError(f"case {task.case.name!r} has no edit script")
 
@@ -78,11 +78,11 @@ def prepare(task: Task, open_canvas: Callable[[str], Canvas]) -> Prepared:
 
 @dataclass(frozen=True)
 class Method:
-    """How pictures are made of as many prepared cases as a batch holds."""
+    """A function from a full batch of prepared cases to images."""
 
     run: Callable[[Sequence[Prepared]], Sequence[Picture]]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What makes its pictures next to the cases."""
+    """Everything besides the cases that determines its images."""
 
 
 def make_methods(
@@ -93,16 +93,16 @@ def make_methods(
     stable_diffusion: str | None,
     inpainting: str | None,
 ) -> dict[str, Method]:
-    """The methods of these names.
+    """Build methods by name.
 
     Args:
-        model: names the pipeline's in settings.
-        sampling: of ours; SDEdit and inpainting take its number of steps alone, and sample by DDIM.
-        stable_diffusion: what SDEdit paints with, as `model_folder.read_model` takes it; by default the pipeline's own
-            model without elements.
+        model: name of the pipeline's model in settings.
+        sampling: settings of ours; SDEdit and inpainting use only its number of steps, and sample with DDIM.
+        stable_diffusion: model of SDEdit, as for `model_folder.read_model`; by default the pipeline's own model
+            without elements.
         inpainting: Stable Diffusion Inpainting.
 
-    Raises ValueError for an unknown name, or one for which no model is given; and as `read_model`.
+    Raises ValueError for an unknown name or a missing model, and the errors of `read_model`.
     """
     made, painter = dict[str, Method](), None
     for name in names:
@@ -118,7 +118,7 @@ def make_methods(
             made[name] = _inpaint(inpainting, sampling)
         else:
             known = "ours, pixels, sdedit-S (with a strength S like 0.5), sd-inpaint"
-            raise ValueError(f"there is no method {name!r}: expected {known}")
+            raise ValueError(f"unknown method {name!r}: expected {known}")
     return made
 
 
@@ -151,7 +151,7 @@ def _painter(
 
 
 def _sdedit(painter: StableDiffusion, settings: Mapping[str, Any], strength: float) -> Method:
-    skipped_steps(painter.steps, strength)  # a strength without a step is refused before anything is computed
+    skipped_steps(painter.steps, strength)  # rejects a strength without steps before anything is computed
 
     def run(cases: Sequence[Prepared]) -> Sequence[Picture]:
         return list(painter.sdedit(np.stack([case.pixels.blanked for case in cases]), *_words(cases), strength))
@@ -162,11 +162,11 @@ def _sdedit(painter: StableDiffusion, settings: Mapping[str, Any], strength: flo
 def _inpaint(source: str | None, sampling: Sampling) -> Method:
     if source is None:
         raise ValueError(
-            "sd-inpaint needs Stable Diffusion Inpainting, whose UNet has 9 input channels: name it with --inpaint"
+            "sd-inpaint needs Stable Diffusion Inpainting, whose UNet has 9 input channels: pass it with --inpaint"
         )
     painter = StableDiffusion.from_pretrained(source, steps=sampling.steps)
     if not painter.inpaints:
-        raise ValueError(f"{source} is not Stable Diffusion Inpainting: its UNet has no channels for a masked picture")
+        raise ValueError(f"{source} is not Stable Diffusion Inpainting: its UNet has no channels for a masked image")
 
     def run(cases: Sequence[Prepared]) -> Sequence[Picture]:
         masks = np.stack([case.pixels.closed_hole() for case in cases])

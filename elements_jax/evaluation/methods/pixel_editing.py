@@ -1,9 +1,9 @@
 """Pixel editing: an edit script run on the pixels of the elements, the paper's simplest baseline (Appendix A).
 
-The partition and the script are ours; elements' pixels are copied to where the edit puts them, and the source is left
-as it was. What SDEdit and inpainting start from has holes in its place: pixels that the edited elements left, and on
-which nothing landed. An element that is deleted only because another landed on it leaves none, since pixel
-editing keeps what it does not touch.
+It uses our partition and script: elements' pixels are copied to their new place, and the source is left unchanged. The
+starting image of SDEdit and inpainting has holes instead: pixels that the edited elements left and on which nothing
+landed. An element that is deleted only because another landed on it leaves no hole, since pixel editing keeps
+everything it does not touch.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from elements_jax.editing.script import Delete, Edit, EditScript, Move, Resize
 from elements_jax.evaluation.methods.morphology import closing
 
 BLANK = 127
-"""The grey of a hole: 0 where pixels are in [-1, 1], as in the masked pictures of Stable Diffusion Inpainting. The
-paper says blank."""
+"""The grey of a hole: 0 in the range [-1, 1], as in the masked images of Stable Diffusion Inpainting. The paper only
+says blank."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class Step:
 
     edit: Edit
     before: UInt8[np.ndarray, "H W 3"]
-    """The picture that the edit begins with."""
+    """The image before the edit."""
     source: Bool[np.ndarray, "H W"]
-    """Pixels of the elements that are moved, resized or deleted; none of a copy or an insertion."""
+    """Pixels of moved, resized or deleted elements; empty for a copy or an insertion."""
     target: Bool[np.ndarray, "H W"]
     """Pixels on which something landed."""
     after: UInt8[np.ndarray, "H W 3"]
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class PixelEdit:
-    """What pixel editing makes of a script."""
+    """The result of pixel editing."""
 
     picture: UInt8[np.ndarray, "H W 3"]
     hole: Bool[np.ndarray, "H W"]
@@ -52,21 +52,21 @@ class PixelEdit:
 
     @property
     def blanked(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture with its holes blank: what SDEdit starts from."""
+        """The image with blank holes, from which SDEdit starts."""
         return np.where(self.hole[..., None], np.uint8(BLANK), self.picture)
 
     def closed_hole(self) -> Bool[np.ndarray, "H W"]:
-        """The holes without the small gaps between elements, by a morphological closing: the mask for inpainting.
+        """The mask for inpainting: the holes after a morphological closing, without small gaps between elements.
 
-        What was pasted stays. By squares of 1/64 of the picture's side; the paper says "the morphological operation".
+        Pasted pixels stay. The squares are 1/64 of the image's side; the paper says "the morphological operation".
         """
         return closing(self.hole, max(1, self.hole.shape[0] // 64)) & ~self.pasted
 
 
 def pixel_edit(script: EditScript, canvas: Canvas, open_image: CanvasLoader) -> PixelEdit:
-    """Run a script on the pixels of a canvas, which must have its `picture`, as those that `open_image` gives.
+    """Run a script on the pixels of a canvas. It and those of `open_image` must have a `picture`.
 
-    Raises EditError as `apply_script`.
+    Raises EditError like `apply_script`.
     """
     steps = tuple(_steps(script, canvas, open_image))
     hole, pasted = np.zeros((2, *canvas.label_map.shape), bool)

@@ -1,4 +1,4 @@
-"""Stable Diffusion as the baselines use it: SDEdit from text alone, and inpainting (Appendix A)."""
+"""Stable Diffusion for the baselines: SDEdit from text only, and inpainting (Appendix A)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,14 +25,14 @@ from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline, checksum, to_uint8
 
 GUIDANCE = 7.5
-"""Stable Diffusion's usual weight of the text; the paper names none for these baselines."""
+"""Stable Diffusion's usual guidance; the paper gives none for these baselines."""
 
 
 class StableDiffusion:
-    """A text-to-image or an inpainting model; its functions are compiled once for each shape and strength.
+    """A text-to-image or inpainting model; its functions are compiled once per shape and strength.
 
-    A model with attention to elements, as `tiny`, is conditioned on zero tokens: what training drops elements to. Of
-    Stable Diffusion itself, which has no such attention, that is left out.
+    A model with element attention, such as `tiny`, is conditioned on zero tokens, like dropped elements in training.
+    Stable Diffusion itself has no element attention.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class StableDiffusion:
         guidance: float = GUIDANCE,
         steps: int | None = None,
     ):
-        """`steps` of DDIM are by default the configuration's. Raises ValueError for a model of stage 1 alone."""
+        """Build the model; DDIM's `steps` default to the configuration's. Raises ValueError without stage 2."""
         if tokenizer is None:
             raise ValueError("the model has no diffusion decoder: stage 2 was not trained")
         networks = Networks(config)
@@ -56,10 +56,10 @@ class StableDiffusion:
             "sampler": "ddim",
             "steps": self.steps,
         }
-        """What makes its pictures, to be written next to them."""
+        """Settings that determine its images, to be written with them."""
         new = {name: spec for name, spec in networks.unet.shapes().items() if name not in params["unet"]}
         self._reads_elements = not new
-        unet = {**params["unet"], **{name: jnp.zeros(spec.shape) for name, spec in new.items()}}  # they are not used
+        unet = {**params["unet"], **{name: jnp.zeros(spec.shape) for name, spec in new.items()}}  # not used
         self._params = {name: params[name] for name in ("vae", "text_encoder")} | {"unet": unet}
         self._networks = networks
         self._sdedit = jax.jit(self._paint_over, static_argnames="skipped")
@@ -67,12 +67,12 @@ class StableDiffusion:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, guidance: float = GUIDANCE, steps: int | None = None):
-        """Open what `model_folder.read_model` reads, and as it raises."""
+        """Open a model like `model_folder.read_model`, with the same errors."""
         return cls(*read_model(source), guidance=guidance, steps=steps)
 
     @classmethod
     def of_pipeline(cls, pipeline: ElementsPipeline, *, steps: int | None = None) -> "StableDiffusion":
-        """The text-to-image model that is left of one with elements when there are none."""
+        """Use a model with elements as a text-to-image model, without elements."""
         guidance = pipeline.config.diffusion.guidance
         return cls(pipeline.config, pipeline.params, pipeline.tokenizer, guidance=guidance, steps=steps)
 
@@ -89,9 +89,9 @@ class StableDiffusion:
         seeds: Sequence[int],
         strength: float,
     ) -> UInt8[np.ndarray, "B H W 3"]:
-        """SDEdit (Meng et al. 2022): noise pictures up to the timestep of a strength in (0, 1], and denoise them.
+        """Run SDEdit (Meng et al. 2022): noise images to the timestep of a strength in (0, 1], and denoise them.
 
-        Raises ValueError as `skipped_steps`.
+        Raises ValueError like `skipped_steps`.
         """
         skipped = skipped_steps(self.steps, strength)
         batch = self._batch(image, prompts, negative_prompts, seeds)
@@ -105,14 +105,12 @@ class StableDiffusion:
         negative_prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> UInt8[np.ndarray, "B H W 3"]:
-        """Pictures that agree with `image` where the mask is not set, and follow the prompt where it is.
+        """Inpaint images: follow the prompt inside the mask and agree with `image` outside it.
 
-        All of a picture is decoded, as in diffusers. Raises ValueError for a model that does not inpaint.
+        Complete images are decoded, as in diffusers. Raises ValueError if the model cannot inpaint.
         """
         if not self.inpaints:
-            raise ValueError(
-                "inpainting needs Stable Diffusion Inpainting, whose UNet reads a mask and a masked picture"
-            )
+            raise ValueError("inpainting needs Stable Diffusion Inpainting, whose UNet reads a mask and a masked image")
         return to_uint8(self._inpaint(self._params, *self._batch(image, prompts, negative_prompts, seeds), mask))
 
     def _batch(self, image, prompts, negative_prompts, seeds):
@@ -134,7 +132,7 @@ class StableDiffusion:
     def _fill(self, params, image, noise, text, negative, guidance, mask):
         masked = jnp.where(mask[..., None], 0.0, image / 127.5 - 1)
         cell = image.shape[1] // noise.shape[1]
-        at_latent = mask[:, ::cell, ::cell, None].astype(jnp.float32)  # the nearest pixel, as PyTorch's interpolate
+        at_latent = mask[:, ::cell, ::cell, None].astype(jnp.float32)  # the nearest pixel, like PyTorch's interpolate
         beside = jnp.concatenate([at_latent, self._latent(params, masked)], axis=-1)
         predict, schedule = self._denoiser(params, text, negative, guidance, beside)
         return self._picture(params, ddim_sample(predict, schedule, noise, self.steps))
@@ -147,7 +145,7 @@ class StableDiffusion:
         guidance: Float[Array, ""],
         beside: Float[Array, "B h w Zbeside"] | None = None,
     ) -> tuple[PredictNoise, Schedule]:
-        """Guided prediction from text, and from what the UNet reads with the latent."""
+        """Return the guided prediction from text and from the UNet's extra input channels."""
         elements, schedule = self.config.elements, make_schedule(self.config.diffusion)
         unet = self._networks.unet.module(params["unet"])
         texts = self._networks.text_encoder(params["text_encoder"], jnp.concatenate([text, negative]))
@@ -166,7 +164,7 @@ class StableDiffusion:
         return with_guidance(predict, guidance[None]), schedule
 
     def _latent(self, params: dict[str, Params], image: Float[Array, "B H W 3"]) -> Float[Array, "B h w Z"]:
-        """The posterior's mean; diffusers draws from the posterior, whose deviation is far below the noise to come."""
+        """Return the posterior's mean. Diffusers samples it, but its deviation is far below the added noise."""
         return self._networks.vae.module(params["vae"]).encode(image)[0] * self.config.vae.scaling_factor
 
     def _picture(self, params: dict[str, Params], latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W 3"]:
@@ -174,11 +172,11 @@ class StableDiffusion:
 
 
 def skipped_steps(steps: int, strength: float) -> int:
-    """How many of the sampling steps SDEdit leaves out: as in diffusers, the last int(strength * steps) are done.
+    """Return how many sampling steps SDEdit skips: as in diffusers, it runs the last int(strength * steps).
 
-    Raises ValueError where no step would be.
+    Raises ValueError if no step would remain.
     """
     done = min(int(steps * strength), steps)
     if done < 1:
-        raise ValueError(f"SDEdit of strength {strength} does none of {steps} steps; expected a strength up to 1")
+        raise ValueError(f"SDEdit with strength {strength} runs none of {steps} steps; use a larger one, up to 1")
     return steps - done

@@ -1,28 +1,28 @@
-"""Public benchmarks of object edits: their files as tasks, and our results as the files that their scorers read.
+"""Public benchmarks of object edits: reads their files as tasks, and writes our results for their scorers.
 
-Nothing of them comes with this project; the layouts are as their published evaluation code reads them.
+None of their data is part of this project; the layouts follow their published evaluation code.
 
-**ObjMove-A** (ObjectMover: Yu et al. 2025, arXiv:2503.08037; data set Andyx/ObjectMover-Benchmark on the Hugging Face
+**ObjMove-A** (ObjectMover: Yu et al. 2025, arXiv:2503.08037; dataset Andyx/ObjectMover-Benchmark on the Hugging Face
 hub), 200 photographs of a scene before and after an object was moved by hand. Read from the layout and the scorer in
 LightMover's evaluation toolkit (GengzeZhou/LightMover_eval on GitHub), which says that it reuses ObjectMover's:
 
     FOLDER/real_001/src_input.jpg       the photograph
-    FOLDER/real_001/src_mask_hr.png     white where the object is
-    FOLDER/real_001/tar_box_mask.png    a white box where it goes
-    FOLDER/real_001/tar_input.jpg       the photograph of the object there; the scorer reads it, we do not
-    OUT/real_001_result.png             a result; the scorer takes any size, we write the photograph's
+    FOLDER/real_001/src_mask_hr.png     white on the object
+    FOLDER/real_001/tar_box_mask.png    a white box at its new place
+    FOLDER/real_001/tar_input.jpg       the photograph with the object there; only the scorer reads it
+    OUT/real_001_result.png             a result; the scorer accepts any size, we use the photograph's
 
-**GeoBench-2D** (FreeFine: Zhu et al. 2025, arXiv:2507.23300; data set CIawevy/GeoBenchMeta on the Hugging Face hub), of
-whose 5,677 edits we do the moves and resizes: elements do not rotate. Read from `evaluation/` of CIawevy/FreeFine on
-GitHub:
+**GeoBench-2D** (FreeFine: Zhu et al. 2025, arXiv:2507.23300; dataset CIawevy/GeoBenchMeta on the Hugging Face hub):
+5,677 edits, of which we run the moves and resizes: elements do not rotate. Read from `evaluation/` of CIawevy/FreeFine
+on GitHub:
 
-    FOLDER/annotation_2d.json           by the README there; the code there reads annotations_2d.json: either is taken
+    FOLDER/annotation_2d.json           its README's name; its code reads annotations_2d.json: both are accepted
         {IMAGE: {"instances": {INSTANCE: {EDIT: {"ori_img_path", "ori_mask_path", "edit_param", ...}}}}}
     OUT/Gen_results_elements/IMAGE/INSTANCE/EDIT.png
-    OUT/generated_results_elements_2d.json    the same object, of the edits done, each with "gen_img_path": the --path
-                                              of metrics/main.py there
+    OUT/generated_results_elements_2d.json    the same object for the finished edits, with "gen_img_path": the --path of
+                                              metrics/main.py there
 
-`edit_param` is [dx, dy, dz, rx, ry, rz, sx, sy, sz]: a shift in pixels of the picture brought to 512 x 512, x to the
+`edit_param` is [dx, dy, dz, rx, ry, rz, sx, sy, sz]: a shift in pixels of the image resized to 512 x 512, x to the
 right and y down, angles, and factors about the centre of the mask's bounding box; an edit in 2D ignores dz and sz. Its
 results are 512 x 512 pixels.
 """
@@ -46,17 +46,17 @@ from elements_jax.evaluation.scenes.drawn_cases import elements_under
 GEOBENCH_SIDE = 512
 GEOBENCH_PICTURES = "Gen_results_elements"
 GEOBENCH_REPORT = "generated_results_elements_2d.json"
-"""Of GeoBench-2D's results."""
+"""Size of GeoBench-2D's results."""
 
 Mask = Bool[np.ndarray, "h w"]
 Pair = tuple[float, float]
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom of what is photograph in the model's picture, in pixels; beyond it are margins."""
+"""Left, top, right and bottom of the photograph within the model's image, in pixels; margins surround it."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What becomes of an object: x' = anchor + scale * (x - anchor) + shift, in units of the photograph's sides."""
+    """The motion of an object: x' = anchor + scale * (x - anchor) + shift, in units of the photograph's sides."""
 
     scale: Pair
     shift: Pair
@@ -68,22 +68,22 @@ class Task:
     """One edit of a benchmark."""
 
     name: str
-    """For messages."""
+    """Name for messages."""
     photograph: Path
     mask: Path
     motion: Callable[[Mask], Motion]
-    """From the object's mask."""
+    """Computes the motion from the object's mask."""
     result: Path
-    """Of the picture to write, below the folder of results."""
+    """Path of the image to write, below the folder of results."""
     size: tuple[int, int] | None
-    """Its width and height; None for the photograph's."""
+    """Width and height of that image; None for those of the photograph."""
 
 
 def objmove_a(folder: Path) -> list[Task]:
-    """The tasks of ObjMove-A. Raises ValueError for a folder that is not one."""
+    """Read the tasks of ObjMove-A. Raises ValueError for any other folder."""
     samples = sorted(path.parent for path in folder.glob("real_*/src_input.jpg"))
     if not samples:
-        raise ValueError(f"{folder}: expected ObjMove-A, with real_001/src_input.jpg and on")
+        raise ValueError(f"{folder}: expected ObjMove-A, with real_001/src_input.jpg and so on")
 
     def motion_to(box: Path) -> Callable[[Mask], Motion]:
         return lambda mask: motion_onto(mask, read_mask(box))
@@ -102,7 +102,7 @@ def objmove_a(folder: Path) -> list[Task]:
 
 
 def geobench_2d(folder: Path) -> tuple[list[Task], int]:
-    """The moves and resizes of GeoBench-2D, and how many edits are neither.
+    """Read the moves and resizes of GeoBench-2D, and count the other edits.
 
     Raises ValueError naming the file, the edit and the field.
     """
@@ -125,7 +125,7 @@ def geobench_2d(folder: Path) -> tuple[list[Task], int]:
 
 
 def write_geobench_report(folder: Path, out: Path) -> Path:
-    """Write what GeoBench's scorer reads, of all results that there are, and return its path."""
+    """Write the input of GeoBench's scorer for all existing results, and return its path."""
     annotation, path = read_geobench(folder)
     report: dict[str, Any] = {}
     for image, instance, edit, fields in _geobench_edits(annotation, path):
@@ -139,7 +139,7 @@ def write_geobench_report(folder: Path, out: Path) -> Path:
 
 
 def read_geobench(folder: Path) -> tuple[dict[str, Any], Path]:
-    """GeoBench-2D's annotation and its file. Raises ValueError where it is missing or no JSON object."""
+    """Read GeoBench-2D's annotation; return it and its path. Raises ValueError if it is missing or invalid."""
     names = ("annotation_2d.json", "annotations_2d.json")
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
@@ -154,7 +154,7 @@ def read_geobench(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def _geobench_edits(annotation: dict[str, Any], path: Path) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Image, instance, edit and fields of every edit, checked."""
+    """Return image, instance, edit and validated fields of every edit."""
     found = []
     for image, of_image in annotation.items():
         for instance, edits in _object(of_image, "instances", f"{path}: {image}").items():
@@ -186,17 +186,17 @@ def _is_number(value: Any) -> bool:
 
 
 def read_mask(path: Path) -> Mask:
-    """A mask of any size. Raises ValueError naming the file where it is damaged or has no white, or OSError."""
+    """Read a mask of any size. Raises ValueError if the file is damaged or has no white pixel, or OSError."""
     mask = np.asarray(open_picture(path, "mask").convert("L")) > 127
     if not mask.any():
-        raise ValueError(f"{path}: expected white where the object is, got none")
+        raise ValueError(f"{path}: expected white pixels on the object, found none")
     return mask
 
 
 def bounds(mask: Mask) -> tuple[Pair, Pair]:
-    """Centre and size of a mask's bounding box, each (x, y), in units of the mask's sides."""
+    """Return centre and size of a mask's bounding box, each (x, y), in units of the mask's sides."""
     centre, size = [], []
-    for axis in (0, 1):  # which to look along: columns give x, rows y
+    for axis in (0, 1):  # axis to reduce: columns give x, rows y
         hit = np.flatnonzero(mask.any(axis=axis))
         length = mask.shape[1 - axis]
         centre.append(float(hit[0] + hit[-1] + 1) / (2 * length))
@@ -205,7 +205,7 @@ def bounds(mask: Mask) -> tuple[Pair, Pair]:
 
 
 def motion_onto(mask: Mask, target: Mask) -> Motion:
-    """From an object's bounding box onto another one: centre on centre, one factor for both axes, by the area."""
+    """Move an object's bounding box onto another: centre to centre, with one factor for both axes from the area."""
     (x, y), (width, height) = bounds(mask)
     (new_x, new_y), (new_width, new_height) = bounds(target)
     factor = math.sqrt(new_width * new_height / (width * height))
@@ -213,19 +213,19 @@ def motion_onto(mask: Mask, target: Mask) -> Motion:
 
 
 def within(point: Pair, box: Box, size: int) -> Pair:
-    """A point of a photograph in the model's picture, where it fills `box`; both in units of their own sides."""
+    """Map a point of a photograph into the model's image, where it fills `box`; both in units of their own sides."""
     left, top, right, bottom = box
     return (left + point[0] * (right - left)) / size, (top + point[1] * (bottom - top)) / size
 
 
 def under(mask: Mask, label_map: Integer[np.ndarray, "S S"], box: Box) -> tuple[int, ...]:
-    """The elements of which at least half is under a photograph's mask; where there is none, that with most pixels.
+    """Return the elements at least half covered by a photograph's mask; if there is none, the most covered one.
 
     Args:
-        label_map: of the model's picture.
-        box: what is photograph in it.
+        label_map: label map of the model's image.
+        box: the photograph within it.
 
-    Raises ValueError where the object is on no element.
+    Raises ValueError if the object is on no element.
     """
     left, top, right, bottom = box
     inside = Image.fromarray(mask).resize((right - left, bottom - top), Image.Resampling.NEAREST)
@@ -237,10 +237,9 @@ def under(mask: Mask, label_map: Integer[np.ndarray, "S S"], box: Box) -> tuple[
 
 
 def edits_of(motion: Motion, elements: tuple[int, ...], box: Box, size: int) -> tuple[Edit, ...]:
-    """A motion of a photograph's object as the edits of a script.
+    """Convert a motion of a photograph's object to the edits of a script.
 
-    What shrinks is resized before it is moved, what grows after, so that nothing is covered on the way that is not
-    covered in the end.
+    A shrinking object is resized before the move and a growing one after it, so that nothing is covered temporarily.
     """
     x, y = within(motion.anchor, box, size)
     new_x, new_y = within((motion.anchor[0] + motion.shift[0], motion.anchor[1] + motion.shift[1]), box, size)

@@ -1,7 +1,7 @@
 """Edits of held-out `scenes` whose true result is known, as edit scripts: cases for any method and any partition.
 
-An edit is of an object, given by its mask; the script names the elements under it. So the same edits can be
-run under several partitions (Figures 15 and 16), and the truth and the region that is compared stay the same.
+A mask specifies the edited object, and the script names the elements under it. Thus the same edits can be run under
+several partitions (Figures 15 and 16) with the same truth and the same compared region.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ from elements_jax.evaluation.results import Case, Task
 from elements_jax.scenes import drawn
 from elements_jax.scenes.drawn import COLOURS, Scene, Shape
 
-OBJECT_SHARE = 0.5  # an element belongs to an object when at least this share of its pixels does
+OBJECT_SHARE = 0.5  # an element belongs to an object if at least this share of its pixels does
 KINDS = ("move", "shrink", "enlarge", "delete", "compose", "variation")
-FAR = 8.0  # of 255, on average: the colours of two scenes differ by more
+FAR = 8.0  # mean difference out of 255: two scenes differ by more
 MOST_SHAPES = 4
 """Of a scene, and so in a caption: tokens of longer ones would be cut."""
 
 
 def scene_of(record: Record) -> Scene:
-    """The scene that a record's picture shows. Raises ValueError where the record is of another data set."""
+    """Return the scene that a record shows. Raises ValueError if the record is from another dataset."""
     name, _, seed = record.source_id.rpartition("/")[2].removesuffix(".png").partition("-")
     if name != "scene" or not seed.isdigit():
         raise ValueError(f"record {record.source_id!r} is not a scene: expected an id like scene-0000042.png")
@@ -34,14 +34,14 @@ def scene_of(record: Record) -> Scene:
 
 
 def require_its_picture(record: Record, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Raises ValueError where a record's picture is not its scene's; what JPEG loses is allowed."""
+    """Raise ValueError if a record does not show its scene, up to JPEG errors."""
     difference = np.abs(picture.astype(float) - record.image).mean()
     if difference > FAR:
         raise ValueError(f"record {record.source_id!r} does not show its scene: write `scenes` again")
 
 
 def identity(records: Iterable[Record]) -> str:
-    """Tells other records from these, by their pictures and label maps."""
+    """Return a string that identifies these records, by images and label maps."""
     crc, count = 0, 0
     for record in records:
         crc, count = zlib.crc32(record.label_map.tobytes(), zlib.crc32(record.image.tobytes(), crc)), count + 1
@@ -49,11 +49,11 @@ def identity(records: Iterable[Record]) -> str:
 
 
 def scene_cases(records: Sequence[Record]) -> Iterator[Task]:
-    """For each record's scene a move, a resize (by its seed it shrinks or enlarges), a deletion, a composition with the
-    next record's scene, and a variation.
+    """Yield for each record's scene a move, a resize (its seed decides whether it shrinks or enlarges), a deletion, a
+    composition with the next record's scene, and a variation.
 
-    A scene that is full has no composition, nor has one alone. Everything but the elements follows from the scenes'
-    seeds; an edit of an object of which no element has a pixel is left out.
+    A full scene has no composition, nor has a single scene. Everything except the elements follows from the scenes'
+    seeds. An edit is omitted if no element has a pixel of its object.
     """
     for i, record in enumerate(records):
         scene = scene_of(record)
@@ -69,9 +69,9 @@ def scene_cases(records: Sequence[Record]) -> Iterator[Task]:
 def elements_under(
     label_map: Integer[np.ndarray, "H W"], mask: Bool[np.ndarray, "H W"], share: float = OBJECT_SHARE
 ) -> tuple[int, ...]:
-    """The elements of which at least this share is under a mask; where none does, the one with the most pixels.
+    """Return the elements with at least this share under a mask; if there is none, the one with the most pixels.
 
-    None where no element has a pixel there.
+    Returns None if no element has a pixel there.
     """
     live = label_map != DROPPED
     area = np.bincount(label_map[live], minlength=1)
@@ -101,7 +101,7 @@ def _edit_case(record: Record, scene: Scene, edit: drawn.Edit) -> Iterator[Task]
 
 
 def _composition(record: Record, scene: Scene, other: Record) -> Iterator[Task]:
-    """The object in front of all others of the other scene, put to where there is most room."""
+    """Insert the frontmost object of the other scene where there is most room."""
     theirs = scene_of(other)
     _, objects = drawn.render(theirs)
     k = len(theirs.shapes)
@@ -117,10 +117,10 @@ def _composition(record: Record, scene: Scene, other: Record) -> Iterator[Task]:
 
 
 def _variation(record: Record, scene: Scene) -> Iterator[Task]:
-    """An object in another colour. Of the many pictures that the prompt allows, the truth is the one that keeps shape,
-    place and pattern, which the deleted elements alone knew: errors are for comparing methods, not near zero for any.
+    """Change the colour of an object. The prompt allows many images; the truth is the one that keeps shape, place and
+    pattern, which only the deleted elements contained. Errors serve to compare methods and are not near zero for any.
     """
-    k = len(scene.shapes)  # in front of all others
+    k = len(scene.shapes)  # the frontmost
     shape = scene.shapes[k - 1]
     varied = recoloured(shape, _other_colour(scene))
     edited = scene.delete(k).insert(varied)
@@ -132,14 +132,14 @@ def _variation(record: Record, scene: Scene) -> Iterator[Task]:
 
 
 def recoloured(shape: Shape, colour: str) -> Shape:
-    """The shape with its pattern in another colour, and as its second tone a lighter or darker one, as before."""
+    """Return the shape with its pattern in another colour; the second tone stays lighter or darker, as before."""
     lighter = sum(shape.texture.tones[1]) > sum(shape.texture.tones[0])
     texture = dataclasses.replace(shape.texture, colour=colour, tones=drawn.tones_of(colour, lighter))
     return dataclasses.replace(shape, texture=texture)
 
 
 def _other_colour(scene: Scene) -> str:
-    """The colour that is farthest from all that the scene shows."""
+    """Return the colour farthest from all colours of the scene."""
     shown = [tone for each in (scene.background, *(s.texture for s in scene.shapes)) for tone in each.tones]
     return max(COLOURS, key=lambda name: min(np.linalg.norm(np.subtract(COLOURS[name], tone)) for tone in shown))
 
@@ -154,11 +154,11 @@ def known_task(
     truth: UInt8[np.ndarray, "H W 3"],
     changes: Bool[np.ndarray, "H W"],
 ) -> Iterator[Task]:
-    """One edit of a record as a task, or none where the edit has no element.
+    """Yield one edit of a record as a task, or nothing if it has no element.
 
     Args:
         words: the edited object.
-        changes: pixels where the truth differs from the record's picture; the region has a margin around them.
+        changes: pixels where the truth differs from the record's image; the region adds a margin.
     """
     if edit.elements:
         name = f"{record.source_id.rpartition('/')[2].removesuffix('.png').rpartition('scene-')[2]}-{kind}"
@@ -167,7 +167,7 @@ def known_task(
 
 
 def _direction(dx: float, dy: float) -> str:
-    """In words, by the nearest of eight directions."""
+    """Describe the nearest of eight directions."""
     across = ("to the left", "", "to the right")[1 + _sign(dx, dy)]
     along = ("up", "", "down")[1 + _sign(dy, dx)]
     return " and ".join(word for word in (along, across) if word)

@@ -1,6 +1,6 @@
 """Edits of photo scenes whose true result is known, as edit scripts: cases for any method and any partition.
 
-As in `scene_cases`, the object is given by its mask, and the script names the elements under it.
+As in `scene_cases`, a mask specifies the object and the script names the elements under it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,14 +24,14 @@ WORDS = {
 
 
 def photo_scene_cases(records: Sequence[Record], photographs: Sequence[Record]) -> Iterator[Task]:
-    """For each record's photo scene its edits: a move, both resizes, a deletion, a copy, and a composition with the
-    next record's scene, those for which it has room.
+    """Yield the edits of each record's photo scene: a move, both resizes, a deletion, a copy, and a composition with
+    the next record's scene, as far as there is room.
 
     Args:
-        records: of photo scenes, under any partition.
-        photographs: the records that the scenes were made of.
+        records: records of photo scenes, under any partition.
+        photographs: the records from which the scenes were made.
 
-    Raises ValueError where a record is not a photo scene, or not one made of these photographs.
+    Raises ValueError if a record is not a photo scene, or was made from other photographs.
     """
     scenes = [photo_scene(photographs, seed_of(record)) for record in records]
     for record, scene in zip(records, scenes, strict=True):
@@ -43,7 +43,7 @@ def photo_scene_cases(records: Sequence[Record], photographs: Sequence[Record]) 
 
 
 def seed_of(record: Record) -> int:
-    """The seed of the photo scene that a record shows. Raises ValueError where it is of another data set."""
+    """Return the seed of the photo scene that a record shows. Raises ValueError if it is from another dataset."""
     name, _, seed = record.source_id.rpartition("/")[2].removesuffix(".png").rpartition("-")
     if name != "photo-scene" or not seed.isdigit():
         raise ValueError(f"record {record.source_id!r} is not a photo scene: expected photo-scene-0000042.png")

@@ -1,4 +1,4 @@
-"""How near methods come to the true result of edits: a results folder with truths as a table of figures."""
+"""Scores of methods against the true results of edits, for a results folder with truths."""
 
 import json
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ from elements_jax.parallel.sharding import make_mesh
 KINDS = ("move", "shrink", "enlarge", "delete", "duplicate", "compose", "variation")
 """The order of a table's rows; other kinds follow."""
 UNEDITED, FLAT = "unedited", "flat"
-"""The picture before the edit, and its mean colour all over, scored as methods are: what the figures are worth."""
-BATCH = 16  # pictures that each device takes at once
+"""The image before the edit, and a flat image of its mean colour: scored like methods, as baselines."""
+BATCH = 16  # images processed at once per device
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
 WHERE = ("region", "picture")
-"""In the edited region, and in the whole picture."""
+"""In the edited region, and in the complete image."""
 
 
 def score(folder: Path, lpips: LPIPS | None) -> dict[str, Any]:
-    """Mean figures of every method of a results folder, by kind of edit and of all, and how often each is best.
+    """Compute the mean scores of every method of a results folder, by kind of edit and overall, and how often it wins.
 
-    In the region, PSNR and SSIM are over its pixels, LPIPS of the picture with the truth around it. `won` is the share
-    of the edits whose squared error in the region is below both the unedited picture's and that of pixel editing, if
-    that is there: neither takes away the object from where it was.
+    In the region, PSNR and SSIM use only its pixels, and LPIPS uses the image with the truth around the region. `won`
+    is the share of edits whose squared error in the region is below that of both the unedited image and, if present,
+    pixel editing: neither removes the object from its old place.
 
-    Raises ValueError where no case has a truth, or a method lacks a case that another has.
+    Raises ValueError if no case has a truth, or a method lacks a case that another has.
     """
     cases = [case for case in results.read_cases(folder) if results.path_of(folder, "truth", case).is_file()]
     if not cases:
@@ -63,14 +63,14 @@ def score(folder: Path, lpips: LPIPS | None) -> dict[str, Any]:
 
 
 def write(folder: Path, scores: dict[str, Any]) -> Path:
-    """Write the figures as FOLDER/scores.json."""
+    """Write the scores as FOLDER/scores.json."""
     with new_file(folder / "scores.json") as file:
         file.write(json.dumps(scores, indent=1).encode() + b"\n")
     return folder / "scores.json"
 
 
 def rows(scores: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table for people: its head, and a row for each kind of edit and method."""
+    """Return the table to print: its head, and a row per kind of edit and method."""
     figures = [f for f in HIGHER_IS_BETTER if f != "lpips" or scores["lpips"]]
     head = ["edit", "count", "method", *(_name(where, f) for where in WHERE for f in figures), "won"]
     lines = []
@@ -82,7 +82,7 @@ def rows(scores: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def as_text(scores: dict[str, Any]) -> str:
-    """The table and the orderings, for a terminal."""
+    """Format the table and the orderings for a terminal."""
     head, lines = rows(scores)
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *lines)]
@@ -90,7 +90,7 @@ def as_text(scores: dict[str, Any]) -> str:
 
 
 def ordering(scores: dict[str, Any]) -> list[str]:
-    """For each kind of edit and each figure in the region, the methods from the best to the worst."""
+    """Return for each kind of edit and each metric in the region the methods from best to worst."""
     lines = []
     for kind, of_kind in scores["edits"].items():
         for figure, higher in HIGHER_IS_BETTER.items():
@@ -103,12 +103,12 @@ def ordering(scores: dict[str, Any]) -> list[str]:
 
 
 def _place(kind: str) -> tuple[int, str]:
-    """In the order of `KINDS`."""
+    """Sort key in the order of `KINDS`."""
     return (KINDS.index(kind) if kind in KINDS else len(KINDS)), kind
 
 
 def _metrics(lpips: LPIPS | None) -> dict[str, Metric]:
-    """The figures, named as `_name` does."""
+    """Return the metrics by `_name`."""
     found = {
         _name("region", "psnr"): Metric(Partial(image_quality.masked_psnr), ("picture", "truth", "region")),
         _name("region", "ssim"): Metric(Partial(image_quality.masked_ssim), ("picture", "truth", "region")),
@@ -131,14 +131,14 @@ def _with_truth_around(distance: Partial, picture: jax.Array, truth: jax.Array, 
 
 
 def _samples(folder: Path, name: str, cases: Sequence[Case]) -> Samples:
-    """What a method made of the cases. Raises ValueError where it lacks one."""
+    """Make samples of a method's results. Raises ValueError if one is missing."""
     part = "input" if name in (UNEDITED, FLAT) else name
     if missing := [case.name for case in cases if not results.path_of(folder, part, case).is_file()]:
-        raise ValueError(f"{folder / part}: {len(missing)} pictures are missing, the first {missing[0]}.png")
+        raise ValueError(f"{folder / part}: {len(missing)} images are missing, the first {missing[0]}.png")
 
     def read_one(case: Case) -> Arrays:
         picture = results.picture(folder, part, case)
-        if name == FLAT:  # in [0, 1], as the judge takes floats
+        if name == FLAT:  # floats in [0, 1], as the judge expects
             picture = np.broadcast_to(np.mean(picture / 255, axis=(0, 1), dtype=np.float32), picture.shape)
         truth = results.picture(folder, "truth", case)
         return {"picture": picture, "truth": truth, "region": results.region(folder, case)}

@@ -1,9 +1,9 @@
-"""What the answers of a study say: how often ours is preferred to each baseline, and how sure that is.
+"""Analysis of a study: how often ours is preferred to each baseline, with confidence intervals.
 
-Two intervals are given. Wilson's takes every judgment for an independent one. The clustered one resamples raters and
-cases both (the pigeonhole bootstrap; Owen 2007, The Annals of Applied Statistics 1, 386-411), since judgments of one
-rater are alike, and so are those of one case; it is the one to quote. The p-value is of the exact two-sided binomial
-test that both are preferred equally often; it too takes judgments for independent.
+There are two intervals. Wilson's assumes independent judgments. The clustered one resamples both raters and cases (the
+pigeonhole bootstrap; Owen 2007, The Annals of Applied Statistics 1, 386-411), because judgments of the same rater or
+case are correlated; it is the one to quote. The p-value is that of the exact two-sided binomial test of equal
+preference; it, too, assumes independent judgments.
 """
 
 import math
@@ -18,9 +18,9 @@ from elements_jax.evaluation.study.answers import Answers, Key
 
 CONFIDENCE = 0.95
 DRAWS = 4000
-"""Of the bootstrap."""
+"""Number of bootstrap samples."""
 AT_ONCE = 10_000_000
-"""Weights of the bootstrap in memory at once."""
+"""Maximum number of bootstrap weights in memory at once."""
 
 Interval = tuple[float, float]
 
@@ -34,22 +34,22 @@ class Judgment:
     kind: str
     baseline: str
     ours: bool
-    """Ours was preferred."""
+    """Whether ours was preferred."""
     left: bool
-    """The left side was."""
+    """Whether the left side was chosen."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Of ours to one baseline."""
+    """The preference of ours to one baseline."""
 
     baseline: str
     kind: str
-    """Of the edits, or "all"."""
+    """Kind of edits, or "all"."""
     judgments: int
     ours: int
-    """Judgments that preferred ours."""
+    """Number of judgments that preferred ours."""
     share: float
     wilson: Interval
     clustered: Interval
@@ -67,15 +67,15 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Of a whole study."""
+    """The analysis of a complete study."""
 
     study: str
     raters: int
-    """Whose judgments count."""
+    """Number of raters whose judgments count."""
     excluded: tuple[Excluded, ...]
     judgments: int
     chosen_left: float
-    """Share of judgments for the left side. It cancels, and tells of raters who do not look."""
+    """Share of judgments for the left side. It cancels out, but reveals inattentive raters."""
     median_seconds: float
     preferences: tuple[Preference, ...]
 
@@ -85,17 +85,15 @@ def analyse(key: Key, answers: Sequence[Answers], *, failures: int = 0, seed: in
 
     Args:
         failures: attention checks that a rater may fail, over all forms answered.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
-    Raises ValueError where no rater is left.
+    Raises ValueError if no rater is left.
     """
     excluded = [rater for rater in _checked(key, answers) if rater.failed > failures]
     out = {rater.worker for rater in excluded}
     judgments = [each for sheet in answers if sheet.worker not in out for each in _judgments(key, sheet)]
     if not judgments:
-        raise ValueError(
-            f"no judgments: there are {len(answers)} files of answers, and {len(out)} raters failed checks"
-        )
+        raise ValueError(f"no judgments: {len(answers)} files of answers, and {len(out)} raters failed checks")
     preferences = []
     for baseline in dict.fromkeys(sorted(each.baseline for each in judgments)):
         met = [each for each in judgments if each.baseline == baseline]
@@ -114,7 +112,7 @@ def analyse(key: Key, answers: Sequence[Answers], *, failures: int = 0, seed: in
 
 
 def _checked(key: Key, answers: Sequence[Answers]) -> list[Excluded]:
-    """Every rater's attention checks."""
+    """Evaluate every rater's attention checks."""
     outcomes: dict[str, list[bool]] = {}
     for sheet in answers:
         failed = outcomes.setdefault(sheet.worker, [])
@@ -135,7 +133,7 @@ def _judgments(key: Key, sheet: Answers) -> Iterable[Judgment]:
 
 
 def preference(baseline: str, kind: str, judgments: Sequence[Judgment], rng: np.random.Generator) -> Preference:
-    """Of ours by some judgments, at least one."""
+    """Compute the preference of ours from at least one judgment."""
     count, ours = len(judgments), sum(each.ours for each in judgments)
     clustered = clustered_interval(
         np.array([each.ours for each in judgments]),
@@ -153,7 +151,7 @@ def _numbered(names: Sequence[str]) -> Int[np.ndarray, " n"]:
 
 
 def wilson(successes: int, count: int) -> Interval:
-    """Wilson's score interval of a proportion (Wilson 1927)."""
+    """Return Wilson's score interval of a proportion (Wilson 1927)."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     share, spread = successes / count, z**2 / count
     centre = (share + spread / 2) / (1 + spread)
@@ -162,7 +160,7 @@ def wilson(successes: int, count: int) -> Interval:
 
 
 def binomial_test(successes: int, count: int) -> float:
-    """Exact two-sided p-value of a fair coin: twice the lesser tail, since that distribution is symmetric."""
+    """Return the exact two-sided p-value of a fair coin: twice the smaller tail, as the distribution is symmetric."""
     tail = sum(math.comb(count, k) for k in range(min(successes, count - successes) + 1))
     return min(1.0, float(2 * tail / 2**count))
 
@@ -173,7 +171,7 @@ def clustered_interval(
     case: Int[np.ndarray, " n"],
     rng: np.random.Generator,
 ) -> Interval:
-    """Percentile interval of the share of `ours` when raters and cases, numbered from 0, are resampled."""
+    """Return the percentile interval of the share of `ours` when raters and cases, numbered from 0, are resampled."""
     shares: list[Float[np.ndarray, " draws"]] = []
     step = max(1, min(DRAWS, AT_ONCE // len(ours)))
     for start in range(0, DRAWS, step):
@@ -183,14 +181,14 @@ def clustered_interval(
             number = int(cluster.max()) + 1
             weights *= rng.multinomial(number, np.full(number, 1 / number), size=draws)[:, cluster]
         total = weights.sum(axis=1)
-        drawn = total > 0  # rater and case of every judgment may have been left out
+        drawn = total > 0  # the resample may contain no judgment
         shares.append((weights @ ours)[drawn] / total[drawn])
     low, high = np.percentile(np.concatenate(shares), (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)))
     return float(low), float(high)
 
 
 def table(analysis: Analysis) -> str:
-    """The analysis in words and figures, for the terminal."""
+    """Format the analysis for the terminal."""
     lines = [
         f"{analysis.raters} raters, {analysis.judgments} judgments, {analysis.median_seconds:.1f} s each (median), "
         f"left chosen in {analysis.chosen_left:.1%}"

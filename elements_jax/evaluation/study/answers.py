@@ -1,4 +1,4 @@
-"""Files of a study: the key, and the answers that the page gives raters to send back.
+"""Files of a study: the key, and the answers that raters send back.
 
 {"version": 1, "study": "9f0c...", "form": 2, "worker": "rater-7f3a", "started": "2024-10-01T09:30:00.000Z",
  "finished": "...", "answers": [{"pair": "5d41...", "choice": "left", "seconds": 3.2}, ...]}
@@ -17,13 +17,13 @@ from elements_jax.evaluation.study.plan import Pair, Side
 
 @dataclass(frozen=True)
 class Key:
-    """What a study showed."""
+    """The contents of a study."""
 
     study: str
-    """Its hash, that every answer names."""
+    """Hash of the study, which every file of answers names."""
     ours: str
     forms: tuple[tuple[str, ...], ...]
-    """The pairs of each, by their names."""
+    """The names of the pairs in each form."""
     pairs: dict[str, Pair]
     version: Literal[1] = 1
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -31,23 +31,23 @@ class Key:
 
 @dataclass(frozen=True)
 class Answer:
-    """One pair judged."""
+    """The judgment of one pair."""
 
     pair: str
     choice: Side
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """From when its pictures were there."""
+    """Seconds since its images were loaded."""
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A form as one rater answered it."""
+    """The answers of one rater to a form."""
 
     version: Literal[1]
     study: str
     form: Annotated[int, Field(ge=1)]
-    """Its number, from 1."""
+    """Number of the form, from 1."""
     worker: Annotated[str, Field(min_length=1, max_length=200)]
     started: str
     finished: str
@@ -59,15 +59,15 @@ Read = TypeVar("Read")
 
 
 def read_key(path: Path) -> Key:
-    """Raises ValueError naming the file and the field, or OSError."""
+    """Read a study's key. Raises ValueError that names the file and the field, or OSError."""
     return _read(Key, path)
 
 
 def read_answers(paths: Sequence[Path], key: Key) -> list[Answers]:
-    """The answers of a study. Raises ValueError naming the file and the field, or OSError.
+    """Read the answers of a study. Raises ValueError that names the file and the field, or OSError.
 
-    Refused are answers to another study, to pairs that the form does not have, or not to all, and the same form from
-    the same worker twice.
+    Answers to another study, to pairs of another form or to only some pairs are refused, and so is the same form
+    answered twice by the same worker.
     """
     files: dict[tuple[str, int], Path] = {}
     read = []
@@ -76,8 +76,8 @@ def read_answers(paths: Sequence[Path], key: Key) -> list[Answers]:
         _check(answers, key, path)
         if (answers.worker, answers.form) in files:
             raise ValueError(
-                f"{path}: worker: {answers.worker!r} has answered form {answers.form} in "
-                f"{files[answers.worker, answers.form]} already"
+                f"{path}: worker: {answers.worker!r} has already answered form {answers.form} in "
+                f"{files[answers.worker, answers.form]}"
             )
         files[answers.worker, answers.form] = path
         read.append(answers)
@@ -86,7 +86,7 @@ def read_answers(paths: Sequence[Path], key: Key) -> list[Answers]:
 
 def _check(answers: Answers, key: Key, path: Path) -> None:
     if answers.study != key.study:
-        raise ValueError(f"{path}: study: expected {key.study}, that of the key, got {answers.study}")
+        raise ValueError(f"{path}: study: expected the key's {key.study}, got {answers.study}")
     if answers.form > len(key.forms):
         raise ValueError(f"{path}: form: expected 1 to {len(key.forms)}, got {answers.form}")
     asked = key.forms[answers.form - 1]
@@ -110,7 +110,7 @@ def _read(kind: type[Read], path: Path) -> Read:
 
 
 def _explain(error: Any) -> str:
-    """One of pydantic's errors by the field."""
+    """Format a pydantic error with its field."""
     where = ""
     for step in error["loc"]:
         where += f"[{step}]" if isinstance(step, int) else f".{step}" if where else str(step)

@@ -1,8 +1,8 @@
-"""Writes a study: a page that needs nothing but its own folder, and the key that tells what it showed.
+"""Writes a study: a self-contained page, and the key to the methods that it shows.
 
-OUT/page/index.html         the page with all that it shows, in words; opens from the disk and from any web server
-OUT/page/pictures/HASH.png  what it shows, in pictures; neither their names nor what is in them tells who made them
-OUT/key.json                which methods stand behind each pair; not for raters
+OUT/page/index.html         the page with all texts; opens from disk and from any web server
+OUT/page/pictures/HASH.png  its images; neither their names nor their contents reveal the methods
+OUT/key.json                the methods of each pair; not for raters
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ from elements_jax.evaluation.study.plan import SCRAMBLED, UNEDITED, Form, plan
 
 STATIC = Path(__file__).with_name("static")
 DATA = "{{STUDY}}"
-"""Where index.html takes the study."""
+"""Placeholder for the study in index.html."""
 TILES = 4
-"""A scrambled picture's tiles, along each side."""
+"""Number of tiles per side of a scrambled image."""
 
 
 def make(
@@ -42,19 +42,19 @@ def make(
     seed: int,
     finish: str,
 ) -> Key:
-    """Write the study of a results folder, whole or not at all, and return its key. The same seed, the same bytes.
+    """Write the study of a results folder atomically and return its key. The same seed gives the same bytes.
 
     Args:
-        baselines: methods to compare with; none are all.
-        length, checks: as in `plan`.
-        finish: what raters are told to do with their file of answers.
+        baselines: methods to compare with; empty for all.
+        length, checks: see `plan`.
+        finish: instruction to raters about their file of answers.
 
-    Raises ValueError where methods or pictures are missing, or OSError, also where `out` is there already.
+    Raises ValueError if methods or images are missing, or OSError, also if `out` exists already.
     """
     cases, found = results.read_cases(folder), results.methods(folder)
     for name in (ours, *baselines):
         if name not in found:
-            raise ValueError(f"{folder}: no pictures by {name!r}; there are {', '.join(found) or 'none'}")
+            raise ValueError(f"{folder}: no images of {name!r}; it has {', '.join(found) or 'none'}")
     against = list(baselines) or [name for name in found if name != ours]
     if ours in against:
         raise ValueError(f"{ours!r} cannot be compared with itself")
@@ -64,7 +64,7 @@ def make(
 
     forms = plan(cases, ours, against, shown, length=length, checks=checks, seed=seed)
     if out.exists():
-        raise FileExistsError(f"{out}: is there already, and raters may have answered it")
+        raise FileExistsError(f"{out} exists already, and raters may have answered it")
     out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as unfinished:
         page = unfinished / "page"
@@ -83,7 +83,7 @@ def make(
 
 
 def _write_page(page: Path, study: dict[str, Any]) -> None:
-    """The page's files; the study is JSON in index.html, since a page on the disk may not read files next to it."""
+    """Write the page. The study is JSON in index.html, since a page opened from disk may not read other files."""
     for file in STATIC.iterdir():
         shutil.copyfile(file, page / file.name)
     text = json.dumps(study).replace("<", "\\u003c")  # so that no instruction can end the script element
@@ -94,12 +94,12 @@ def _write_page(page: Path, study: dict[str, Any]) -> None:
 def _trials(
     folder: Path, cases: Sequence[Case], forms: Sequence[Form], pictures: Path, seed: int
 ) -> list[list[dict[str, str]]]:
-    """What the page is told of each form; writes its pictures."""
+    """Write the images, and return the page's data of each form."""
     by_name = {case.name: case for case in cases}
     written: dict[tuple[str, str], str] = {}
 
     def picture(method: str, case: Case) -> str:
-        """The name of the file that shows a method's result."""
+        """Write a method's result and return its file name."""
         if (method, case.name) not in written:
             content = _png(_shown(folder, method, case, seed))
             name = hashlib.sha256(f"{seed} ".encode() + content).hexdigest()[:16] + ".png"
@@ -124,7 +124,7 @@ def _trials(
 
 
 def _shown(folder: Path, method: str, case: Case, seed: int) -> UInt8[np.ndarray, "H W 3"]:
-    """What a side of a pair shows; all but the drawing in the size of the input, so that size tells nothing either."""
+    """Return an image to show; all but the drawing have the size of the input, so that size reveals nothing."""
     if method == "drawing":
         return results.picture(folder, "drawing", case)
     image = results.picture(folder, "input", case)
@@ -140,19 +140,19 @@ def _shown(folder: Path, method: str, case: Case, seed: int) -> UInt8[np.ndarray
 
 
 def scramble(image: UInt8[np.ndarray, "H W 3"], seed: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture's tiles, each somewhere else: wrong beyond doubt, whatever the edit was."""
+    """Move every tile of the image to another place: clearly wrong for any edit."""
     height, width = (length // TILES * TILES for length in image.shape[:2])
     tiles = image[:height, :width].reshape(TILES, height // TILES, TILES, width // TILES, 3).swapaxes(1, 2)
     order = np.random.default_rng(seed).permutation(TILES**2)
     moved = np.empty_like(tiles.reshape(TILES**2, *tiles.shape[2:]))
-    moved[order] = tiles.reshape(moved.shape)[np.roll(order, 1)]  # along one cycle, so that none stays
+    moved[order] = tiles.reshape(moved.shape)[np.roll(order, 1)]  # one cycle, so that no tile stays
     result = image.copy()
     result[:height, :width] = moved.reshape(tiles.shape).swapaxes(1, 2).reshape(height, width, 3)
     return result
 
 
 def _png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """Encoded again: a result's own file says in its text chunks what made it."""
+    """Encode an image again, because a result's text chunks reveal its method."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")
     return file.getvalue()

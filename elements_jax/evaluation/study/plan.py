@@ -1,8 +1,8 @@
-"""Who sees which pair, and on which side: the forms of a study.
+"""The forms of a study: which rater sees which pair, and on which side.
 
-A form is what one rater goes through. It shows every case once, against one of the baselines, so that nobody learns
-from one pair what to say of the next; over all forms every case meets every baseline. Forms come in twos that differ in
-sides and order alone: where both are answered equally often, a liking for one side cancels in every pair.
+A form is shown to one rater. It shows every case once, against one of the baselines, so that no pair gives away
+another; over all forms every case meets every baseline. Forms come in pairs that differ only in sides and order:
+if both are answered equally often, a bias for one side cancels in every pair.
 """
 
 import hashlib
@@ -16,34 +16,34 @@ from elements_jax.evaluation.results import Case
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
 UNEDITED, SCRAMBLED = "unedited", "scrambled"
-"""What an attention check shows on its wrong side: the input, or its tiles in another order."""
+"""The wrong side of an attention check: the input, or its tiles in another order."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One case by two methods. An attention check has no second method, but `UNEDITED` or `SCRAMBLED` there."""
+    """One case by two methods. An attention check has `UNEDITED` or `SCRAMBLED` in place of the second method."""
 
     case: str
     kind: str
     left: str
     right: str
     check: Side | None = None
-    """The side that anyone who looks will take; None if the pair is not an attention check."""
+    """The correct side of an attention check; None for other pairs."""
 
     @property
     def mirrored(self) -> "Pair":
-        """With its sides swapped."""
+        """Return the pair with its sides swapped."""
         check = None if self.check is None else SIDES[self.check == "left"]
         return replace(self, left=self.right, right=self.left, check=check)
 
     def name(self, seed: int) -> str:
-        """What the page calls it; tells nothing of the methods."""
+        """Return the pair's name on the page, which does not reveal the methods."""
         return hashlib.sha256(f"{seed} {self.case} {self.left} {self.right}".encode()).hexdigest()[:12]
 
 
 Form = list[Pair]
 Shown = Callable[[str, Case], bool]
-"""Whether a method has a picture of a case."""
+"""Tells whether a method has an image of a case."""
 
 
 def plan(
@@ -56,24 +56,25 @@ def plan(
     checks: int,
     seed: int,
 ) -> list[Form]:
-    """The forms of a study.
+    """Plan the forms of a study.
 
     Args:
-        shown: tells which pictures there are; where one of a pair is missing, the pair is left out.
-        length: the most cases of a form; more are split evenly among several.
-        checks: attention checks in a form, half of them right on either side.
+        shown: tells which images exist; a pair with a missing image is omitted.
+        length: maximum number of cases per form; more are split evenly among several forms.
+        checks: attention checks per form; on half of them the left side is correct.
 
-    Raises ValueError where there is nothing to compare, or too little for the checks.
+    Raises ValueError if there is nothing to compare, or too little for the checks.
     """
     rng = random.Random(seed)
     have = [case for case in cases if shown(ours, case)]
     for baseline in baselines:
         if not any(shown(baseline, case) for case in have):
-            raise ValueError(f"no case has both a picture by {ours!r} and one by {baseline!r}")
+            raise ValueError(f"no case has images of both {ours!r} and {baseline!r}")
     if not baselines or not have:
-        raise ValueError(f"nothing to compare: no pictures by {ours!r}, or by no other method")
+        raise ValueError(f"nothing to compare: no images of {ours!r}, or of no other method")
     if checks < 0 or checks % 2 or checks > len(have):
-        raise ValueError(f"attention checks must be an even number up to that of cases ({len(have)}), got {checks}")
+        expected = f"attention checks must be an even number, at most the number of cases ({len(have)})"
+        raise ValueError(f"{expected}, got {checks}")
 
     rng.shuffle(have)
     parts = -(-len(have) // length)
@@ -87,7 +88,7 @@ def plan(
 
 
 def _pairs(cases: Sequence[Case], ours: str, baselines: Sequence[str], shown: Shown, rng: random.Random) -> list[Pair]:
-    """Each case against the next baseline in turn; each baseline is left and right equally often, to one."""
+    """Pair each case with the next baseline in turn; each baseline is left and right equally often, up to one."""
     pairs = []
     for i, baseline in enumerate(baselines):
         met = [case for case in cases[i :: len(baselines)] if shown(baseline, case)]
@@ -100,10 +101,10 @@ def _pairs(cases: Sequence[Case], ours: str, baselines: Sequence[str], shown: Sh
 
 
 def _checks(cases: Sequence[Case], ours: str, shown: Shown, rng: random.Random) -> list[Pair]:
-    """A check of each case, by turns right on the left and on the right.
+    """Make a check of each case; the correct side alternates.
 
-    The right side is the truth, or ours where the truth is not known. The wrong one is scrambled, or, where the true
-    result is another picture beyond doubt, the input as it was.
+    The correct side is the truth, or ours if the truth is unknown. The wrong side is scrambled or, if the true result
+    clearly differs from it, the unedited input.
     """
     pairs = []
     swap = rng.random() < 0.5

@@ -33,7 +33,7 @@ def test_pipes_and_devices_are_failures(tmp_path: Path) -> None:
     assert main([str(folder), str(out), *COMMAND]) == 0
     found = manifest(out)
     assert [found[name]["status"] for name in ("a.png", "b.jpg", "c.jpg")] == ["written", "failed", "failed"]
-    assert "b.jpg: not a regular file" in found["b.jpg"]["reason"]
+    assert "b.jpg: expected a regular file" in found["b.jpg"]["reason"]
 
 
 def test_a_tar_that_is_a_pipe_is_a_failure(tmp_path: Path) -> None:
@@ -111,5 +111,5 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:
     for path, message in ((tmp_path, "a folder"), (tmp_path / "pipe", "a pipe"), (Path("/dev/zero"), "a device")):
         with pytest.raises(ValueError, match=f"{path}: .*{message}"):
             read_file(path)
-    with pytest.raises(ValueError, match="file: 2 MiB, and at most 1 MiB"):
+    with pytest.raises(ValueError, match="file: 2 MiB; the limit is 1 MiB"):
         read_file(tmp_path / "file", 1 << 20)

@@ -263,10 +263,10 @@ def test_a_tokenizer_that_does_not_fit_is_refused(small, folder, tmp_path):
     path = tmp_path / "model" / "tokenizer" / "tokenizer.json"
     write_tokenizer(path.parent, [f"word{i}" for i in range(99)], TextConfig(vocab_size=60))
     (tmp_path / "model" / "elements" / "text_encoder.manifest.json").unlink()  # it holds the tokenizer's checksum
-    with pytest.raises(ValueError, match=r"knows 60 tokens, the text encoder 32"):
+    with pytest.raises(ValueError, match=r"has 60 tokens, the text encoder 32"):
         DiffusionStage(small, DIFFUSION, tmp_path / "model")
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"tokenizer holds no tokenizer that can be read"):
+    with pytest.raises(ValueError, match=r"tokenizer holds no readable tokenizer"):
         DiffusionStage(small, DIFFUSION, tmp_path / "model")
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"neither tokenizer\.json nor vocab\.json and merges\.txt"):

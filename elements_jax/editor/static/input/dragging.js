@@ -1,4 +1,4 @@
-// Gestures: a move or a resize in the making, seen at once in the photograph's own pixels.
+// Gestures: a move or a resize in progress, shown live with the photograph's own pixels.
 
 import { STAYS, middle, place } from "../model/placement.js";
 import { handlePoints } from "../view/drawing.js";
@@ -10,7 +10,7 @@ import { handlePoints } from "../view/drawing.js";
  * @typedef {{session: Session, stage: Stage, say: (text: string) => void, attempt: (work: () => Promise<any>) => any}} Page
  */
 
-/** What is selected, on its way. */
+/** A move or resize of the selection in progress. */
 export class Gesture {
   placement = STAYS;
   done = "Moved";
@@ -22,7 +22,7 @@ export class Gesture {
     this.say = say;
     this.box = stage.box;
     const { photo } = session;
-    this.full = photo.width / photo.shown[0]; // the photograph's own pixels to one that is shown
+    this.full = photo.width / photo.shown[0]; // the photograph's own pixels per displayed pixel
     this.taken = session.scene.without(session.selection);
   }
 
@@ -83,7 +83,7 @@ export function dragSelection(page, pressed) {
   });
 }
 
-/** The box grows from the opposite handle. @param {Page} page @param {PointerEvent} pressed @param {number} handle @param {() => boolean} locked */
+/** Resize the box about the opposite handle. @param {Page} page @param {PointerEvent} pressed @param {number} handle @param {() => boolean} locked */
 export function dragHandle(page, pressed, handle, locked) {
   const { stage } = page;
   const { box } = stage;
@@ -92,7 +92,7 @@ export function dragHandle(page, pressed, handle, locked) {
   const [w, h] = [box.right - box.left, box.bottom - box.top];
   return drag(page, (gesture, event) => {
     const to = stage.pixel(event);
-    // How far the handle is from the anchor, counted outwards; an edge's handle leaves the other axis as it is.
+    // Outward movement of the handle from the anchor; an edge's handle does not change the other axis.
     const [x, y] = [0, 1].map((i) => (to[i] - from[i]) * Math.sign(hold[i] - anchor[i]));
     const corner = handle % 2 === 0;
     const grown = 1 + (x * w + y * h) / (w * w + h * h); // along the diagonal
@@ -102,7 +102,7 @@ export function dragHandle(page, pressed, handle, locked) {
 }
 
 /**
- * From the second photograph to where it is let go.
+ * Drag from the second photograph and drop.
  * @param {Page} page @param {import("../view/tray.js").Tray} tray @param {PointerEvent} pressed @param {() => void} begin
  * @returns {Drag}
  */
@@ -110,7 +110,7 @@ export function dragOver({ session, stage, say, attempt }, tray, pressed, begin)
   const { picture, selection } = tray;
   const { shown } = session.photo;
   const from = tray.stage.pixel(pressed);
-  const scale = shown[0] / picture.shown[0]; // it keeps its share of the width
+  const scale = shown[0] / picture.shown[0]; // keeps its share of the width
   const pieces = tray.stage.pieces;
   const centre = middle(tray.stage.box);
   let last = pressed;
@@ -140,9 +140,9 @@ export function dragOver({ session, stage, say, attempt }, tray, pressed, begin)
   };
 }
 
-const PAUSE = 350; // milliseconds without a key that end a burst of nudges, which is one gesture
+const PAUSE = 350; // milliseconds without a key that end a series of nudges, which is one gesture
 
-/** Several nudges in one go. */
+/** Combines a series of nudges into one gesture. */
 export class Nudging {
   /** @type {Gesture?} */ #gesture = null;
   #total = [0, 0];
@@ -172,7 +172,7 @@ export class Nudging {
   }
 }
 
-/** Where a copy finds room: beside a box, on the side where most of it stays inside. @param {import("../model/mask.js").Box} box */
+/** The shift of a copy: next to a box, on the side where most of it stays inside. @param {import("../model/mask.js").Box} box */
 export function beside([width, height], { left, top, right, bottom }) {
   const [w, h] = [right - left, bottom - top];
   const rooms = [

@@ -1,4 +1,4 @@
-// The bar under the picture: the selection's box in numbers, in the photograph's own pixels.
+// The bar below the photograph: the selection's box as numbers, in the photograph's own pixels.
 
 import { Gesture } from "./dragging.js";
 
@@ -13,7 +13,7 @@ export function setUpFields(page) {
   for (const name of names) field(name).addEventListener("change", () => page.attempt(() => change(page, name)));
 }
 
-/** @param {import("../view/stage.js").Stage} stage @param {number} full the photograph's own pixels to one that is shown */
+/** @param {import("../view/stage.js").Stage} stage @param {number} full the photograph's own pixels per displayed pixel */
 export function showBox({ box }, full) {
   const values = box && { x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top };
   for (const name of names) {
@@ -22,7 +22,7 @@ export function showBox({ box }, full) {
   }
 }
 
-/** One field was changed: a move, or a resize about the top left corner. */
+/** Apply a changed field: a move, or a resize about the top left corner. */
 async function change(/** @type {import("./dragging.js").Page} */ page, /** @type {string} */ name) {
   const typed = field(name).valueAsNumber;
   const { box } = page.stage;

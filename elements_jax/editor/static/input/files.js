@@ -1,4 +1,4 @@
-// Files come in by button, drop and paste, and go out by download.
+// Input files by button, drop and paste; output files by download.
 
 const holds = (/** @type {DragEvent} */ event) => event.dataTransfer.types.includes("Files");
 
@@ -21,7 +21,7 @@ export function acceptDrops(place, take) {
   });
 }
 
-/** Beside these places the browser would leave the page for the file. */
+/** Elsewhere, the browser would leave the page and open the file. */
 export function refuseOtherDrops() {
   for (const kind of ["dragover", "drop"]) {
     document.addEventListener(kind, (/** @type {DragEvent} */ event) => holds(event) && event.preventDefault());

@@ -1,11 +1,11 @@
-// Keyboard shortcuts: the one table that is both obeyed and shown under "?".
+// Keyboard shortcuts: one table for both the handlers and the list under "?".
 
 /** @typedef {{keys: string[], shown: string, what: string, act: (event: KeyboardEvent) => unknown}} Shortcut */
 
 const TEXT = "textarea, select, input:not([type=checkbox], [type=range])";
-const ALWAYS = ["Ctrl+Enter"]; // also while text is typed
+const ALWAYS = ["Ctrl+Enter"]; // active even while typing text
 
-/** As "Ctrl+Shift+Z"; Shift is named for letters and named keys alone. @param {KeyboardEvent} event */
+/** Format as "Ctrl+Shift+Z"; Shift is included only for letters and named keys. @param {KeyboardEvent} event */
 function chord({ key, ctrlKey, metaKey, shiftKey }) {
   const name = key.length === 1 ? key.toUpperCase() : key;
   const shift = shiftKey && (key.length > 1 || /[a-z]/i.test(key));

@@ -1,4 +1,4 @@
-// Loading a script: pictures and masks that it names are asked for by name.
+// Loading a script: asks for the images and masks named in it.
 
 import * as api from "../model/api.js";
 import * as settings from "./settings.js";
@@ -7,7 +7,7 @@ const dialog = /** @type {HTMLDialogElement} */ (document.querySelector("#ask-pi
 
 /**
  * @param {import("../model/session.js").Session} session @param {File} file
- * @returns {Promise<boolean>} whether it was loaded, not given up
+ * @returns {Promise<boolean>} whether it was loaded, not cancelled
  */
 export async function loadScript(session, file) {
   const { script } = await api.readScript(file).catch((error) => {

@@ -1,4 +1,4 @@
-// Pointer gestures on a picture: click; draw a box, a lasso or a brush stroke; drag the selection or its handles; pan.
+// Pointer gestures on a photograph: click; draw a box, a lasso or a brush stroke; drag the selection or its handles; pan.
 // A second finger ends the gesture of the first and zooms.
 
 import { handlePoints } from "../view/drawing.js";
@@ -9,7 +9,7 @@ import { handlePoints } from "../view/drawing.js";
 /** @typedef {[number, number]} Point */
 /** @typedef {{move: (event: PointerEvent) => void, finish: () => void, cancel: () => void}} Drag */
 /**
- * What the page does with it.
+ * The actions of the page.
  * @typedef {{
  *   tool: () => Tool,
  *   click: (at: Point, mode: Mode) => void,
@@ -18,13 +18,13 @@ import { handlePoints } from "../view/drawing.js";
  *   grab: (at: Point) => boolean,
  *   drag: (event: PointerEvent) => Drag | null,
  *   resize: (event: PointerEvent, handle: number) => Drag | null,
- * }} Actions `grab` selects what lies on top there, if it may be dragged at once
+ * }} Actions `grab` selects the topmost layer there, if it can be dragged at once
  */
 
-const SLACK = 4; // CSS pixels that a click may slip
-const REACH = { mouse: 8, pen: 10, touch: 18 }; // and that a handle is caught from
+const SLACK = 4; // maximum movement of a click in CSS pixels
+const REACH = { mouse: 8, pen: 10, touch: 18 }; // distance from which a handle is caught
 
-const SMALL = 64; // CSS pixels of a selection that is caught by its handles from outside alone
+const SMALL = 64; // CSS pixels: the handles of a smaller selection are caught only from outside
 
 /** @param {{shiftKey: boolean, altKey: boolean}} event @returns {Mode} */
 const modeOf = ({ shiftKey, altKey }) => (altKey ? "subtract" : shiftKey ? "add" : "replace");
@@ -33,8 +33,8 @@ const modeOf = ({ shiftKey, altKey }) => (altKey ? "subtract" : shiftKey ? "add"
 export function point(stage, actions) {
   const { root, view } = stage;
   /** @type {Drag?} */ let drag = null;
-  /** @type {(() => void)?} what a press that does not move means */ let click = null;
-  /** @type {((event: PointerEvent) => Drag | null)?} what one that moves means */ let start = null;
+  /** @type {(() => void)?} the meaning of a press without movement */ let click = null;
+  /** @type {((event: PointerEvent) => Drag | null)?} the meaning of one with movement */ let start = null;
   /** @type {PointerEvent?} */ let pressed = null;
   let space = false;
   const fingers = new Set();
@@ -60,7 +60,7 @@ export function point(stage, actions) {
     else start = meaning(event, at, mode);
   });
 
-  /** Of a press on the picture. @param {PointerEvent} event @param {Point} at @param {Mode} mode */
+  /** The meaning of a press on the photograph. @param {PointerEvent} event @param {Point} at @param {Mode} mode */
   function meaning(event, at, mode) {
     const tool = actions.tool();
     if (tool === "brush") {
@@ -110,7 +110,7 @@ export function point(stage, actions) {
   });
 }
 
-/** A drag that follows the pointer by steps. @param {(dx: number, dy: number, event: PointerEvent) => void} step @returns {Drag} */
+/** A drag that follows the pointer step by step. @param {(dx: number, dy: number, event: PointerEvent) => void} step @returns {Drag} */
 function following(step) {
   /** @type {PointerEvent?} */ let last = null;
   return {
@@ -128,7 +128,7 @@ const panning = (/** @type {import("../view/viewport.js").Viewport} */ view) => 
 const nearSplit = (/** @type {Stage} */ stage, /** @type {PointerEvent} */ { clientX }) =>
   Math.abs(clientX - stage.root.getBoundingClientRect().left - stage.splitAt) < 24;
 
-/** The range input is what holds the split. @param {Stage} stage */
+/** The range input holds the split. @param {Stage} stage */
 const splitting = (stage) =>
   following((dx, dy, { clientX }) => {
     const { left, width } = stage.root.getBoundingClientRect();
@@ -182,7 +182,7 @@ const isSelected = (stage, at) =>
 /** @param {Stage} stage @param {Point} at @param {number} reach CSS pixels */
 function handleAt(stage, at, reach) {
   if (!stage.handles || !stage.box) return -1;
-  // Of a selection, its middle stays free to be dragged; of a small one, all of it.
+  // The middle of a selection stays free for dragging; a small selection completely.
   const { left, top, right, bottom } = stage.box;
   const far = reach * stage.unit;
   const inner = (/** @type {number} */ side) => (side < SMALL * stage.unit ? 0 : Math.min(far, side / 4));

@@ -1,4 +1,4 @@
-// From clicks and shapes to selections: masks of the picture, and what scripts call them.
+// Turns clicks and shapes into selections: masks of the image, and their objects in scripts.
 
 import { Mask } from "../model/mask.js";
 
@@ -11,7 +11,7 @@ import { Mask } from "../model/mask.js";
  * @typedef {{mask: Mask, object: any}} Pixels
  */
 
-/** A selection of one picture; the page has one for each stage. */
+/** The selection on one image; the page has one for each stage. */
 export class Selecting {
   /**
    * @param {Session} session @param {import("../view/stage.js").Stage} stage
@@ -24,7 +24,7 @@ export class Selecting {
     this.page = page;
   }
 
-  /** What lies on top there, if it was put there by an edit. @param {Point} at @returns {Selection?} */
+  /** The topmost layer there, if an edit put it there. @param {Point} at @returns {Selection?} */
   #layerAt(at) {
     const layer = this.stage.scene.layerAt(at);
     if (!layer) return null;
@@ -33,7 +33,7 @@ export class Selecting {
     return { mask: layer.mask, object: this.session.isWhole(layer) ? object : null };
   }
 
-  /** Select what lies on top there, to drag it at once. @param {Point} at */
+  /** Select the topmost layer there, to drag it at once. @param {Point} at */
   grab(at) {
     const found = this.#layerAt(at);
     if (found) this.page.select(found);
@@ -69,12 +69,12 @@ export class Selecting {
   async #found(/** @type {any} */ object, /** @type {Picture} */ picture) {
     this.page.say("Finding the object …");
     const mask = await this.session.find(object, picture);
-    if (picture === this.page.picture()) return { mask, object }; // else another was opened meanwhile
+    if (picture === this.page.picture()) return { mask, object }; // otherwise another was opened meanwhile
   }
 
   async #pieceAt(/** @type {Point} */ at) {
     const picture = this.page.picture();
-    if (!this.#labels) this.page.say("Dividing the photograph into pieces …");
+    if (!this.#labels) this.page.say("Segmenting the photograph into pieces …");
     const { width, height, numbers } = await this.session.pieces(picture);
     if (picture !== this.page.picture()) return null;
     const [w, h] = picture.shown;
@@ -88,7 +88,7 @@ export class Selecting {
     return this.page.picture().labels;
   }
 
-  /** An object in a box. @param {Point} from @param {Point} to @param {Mode} mode */
+  /** Select an object in a box. @param {Point} from @param {Point} to @param {Mode} mode */
   async box(from, to, mode) {
     const picture = this.page.picture();
     const side = (i) => [from[i], to[i]].map((v) => Math.min(1, Math.max(0, v / picture.shown[i]))).sort((a, b) => a - b);
@@ -98,7 +98,7 @@ export class Selecting {
     if (found) this.#combine(found, mode);
   }
 
-  /** All that a shape surrounds. @param {Path2D} shape @param {Mode} mode */
+  /** Select everything inside a shape. @param {Path2D} shape @param {Mode} mode */
   lasso(shape, mode) {
     this.#combine({ mask: this.#drawn((context) => context.fill(shape)), object: null }, mode);
   }
@@ -110,7 +110,7 @@ export class Selecting {
     return scene.lifted ? mask.without(scene.lifted) : mask;
   }
 
-  /** Strokes of a width, added to the selection, or with Alt taken from it. @param {Point} at @param {Mode} mode @param {number} width */
+  /** Brush strokes of a width, added to the selection or, with Alt, subtracted from it. @param {Point} at @param {Mode} mode @param {number} width */
   brush(at, mode, width) {
     const canvas = new OffscreenCanvas(...this.stage.scene.photo.shown);
     const context = canvas.getContext("2d");

@@ -1,8 +1,8 @@
-// The form on the right: the script's fields besides its edits.
+// The form on the right: the script's fields except edits.
 
 const form = /** @type {HTMLFormElement} */ (document.querySelector("#settings"));
 const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
-const SEEDS = 2 ** 32 - 8; // so that the variants' own seeds, which follow, are seeds too
+const SEEDS = 2 ** 32 - 8; // so that the following seeds of the variants are valid, too
 
 /** @param {{samplers: string[], steps: number, guidance: number | number[], limits: {variants: number}}} model */
 export function setUp(model) {
@@ -43,7 +43,7 @@ export function read() {
   };
 }
 
-/** Fill the form from a script; what that leaves out stays as it is. The seed is locked, so that a run repeats it. */
+/** Fill the form from a script; omitted fields stay unchanged. The seed is locked, so that a run repeats it. */
 export function write(/** @type {any} */ script) {
   const sampling = script.sampling ?? {};
   const set = (/** @type {string} */ name, /** @type {any} */ value) => {
@@ -63,13 +63,13 @@ export function write(/** @type {any} */ script) {
 
 export const variants = () => Number(field("variants").value);
 
-/** The form as the browser checks it; shows what is wrong. */
+/** Let the browser validate the form and show errors. */
 export function valid() {
   if (!form.checkValidity()) form.querySelector("details").open = true;
   return form.reportValidity();
 }
 
-/** Before a run: another seed, unless it is locked. */
+/** Draw a new seed before a run, unless it is locked. */
 export function newSeed() {
   if (!field("seed_lock").checked) field("seed").value = String(crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS);
 }

@@ -1,7 +1,7 @@
-// The server's HTTP interface, relative to the page. Every failure is an ApiError whose message is the server's own sentence.
+// The server's HTTP interface, relative to the page. Every failure is an ApiError with the server's message.
 
 export class ApiError extends Error {
-  /** @param {string} message @param {number} status 0 where the server gave no answer */
+  /** @param {string} message @param {number} status 0 if the server did not answer */
   constructor(message, status) {
     super(message);
     this.status = status;
@@ -10,7 +10,7 @@ export class ApiError extends Error {
 
 /**
  * @typedef {{id: string, width: number, height: number, format: string, shown: [number, number], notes: string[]}} Uploaded
- * @typedef {{image: string, images: Object<string, string>}} Pictures a photograph, and those that are named with it
+ * @typedef {{image: string, images: Object<string, string>}} Pictures a photograph and the named images
  * @typedef {{id: string, status: "queued"|"running"|"done"|"failed"|"cancelled", position: number, variant: number,
  *            variants: number, step: number, steps: number, results: string[], error: string?}} Job
  */
@@ -39,7 +39,7 @@ const post = (path, body) =>
 export const model = () => read(ask("api/model"));
 
 /**
- * By XMLHttpRequest, since `fetch` does not say how much has gone out.
+ * Uses XMLHttpRequest, since `fetch` does not report upload progress.
  * @param {Blob} file @param {(part: number) => void} [progress] from 0 to 1 @returns {Promise<Uploaded>}
  */
 export function upload(file, progress) {
@@ -82,11 +82,11 @@ export const run = (request) => post("api/jobs", request);
 /** @param {string} id */
 export const cancel = (id) => ask(`api/jobs/${id}`, { method: "DELETE" });
 
-/** The very bytes of a picture. @param {string} path */
+/** The bytes of an image. @param {string} path */
 export const fetchBlob = async (path) => (await ask(path)).blob();
 
 /**
- * Follow a job until it ends. The stream is what keeps a job alive: the server cancels one that nobody follows.
+ * Follow a job until it ends. The stream keeps the job alive: the server cancels jobs that nobody follows.
  * @param {string} id @param {(job: Job) => void} report @returns {Promise<Job>}
  */
 export function follow(id, report) {
@@ -102,7 +102,7 @@ export function follow(id, report) {
     };
     events.onerror = () => {
       if (events.readyState !== EventSource.CLOSED) events.close();
-      reject(new ApiError("The connection to the server was lost while it ran.", 0));
+      reject(new ApiError("The connection to the server was lost during the run.", 0));
     };
   });
 }

@@ -1,6 +1,6 @@
-// Masks: which pixels of a picture, as it is shown, belong to something.
+// Masks: sets of pixels of a displayed image.
 
-/** @typedef {{left: number, top: number, right: number, bottom: number}} Box in pixels; right and bottom are excluded */
+/** @typedef {{left: number, top: number, right: number, bottom: number}} Box in pixels; right and bottom are exclusive */
 
 export class Mask {
   /** @type {Box?} */ #box;
@@ -15,7 +15,7 @@ export class Mask {
     this.data = data;
   }
 
-  /** The red of a picture. @param {string} url @param {[number, number]} size */
+  /** Read the red channel of an image. @param {string} url @param {[number, number]} size */
   static async read(url, [width, height]) {
     const image = new Image();
     image.src = url;
@@ -25,7 +25,7 @@ export class Mask {
     return Mask.from(context, 0);
   }
 
-  /** One channel of a canvas. @param {OffscreenCanvasRenderingContext2D} context */
+  /** Take one channel of a canvas. @param {OffscreenCanvasRenderingContext2D} context */
   static from(context, channel = 3) {
     const { width, height } = context.canvas;
     const pixels = context.getImageData(0, 0, width, height).data;
@@ -34,14 +34,14 @@ export class Mask {
     return new Mask(width, height, data);
   }
 
-  /** What is drawn on an empty canvas. @param {[number, number]} size @param {(context: OffscreenCanvasRenderingContext2D) => void} draw */
+  /** Make a mask of what `draw` draws on an empty canvas. @param {[number, number]} size @param {(context: OffscreenCanvasRenderingContext2D) => void} draw */
   static drawn([width, height], draw) {
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     draw(context);
     return Mask.from(context);
   }
 
-  /** @param {[number, number]} size @param {(i: number) => boolean} inside of the pixel of this index */
+  /** @param {[number, number]} size @param {(i: number) => boolean} inside tests a pixel index */
   static where([width, height], inside) {
     const data = new Uint8Array(width * height);
     for (let i = 0; i < data.length; i++) if (inside(i)) data[i] = 255;
@@ -55,7 +55,7 @@ export class Mask {
     return this.data[row * this.width + column] > 127;
   }
 
-  /** The box around it, null where it has no pixel. @returns {Box?} */
+  /** The bounding box, null if the mask is empty. @returns {Box?} */
   get box() {
     if (this.#box === undefined) this.#box = this.#findBox();
     return this.#box;
@@ -76,7 +76,7 @@ export class Mask {
     return right ? { left, top, right, bottom } : null;
   }
 
-  /** Its pixels, how many. */
+  /** The number of pixels. */
   get area() {
     let area = 0;
     for (const value of this.data) if (value > 127) area++;
@@ -93,25 +93,25 @@ export class Mask {
     return new Mask(this.width, this.height, this.data.map((value, i) => (other.data[i] > 127 ? value : 0)));
   }
 
-  /** This very mask where it has nothing of the other. @param {Mask} other */
+  /** Subtract another mask; returns this same mask if they do not overlap. @param {Mask} other */
   without(other) {
     if (!this.data.some((value, i) => value > 127 && other.data[i] > 127)) return this;
     return new Mask(this.width, this.height, this.data.map((value, i) => (other.data[i] > 127 ? 0 : value)));
   }
 
-  /** The line around it, along pixels. */
+  /** The outline, along pixel edges. */
   get outline() {
     this.#outline ??= this.box ? edges(this, this.box) : new Path2D();
     return this.#outline;
   }
 
-  /** Its area, as a path. */
+  /** The area as a path. */
   get filled() {
     this.#filled ??= this.box ? rows(this, this.box) : new Path2D();
     return this.#filled;
   }
 
-  /** The pixels of a picture under it, of its box. @param {CanvasImageSource & object} picture */
+  /** The pixels of an image under the mask, cropped to its box. @param {CanvasImageSource & object} picture */
   cut(picture) {
     let canvas = this.#cut.get(picture);
     if (!canvas) {
@@ -137,7 +137,7 @@ export class Mask {
     return canvas;
   }
 
-  /** As scripts take it: a PNG that is opaque on the object. */
+  /** The mask as scripts use it: a PNG that is opaque on the object. */
   png() {
     return this.alpha().convertToBlob({ type: "image/png" });
   }

@@ -1,4 +1,4 @@
-// Placements: x' = scale * x + offset, along x and y, in pixels of a picture as it is shown.
+// Placements: x' = scale * x + offset, along x and y, in pixels of a displayed image.
 
 /** @typedef {{scale: [number, number], offset: [number, number]}} Placement */
 /** @typedef {import("./mask.js").Box} Box */
@@ -14,7 +14,7 @@ export const place = (scale, anchor, shift) => ({
   offset: pair((i) => anchor[i] - scale[i] * anchor[i] + shift[i]),
 });
 
-/** First one, then another of its result. @param {Placement} first @param {Placement} next @returns {Placement} */
+/** Compose two placements. @param {Placement} first @param {Placement} next @returns {Placement} */
 export const then = (first, next) => ({
   scale: pair((i) => first.scale[i] * next.scale[i]),
   offset: pair((i) => next.scale[i] * first.offset[i] + next.offset[i]),

@@ -1,5 +1,5 @@
-// A scene: what the edits of a script make of a photograph, as layers over holes. The same rules as the server's
-// `photograph/composition.py`, at the resolution that is shown.
+// A scene: the result of a script's edits on a photograph, as layers over holes. It follows the same rules as the
+// server's `photograph/composition.py`, at the displayed resolution.
 
 import { Mask } from "./mask.js";
 import { STAYS, back, boxOf, middle, place, then, union } from "./placement.js";
@@ -8,18 +8,18 @@ import { STAYS, back, boxOf, middle, place, then, union } from "./placement.js";
  * @typedef {import("./placement.js").Placement} Placement
  * @typedef {import("./session.js").Picture} Picture
  * @typedef {import("./session.js").Edit} Edit
- * @typedef {{mask: Mask, object: object?} | {edit: number}} Selection pixels of the photograph, or what an edit inserted
+ * @typedef {{mask: Mask, object: object?} | {edit: number}} Selection pixels of the photograph, or the object inserted by an edit
  * @typedef {{picture: Picture, mask: Mask, placement: Placement, made: number, copy: boolean}} Layer
- *   `made` is the index of the edit that it comes from
- * @typedef {{moved: Placement, around: import("./mask.js").Box}} Insertion where an edit put what, whose box was `around`
+ *   `made` is the index of the edit that made it
+ * @typedef {{moved: Placement, around: import("./mask.js").Box}} Insertion the placement of an inserted object with the box `around`
  */
 
-const TOUCH = 0.05; // masks that share less of their pixels only touch
+const TOUCH = 0.05; // masks with a smaller overlap only touch
 
 export class Scene {
   /** @type {OffscreenCanvas?} */ #rest = null;
 
-  /** @param {Picture} photo @param {Layer[]} layers the lowest first @param {Mask?} lifted what left its place */
+  /** @param {Picture} photo @param {Layer[]} layers from the lowest @param {Mask?} lifted pixels that left their place */
   constructor(photo, layers = [], lifted = null) {
     this.photo = photo;
     this.layers = layers;
@@ -29,7 +29,7 @@ export class Scene {
 
   /**
    * @param {Picture} photo @param {Edit[]} edits
-   * @param {(edit: Edit) => {mask: Mask, picture: Picture}} select what an edit selects, and of which picture
+   * @param {(edit: Edit) => {mask: Mask, picture: Picture}} select returns the selection of an edit, and its image
    */
   static of(photo, edits, select) {
     let scene = new Scene(photo);
@@ -58,7 +58,7 @@ export class Scene {
 
   /**
    * The layers of pixels of the photograph, wherever earlier edits have put them, and the scene without them.
-   * @param {Mask} mask @param {boolean} [keep] whether they also stay, as copies' sources do
+   * @param {Mask} mask @param {boolean} [keep] whether they also stay, like the sources of copies
    */
   take(mask, keep = false) {
     const pieces = /** @type {Layer[]} */ ([]);
@@ -84,7 +84,7 @@ export class Scene {
     return { pieces, rest: keep ? this : new Scene(this.photo, left, lifted) };
   }
 
-  /** What a selection is now, and the scene without it. @param {Selection} selection */
+  /** The layers of a selection, and the scene without them. @param {Selection} selection */
   without(selection) {
     if ("mask" in selection) return this.take(selection.mask);
     const chosen = (/** @type {Layer} */ { made, copy }) => copy && made === selection.edit;
@@ -102,12 +102,12 @@ export class Scene {
     return this.layers.findLast(({ mask, placement }) => mask.has(...back(placement, at))) ?? null;
   }
 
-  /** Whether there is a hole, that no layer hides. @param {[number, number]} at */
+  /** Whether a point is in a hole that no layer hides. @param {[number, number]} at */
   isHole(at) {
     return Boolean(this.lifted?.has(...at)) && !this.layerAt(at);
   }
 
-  /** The photograph without what left its place. */
+  /** The photograph without the pixels that left their place. */
   get rest() {
     if (!this.lifted) return this.photo.bitmap;
     if (!this.#rest) {
@@ -125,7 +125,7 @@ export class Scene {
 /** @param {Layer[]} pieces */
 export const boxAround = (pieces) => union(pieces.map(({ mask, placement }) => boxOf(placement, mask.box)));
 
-/** Where an edit puts what it selects. @param {Edit} edit @param {Picture} photo @param {Picture} other @returns {Placement} */
+/** The placement of an edit's selection. @param {Edit} edit @param {Picture} photo @param {Picture} other @returns {Placement} */
 function movedBy(edit, around, photo, other) {
   const [width, height] = photo.shown;
   const centre = middle(around);
@@ -142,7 +142,7 @@ function movedBy(edit, around, photo, other) {
 }
 
 /**
- * The inverse: an inserting edit, so that it puts what it inserts elsewhere.
+ * The inverse: change an inserting edit so that its object gets another placement.
  * @param {Edit} edit @param {Insertion} insertion @param {Picture} photo @param {Picture} other @returns {Edit}
  */
 export function insertedAt(edit, { moved, around }, photo, other) {
@@ -158,7 +158,7 @@ export function insertedAt(edit, { moved, around }, photo, other) {
   };
 }
 
-/** One number where both axes have the same. @param {number[]} scale */
+/** One number if both axes have the same scale. @param {number[]} scale */
 export function scaleOf(scale) {
   const [x, y] = scale.map((v) => Math.min(100, Math.max(0.01, v)));
   return Math.abs(x - y) < 1e-9 ? x : [x, y];

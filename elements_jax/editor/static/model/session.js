@@ -1,6 +1,6 @@
-// The state of the page: the photograph, the pictures and masks that its script names, and the history of its edits.
+// The state of the page: the photograph, the images and masks named in its script, and the history of its edits.
 //
-// A gesture is one more list of edits. What comes of it is computed here; only finding objects and running ask the server.
+// Every gesture adds a list of edits. The scene is computed here; only finding objects and running need the server.
 
 import * as api from "./api.js";
 import { Mask } from "./mask.js";
@@ -8,7 +8,7 @@ import { Scene, insertedAt, scaleOf } from "./scene.js";
 import { then } from "./placement.js";
 
 /**
- * @typedef {{name: string, blob: Blob, id: string?}} Named a file that scripts name; its id is null until it is uploaded
+ * @typedef {{name: string, blob: Blob, id: string?}} Named a file named in scripts; its id is null until it is uploaded
  * @typedef {Named & {width: number, height: number, shown: [number, number], bitmap: ImageBitmap, notes: string[],
  *            format: string, labels?: Promise<Labels>}} Picture
  * @typedef {{width: number, height: number, numbers: Uint16Array}} Labels
@@ -29,7 +29,7 @@ export class Session extends EventTarget {
   /** @type {Scene?} */ scene = null;
   /** @type {Selection?} */ selection = null;
 
-  /** @param {() => object} settings the script's fields but edits */
+  /** @param {() => object} settings the script's fields except edits */
   constructor(settings) {
     super();
     this.settings = settings;
@@ -52,7 +52,7 @@ export class Session extends EventTarget {
     return this.#at < this.#steps.length - 1;
   }
 
-  /** The whole script, as it is saved and run. */
+  /** The complete script, to save and run. */
   script() {
     return { version: 1, edits: this.edits, ...this.settings() };
   }
@@ -63,7 +63,7 @@ export class Session extends EventTarget {
     return [...new Set(names)].map((name) => this.images.get(name));
   }
 
-  /** Start anew with a photograph. @param {Blob} blob @param {string} name @param {(part: number) => void} [progress] */
+  /** Start from scratch with a photograph. @param {Blob} blob @param {string} name @param {(part: number) => void} [progress] */
   async open(blob, name, progress) {
     await this.#working(async () => {
       this.photo = await this.#read(blob, name, progress);
@@ -72,7 +72,7 @@ export class Session extends EventTarget {
     this.#show();
   }
 
-  /** Without edits, and without names. */
+  /** Forget all edits and named files. */
   #begin() {
     this.images = new Map();
     this.selection = null;
@@ -94,7 +94,7 @@ export class Session extends EventTarget {
     return { ...found, name, blob, bitmap };
   }
 
-  /** Make another photograph known by a name that is not taken yet. @param {Blob} blob @param {string} wanted */
+  /** Add another photograph under an unused name. @param {Blob} blob @param {string} wanted */
   async addPicture(blob, wanted) {
     const picture = await this.#working(() => this.#read(blob, this.#free(wanted)));
     this.images.set(picture.name, picture);
@@ -120,7 +120,7 @@ export class Session extends EventTarget {
     this.#tell("selection");
   }
 
-  /** The object at a place, as the server finds it. @param {any} object @param {Picture} [picture] */
+  /** Find the object at a place, by the server. @param {any} object @param {Picture} [picture] */
   async find(object, picture = this.photo) {
     const key = keyOf(object, picture === this.photo ? null : picture.name);
     if (!this.#masks.has(key)) {
@@ -133,14 +133,14 @@ export class Session extends EventTarget {
     return this.#masks.get(key);
   }
 
-  /** The number of the piece of each pixel. @param {Picture} picture */
+  /** The piece number of each pixel. @param {Picture} picture */
   pieces(picture) {
     picture.labels ??= this.#working(() => this.#known(() => api.pieces(picture.id)));
     picture.labels.catch(() => delete picture.labels);
     return picture.labels;
   }
 
-  /** What a script calls a selection of pixels; a mask that was drawn becomes a file. */
+  /** The script's object for a selection of pixels; a drawn mask becomes a file. */
   async #objectOf(/** @type {{mask: Mask, object: any}} */ selection, /** @type {Picture} */ picture) {
     if (!selection.object) {
       const blob = await this.#working(() => selection.mask.png());
@@ -152,7 +152,7 @@ export class Session extends EventTarget {
     return selection.object;
   }
 
-  /** Whether a layer has all that its edit selected. @param {import("./scene.js").Layer} layer */
+  /** Whether a layer contains everything that its edit selected. @param {import("./scene.js").Layer} layer */
   isWhole({ mask, made }) {
     const { object } = this.edits[made];
     return this.#masks.get(keyOf(object, null)) === mask;
@@ -160,9 +160,9 @@ export class Session extends EventTarget {
 
   // Editing
 
-  /** One step of the history. @param {Edit[]} edits @param {Selection?} selection after it @param {string} what was done */
+  /** One step of the history. @param {Edit[]} edits @param {Selection?} selection the new one @param {string} what was done */
   change(edits, selection, what) {
-    const before = { ...this.#steps[this.#at], selection: this.selection }; // which undoing brings back
+    const before = { ...this.#steps[this.#at], selection: this.selection }; // restored by undo
     this.#steps = [...this.#steps.slice(0, this.#at), before, { edits, selection, what }];
     this.#at++;
     this.selection = selection;
@@ -170,7 +170,7 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Put what is selected elsewhere, from where it is.
+   * Move or resize the selection.
    * @param {import("./placement.js").Placement} placement @param {string} what was done
    */
   async put(placement, what) {
@@ -189,7 +189,7 @@ export class Session extends EventTarget {
       const by = offset.map((v, i) => v / size[i]);
       return this.change([...this.edits, { edit: "move", object, by }], selection, what);
     }
-    // The point that stays where it is; along an axis that is only shifted there is none.
+    // The fixed point; there is none along an axis that is only shifted.
     const anchor = scale.map((s, i) => (s === 1 ? 0.5 : offset[i] / (1 - s) / size[i]));
     this.change([...this.edits, { edit: "resize", object, scale: scaleOf(scale), anchor }], selection, what);
   }
@@ -200,7 +200,7 @@ export class Session extends EventTarget {
     this.change([...this.edits, { edit: "delete", object: await this.#objectOf(selection, this.photo) }], null, "Deleted");
   }
 
-  /** A copy beside it. @param {number[]} by in units of the photograph's width and height */
+  /** Insert a copy next to the selection. @param {number[]} by in units of the photograph's width and height */
   async duplicate(by) {
     const { selection, edits } = this;
     if ("edit" in selection) {
@@ -251,7 +251,7 @@ export class Session extends EventTarget {
 
   // Other sessions
 
-  /** Begin anew with the edits of a script. @param {Edit[]} edits @param {Map<string, Blob>} files that they name */
+  /** Start from scratch with the edits of a script. @param {Edit[]} edits @param {Map<string, Blob>} files named in them */
   async load(edits, files) {
     this.#begin();
     this.#show();
@@ -259,7 +259,7 @@ export class Session extends EventTarget {
     await this.#take(edits);
   }
 
-  /** Edits whose files are known. @param {Edit[]} edits */
+  /** Load edits whose files are known. @param {Edit[]} edits */
   async #take(edits) {
     for (const name of new Set(edits.flatMap(({ image }) => image ?? []))) {
       const named = this.images.get(name);
@@ -269,7 +269,7 @@ export class Session extends EventTarget {
     this.change(edits, null, "Loaded the script");
   }
 
-  /** What is needed to go on another time. */
+  /** Everything needed to resume later. */
   saved() {
     const { photo, edits } = this;
     const images = this.named().map(({ name, blob }) => ({ name, blob }));
@@ -293,14 +293,14 @@ export class Session extends EventTarget {
     return this.#known(ask);
   }
 
-  /** Of the files that edits name, uploaded where they are not yet. @param {Edit[]} edits */
+  /** Ids of the files named in edits; uploads missing ones. @param {Edit[]} edits */
   async #ids(edits) {
     const named = this.named(edits);
     for (const each of named) each.id ??= (await api.upload(each.blob)).id;
     return Object.fromEntries(named.map(({ name, id }) => [name, id]));
   }
 
-  /** A server that was restarted, or forgot pictures, gets them again. @template T @param {() => Promise<T>} ask */
+  /** Upload images again if the server was restarted or forgot them. @template T @param {() => Promise<T>} ask */
   async #known(ask) {
     try {
       return await ask();
@@ -311,7 +311,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Resolves when no answer is awaited. */
+  /** Resolves when no answer is pending. */
   async idle() {
     while (this.busy) await new Promise((done) => this.addEventListener("busy", done, { once: true }));
   }

@@ -1,4 +1,4 @@
-// The edits under way, kept in the browser, so that a reload or a closed tab loses nothing. Nothing leaves this machine.
+// Stores the current edits in the browser, so that a reload or a closed tab loses nothing. Nothing leaves this machine.
 
 const [DATABASE, STORE, KEY] = ["elements-editor", "session", "last"];
 
@@ -21,7 +21,7 @@ const done = (request) =>
     request.onerror = () => reject(request.error);
   });
 
-// Without storage, as in some private windows, the page works all the same.
+// Without storage, as in some private windows, the page still works.
 export const keep = (/** @type {object} */ session) => within("readwrite", (store) => store.put(session, KEY)).catch(() => {});
 
 export const kept = () => within("readonly", (store) => store.get(KEY)).catch(() => undefined);

@@ -1,11 +1,11 @@
-// What is drawn over a picture: outlines, hatching and handles.
-// Contexts are scaled to the picture's pixels, and `unit` is the size of a CSS pixel in them.
+// Drawing over an image: outlines, hatching and handles.
+// Contexts are scaled to the image's pixels, and `unit` is the size of a CSS pixel in them.
 
 export const COLOURS = { casing: "rgb(0 0 0 / 0.6)", selection: "#ffeb3c", on: "#1ebe3c" };
 
-/** @typedef {[number, number]} Point in pixels of the picture */
+/** @typedef {[number, number]} Point in pixels of the image */
 
-/** A line that is seen on any picture. @param {CanvasRenderingContext2D} context @param {Path2D} path */
+/** A line that is visible on any image. @param {CanvasRenderingContext2D} context @param {Path2D} path */
 export function cased(context, path, colour, unit, width = 1.5) {
   context.lineJoin = "round";
   context.lineCap = "round";
@@ -29,7 +29,7 @@ export function squares(context, points, unit) {
   }
 }
 
-/** Where something is looked for. @param {CanvasRenderingContext2D} context @param {Point} at */
+/** Marks the place of a search. @param {CanvasRenderingContext2D} context @param {Point} at */
 export function ring(context, [x, y], unit) {
   const path = new Path2D();
   path.arc(x, y, 9 * unit, 0, 2 * Math.PI);

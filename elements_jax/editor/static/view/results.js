@@ -1,4 +1,4 @@
-// Runs and what comes of them: progress, the gallery of variants, and the comparison of before and after.
+// Runs and their results: progress, the gallery of variants, and the comparison of before and after.
 
 import * as api from "../model/api.js";
 
@@ -7,7 +7,7 @@ const running = { box: $("#running"), bar: $("#progress"), text: $("#progress-te
 
 /**
  * @typedef {{blob: Blob, bitmap: ImageBitmap, name: string, seed: number, number: number,
- *            photo: import("../model/session.js").Picture}} Result the photograph's file after the edits, and what is shown of it
+ *            photo: import("../model/session.js").Picture}} Result the edited photograph's file and its displayed image
  */
 
 export class Results extends EventTarget {
@@ -48,7 +48,7 @@ export class Results extends EventTarget {
       const ended = await api.follow(id, (job) => {
         progress(job);
         for (; taken < job.results.length; taken++) {
-          const [path, own] = [job.results[taken].slice(1), seed + taken]; // the page may be below a path of its host
+          const [path, own] = [job.results[taken].slice(1), seed + taken]; // relative, since a proxy may serve the page below a path
           adding = adding.then(() => this.#add(path, own, photo));
         }
       });
@@ -84,7 +84,7 @@ export class Results extends EventTarget {
     this.#tell();
   }
 
-  /** The file is fetched once and kept, since the server may forget it. */
+  /** Fetch the file once and keep it, since the server may forget it. */
   async #add(/** @type {string} */ path, /** @type {number} */ seed, /** @type {import("../model/session.js").Picture} */ photo) {
     const [blob, view] = await Promise.all([api.fetchBlob(path), api.fetchBlob(`${path}/view`)]);
     const name = editedName(photo);
@@ -111,7 +111,7 @@ export class Results extends EventTarget {
   }
 }
 
-/** As `elements edit` names it. @param {import("../model/session.js").Picture} photo */
+/** The name that `elements edit` would use. @param {import("../model/session.js").Picture} photo */
 function editedName({ name, format }) {
   const [, stem, suffix] = name.match(/^(.+?)(\.\w+)?$/);
   return `${stem.replace(/-edited$/, "")}-edited${suffix ?? `.${format}`}`;

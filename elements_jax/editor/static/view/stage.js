@@ -1,4 +1,4 @@
-// Shows a picture and what is drawn over it. It knows nothing of edits.
+// Shows an image and the drawings over it. It is independent of edits.
 
 import { COLOURS, cased, handlePoints, ring, squares, stripes } from "./drawing.js";
 import { boxOf, then } from "../model/placement.js";
@@ -8,25 +8,25 @@ import { Viewport, steer } from "./viewport.js";
 /**
  * @typedef {import("../model/scene.js").Scene} Scene
  * @typedef {import("../model/scene.js").Layer} Layer
- * @typedef {{rest: Scene, pieces: Layer[], placement: import("../model/placement.js").Placement}} Underway what a gesture shows
+ * @typedef {{rest: Scene, pieces: Layer[], placement: import("../model/placement.js").Placement}} Underway the preview of a gesture
  * @typedef {{before: ImageBitmap, after: ImageBitmap, split: number}} Comparison
  */
 
-const SHARP = 2; // from this many screen pixels per picture pixel on, its pixels show
-const BEYOND = 0.35; // of what lies outside the picture
+const SHARP = 2; // from this many screen pixels per image pixel on, pixels are shown sharp
+const BEYOND = 0.35; // opacity outside the image
 
 export class Stage {
   /** @type {Scene?} */ scene = null;
-  /** @type {Layer[]} what is selected */ pieces = [];
+  /** @type {Layer[]} the selection */ pieces = [];
   /** @type {Underway?} */ underway = null;
   /** @type {Comparison?} */ comparison = null;
   /** @type {Path2D?} a box or lasso being drawn */ region = null;
   /** @type {{canvas: OffscreenCanvas}?} a brush's strokes */ paint = null;
-  /** @type {[number, number]?} where an object is looked for */ looking = null;
+  /** @type {[number, number]?} where an object is being searched */ looking = null;
   handles = false;
   #frame = 0;
 
-  /** @param {HTMLElement} root with two canvas elements in it: picture and marks */
+  /** @param {HTMLElement} root contains two canvas elements: image and marks */
   constructor(root) {
     this.root = root;
     [this.picture, this.over] = [...root.querySelectorAll("canvas")].map((each) => each.getContext("2d"));
@@ -35,7 +35,7 @@ export class Stage {
     steer(this.view, () => this.scene !== null);
   }
 
-  /** A CSS pixel, in pixels of the picture. */
+  /** The size of a CSS pixel in pixels of the image. */
   get unit() {
     return 1 / this.view.k;
   }
@@ -63,7 +63,7 @@ export class Stage {
     return this.view.pixel(event);
   }
 
-  /** Where the comparison is split, in CSS pixels of the place. */
+  /** The position of the comparison's split, in CSS pixels of the stage. */
   get splitAt() {
     const { x, k, size, place } = this.view;
     const [left, right] = [Math.max(0, x), Math.min(place.clientWidth, x + size[0] * k)];
@@ -146,7 +146,7 @@ export class Stage {
     if (this.looking) ring(over, this.looking, unit);
   }
 
-  /** Stripes over the holes, as wide on the screen at any zoom. */
+  /** Stripes over the holes, with the same width on the screen at any zoom. */
   #hatch(/** @type {Scene} */ scene, /** @type {number} */ ratio) {
     const { picture } = this;
     picture.save();

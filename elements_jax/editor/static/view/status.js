@@ -1,4 +1,4 @@
-// The status line: what happens, and errors in the server's own words. And, where one looks, what is waited for.
+// The status line: progress, and the server's error messages. While waiting, it is also shown over the photograph.
 
 const line = /** @type {HTMLElement} */ (document.querySelector("#status"));
 const waiting = /** @type {HTMLElement} */ (document.querySelector("#waiting"));
@@ -15,12 +15,12 @@ export function fail(error) {
   line.textContent = line.title = error instanceof Error ? error.message : String(error);
 }
 
-/** Whether an answer is waited for: then the last sentence is shown over the picture, too. @param {boolean} busy */
+/** While waiting for an answer, show the last message over the photograph, too. @param {boolean} busy */
 export function wait(busy) {
   waiting.hidden = !busy;
 }
 
-/** Do something that may be refused; then the reason is shown, and undefined comes back. @template T @param {() => Promise<T>} work */
+/** Run something that may fail; show the error and return undefined if it does. @template T @param {() => Promise<T>} work */
 export async function attempt(work) {
   try {
     return await work();

@@ -1,4 +1,4 @@
-// The tray: a second photograph beside the first, whose objects may be taken.
+// The tray: a second photograph next to the first, whose objects can be inserted.
 
 import { Scene } from "../model/scene.js";
 import { Stage } from "./stage.js";

@@ -1,11 +1,11 @@
-// How a picture is seen in its place: zoomed and panned.
+// The visible part of an image: zoom and pan.
 
-const [FURTHEST, NEAREST] = [0.5, 64]; // in units of the size that fits, and CSS pixels per pixel
-const MARGIN = 16; // CSS pixels around a picture that fits
-const KEPT = 48; // of a picture that always stay in sight
+const [FURTHEST, NEAREST] = [0.5, 64]; // minimum relative to the fitting size, and maximum CSS pixels per pixel
+const MARGIN = 16; // CSS pixels around a fitted image
+const KEPT = 48; // CSS pixels of an image that always stay visible
 
 export class Viewport extends EventTarget {
-  /** CSS pixels per pixel of the picture, and where its corner is. */
+  /** CSS pixels per pixel of the image, and the position of its corner. */
   k = 1;
   x = 0;
   y = 0;
@@ -19,7 +19,7 @@ export class Viewport extends EventTarget {
     new ResizeObserver(() => (this.fitted ? this.fit() : this.#changed())).observe(place);
   }
 
-  /** @param {number[]} size of the picture, in its pixels */
+  /** @param {number[]} size of the image in pixels */
   show(size) {
     const same = size[0] === this.size[0] && size[1] === this.size[1];
     this.size = size;
@@ -32,7 +32,7 @@ export class Viewport extends EventTarget {
     return Math.max(0.001, Math.min((clientWidth - 2 * MARGIN) / width, (clientHeight - 2 * MARGIN) / height));
   }
 
-  /** All of it. */
+  /** Fit the complete image. */
   fit() {
     const { clientWidth, clientHeight } = this.place;
     this.k = this.#fitting;
@@ -42,7 +42,7 @@ export class Viewport extends EventTarget {
     this.#changed();
   }
 
-  /** Zoom about a point of the place, by default its middle. @param {number} factor */
+  /** Zoom about a point, by default the centre. @param {number} factor */
   zoom(factor, x = this.place.clientWidth / 2, y = this.place.clientHeight / 2) {
     const fitting = this.#fitting;
     const k = Math.min(Math.max(NEAREST, fitting), Math.max(FURTHEST * fitting, this.k * factor));
@@ -61,7 +61,7 @@ export class Viewport extends EventTarget {
     this.#changed();
   }
 
-  /** Where an event is, in pixels of the picture. @param {{clientX: number, clientY: number}} event @returns {[number, number]} */
+  /** Convert the position of an event to pixels of the image. @param {{clientX: number, clientY: number}} event @returns {[number, number]} */
   pixel({ clientX, clientY }) {
     const { left, top } = this.place.getBoundingClientRect();
     return [(clientX - left - this.x) / this.k, (clientY - top - this.y) / this.k];
@@ -72,7 +72,7 @@ export class Viewport extends EventTarget {
   }
 }
 
-/** Wheel, and two fingers. The wheel zooms about the pointer; with Shift it pans. @param {Viewport} view @param {() => boolean} active */
+/** Handle the wheel and two fingers. The wheel zooms about the pointer; with Shift it pans. @param {Viewport} view @param {() => boolean} active */
 export function steer(view, active) {
   const { place } = view;
   /** @type {Map<number, {x: number, y: number}>} */ const fingers = new Map();
@@ -108,7 +108,7 @@ export function steer(view, active) {
   }
 }
 
-/** Their middle, and how far apart they are. */
+/** The middle of the fingers, and their distance. */
 function pair(/** @type {Map<number, {x: number, y: number}>} */ fingers) {
   const [a, b] = [...fingers.values(), ...fingers.values()];
   return [(a.x + b.x) / 2, (a.y + b.y) / 2, Math.hypot(a.x - b.x, a.y - b.y)];

@@ -1,29 +1,29 @@
-// The study's page: shows a form's pairs one after the other, keeps the answers in this browser, gives them as a file.
-// A plain script, since a page that is opened from the disk may not load modules.
+// The study's page: shows a form's pairs one by one, keeps the answers in this browser, and exports them as a file.
+// A plain script, since a page opened from disk may not load modules.
 "use strict";
 
 const study = JSON.parse(document.getElementById("study").textContent);
 const parameters = new URLSearchParams(location.search);
 const $ = (id) => document.getElementById(id);
 
-const SECONDS_A_PAIR = 7; // for the estimate that raters are given
-const SHORTEST = 250; // ms that a pair must have been seen: a key pressed twice answers one pair only
-const MARKED = 200; // ms that a choice is marked before the next pair
-const SMALL = 256; // pictures below this width are shown in sharp pixels
+const SECONDS_A_PAIR = 7; // for the estimate shown to raters
+const SHORTEST = 250; // minimum ms per pair: a key pressed twice answers only one pair
+const MARKED = 200; // ms for which a choice is highlighted
+const SMALL = 256; // images below this width are shown with sharp pixels
 
 let state; // {form, worker, started, finished, answers: [{pair, choice, seconds}]}
-let shownAt = null; // when the pair's pictures were there; null while it cannot be answered
+let shownAt = null; // when the pair's images were loaded; null while it cannot be answered
 
-// What is kept over a reload: by study, and by form and worker where the address names them
+// State that survives a reload, by study, and by form and worker if the address has them
 
 const PLACE = ["study", study.study, parameters.get("form") ?? "", parameters.get("worker") ?? ""].join("/");
-let kept = null; // where the browser keeps nothing, until the page is left
+let kept = null; // the fallback without browser storage
 
 function load() {
   try {
     kept = localStorage.getItem(PLACE);
   } catch {
-    report("This browser keeps nothing: please do not close or reload the page before you are done.");
+    report("This browser stores nothing: please do not close or reload the page before you are done.");
   }
   return JSON.parse(kept);
 }
@@ -37,7 +37,7 @@ function save() {
   }
 }
 
-// The form: the address's, or one drawn by lot
+// The form in the address, or a random one
 
 function chooseForm() {
   const count = study.forms.length;
@@ -100,7 +100,7 @@ async function showTrial() {
   try {
     await Promise.all(pictures.map((picture) => picture.decode()));
   } catch {
-    if (current(trial)) report("A picture could not be loaded. Please reload the page; your answers are kept.");
+    if (current(trial)) report("An image could not be loaded. Please reload the page; your answers are kept.");
     return;
   }
   if (!current(trial)) return;
@@ -111,7 +111,7 @@ async function showTrial() {
   if (number + 1 < trials().length) preload(trials()[number + 1]);
 }
 
-// Whether a pair is still the one to answer, when its pictures have come
+// Whether a pair is still the current one after its images are loaded
 const current = (trial) => trials()[state.answers.length] === trial && !$("trial").hidden;
 
 function choose(side) {
@@ -127,7 +127,7 @@ function choose(side) {
 }
 
 function takeBack() {
-  if ($("end").hidden && shownAt === null) return; // a choice is being marked
+  if ($("end").hidden && shownAt === null) return; // a choice is highlighted
   state.answers.pop();
   save();
   showTrial();
@@ -161,12 +161,12 @@ async function copy() {
   try {
     await navigator.clipboard.writeText($("text").value);
   } catch {
-    document.execCommand("copy"); // on pages from the disk
+    document.execCommand("copy"); // on pages opened from disk
   }
   $("copy").textContent = "Copied";
 }
 
-// What raters do
+// Events
 
 $("start").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -189,7 +189,7 @@ $("undo").addEventListener("click", takeBack);
 $("download").addEventListener("click", download);
 $("copy").addEventListener("click", copy);
 $("again").addEventListener("click", () => {
-  if (!confirm("Have you sent your answers? They will be gone from this browser.")) return;
+  if (!confirm("Have you sent your answers? They will be deleted from this browser.")) return;
   begin();
   save();
 });
