@@ -31,7 +31,7 @@ def resolve(
     select: Selector,
     open_named: Callable[[str], Photograph],
 ) -> tuple[Photograph, list[Step]]:
-    """Return the photograph from which the edits start, which is the last one continued from, and the edits after it.
+    """Return the starting photograph, which is the last one continued from, and the edits after it.
 
     Raises EditError that names an edit without a selection, and the errors of `open_named`.
     """

@@ -136,8 +136,8 @@ class Records:
     records: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS")]
     """Folder of records written by `elements partition`."""
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Model folder or, with the diffusion decoder, a name on the Hugging Face hub; by default the tiny one of this
-    package. Of the folder no more is read than the decoder takes."""
+    """Model folder or, with the diffusion decoder, a name on the Hugging Face hub; by default the bundled tiny
+    model. Only the networks that the decoder needs are read."""
     decoder: Decoder = "diffusion"
     """Decoder of stage 2; light decoder of stage 1; or only the VAE, encoder and decoder, without elements."""
     split: str | None = None

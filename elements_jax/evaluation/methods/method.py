@@ -82,7 +82,7 @@ class Method:
 
     run: Callable[[Sequence[Prepared]], Sequence[Picture]]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Everything besides the cases that determines its images."""
+    """Everything that determines its images, besides the cases."""
 
 
 def make_methods(

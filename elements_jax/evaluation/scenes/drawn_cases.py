@@ -22,7 +22,7 @@ OBJECT_SHARE = 0.5  # an element belongs to an object if at least this share of 
 KINDS = ("move", "shrink", "enlarge", "delete", "compose", "variation")
 FAR = 8.0  # mean difference out of 255: two scenes differ by more
 MOST_SHAPES = 4
-"""Of a scene, and so in a caption: tokens of longer ones would be cut."""
+"""Maximum number of shapes in a scene: the caption of more would be truncated."""
 
 
 def scene_of(record: Record) -> Scene:
