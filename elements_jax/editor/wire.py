@@ -56,7 +56,7 @@ class Model(Body):
     steps: int = Field(description="Default number of sampling steps.")
     guidance: float = Field(description="Default guidance.")
     samplers: list[str]
-    segmenter: str = Field(description="Segments the model's images into elements.")
+    segmenter: str = Field(description="Name of the segmenter that divides the model's images into elements.")
     select_objects: bool = Field(description="Whether SAM is available to find objects from points.")
     notice: str | None = Field(description="Notice about the model for users.")
     limits: Limits
