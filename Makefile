@@ -1,5 +1,5 @@
-# `make demo` and `make test` set themselves up from nothing; PYTHON names the interpreter to build the environment with,
-# FLAGS are the demo's own: `make demo FLAGS=--full`.
+# `make demo` and `make test` build their own environment, with the interpreter PYTHON. FLAGS are flags of the demo:
+# `make demo FLAGS=--full`.
 PYTHON ?= python3
 NEWEST ?= python3.13
 BIN := .venv/bin
@@ -11,11 +11,11 @@ JAX_oldest := "jax==0.10.0" "jaxlib==0.10.0"
 demo: .venv/ready
 	$(BIN)/python -m elements_jax.cli.demo out/demo $(FLAGS)
 
-# A file of tests stays in one process, which makes its networks once; each process may take 8 GB.
+# The tests of a file run in one process, which makes their networks once; a process may take 8 GB.
 test: .venv/ready .venv/libtpu
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What needs no training, no PyTorch reference and no browser: pure functions, files, formats, commands' arguments, documents.
+# Tests without training, PyTorch references or a browser: pure functions, files, formats, arguments, documents.
 FAST := test_architecture.py test_documents.py test_elements.py test_progress.py test_public.py checkpoints data \
   diffusion/test_schedule.py editing evaluation/test_results.py evaluation/test_study.py metrics/test_image_quality.py \
   models/test_functional.py partition/test_assignment.py partition/test_components.py partition/test_masks.py \
@@ -27,7 +27,7 @@ test-fast: .venv/ready
 docs: .venv/ready
 	$(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml --site-dir out/docs
 
-# The same code with a newer Python, NEWEST, which gets the newest JAX. There is no PyTorch: tests against it skip.
+# The same code with a newer Python, NEWEST, and the newest JAX, without PyTorch: tests against it skip.
 test-newest: .venv-newest/ready
 	.venv-newest/bin/python -m pytest -n 2 --dist loadfile --ignore tests/parity --ignore tests/partition \
 	  --ignore tests/evaluation --ignore tests/editor --ignore tests/browser --ignore tests/multihost --ignore tests/metrics \
@@ -62,12 +62,12 @@ bench: .venv/ready .venv/diffusers-0.39
 	.venv-newest/bin/pip install --quiet --editable ".[editor,eval]" beartype hypothesis jsonschema pytest pytest-xdist
 	touch $@
 
-# The TPU's compiler; among the packages it would look for TPUs at every start of JAX.
+# The TPU's compiler, in a separate folder: among the packages it would look for TPUs at every start of JAX.
 .venv/libtpu: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --target $@ "libtpu==0.0.42.*"
 	touch $@
 
-# The last diffusers with Flax classes, without what it depends on: the benchmark puts it before the environment's own.
+# The last diffusers with Flax classes, without its dependencies: the benchmark puts it before the environment's own.
 .venv/diffusers-0.39: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --target $@ diffusers==0.39.0
 	touch $@

@@ -56,7 +56,7 @@ def _print(job: Job, summary: dict[str, Any]) -> None:
         listed = ", ".join(f"{count} {suffix}" for suffix, count in summary["ignored"].items())
         print(f"  ignored files, by suffix: {listed}")
     for reason, count in summary["masks_left_out"].items():
-        print(f"  left out {count} annotations: {reason}")
+        print(f"  skipped {count} annotations: {reason}")
     if summary["written"] and job.mask_sources() and not summary["object_masks"]["max"]:
         print("  no photograph has an object mask: mask files must have the photographs' names (--masks)")
     if summary["failed"]:

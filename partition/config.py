@@ -14,7 +14,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class PartitionConfig:
-    """The defaults are the paper's (Algorithm 2, Appendix C.3), or this project's choice where the paper is silent
+    """The defaults are the paper's (Algorithm 2, Appendix C.3), or this project's choice if the paper gives none
     [settled].
 
     Raises ValueError naming a field out of bounds.

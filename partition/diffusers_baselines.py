@@ -58,7 +58,7 @@ class Baseline:
         missing = [case for case in cases if not path_of(self.results, self.method, case).is_file()]
         plans = [paint(case) for case in missing]  # missing inputs are named before a model is loaded
         pipeline = self._open() if missing else None
-        for case, plan in zip(tqdm(missing, desc=self.method, unit="picture"), plans, strict=True):
+        for case, plan in zip(tqdm(missing, desc=self.method, unit="image"), plans, strict=True):
             seed = case.script.seed if case.script is not None else 0
             image = Image.fromarray(picture(self.results, "input", case))
             painted = plan(pipeline, image, torch.Generator().manual_seed(seed))

@@ -54,14 +54,14 @@ def read_photo(
         # Pillow warns of large images that it still accepts, and of odd metadata: a user can change neither.
         for category in (Image.DecompressionBombWarning, UserWarning):
             warnings.simplefilter("ignore", category)
-        picture, profile = _decode(sample.encoded)
-        height, width = picture.height, picture.width
+        image, profile = _decode(sample.encoded)
+        height, width = image.height, image.width
         found = [mask for source in masks for mask in source.find(sample.source_id, (height, width), keep)]
     left_out = [mask for mask in found if isinstance(mask, LeftOut)]
     cropped = [crop_labels(mask, size) for mask in found if not isinstance(mask, LeftOut)]
     object_masks = np.array([mask for mask in cropped if keep.fits(mask)], bool).reshape(-1, size, size)
     left_out += [LeftOut(OTHER_AREA, f"a mask of the photograph: {OTHER_AREA}")] * (len(cropped) - len(object_masks))
-    squared, box = _crop(picture, size) if fit == "crop" else _pad(picture, size)
+    squared, box = _crop(image, size) if fit == "crop" else _pad(image, size)
     return SquarePhoto(
         np.asarray(_to_srgb(squared, profile)), sample.caption, object_masks, width, height, box, tuple(left_out)
     )
@@ -84,7 +84,7 @@ def crop_labels(labels: Shaped[np.ndarray, "h w"], size: int) -> Shaped[np.ndarr
     """Crop a photo's mask or label map as `read_photo` crops the photo, taking the nearest pixel."""
     side = min(labels.shape)
     pixel = (np.arange(size) + 0.5) * side / size
-    rows, columns = (((whole - side) / 2 + pixel).astype(int) for whole in labels.shape)
+    rows, columns = (((length - side) / 2 + pixel).astype(int) for length in labels.shape)
     return labels[rows[:, None], columns]
 
 
@@ -119,33 +119,33 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
 
 
-def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert the image to RGB in sRGB's colours; an image without a profile is taken for sRGB."""
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), picture.mode, "RGB")
-            return transform.apply(picture)
+            transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
+            return transform.apply(image)
         except (OSError, ValueError, ImageCms.PyCMSError):
             pass  # a profile that is damaged, or for another kind of image, is ignored
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 Box = tuple[int, int, int, int]
 
 
-def _crop(picture: Image.Image, size: int) -> tuple[Image.Image, Box]:
+def _crop(image: Image.Image, size: int) -> tuple[Image.Image, Box]:
     """Cut the square at the centre and resize it to size x size."""
-    side = min(picture.size)
-    left, top = (picture.width - side) / 2, (picture.height - side) / 2
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box), (0, 0, size, size)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box), (0, 0, size, size)
 
 
-def _pad(picture: Image.Image, size: int) -> tuple[Image.Image, Box]:
+def _pad(image: Image.Image, size: int) -> tuple[Image.Image, Box]:
     """Resize the image so that its longer side is `size`, and centre it on grey; return its place, too."""
-    width, height = (max(1, round(side * size / max(picture.size))) for side in picture.size)
+    width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
     left, top = (size - width) // 2, (size - height) // 2
-    padded = Image.new(picture.mode, (size, size), (128,) * len(picture.getbands()))
-    padded.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (left, top))
+    padded = Image.new(image.mode, (size, size), (128,) * len(image.getbands()))
+    padded.paste(image.resize((width, height), Image.Resampling.LANCZOS), (left, top))
     return padded, (left, top, left + width, top + height)

@@ -21,7 +21,7 @@ def test_import_loads_neither_jax_nor_pytorch():
     assert done.stdout.split() == []
 
 
-def test_every_public_name_is_there_and_documented():
+def test_every_public_name_exists_and_is_documented():
     for name in ej.__all__:
         assert name == "TINY" or getattr(ej, name).__doc__, name
     assert set(ej.__all__) == set(dir(ej))

@@ -10,7 +10,7 @@ PLATFORMS = [("linux", "XDG_CACHE_HOME", ""), ("win32", "LOCALAPPDATA", ""), ("d
 
 
 @pytest.mark.parametrize(("platform", "variable", "below"), PLATFORMS)
-def test_the_folder_is_in_the_users_own_for_caches(tmp_path, monkeypatch, platform, variable, below):
+def test_the_folder_is_in_the_users_cache_folder(tmp_path, monkeypatch, platform, variable, below):
     monkeypatch.setattr(module.sys, "platform", platform)
     monkeypatch.delenv("ELEMENTS_CACHE", raising=False)
     monkeypatch.setenv(variable, str(tmp_path))

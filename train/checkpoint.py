@@ -90,7 +90,7 @@ class Checkpoints:
             like: shapes and shardings of the state.
             stream: the run's place without its `examples`; the checkpoint must have the same records and seed.
 
-        Raises ValueError showing the differences if the checkpoint is of another model, optimiser or data set, and
+        Raises ValueError showing the differences if the checkpoint belongs to another model, optimiser or data set, and
         ValueError if it is damaged.
         """
         if step is None:
@@ -157,12 +157,12 @@ def require_same(
     compared = [name for name in _STREAM if name in stream and name in place]
     if data := _differences({name: stream[name] for name in compared}, {name: place[name] for name in compared}):
         here, there = (", ".join(of.get("folders", ["?"])) for of in (stream, place))
-        what = f"data set, or order of it: {here} here, {there} there"
+        what = f"data set, or another order of it: {here} here, {there} there"
     elif arrays := _differences(expected, found):
         what = f"model or optimiser; {len(arrays)} arrays differ"
     else:
         return
-    raise ValueError("\n  ".join([f"{where} is of another {what}:", *(data or arrays)[:DIFFERENCES_SHOWN]]))
+    raise ValueError("\n  ".join([f"{where} belongs to another {what}:", *(data or arrays)[:DIFFERENCES_SHOWN]]))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ class TrainConfig:
     """Settings of every stage. The defaults are Stable Diffusion's where the paper gives none."""
 
     steps: int
-    """Updates of the parameters in the whole run."""
+    """Updates of the parameters in the complete run."""
     minutes: float | None = None
     """Train for this many minutes instead of `steps`, from the start of the command to its end, which includes
     compiling, the last samples, checkpoint and export. `schedule` then runs over the training time; the warm-up still

@@ -146,8 +146,8 @@ class Log:
             self._compiled = None
         means = averaged([figures for figures in self._window if not figures["skipped"]] or self._window)
         means["skipped"] = averaged(self._window)["skipped"]
-        whole = f"/{self._train.steps}" if self._train.minutes is None else ""
-        line = f"step {step}{whole}  loss {means['loss']:.4g}"
+        of_total = f"/{self._train.steps}" if self._train.minutes is None else ""
+        line = f"step {step}{of_total}  loss {means['loss']:.4g}"
         if means["skipped"]:
             line += f"  {means['skipped']:.0%} skipped"
         if "psnr" in means:
@@ -178,15 +178,15 @@ class Log:
         self._window = []
         self._start_clock()
 
-    def held_out(self, step: int, metrics: Metrics, picture: UInt8[np.ndarray, "height width 3"], path: Path) -> None:
+    def held_out(self, step: int, metrics: Metrics, image: UInt8[np.ndarray, "height width 3"], path: Path) -> None:
         """Report the metrics and the sample grid of the held-out batch; the grid is also written to `path`."""
         figures = averaged([metrics])
         shown = [f"{name} {figures[name]:.4g}" for name in sorted(metrics) if not isinstance(metrics[name], Ratio)]
         print("  held out: " + "  ".join(shown), flush=True)
         self._scalars("held_out", step, figures)
-        self._events.add(step, summary.image("samples", picture, dataformats="HWC"))
+        self._events.add(step, summary.image("samples", image, dataformats="HWC"))
         if hosts.is_main_process():
-            save_png(path, picture)
+            save_png(path, image)
 
     def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
         self._events.add(step, *[summary.scalar(f"{group}/{name}", value) for name, value in figures.items()])

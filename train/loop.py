@@ -157,8 +157,8 @@ def fit(
                         evaluated = evaluate(state["ema"], frozen, held_out, held_out_keys, state["step"])
                         figures, pictures = jax.device_get(evaluated)
                         # jit sorts the names, and every device drew the same number of images.
-                        picture = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
-                        log.held_out(now, figures, picture, run / "samples" / f"{now:07d}.png")
+                        drawn = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
+                        log.held_out(now, figures, drawn, run / "samples" / f"{now:07d}.png")
                 ends = last or preempted(now)
                 if saves := now % train.checkpoint_every == 0 or ends or measures:
                     with log.timed("checkpoint"):

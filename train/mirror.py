@@ -80,11 +80,11 @@ class Mirror:
             names = list(objects_below(self.url))
         except FileNotFoundError:
             return  # a new model
-        whole = sorted(step for name in names if _ends_step(name) and (step := _step(name)))
-        newest = dict(whole)  # of each run
+        complete = sorted(step for name in names if _ends_step(name) and (step := _step(name)))
+        newest = dict(complete)  # of each run
         for name in names:
             run, number = step = _step(name) or ("", 0)
-            if step not in [("", 0), *whole]:
+            if step not in [("", 0), *complete]:
                 self._remove(name)  # of a step whose upload was cut off
             elif step == ("", 0) or newest[run] == number:
                 download(self.url / name, self.local / name)
@@ -103,9 +103,9 @@ class Mirror:
     def push(self) -> None:
         """Upload new and changed files, and remove deleted ones from the store."""
         there = {name: path for name, path in self._files() if not _hidden(name)}
-        whole = {_step(name) for name in there if _ends_step(name)}
+        complete = {_step(name) for name in there if _ends_step(name)}
         for name in sorted(there, key=lambda name: (_ends_step(name), name)):
-            if (step := _step(name)) is not None and step not in whole:
+            if (step := _step(name)) is not None and step not in complete:
                 continue  # orbax is writing it
             try:
                 state = _state(there[name])

@@ -45,8 +45,8 @@ def grid(rows: dict[str, Float[np.ndarray, "B H W 3"]]) -> UInt8[np.ndarray, "he
     return np.concatenate(strips)
 
 
-def save_png(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> None:
+def save_png(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
     """Write an image, and make its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
-        Image.fromarray(picture).save(file, "PNG")
+        Image.fromarray(image).save(file, "PNG")

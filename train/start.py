@@ -48,7 +48,7 @@ def open_folder(folder: Path, wanted: ModelConfig) -> ModelConfig:
     wanted = with_scaling_factor(wanted, config.vae.scaling_factor)
     parts = [field.name for field in dataclasses.fields(config)]
     if differ := [name for name in parts if getattr(config, name) != getattr(wanted, name)]:
-        raise ValueError(f"{path} is of another model: it differs from the preset and its overrides in {differ}")
+        raise ValueError(f"{path} belongs to another model: it differs from the preset and its overrides in {differ}")
     return config
 
 
@@ -80,7 +80,7 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
             part for part in ("elements", "encoder", "decoder") if getattr(wanted, part) != getattr(config, part)
         ]
     if differ:
-        raise ValueError(f"{source} is of another model: it differs from the preset and its overrides in {differ}")
+        raise ValueError(f"{source} belongs to another model: it differs from the preset and its overrides in {differ}")
     open_folder(folder, wanted)
     if tokenizer is not None and not has_network(folder, "text_encoder"):
         tokenizer.save(folder / "tokenizer")
@@ -129,7 +129,7 @@ def start_text(model: ModelConfig, seed: int, folder: Path, records: Folders) ->
         return
     words = write_tokenizer(folder / "tokenizer", captions(records, "train"), model.text)
     print(
-        f"{folder} has no text encoder: starting a random one, which stays as it is, and a tokenizer of the {words} "
+        f"{folder} has no text encoder: starting a random one, which is not trained, and a tokenizer of the {words} "
         "words of the captions"
     )
     save_network(folder, "text_encoder", Networks(model).text_encoder.init(jax.random.key(seed)))

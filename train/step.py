@@ -56,11 +56,11 @@ def jit_step(stage: Stage, optimizer: optax.GradientTransformation, train: Train
         return after | {"step": state["step"] + 1}, metrics
 
     state_sharding = sharding.shardings(abstract_state(stage, optimizer), mesh)
-    whole, batch = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    replicated, batch = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     return jax.jit(
         step,
-        in_shardings=(state_sharding, whole, batch, whole) + timed * (batch,),
-        out_shardings=(state_sharding, whole),
+        in_shardings=(state_sharding, replicated, batch, replicated) + timed * (batch,),
+        out_shardings=(state_sharding, replicated),
         donate_argnames="state",
     )
 

@@ -40,11 +40,11 @@ class Travel:
         Raises ValueError if even parameters and averages are larger.
         """
         self._path = run / FILE
-        whole, least = (_size(_packed_types(shapes, moments)) / 1e6 for moments in (True, False))
+        full, least = (_size(_packed_types(shapes, moments)) / 1e6 for moments in (True, False))
         if least > megabytes:
             raise ValueError(f"travel: parameters and averages take {least:.1f} MB, and {megabytes:g} MB are allowed")
-        self._moments = whole <= megabytes
-        size, what = (whole, "with") if self._moments else (least, "without")
+        self._moments = full <= megabytes
+        size, what = (full, "with") if self._moments else (least, "without")
         print(f"{self._path} will take {size:.1f} MB at every checkpoint, {what} AdamW's moments", flush=True)
 
     def write(self, state: State, place: StreamPosition) -> None:
@@ -77,7 +77,7 @@ def read(path: Path, like: State, stream: StreamPosition) -> tuple[State, Stream
     if not isinstance(place, dict) or "examples" not in place:
         raise ValueError(f"{path}: expected a file that `elements train --train.travel` wrote")
     if place.pop("checksum", None) not in (None, _checksum(place, stored)):  # older files have none
-        raise ValueError(f"{path} is damaged: its checksum does not fit; take an older one, or the run's checkpoints")
+        raise ValueError(f"{path} is damaged: its checksum is wrong; use an older one, or the run's checkpoints")
     shapes = {name: leaf.shape for name, leaf in named(like).items()}
     found = {name: stored[name].shape for name in stored}
     moments = _moments_of(like)

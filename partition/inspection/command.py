@@ -216,14 +216,14 @@ def draw_record(record: Record) -> Image.Image:
         f"{np.count_nonzero(elements.valid)} of {len(elements.valid)} elements (centroids in red), "
         f"{100 * elements.dropped:.2f} % dropped (magenta), {len(record.object_masks)} object masks",
     ]
-    whole = (len(panels) * (width + margin) - margin, height + len(text) * (size + 6) + 2 * margin)
-    picture = Image.new("RGB", whole, "white")
+    full_size = (len(panels) * (width + margin) - margin, height + len(text) * (size + 6) + 2 * margin)
+    drawing = Image.new("RGB", full_size, "white")
     for number, panel in enumerate(panels):
-        picture.paste(panel, (number * (width + margin), 0))
-    pen = ImageDraw.Draw(picture)
+        drawing.paste(panel, (number * (width + margin), 0))
+    pen = ImageDraw.Draw(drawing)
     font = ImageFont.load_default(size)
     pen.multiline_text((margin, height + margin), "\n".join(text), "black", font, spacing=6)
-    return picture
+    return drawing
 
 
 def _ascii(text: str) -> str:

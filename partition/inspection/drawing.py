@@ -25,11 +25,11 @@ def draw_partition(image: UInt8[np.ndarray, "H W 3"], partition: Partition) -> I
     vertical, horizontal = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     pixels[:, :-1][vertical] = pixels[:-1][horizontal] = 0
     pixels[:, 1:][vertical] = pixels[1:][horizontal] = 255
-    picture = Image.fromarray(pixels)
-    draw = ImageDraw.Draw(picture)
+    drawing = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(drawing)
     for x, y in partition.centroids[partition.valid] * (width, height):
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=(230, 20, 20), outline=(255, 255, 255))
-    return picture
+    return drawing
 
 
 def draw_objects(image: UInt8[np.ndarray, "H W 3"], object_masks: Bool[np.ndarray, "M H W"]) -> Image.Image:

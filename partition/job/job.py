@@ -275,7 +275,7 @@ def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
     if changed := [f"{name} ({old.get(name)}, now {new[name]})" for name in new if old.get(name) != new[name]]:
         return f"made with other settings: {', '.join(changed)}"
     if list(before["shards"]) != list(now["shards"]):
-        return f"made of other images ({len(before['shards'])} shards of them, now {len(now['shards'])})"
+        return f"made of other images ({len(before['shards'])} shards, now {len(now['shards'])})"
     return ""
 
 

@@ -112,8 +112,8 @@ class ShardWorker:
         if self.job.uses_sam:
             loaded = _map(self._pool, self._load, samples, ahead)
             return _map(self._pool, self._finish, self._segment(loaded), ahead)
-        whole = partial(divide, load=self._load, segmenter=self._segmenter, finish=self._finish)
-        return _map(self._pool, whole, samples, ahead)
+        process = partial(divide, load=self._load, segmenter=self._segmenter, finish=self._finish)
+        return _map(self._pool, process, samples, ahead)
 
     def _segment(self, loaded: Iterable[Loaded | Done]) -> Iterator[Segmented | Done]:
         """Segment batches with SAM; samples that are not images pass through."""

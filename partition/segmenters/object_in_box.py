@@ -49,9 +49,9 @@ def object_in_box(
     )
     inside[rows[0] : max(rows[1], rows[0] + 1), columns[0] : max(columns[1], columns[0] + 1)] = True
     found = _unlike_the_frame(small, inside)
-    picture = Image.fromarray(found.astype(np.uint8) * 255).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(found.astype(np.uint8) * 255).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC)
     mask = np.zeros((height, width), bool)
-    mask[y0:y1, x0:x1] = np.asarray(picture) > 127
+    mask[y0:y1, x0:x1] = np.asarray(resized) > 127
     outside = np.ones((height, width), bool)
     outside[top:bottom, left:right] = False
     mask &= ~outside

@@ -1,1 +1,1 @@
-"""Where photographs come from: folders, tars, TensorFlow Datasets."""
+"""Sources of photographs: folders, tar and Parquet files, TensorFlow Datasets."""

@@ -137,7 +137,7 @@ def _folder_shards(folder: AnyPath, shard_size: int, skip: Iterable[AnyPath]) ->
         photo = next(name for name in found if not is_tar(name))
         raise ValueError(
             f"{folder}: both .tar files, such as {tars[0]}, and {len(found) - len(tars)} photographs, such as {photo}: "
-            "take one folder for each kind, or a list of paths"
+            "use one folder for each kind, or a list of paths"
         )
     return _file_shards(folder, tars)
 
@@ -181,13 +181,13 @@ def _list_shards(path: AnyPath, shard_size: int) -> list[Shard]:
     for number, text in enumerate(path.read_text("utf-8-sig", "surrogateescape").split("\n"), start=1):
         if not (line := text.strip()):
             continue
-        whole = os.path.normpath(line if line.startswith("/") else f"{folder}/{line}")
-        name = whole.removeprefix(f"{folder}/")
+        full_path = os.path.normpath(line if line.startswith("/") else f"{folder}/{line}")
+        name = full_path.removeprefix(f"{folder}/")
         if name in lines:
             problems.append(f"line {number}: {line} repeats line {lines[name]}")
         elif not name.lower().endswith((*SUFFIXES, *_FILES)):
             problems.append(f"line {number}: {line} is neither a photograph ({' '.join(SUFFIXES)}) nor a .tar file")
-        elif name.lower().endswith(_FILES) and not Path(whole).is_file():
+        elif name.lower().endswith(_FILES) and not Path(full_path).is_file():
             problems.append(f"line {number}: no such file: {line}")
         lines.setdefault(name, number)
     tars = [name for name in lines if name.lower().endswith(_FILES)]
@@ -195,7 +195,7 @@ def _list_shards(path: AnyPath, shard_size: int) -> list[Shard]:
         problems.append("no line")
     if tars and len(tars) < len(lines):
         photo = next(name for name in lines if not name.lower().endswith(_FILES))
-        problems.append(f"lines {lines[tars[0]]} and {lines[photo]}: .tar files and photographs need a list each")
+        problems.append(f"lines {lines[tars[0]]} and {lines[photo]}: .tar files and photographs need separate lists")
     if problems:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise ValueError(f"{path}: not a list of paths:" + "".join(f"\n  {line}" for line in problems[:10] + more))

@@ -68,8 +68,8 @@ def read_sample(path: AnyPath, source_id: str, largest_file: int = LARGEST_FILE)
     Raises OSError, or ValueError naming the file that is neither UTF-8 text nor a JSON object, or that `read_file`
     refuses.
     """
-    beside = [file for file in (path.with_suffix(".txt"), path.with_suffix(".json")) if file.is_file()]
-    return assemble(source_id, [(file.name, read_file(file, largest_file)) for file in (path, *beside)])
+    sidecars = [file for file in (path.with_suffix(".txt"), path.with_suffix(".json")) if file.is_file()]
+    return assemble(source_id, [(file.name, read_file(file, largest_file)) for file in (path, *sidecars)])
 
 
 def assemble(source_id: str, files: Sequence[tuple[str, bytes]]) -> Sample:

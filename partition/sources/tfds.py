@@ -48,12 +48,12 @@ def tfds_shards(source: str, shard_size: int) -> list[Shard]:
         raise ValueError(f"{source}: expected a feature `image` of 8 or 16 bits, got {', '.join(features)}")
     caption = next((name for name in ("caption", "text") if isinstance(features.get(name), tfds.features.Text)), "")
     metadata = tuple(name for name, feature in features.items() if feature.shape == () and name != caption)
-    whole = f"{builder.name}/{split}"
+    prefix = f"{builder.name}/{split}"
     shards: list[Shard] = []
     for first, last in even_ranges(info.splits[split].num_examples, shard_size):
         parts = info.splits[f"{split}[{first}:{last}]"].file_instructions
         files = tuple((part.filename, part.skip, part.skip + part.take) for part in parts)
-        shards.append(TfdsShard(f"{whole}[{first}:{last}]", whole, first, files, caption, metadata))
+        shards.append(TfdsShard(f"{prefix}[{first}:{last}]", prefix, first, files, caption, metadata))
     return shards
 
 

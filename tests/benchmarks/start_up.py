@@ -1,4 +1,4 @@
-"""Seconds from a command to its first step or picture, by phase, with an empty cache of programs and with a full one.
+"""Seconds from a command to its first step or image, by phase, with an empty cache of programs and with a full one.
 
     python -m tests.benchmarks.start_up
     python -m tests.benchmarks.start_up --cases edit tiny

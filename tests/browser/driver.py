@@ -65,7 +65,7 @@ class Driver:
         assert [each for each in self.problems if "the server responded with a status of 4" in each] == self.problems
         self.problems.clear()
 
-    # What is sent
+    # Requests
 
     def sent(self, path: str, method: str = "POST") -> list[Any]:
         """Return the bodies of the requests to a path."""
@@ -78,7 +78,7 @@ class Driver:
             self.page.get_by_role("button", name="Save script").click()
         return json.loads(download.value.path().read_text())["edits"]
 
-    # What is seen
+    # The page's contents
 
     @property
     def status(self):
@@ -122,7 +122,7 @@ class Driver:
             assert time.monotonic() < end, "waited in vain"
             self.page.wait_for_timeout(20)
 
-    # What is done
+    # Actions
 
     def upload(self, image: UInt8[np.ndarray, "H W 3"] | None = None, name: str = "photo.png", **options: Any) -> None:
         file = file_of(photograph() if image is None else image, name, **options)

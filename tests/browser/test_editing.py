@@ -122,7 +122,7 @@ def test_nudges_in_a_row_are_one_edit(square):
     assert edit["by"] == [2 / 96, 10 / 64]
     square.keys("ArrowRight", "ArrowLeft")
     square.page.wait_for_timeout(500)
-    assert len(square.edits()) == 1, "what comes back to its place is no edit"
+    assert len(square.edits()) == 1, "an object back at its place is not an edit"
 
 
 def test_a_deleted_object_leaves_a_marked_hole(square):

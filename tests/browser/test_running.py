@@ -124,7 +124,7 @@ def deleted_before(editor: Driver) -> tuple[int, ...]:
     return tuple(int(v) for v in Photograph.decode(encoded).pixels[24, 24])
 
 
-def test_keys_leave_the_edits_alone_while_a_result_is_shown(deleted):
+def test_keys_do_not_change_edits_while_a_result_is_shown(deleted):
     deleted.run()
     deleted.keys("Delete", "ArrowRight", "Control+d")
     deleted.keys("Escape")
@@ -247,7 +247,7 @@ def test_without_sam_a_click_selects_a_piece_and_says_why(slow):
     assert slow.sent("/api/objects") == []
 
 
-def test_a_server_that_forgot_the_pictures_gets_them_again(slow, slow_app, stepping):
+def test_a_server_that_lost_the_images_gets_them_again(slow, slow_app, stepping):
     slow_app.state.editor.images._kept.clear()
     stepping.go_on(100)
     slow.run()

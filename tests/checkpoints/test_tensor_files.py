@@ -106,7 +106,7 @@ def test_pickled_parameters_name_the_converter(tmp_path, stem, name):
         find_tensors(tmp_path, stem)
 
 
-def test_files_can_be_read_by_whom_other_files_can(tmp_path):
+def test_files_get_the_usual_permissions(tmp_path):
     (tmp_path / "other").touch()
     save_tensors({tmp_path / "a.safetensors": ({"w": np.zeros(2, np.float32)}, ("format", "pt"))})
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

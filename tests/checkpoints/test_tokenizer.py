@@ -46,7 +46,7 @@ def test_tokens_equal_those_of_transformers(tokenize, reference, text):
     assert tokenize(text).tolist() == reference(text)
 
 
-def test_what_is_cut_is_told(tokenize):
+def test_the_cut_part_of_a_prompt_is_returned(tokenize):
     assert tokenize.cut("a red cat " * 25) == ""  # 75 tokens between start and end
     assert tokenize.cut("a red cat " * 25 + "On a Mat.") == "On a Mat."
     assert tokenize("cat " * 90).tolist() == [49406, *[2368] * 75, 49407]

@@ -124,7 +124,7 @@ def test_what_a_command_returns_is_its_code():
     assert [run_to_end(lambda code=code: code) for code in (None, 0, 3)] == [0, 0, 3]
 
 
-def test_sigterm_lets_a_command_put_things_in_order(tmp_path):
+def test_sigterm_lets_a_command_clean_up(tmp_path):
     before, ordered = signal.getsignal(signal.SIGTERM), []
 
     def run() -> None:

@@ -180,7 +180,7 @@ def test_points_need_sam_and_boxes_do_not(tmp_path, edit, capsys):
     assert (moved[:8] == 60).all()
 
 
-def test_orientation_8_photographs_are_edited_as_they_are_seen(tmp_path, edit):
+def test_orientation_8_photographs_are_edited_upright(tmp_path, edit):
     photo = tmp_path / "photo.png"
     turned = picture().transpose(Image.Transpose.ROTATE_270)
     photo.write_bytes(saved(turned, "PNG", exif=exif(8).tobytes()))

@@ -27,7 +27,7 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_the_second_is_refused_and_told_of_the_first(holder: subprocess.Popen, tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_and_told_of_the_first(holder: subprocess.Popen, tmp_path: Path) -> None:
     owner = rf"`elements partition --split train`, process {holder.pid} on \S+, started \d{{4}}-\d\d-\d\dT[\d:+]+"
     with pytest.raises(ValueError, match=rf"{tmp_path} is in use by {owner}; wait"), locked(tmp_path, "another"):
         pytest.fail("two owners")

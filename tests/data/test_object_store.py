@@ -100,7 +100,7 @@ def test_a_copy_follows_the_store(store: AnyPath, monkeypatch: pytest.MonkeyPatc
         local_copy(store / "nothing")
 
 
-def test_requests_are_repeated_where_that_may_help(store: AnyPath) -> None:
+def test_requests_that_may_succeed_are_retried(store: AnyPath) -> None:
     tries = []
 
     def fails(times: int, error: Exception) -> str:

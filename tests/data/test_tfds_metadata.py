@@ -85,7 +85,7 @@ def test_features_match_tensorflow_datasets(folder):
     assert json.loads((folder / "features.json").read_text()) == expected.to_json()
 
 
-def test_records_that_are_not_cached_have_no_such_features(folder):
+def test_uncached_records_have_no_cached_features(folder):
     write_metadata(folder)
     described = json.loads((folder / "features.json").read_text())["content"]["features"]
     assert set(described) == {"image", "label_map", "caption", "object_masks", "source_id", "settings"}

@@ -38,7 +38,7 @@ def test_add_noise_is_equation_3(reference):
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_velocity_is_diffusers_and_gives_the_noise_back(reference):
+def test_velocity_equals_diffusers_and_restores_the_noise(reference):
     schedule, timestep = make_schedule(DiffusionConfig()), np.array([3, 871])
     clean, noise, t = jnp.asarray(normal(0)), jnp.asarray(normal(1)), jnp.asarray(timestep)
     v = velocity(schedule, clean, noise, t)

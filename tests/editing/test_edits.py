@@ -140,7 +140,7 @@ def test_move_by_less_than_a_pixel_edits_only_that_element():
     np.testing.assert_array_equal(edits.edited_region(canvas, after), canvas.label_map == 5)
 
 
-def test_a_slot_that_an_element_of_another_image_took_is_edited():
+def test_a_slot_taken_by_an_element_of_another_image_is_edited():
     canvas = canvas_of(2)
     other = Canvas(replace(canvas.elements, content=canvas.elements.content + 1), canvas.label_map)
     nothing = Transform(jnp.float32(1), jnp.zeros(2), jnp.zeros(2))
@@ -162,7 +162,7 @@ def test_an_element_that_gave_up_pixels_keeps_the_others():
 
 @quick
 @given(seeds, picks)
-def test_delete_leaves_n_and_touches_nothing_else(seed, indices):
+def test_delete_keeps_the_count_and_all_other_elements(seed, indices):
     canvas = canvas_of(seed)
     after = edits.delete(canvas, selected(indices))
     check_invariants(canvas, after)
@@ -174,7 +174,7 @@ def test_delete_leaves_n_and_touches_nothing_else(seed, indices):
 @quick
 @given(seeds, st.integers(0, N - 1), shifts)
 def test_move_there_and_back_is_the_identity_without_collision(seed, index, shift):
-    # An element alone on its canvas collides with nothing; what leaves the image is clipped, so such draws are skipped.
+    # A single element collides with nothing. Draws that move it out of the image are skipped, since they clip it.
     alone = edits.delete(canvas_of(seed), ~selected([index]))
     there = edits.move(alone, selected([index]), jnp.float32(shift))
     if pixels_of(there)[index] != pixels_of(alone)[index]:

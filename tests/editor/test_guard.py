@@ -70,7 +70,7 @@ def test_a_proxy_serves_the_page_below_a_path(editing: EditSession) -> None:
         assert "photos.example" in refusal(behind.get("/editor/", headers={"Host": "other.example"}), 400)
 
 
-def test_other_machines_come_by_address_if_they_may(editing: EditSession, client: TestClient) -> None:
+def test_other_machines_connect_by_address_if_allowed(editing: EditSession, client: TestClient) -> None:
     with TestClient(app_of(editing, remote=True), base_url=LOCAL) as remote:
         for host in ("192.168.1.7:8000", "[fe80::1]:8000", "localhost"):
             assert remote.get("/api/model", headers={"Host": host}).status_code == 200

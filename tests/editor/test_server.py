@@ -34,7 +34,7 @@ def test_the_model_is_described(client: TestClient, editing: EditSession) -> Non
     ("kind", "options", "view"),
     [("png", {}, "png"), ("jpeg", {}, "jpeg"), ("webp", {}, "jpeg"), ("tiff", {}, "png"), ("bmp", {}, "png")],
 )
-def test_an_upload_is_kept_whole_and_shown_in_its_own_shape(
+def test_an_upload_is_kept_and_shown_in_its_own_shape(
     client: TestClient, kind: str, options: dict[str, Any], view: str
 ) -> None:
     image = noise(20, 40)
@@ -94,7 +94,7 @@ def test_an_incomplete_file_is_called_so(client: TestClient) -> None:
     assert (response.status_code, response.json()) == (415, {"error": "the file is incomplete (truncated)"})
 
 
-def test_an_id_is_that_of_the_bytes(client: TestClient) -> None:
+def test_an_id_depends_only_on_the_bytes(client: TestClient) -> None:
     image, other = noise(16, 16, seed=1), noise(16, 16, seed=2)
     assert upload(client, image) == upload(client, image) != upload(client, other)
 
@@ -193,7 +193,7 @@ def test_without_edits_the_photograph_is_returned_unchanged(client: TestClient) 
     assert client.get(f"/api/jobs/{id}/0.jpeg").content == content
 
 
-def test_events_tell_each_step_until_the_end(client: TestClient) -> None:
+def test_events_report_each_step_until_the_end(client: TestClient) -> None:
     body = {"image": upload(client), "script": script(DELETE, sampling={"steps": 3}), "variants": 2}
     id = client.post("/api/jobs", json=body).json()["id"]
     with client.stream("GET", f"/api/jobs/{id}/events") as events:

@@ -59,7 +59,7 @@ def test_an_inserted_object_has_the_pixels_of_its_own_record():
     np.testing.assert_array_equal(found["pasted"][20:28, 20:28], record(5).image[4:12, 4:12])
 
 
-def test_similarities_tell_a_move_from_a_copy_and_from_nothing():
+def test_similarities_distinguish_move_copy_and_no_edit():
     before, found = record(0).image, of(Move((1,), (0.5, 0.0)))
     moved = np.where(found["source"][..., None], np.uint8(127), found["pasted"])
 

@@ -61,7 +61,7 @@ def test_background_shrinks_or_is_arbitrary_when_little_is_free():
     assert background(image, np.ones_like(source), ~source).shape == (8, 8, 3)
 
 
-def test_self_guidance_is_told_where_and_how_large():
+def test_self_guidance_gets_places_and_sizes():
     (step,) = run(Move((0, 1), (4 / GRID, 0.0))).steps
     assert self_guidance(step) == {
         "before": {"centroid": [1 / GRID, 0.5 / GRID], "size": 2 / GRID**2},

@@ -20,7 +20,7 @@ CASES = [
 ]
 
 
-def test_cases_and_pictures_come_back_as_they_were_written(tmp_path):
+def test_cases_and_images_are_read_back_unchanged(tmp_path):
     write_cases(tmp_path, CASES)
     assert read_cases(tmp_path) == CASES
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)

@@ -92,7 +92,7 @@ def test_scripts_become_a_results_folder_and_a_run_resumes(scene_records, script
     assert "contains results of other edits (3 edits" in capsys.readouterr().err
 
 
-def test_our_picture_is_that_of_the_pipeline(scene_records, scripts, model, scene_pipeline, tmp_path):
+def test_our_image_equals_the_pipelines(scene_records, scripts, model, scene_pipeline, tmp_path):
     out = tmp_path / "out"
     assert compare(scene_records, scripts, out, model, "--methods", "ours") == 0
     record = scene_record(1)

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_figures_are_those_of_the_region_and_of_the_picture(folder):
+def test_scores_cover_the_region_and_the_image(folder):
     scores = score(folder, None)["edits"]
     assert list(scores) == ["move", "variation", "all"]
     assert [scores[kind]["count"] for kind in scores] == [2, 1, 3]

@@ -99,7 +99,7 @@ def test_a_pair_with_a_missing_picture_is_left_out():
     assert all(case >= "0003" for case, *sides in asked if "a" in sides)
 
 
-def test_the_page_tells_nothing_of_the_methods(folder, study):
+def test_the_page_does_not_reveal_the_methods(folder, study):
     key = read_key(study / "key.json")
     page = study / "page"
     assert not (page / "key.json").exists()
@@ -245,7 +245,7 @@ def test_a_planted_preference_is_recovered():
     assert found["b"].p > 0.01
 
 
-def test_kinds_of_edits_are_told_apart():
+def test_kinds_of_edits_are_analysed_separately():
     forms = plan(cases(20), "ours", ["a"], lambda *_: True, length=40, checks=0, seed=0)
     key = key_of(forms)
     likes_moves = lambda pair: "left" if (pair.left == "ours") == (pair.kind == "move") else "right"  # noqa: E731
@@ -270,7 +270,7 @@ def test_checks_exclude_raters_who_always_pick_one_side():
     assert [each.share for each in kept.preferences if each.kind == "all"] == [0.5, 0.5]
 
 
-def test_one_who_failed_in_one_form_is_left_out_of_all():
+def test_a_rater_who_fails_one_form_is_excluded_from_all():
     forms = plan(cases(8), "ours", ["a"], lambda *_: True, length=40, checks=2, seed=0)
     key = key_of(forms)
     sheets = [sheet(key, 1, "r", attentive(random.Random(0), 1)), sheet(key, 2, "r", lambda _: "left")]

@@ -4,7 +4,7 @@ It reads these environment variables, besides those of the command:
 
     SIGNAL   "number host step": the signal that this host sends itself at this step; SIGUSR1 is an error
     STATE    file to which the final state is pickled
-    GROUP    set if the signal goes to the whole process group, as a terminal sends it
+    GROUP    set if the signal goes to the complete process group, as from a terminal
     STAGE    "real" for the autoencoder itself, of a few thousand parameters
 """
 

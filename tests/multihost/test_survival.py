@@ -200,7 +200,7 @@ def test_an_error_on_one_host_ends_the_run(data, tmp_path):
     assert first not in (0, TOLD_TO_END)
 
 
-def test_an_interrupted_run_saves_its_step_and_says_one_line(data, tmp_path):
+def test_an_interrupted_run_saves_its_step_and_prints_one_line(data, tmp_path):
     """As with Ctrl-C, readers of records also get the signal."""
     process = train(data, tmp_path, "--train.workers", 1, SIGNAL=f"{int(signal.SIGINT)} 0 3", GROUP=1)
     code, printed, errors = ended(process)
@@ -218,6 +218,6 @@ assert jax.process_count() == 1 and not jax.distributed.is_initialized()
 """
 
 
-def test_a_host_alone_joins_nothing_and_says_nothing():
+def test_a_single_host_joins_nothing_and_prints_nothing():
     kubernetes = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}  # an ordinary pod
     assert ended(start("-c", ALONE, **kubernetes)) == (0, "", "")

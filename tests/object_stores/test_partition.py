@@ -55,7 +55,7 @@ def test_a_store_gives_the_bytes_of_a_disk(
     assert "10 of 10 shards" not in store.run(*job)
 
 
-def test_tar_files_in_a_store_are_those_of_a_disk(s3: Store, tars: Path, tmp_path: Path) -> None:
+def test_tar_files_in_a_store_equal_those_on_a_disk(s3: Store, tars: Path, tmp_path: Path) -> None:
     s3.copy(str(tars), f"{s3.root}/tars")
     arguments = [*ARGUMENTS, "--format", "webdataset"]
     assert main([str(tars), str(tmp_path / "local"), *arguments]) == 0
@@ -134,7 +134,7 @@ def test_a_wrong_url_is_one_line(source: str, out: str, error: str, s3: Store, t
     assert len(printed.strip().splitlines()) == 1
 
 
-def test_a_scheme_that_nothing_opens_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_scheme_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("upath")
     with pytest.raises(SystemExit):
         main([str(tmp_path), "nope://bucket/records"])

@@ -44,7 +44,7 @@ def test_a_run_removes_those_of_its_model_folder(client, s3: Store) -> None:
     assert sorted(upload["Key"] for upload in left) == sorted(OTHERS)
 
 
-def test_a_store_that_does_not_let_us_look_ends_no_job(s3: Store, monkeypatch, capsys) -> None:
+def test_a_store_that_cannot_be_listed_stops_no_job(s3: Store, monkeypatch, capsys) -> None:
     path = as_path(f"{s3.root}/records")
 
     def refused(bucket: str) -> None:

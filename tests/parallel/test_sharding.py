@@ -54,7 +54,7 @@ def test_a_mesh_that_does_not_fit_is_refused():
     assert make_mesh(-1, 1).shape == make_mesh(1, -1).shape == {"data": 1, "fsdp": 1}
 
 
-def test_a_host_reads_the_rows_that_lie_on_its_devices(monkeypatch):
+def test_a_host_reads_the_rows_of_its_devices(monkeypatch):
     batch = batch_sharding(make_mesh(1, 1))
     assert local_rows(batch, 3).tolist() == [0, 1, 2]
 

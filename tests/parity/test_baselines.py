@@ -89,7 +89,7 @@ def test_sdedit_is_diffusers_image_to_image(text_folder, picture, strength):
 
 @pytest.mark.parametrize("steps", [10, 50])
 @pytest.mark.parametrize("strength", [0.1, 0.5, 0.7, 0.9, 0.99, 1.0])
-def test_the_timesteps_of_a_strength_are_those_of_diffusers(strength, steps):
+def test_the_timesteps_of_a_strength_equal_diffusers(strength, steps):
     scheduler = DDIMScheduler(steps_offset=1)
     scheduler.set_timesteps(steps)
     pipeline = types.SimpleNamespace(scheduler=scheduler)
@@ -97,7 +97,7 @@ def test_the_timesteps_of_a_strength_are_those_of_diffusers(strength, steps):
     np.testing.assert_array_equal(sample_timesteps(1000, steps)[skipped_steps(steps, strength) :], expected)
 
 
-def test_inpainting_is_that_of_diffusers(inpainting_folder, picture):
+def test_inpainting_equals_diffusers(inpainting_folder, picture):
     mask = np.zeros((64, 64), bool)
     mask[11:37, 20:59] = True
     theirs = reference(StableDiffusionInpaintPipeline, inpainting_folder, in_channels=9)

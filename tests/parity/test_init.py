@@ -110,13 +110,13 @@ def test_stage_1_of_another_model_is_refused(config, tmp_path):
     write_config(tmp_path / "stage 1", config)
     with_encoder(tmp_path / "stage 1", config)
     other = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, blocks=2))
-    with pytest.raises(ValueError, match=r"is of another model.*\['decoder'\]"):
+    with pytest.raises(ValueError, match=r"belongs to another model.*\['decoder'\]"):
         start_from(str(tmp_path / "stage 1"), tmp_path / "new", other)
 
 
 def test_another_model_is_refused_by_the_parts_that_differ(diffusion, config, tmp_path):
     other = dataclasses.replace(config, unet=dataclasses.replace(config.unet, heads=2), vae=SMALL.vae)
-    with pytest.raises(ValueError, match=r"is of another model.*\['unet', 'vae'\]"):
+    with pytest.raises(ValueError, match=r"belongs to another model.*\['unet', 'vae'\]"):
         start_from(str(diffusion), tmp_path, other)
     assert not list(tmp_path.iterdir())
 

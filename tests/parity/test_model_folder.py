@@ -159,7 +159,7 @@ def test_the_way_back_is_bit_exact_and_has_the_published_names(pipeline, folder,
     assert_same_params(again.params, pipeline.params)
 
 
-def test_diffusers_own_pipeline_paints_the_same_picture(pipeline, tmp_path):
+def test_diffusers_own_pipeline_paints_the_same_image(pipeline, tmp_path):
     """Text to image from a folder that we write tests tokenizer, three networks, scheduler and guidance at once."""
     pipeline.save_pretrained(tmp_path)
     theirs = StableDiffusionPipeline.from_pretrained(tmp_path)
@@ -245,7 +245,7 @@ def test_rejects_other_diffusion_models_by_their_settings(folder, tmp_path):
         read_model(tmp_path / "sd")
 
 
-def test_a_network_that_was_exchanged_alone_is_noticed(tmp_path):
+def test_a_single_exchanged_network_is_noticed(tmp_path):
     """The UNet and its attention to elements belong together."""
     write_config(tmp_path, SMALL)
     shapes = Networks(SMALL).unet.shapes()

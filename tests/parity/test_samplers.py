@@ -1,6 +1,6 @@
 """Samplers against diffusers' schedulers: the same start and the same nonlinear noise prediction give the same end.
 
-Tolerance: 1e-5 of the latent's scale, over whole trajectories.
+Tolerance: 1e-5 of the latent's scale, over complete trajectories.
 """
 
 import jax
@@ -32,7 +32,7 @@ def trajectory(scheduler, start, **per_step):
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # diffusers' sigmas
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 50])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_trajectory_is_that_of_diffusers(name, steps):
+def test_a_trajectory_equals_diffusers(name, steps):
     scheduler = REFERENCES[name]()
     scheduler.set_timesteps(steps)
     np.testing.assert_array_equal(sample_timesteps(1000, steps, left_out=int(name == "dpm")), scheduler.timesteps)
@@ -44,7 +44,7 @@ def test_a_trajectory_is_that_of_diffusers(name, steps):
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])
-def test_ddim_with_fresh_noise_is_that_of_diffusers(eta):
+def test_ddim_with_fresh_noise_equals_diffusers(eta):
     scheduler, keys, steps = REFERENCES["ddim"](), jax.random.split(jax.random.key(0), SHAPE[0]), 20
     scheduler.set_timesteps(steps)
     fresh = [

@@ -136,7 +136,7 @@ def test_rematerialisation_does_not_change_gradients(inputs, remat):
         np.testing.assert_allclose(again[name], kept[name], rtol=1e-4, atol=1e-5 * scale, err_msg=name)
 
 
-def test_positions_enter_beside_the_latent_and_nowhere_else(inputs):
+def test_positions_enter_only_next_to_the_latent(inputs):
     plain, placed = our_unet(SMALL), our_unet(dataclasses.replace(SMALL, position_frequencies=2))
     params = random_params(placed)
     kernel = params["conv_in.kernel"]

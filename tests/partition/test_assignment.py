@@ -131,7 +131,7 @@ def test_a_grid_pitch_costs_a_quarter() -> None:
     torch.testing.assert_close(distance(grid, (16, 16), "linear")[17, 1, 4], torch.tensor(3 / 16, dtype=torch.float64))
 
 
-def test_of_equal_scores_the_first_query_wins_also_across_chunks() -> None:
+def test_the_first_query_wins_ties_also_across_chunks() -> None:
     s = torch.zeros(2 * CHUNK + 3, 4, 4)
     s[[CHUNK - 1, CHUNK, 2 * CHUNK + 1], :2] = 0.5
     g = compute_assignment(s, (4, 4))

@@ -215,7 +215,7 @@ def swapped_profile() -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff"])
-def test_colours_are_those_of_the_profile(kind: str) -> None:
+def test_colours_follow_the_profile(kind: str) -> None:
     image = Image.new("RGB", (16, 16), RED)
     np.testing.assert_allclose(read(encode(image, kind)).image[0, 0], RED, atol=2)
     np.testing.assert_allclose(read(encode(image, kind, icc_profile=swapped_profile())).image[0, 0], GREEN, atol=2)
@@ -239,7 +239,7 @@ def test_srgbs_own_profile_changes_nothing() -> None:
     [("RGB", b"no profile"), ("RGB", swapped_profile()[:200]), ("CMYK", swapped_profile()), ("L", swapped_profile())],
     ids=["broken", "cut", "RGB profile of a CMYK picture", "RGB profile of a grey picture"],
 )
-def test_a_profile_that_says_nothing_is_passed_over(mode: str, profile: bytes) -> None:
+def test_an_unusable_profile_is_ignored(mode: str, profile: bytes) -> None:
     image = Image.new("RGB", (16, 16), (90, 90, 90)).convert(mode)
     np.testing.assert_allclose(read(encode(image, "jpeg", icc_profile=profile)).image[0, 0], (90, 90, 90), atol=2)
 
@@ -293,7 +293,7 @@ def test_a_damaged_photo_is_read_or_a_value_error(kind: str, data: st.DataObject
 @pytest.mark.parametrize(
     ("size", "box"), [((40, 20), (0, 8, 32, 24)), ((20, 41), (8, 0, 24, 32)), ((7, 7), (0, 0, 32, 32))]
 )
-def test_a_padded_photograph_lies_whole_in_the_middle_of_grey(
+def test_a_padded_photograph_is_complete_and_centred_on_grey(
     size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
     pixels = noise(*size[::-1], 3)

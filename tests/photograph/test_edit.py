@@ -273,7 +273,7 @@ def test_patches_fill_a_hole_without_a_guide(pipeline):
     after = edit(unguided, photo, Delete((), object=HERE), report=fail)
     assert (after.pixels[square(200, 300, side=12)] == 99).all()
     np.testing.assert_array_equal(after.pixels[60:], photo.pixels[60:])
-    # A prompt asks for the model's picture.
+    # A prompt needs the model's image.
     with pytest.raises(AssertionError, match="the model decoded"):
         edit(unguided, photo, Delete((), object=HERE), prompt="a red circle", report=fail)
     everything = replace(photo, pixels=np.full_like(photo.pixels, 255))
@@ -306,7 +306,7 @@ def test_photographs_of_any_size_are_edited(editing, size, detail):
     assert after.size == size
 
 
-def test_elements_are_those_of_the_square_that_is_encoded(editing):
+def test_elements_are_of_the_encoded_square(editing):
     photo = photograph(80, 120)
     after = edit(editing, photo, Move((0,), (0.5, 0.0)))  # the upper left quarter of the middle square
     np.testing.assert_array_equal(after.pixels[8:32, 68:92], photo.pixels[8:32, 28:52])

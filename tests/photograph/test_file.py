@@ -121,7 +121,7 @@ def test_writes_noise_larger_than_pillows_buffer():
     assert opened(photograph.encode(photograph.pixels, "JPEG")).size == (800, 600)
 
 
-def test_gps_goes_and_nothing_else():
+def test_only_gps_is_removed():
     encoded = saved(picture(), "JPEG", exif=exif().tobytes())
     photograph = Photograph.decode(encoded).without_gps()
     for content in (photograph.encoded, photograph.encode(photograph.pixels, "JPEG")):
@@ -163,7 +163,7 @@ def tiff(order: str, *directories: list[tuple[int, int, int, int]], behind: byte
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_the_thumbnail_goes_and_everything_else_keeps_its_place(order):
+def test_the_thumbnail_is_removed_and_the_rest_keeps_its_place(order):
     jpeg = saved(picture(), "JPEG")
     where = 8 + 2 + 12 + 4 + 2 + 24 + 4
     block = tiff(order, [(0x0110, 4, 1, 7)], [(0x0201, 4, 1, where), (0x0202, 4, 1, len(jpeg))], behind=jpeg)

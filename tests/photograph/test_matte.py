@@ -75,7 +75,7 @@ def test_a_matte_is_its_mask_away_from_the_edge(height, width, seed, slack, chan
     np.testing.assert_array_equal(colours[alpha == 1], image[alpha == 1])
 
 
-def test_the_laplacian_is_that_of_the_paper():
+def test_the_laplacian_equals_the_papers():
     """The reference is Equation 12 of Levin et al., entry by entry, solved densely."""
     rng = np.random.default_rng(0)
     height, width = 7, 8
@@ -117,7 +117,7 @@ def test_a_shift_keeps_every_pixel():
 
 @given(st.floats(0.3, 3), st.floats(0.3, 3), st.floats(-30, 30), st.floats(-30, 30))
 @settings(max_examples=30, deadline=None)
-def test_a_scaled_layer_is_the_lanczos_of_the_slow_way(sx, sy, dx, dy):
+def test_a_scaled_layer_equals_slow_lanczos(sx, sy, dx, dy):
     size, mask = (40, 50), np.zeros((40, 50), bool)
     mask[12:28, 15:35] = True
     y, x = np.mgrid[:40, :50]

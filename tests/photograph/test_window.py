@@ -47,7 +47,7 @@ def test_windows_hold_their_boxes_and_share_no_pixel(drawn):
             assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
 
 
-def test_far_edits_have_windows_of_their_own_and_near_ones_share():
+def test_far_edits_have_separate_windows_and_near_ones_share():
     size = (3000, 4000)
     far = windows([(100, 100, 200, 200), (3500, 2500, 3600, 2600)], size, 64)
     assert [(window.side, numbers) for window, numbers in far] == [(200, [0]), (200, [1])]

@@ -259,7 +259,7 @@ def test_wrong_lines_are_named_before_anything_is_computed(line, message, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_line_is_read_by_its_place_whatever_lies_between(tmp_path):
+def test_lines_are_read_by_their_position(tmp_path):
     path = tmp_path / "scripts.jsonl"
     lines = [json.dumps({"version": 1, "source_id": "ü", "seed": seed}, ensure_ascii=False) for seed in range(3)]
     path.write_bytes(f"\n{lines[0]}\r\n   \n{lines[1]}\n{lines[2]}".encode())

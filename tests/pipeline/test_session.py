@@ -64,7 +64,7 @@ def test_every_step_is_reported_and_a_refusal_cancels(editing, photo):
     np.testing.assert_array_equal(editing.decode(photo, edited, script), picture)  # nothing of it is left
 
 
-def test_reporting_does_not_change_a_picture_but_by_rounding(editing, photo):
+def test_progress_changes_an_image_only_by_rounding(editing, photo):
     script = EditScript(prompt="a red square", seed=3)
     canvas = editing.edit(photo, script, lambda name: photo).canvas
     plain = editing.pipeline.decode_batch(

@@ -102,7 +102,7 @@ def test_edges_are_a_mixture_of_both_sides():
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_a_shape_lies_within_its_circle_and_fills_a_good_part(kind):
+def test_a_shape_is_inside_its_circle_and_fills_most_of_it(kind):
     # The shapes' own functions on a plane twice as wide as the circle that must contain them.
     x, y = np.meshgrid(*2 * [np.linspace(-2, 2, 801)])
     inside = drawn._INSIDE[kind](x, y)
@@ -125,7 +125,7 @@ def test_a_texture_moves_and_grows_with_its_shape(texture):
     assert (np.abs(twice.astype(int) - large).max(-1) > 1).mean() < 0.01
 
 
-def test_edits_change_their_shape_alone_and_keep_the_order():
+def test_edits_change_only_their_shape_and_keep_the_order():
     described = next(s for s in map(scene, range(100)) if len(s.shapes) == 4)
     first, second, third, fourth = described.shapes
     moved = described.move(2, 0.1, -0.2)
@@ -161,7 +161,7 @@ def test_a_shape_that_does_not_exist_is_refused(k):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS)
-def test_sampled_edits_show_the_whole_shape_before_and_after(seed):
+def test_sampled_edits_show_the_complete_shape_before_and_after(seed):
     described = scene(seed)
     edits = sample_edits(described, seed)
     assert edits == sample_edits(described, seed)

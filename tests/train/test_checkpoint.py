@@ -37,7 +37,7 @@ def assert_is(found: tuple[State, StreamPosition], step: int) -> None:
     assert place == STREAM | {"examples": 8 * step}
 
 
-def test_a_step_without_its_end_marker_counts_for_nothing(run):
+def test_a_step_without_its_commit_file_is_ignored(run):
     (run / "checkpoints" / "6" / "commit_success.txt").unlink()
     with Checkpoints(run) as checkpoints:
         assert_is(checkpoints.restore(LIKE, STREAM), 4)
@@ -104,7 +104,7 @@ def test_a_step_whose_files_are_cut_away_is_one_clear_error(run, cut):
 def test_a_place_in_another_stream_is_refused(run, change):
     [(name, value)] = change.items()
     message = (
-        "step 6 is of another data set, or order of it: drawings here, photos there:\n"
+        "step 6 belongs to another data set, or another order of it: drawings here, photos there:\n"
         f"  {name}: expected {value}, found {STREAM[name]}$"
     )
     with Checkpoints(run) as checkpoints, pytest.raises(ValueError, match=message):

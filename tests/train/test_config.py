@@ -27,7 +27,7 @@ def jobs(monkeypatch):
     return asked
 
 
-def test_a_run_that_was_told_to_end_says_so(monkeypatch, capsys):
+def test_a_run_stopped_by_a_signal_says_so(monkeypatch, capsys):
     monkeypatch.setattr(cli, "run", lambda stage, job, began: 7)
     monkeypatch.setattr(Preemption, "ended", signal.SIGTERM)
     assert cli.main(["vae", "tiny", "--data", "records", "--model", "model"]) == 143  # as after SIGTERM

@@ -177,7 +177,7 @@ def test_a_resumed_run_names_changes_and_rejects_other_data(records, tmp_path, c
     assert "other settings: steps 4 -> 5\n" in capsys.readouterr().out
 
     changed = write_records(tmp_path / "changed", first=1)  # the same number, perhaps with the same size
-    with pytest.raises(ValueError, match=r"of another data set.*: changed here, records\d* there:\n  identity: exp"):
+    with pytest.raises(ValueError, match=r"another data set.*: changed here, records\d* there:\n  identity: exp"):
         fit(Regression(None, other, tmp_path), other, changed, tmp_path / "run")
 
 
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_model_is_refused(finished, small, records):
     _, folder, _ = finished
     other = dataclasses.replace(small, decoder=dataclasses.replace(small.decoder, channels=24))
     with pytest.raises(
-        ValueError, match=r"checkpoints: step 60 is of another model.*\n.*expected \(24, 24\), found \(24, 16\)"
+        ValueError, match=r"checkpoints: step 60 belongs to another model.*\n.*expected \(24, 24\), found \(24, 16\)"
     ):
         fit(AutoencoderStage(other, CONFIG, folder / "other"), CONFIG, records, folder / "run")
 

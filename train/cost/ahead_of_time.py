@@ -141,7 +141,7 @@ def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mes
 def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[Tree, Tree]:
     """Return shapes of the arguments of `jit_decode`, sharded as in `ElementsPipeline`."""
     model, size = networks.config, networks.config.latent_size
-    whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    replicated, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
     def array(placement: NamedSharding, dtype: DTypeLike, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)
@@ -149,8 +149,8 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
     count, content = model.elements.num_elements, model.elements.content_channels
     params = {name: getattr(networks, name).shapes() for name in ("text_encoder", "unet", "vae")}
     shared = {
-        "params": jax.tree.map(lambda leaf: array(whole, leaf.dtype, *leaf.shape), params),
-        "guidance": array(whole, jnp.float32, 1),
+        "params": jax.tree.map(lambda leaf: array(replicated, leaf.dtype, *leaf.shape), params),
+        "guidance": array(replicated, jnp.float32, 1),
     }
     batch = {
         "elements": ImageElements(
@@ -218,7 +218,7 @@ def _compile(
     seconds = time.monotonic() - started
     counted, text = compiled.cost_analysis() or {}, Program(compiled.as_text() or "")
     memory: Any = compiled.memory_analysis()
-    beside = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    additional = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     report = Report(
         program=program,
         chip=chip,
@@ -226,7 +226,7 @@ def _compile(
         batch_size=batch_size,
         compile_seconds=seconds,
         memory_available=CHIPS[chip].memory,
-        memory=memory.argument_size_in_bytes + beside,
+        memory=memory.argument_size_in_bytes + additional,
         arguments=memory.argument_size_in_bytes,
         donated=memory.alias_size_in_bytes,
         temporary=memory.temp_size_in_bytes,

@@ -149,10 +149,10 @@ def _sent(kind: str, instruction: _Instruction) -> float:
         arrays = arrays[len(arrays) // 2 :]  # the first half are its operands
     groups = re.search(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\])", instruction.rest)
     devices = 2 if groups is None else len(groups[1].split(",")) if groups[1] else int(groups[2])
-    whole = sum(arrays) * (devices if kind == "reduce-scatter" else 1)
+    total = sum(arrays) * (devices if kind == "reduce-scatter" else 1)
     if kind == "collective-permute":
-        return whole
-    return whole * (devices - 1) / devices * (2 if kind == "all-reduce" else 1)
+        return total
+    return total * (devices - 1) / devices * (2 if kind == "all-reduce" else 1)
 
 
 def _bytes(dtype: str, shape: str) -> float:

@@ -80,7 +80,7 @@ of which {gigabytes(self.donated)} are overwritten; temporary {gigabytes(self.te
 (the compiler counts {counted}): {times["arithmetic"]}
   traffic     {gigabytes(self.traffic)}: {times["memory traffic"]}
   messages    {sent} sent ({kinds or "none"}): {times["messages"]}
-  in all      at least {1e3 * self.least_time:.1f} ms, bound by {slowest}: at most \
+  total       at least {1e3 * self.least_time:.1f} ms, bound by {slowest}: at most \
 {self.batch_size / self.least_time:.0f} images/s, {self.utilisation:.0%} of the peak"""
 
     def save(self, path: Path) -> None:

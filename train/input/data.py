@@ -1,4 +1,4 @@
-"""Batches of records for training: read, shuffled over the whole split, decoded and stacked by Grain.
+"""Batches of records for training: read, shuffled over the complete split, decoded and stacked by Grain.
 
 The examples of a run form one endless stream: the split, reshuffled in every epoch. A batch is a contiguous part of
 this stream, whatever the number of hosts and workers. So the place in the stream is one number, the count of examples

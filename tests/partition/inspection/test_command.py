@@ -65,7 +65,7 @@ def summary(folder: Path) -> dict:
     return json.loads((folder / "inspect.json").read_text())
 
 
-def test_statistics_are_those_of_all_records(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_statistics_cover_all_records(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inspect(records, "--pictures", "0") == 0
     found = summary(records / "inspect")
     assert list(found) == ["train", "val"]
@@ -210,7 +210,7 @@ def test_a_file_cut_between_two_records_is_named(records: Path) -> None:
     ]
 
 
-def test_records_of_different_settings_are_worth_a_warning(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_of_different_settings_give_a_warning(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = records / "elements-train.tfrecord-00001-of-00003"
     for record in (odd := read(path)):
         record.settings["beta"] = 16.0
@@ -231,7 +231,7 @@ def test_records_of_different_settings_are_worth_a_warning(records: Path, capsys
         (["--truth", "nowhere"], "--truth: nowhere is not a folder"),
     ],
 )
-def test_a_command_that_cannot_be_done_is_one_error(
+def test_an_impossible_command_is_one_error(
     records: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert main(["inspect", str(records), *arguments]) == 1

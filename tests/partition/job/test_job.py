@@ -91,7 +91,7 @@ def test_bad_annotations_cost_no_photograph_and_are_counted(tmp_path: Path, caps
         "of another size than the photograph": 1,
         "of an image that the file does not list": 1,
     }
-    assert "left out 2 annotations: no segmentation" in capsys.readouterr().out
+    assert "skipped 2 annotations: no segmentation" in capsys.readouterr().out
 
 
 def test_files_that_are_ignored_are_counted_by_suffix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +288,7 @@ def test_a_job_that_writes_nothing_fails(tmp_path: Path, capsys: pytest.CaptureF
         (["--segmenter", "grid", "--shard-size", "0"], "--shard-size must be at least 1"),
     ],
 )
-def test_a_command_that_cannot_be_done_is_one_error(
+def test_an_impossible_command_is_one_error(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert main([str(photos), str(tmp_path / "out"), *SMALL, *arguments]) == 1

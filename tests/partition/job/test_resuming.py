@@ -213,7 +213,7 @@ def test_a_folder_that_another_job_is_writing_is_refused(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_job_that_is_told_to_end_says_one_line(tmp_path: Path, number: int) -> None:
+def test_a_job_stopped_by_a_signal_prints_one_line(tmp_path: Path, number: int) -> None:
     """SIGINT goes to all of its processes, as from a terminal, and SIGTERM to the first."""
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("these tests run in the background of a shell, whose programs ignore SIGINT")

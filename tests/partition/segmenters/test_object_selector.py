@@ -32,7 +32,7 @@ def test_points_on_the_disc_and_beside_it(select: ObjectSelector, disc: tuple[np
     assert iou(select(image, beside, on), ~inside) > 0.95
 
 
-def test_masks_are_those_of_the_published_predictor(
+def test_masks_equal_those_of_the_published_predictor(
     select: ObjectSelector, mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """The predictor resizes the image in another way, so a few pixels at the edge may differ."""

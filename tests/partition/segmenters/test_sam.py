@@ -169,7 +169,7 @@ def test_object_masks_are_filtered_and_distinct() -> None:
 
 
 @pytest.mark.slow
-def test_objects_are_those_of_the_published_generator(shared_data: Path, mobile_sam: Sam) -> None:
+def test_objects_equal_those_of_the_published_generator(shared_data: Path, mobile_sam: Sam) -> None:
     """On a photograph. The published generator resizes images and masks in another way, so this compares IoU, not
     bits."""
     path = min((shared_data / "data" / "bsds500" / "images" / "train").glob("*.jpg"))
@@ -186,7 +186,7 @@ def test_objects_are_those_of_the_published_generator(shared_data: Path, mobile_
 
 
 @pytest.mark.parametrize("kind", ["vit_b", "vit_l", "vit_h"])
-def test_official_kinds_are_told_apart_by_their_tensors(kind: str) -> None:
+def test_official_kinds_are_detected_by_their_tensors(kind: str) -> None:
     with torch.device("meta"):
         weights = sam_model_registry[kind]().state_dict()
     assert detect_kind(weights, "here") == kind

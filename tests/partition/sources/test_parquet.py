@@ -86,7 +86,7 @@ def test_the_layout_of_img2dataset_and_rows_without_an_image(tmp_path: Path) -> 
     assert fourth == Failure("00000/000000002", "its key occurred before")
 
 
-def test_a_file_without_images_or_cut_short_is_said(tmp_path: Path) -> None:
+def test_a_file_without_images_or_truncated_is_reported(tmp_path: Path) -> None:
     (only,) = samples(write(tmp_path / "urls.parquet", [{"url": "http://a/0", "caption": "a"}]))
     assert "no column of images" in only.reason
     assert "img2dataset" in only.reason

@@ -28,7 +28,7 @@ class TestFolders:
         assert len({shard.name for shard in shards}) == len(shards)
         assert all(shard.bytes is None for shard in shards)
 
-    def test_a_shards_name_tells_that_its_photos_changed(self, tmp_path: Path) -> None:
+    def test_a_shards_name_changes_with_its_photos(self, tmp_path: Path) -> None:
         for folder in ("one", "two"):
             touch(tmp_path / folder, "a.png", "b.png", "d.png")
         one, two = (plan_shards(str(tmp_path / folder), 3)[0].name for folder in ("one", "two"))
@@ -37,7 +37,7 @@ class TestFolders:
         (tmp_path / "two" / "b.png").rename(tmp_path / "two" / "c.png")
         assert plan_shards(str(tmp_path / "two"), 3)[0].name != one
 
-    def test_captions_and_metadata_lie_beside_photos(self, tmp_path: Path) -> None:
+    def test_captions_and_metadata_are_next_to_photos(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"{letter}.png" for letter in "abcdefgh"))
         (tmp_path / "a.txt").write_text("\ufeffa café\r\n", encoding="utf-8")
         (tmp_path / "a.json").write_text('\ufeff{"caption": "not this", "similarity": 0.3}', encoding="utf-8")
@@ -134,7 +134,7 @@ class TestLists:
             "line 3: no such file: 1.tar",
             "line 4: ./a.jpg repeats line 1",
             "line 5: notes.md is neither a photograph",
-            "lines 2 and 1: .tar files and photographs need a list each",
+            "lines 2 and 1: .tar files and photographs need separate lists",
         ):
             assert line in str(error.value)
 

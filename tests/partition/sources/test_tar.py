@@ -122,7 +122,7 @@ class TestTars:
         links = [Ignored(f"0/{name}", "a link") for name in ("b.jpg", "b.txt", "c.jpg")]
         assert ignored(plan_shards(str(tmp_path / "0.tgz"), 1)) == links
 
-    def test_a_hard_link_to_nothing_that_came_before_is_ignored(self, tmp_path: Path) -> None:
+    def test_a_hard_link_to_no_earlier_file_is_ignored(self, tmp_path: Path) -> None:
         path = tmp_path / "0.tar"
         with tarfile.open(path, "w") as tar:
             for name, target in (("a.jpg", "a.jpg"), ("b.jpg", "/etc/passwd"), ("c.jpg", "d.jpg")):

@@ -299,7 +299,7 @@ def test_several_folders_are_one_set(folder, tmp_path):
         assert _numbers([next(iterator)]) == [100, 101]
 
 
-def test_that_no_record_has_a_mask_is_said_before_training(folder, tmp_path):
+def test_a_set_without_masks_is_an_error_before_training(folder, tmp_path):
     _write(tmp_path, "train", [_record(0), _record(4)], shards=1)
     require_masks([tmp_path, folder], "train", 0.5)
     with pytest.raises(ValueError, match=rf"{tmp_path}: .*element_dropout = 0.5.*--masks auto.*--train.element-drop"):

@@ -91,7 +91,7 @@ def test_unfrozen_needs_stage_1_and_joint_takes_nothing_of_it(small, copied):
         stage.pretrained()
 
 
-def test_the_folder_of_stage_1_is_not_written_over(small, records, copied):
+def test_the_folder_of_stage_1_is_not_overwritten(small, records, copied):
     (copied / "runs" / "autoencoder" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"stage 1 was trained, and encoder='joint' would .* --init"):
         cli.run("diffusion", cli.Job(data=(records,), model=copied, train=JOINT, config=small))

@@ -37,7 +37,7 @@ def test_a_crop_that_does_not_fit_is_refused():
         random_crops(keys(0), 64, jnp.zeros((3, 32, 48, 3)))
 
 
-def test_the_loss_is_the_weighted_distance_of_pictures_in_0_to_1():
+def test_the_loss_is_the_weighted_distance_of_images_in_0_to_1():
     def network(params, image, truth):
         return params["scale"] * jnp.abs(image - truth).mean((1, 2, 3))
 

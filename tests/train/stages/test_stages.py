@@ -215,7 +215,7 @@ def test_only_the_unet_is_trained_in_stage_2(stage, params, batch):
     assert set(stage.frozen) == {"vae", "encoder", "text_encoder"}
 
 
-def test_frozen_parameters_are_no_constants_of_the_step(stage, params, batch):
+def test_frozen_parameters_are_not_constants_of_the_step(stage, params, batch):
     jaxpr = jax.make_jaxpr(stage.loss)(params, stage.frozen, with_partner_example(batch), keys(batch), FIRST)
     assert max((np.size(constant) for constant in jaxpr.consts), default=0) < 100  # at most the empty prompt's tokens
 
@@ -251,7 +251,7 @@ def test_a_bad_model_folder_is_one_clear_error(small, records, folder, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"text_encoder holds no model.safetensors \(made by"):
         train(tmp_path / "sterner", dataclasses.replace(DIFFUSION, text_from_scratch=False))
     other = dataclasses.replace(small, unet=dataclasses.replace(small.unet, norm_groups=2))
-    with pytest.raises(ValueError, match=r"config.json is of another model.*\['unet'\]"):
+    with pytest.raises(ValueError, match=r"config.json belongs to another model.*\['unet'\]"):
         train(folder, model=other)
     larger = dataclasses.replace(small, elements=dataclasses.replace(small.elements, image_size=32))
     with pytest.raises(ValueError, match=r"32 x 32 px.* 16 x 16 px"):
