@@ -88,17 +88,17 @@ def find_checkpoint(checkpoint: AnyPath) -> Path:
 
 
 def find_sam2(checkpoint: AnyPath) -> Path:
-    """The file of SAM 2's weights, next to its config.json: in a folder, below a URL, or in a repository on the hub.
+    """Return the file of SAM 2's weights, next to its config.json, from a folder, a URL or a repository on the hub.
 
-    Raises ValueError naming the option where there is none.
+    Raises ValueError naming the option if there is no such file.
     """
     folder = local_copy(checkpoint)
     if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
         folder = _download_sam2(str(checkpoint))
     if not all((folder / name).is_file() for name in _OF_SAM2):
         raise ValueError(
-            f"--checkpoint: {checkpoint} is no folder with {' and '.join(_OF_SAM2)}, as transformers writes SAM 2, nor "
-            "the name of a repository on the Hugging Face hub"
+            f"--checkpoint: {checkpoint} is neither a folder with {' and '.join(_OF_SAM2)}, as transformers writes "
+            "SAM 2, nor the name of a repository on the Hugging Face hub"
         )
     return folder / _OF_SAM2[1]
 
@@ -120,7 +120,7 @@ def _download_sam2(repository: str) -> Path:
 
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_OF_SAM2)))
-    except Exception as error:  # of the network, the hub and the cache, which share no class
+    except Exception as error:  # errors of network, hub and cache share no class
         raise ValueError(f"--checkpoint {repository} cannot be downloaded: {error}") from error
 
 

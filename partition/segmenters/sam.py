@@ -68,7 +68,7 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def embed(self, images: UInt8[np.ndarray, "B H W 3"]) -> Sequence[Any]:
-        """Return what `decode` takes of each square image, resized to SAM's 1024 px: its embedding, (1 256 64 64)."""
+        """Return the embedding, (1 256 64 64), of each square image, resized to SAM's 1024 px, for `decode`."""
         pixels = torch.tensor(images, device=self.model.device).permute(0, 3, 1, 2).float()
         side = self.model.image_encoder.img_size
         pixels = self.model.preprocess(F.interpolate(pixels, (side, side), mode="bilinear", antialias=True))
@@ -99,7 +99,7 @@ class SamSegmenter:
     def decode(
         self, embedding: Any, points: Float[Tensor, "N 2"]
     ) -> Iterator[tuple[Float[Tensor, "n K h w"], Float[Tensor, "n K"]]]:
-        """Logits of the masks of some points after the other, and SAM's prediction of their IoU.
+        """Yield logits of the masks of a few points at a time, and SAM's prediction of their IoU.
 
         The last three masks are the candidates for an ambiguous point; the first, if there are four, is the single one.
         """

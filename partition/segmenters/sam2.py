@@ -1,7 +1,7 @@
 """SAM 2's image model (Ravi et al. 2024) as the segmenter of Algorithm 2, from transformers' `Sam2Model`.
 
-Prompts, candidate masks and their predicted IoU are those of SAM; the image encoder is another, and the decoder reads
-features of two higher resolutions besides.
+Prompts, candidate masks and their predicted IoU are like SAM's. The image encoder differs, and the decoder also reads
+features of two higher resolutions.
 """
 
 import json
@@ -20,21 +20,21 @@ from partition.config import PartitionConfig, Precision
 from partition.segmenters.sam import SamSegmenter
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the pixels that SAM 2 was trained on, in [0, 1]."""
+"""Mean and deviation of SAM 2's training pixels, in [0, 1]."""
 
 
 class Sam2Segmenter(SamSegmenter):
     """Algorithm 2 with SAM 2's scores."""
 
     def __init__(self, model: Any, config: PartitionConfig, precision: Precision | None = None):
-        """`precision` as of `SamSegmenter`. Raises ValueError where `config` takes a mask that SAM 2 does not give."""
+        """`precision` is as in `SamSegmenter`. Raises ValueError if `config` selects a mask that SAM 2 lacks."""
         if config.mask == "single":
             raise ValueError("--mask single: SAM 2 gives three candidate masks; choose mean, best or smallest")
         super().__init__(model, config, precision)
 
     @torch.inference_mode()
     def embed(self, images: UInt8[np.ndarray, "B H W 3"]) -> list[list[Tensor]]:
-        """Of each square image, SAM 2's features at three resolutions, the finest first."""
+        """Return SAM 2's features of each square image, at three resolutions, finest first."""
         pixels = torch.tensor(images, device=self.model.device).permute(0, 3, 1, 2).float() / 255
         side = self.model.prompt_encoder.input_image_size
         pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
@@ -46,9 +46,9 @@ class Sam2Segmenter(SamSegmenter):
     def decode(
         self, embedding: list[Tensor], points: Float[Tensor, "N 2"]
     ) -> Iterator[tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3"]]]:
-        """As `SamSegmenter.decode`, of the three candidates alone."""
+        """Decode as `SamSegmenter.decode` does, but only the three candidates."""
         side = self.model.prompt_encoder.input_image_size
-        # The prompt encoder counts in pixels and adds the half to their centres itself.
+        # The prompt encoder counts in pixels and itself adds the half to their centres.
         pixels = points.to(embedding[-1]) * side - 0.5
         for some in pixels.split(self.points_at_once):
             found = self.model(image_embeddings=embedding, input_points=some[None, :, None])
@@ -56,9 +56,9 @@ class Sam2Segmenter(SamSegmenter):
 
 
 def load_sam2(folder: Path) -> Any:
-    """Read a `Sam2Model` from a folder as transformers writes it, also where it is published with its video tracker.
+    """Read a `Sam2Model` from a folder that transformers wrote, also if it was published with its video tracker.
 
-    Raises ValueError naming the folder if it is none, or if tensors are missing or misshapen.
+    Raises ValueError naming the folder if it is not a SAM 2, or tensors are missing or misshapen.
     """
     from transformers import Sam2Model
 

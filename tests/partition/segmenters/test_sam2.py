@@ -1,4 +1,4 @@
-"""SAM 2 gives the masks that transformers gives, and divides photographs as the other segmenters do."""
+"""SAM 2 gives the masks of transformers, and segments photographs like the other segmenters."""
 
 import json
 from pathlib import Path
@@ -93,8 +93,8 @@ def test_the_single_mask_is_refused(folder: Path) -> None:
         Sam2Segmenter(load_sam2(folder), PartitionConfig(mask="single"))
 
 
-def test_what_is_no_sam_2_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--checkpoint: .*nothing is no folder with config\.json and model\.safetens"):
+def test_errors_name_a_folder_that_is_not_sam_2(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--checkpoint: .*nothing is neither a folder with config\.json"):
         find_sam2(tmp_path / "nothing")
     assert find_sam2(folder) == folder / "model.safetensors"
     for name, content in {
