@@ -31,16 +31,16 @@ def run_on_spark(job: Job, numbers: Sequence[int]) -> None:
     """
     try:
         from py4j.protocol import Py4JError
+        from pyspark import SparkConf, SparkContext
         from pyspark.errors import PySparkException
-        from pyspark.sql import SparkSession
     except ImportError as error:
         raise ValueError("--engine spark needs Spark: pip install 'elements-jax[spark]', and Java 17") from error
     if (job.master or "local").startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # not the system's python3
-    builder = SparkSession.builder.appName("elements partition")
-    builder = builder.config("spark.ui.showConsoleProgress", "true")
+    # A session, for SQL, would take several seconds more to start.
+    settings = SparkConf().setAppName("elements partition").set("spark.ui.showConsoleProgress", "true")
     try:
-        context = (builder.master(job.master) if job.master else builder).getOrCreate().sparkContext
+        context = SparkContext.getOrCreate(settings.setMaster(job.master) if job.master else settings)
     except (Py4JError, PySparkException, OSError) as error:
         raise ValueError(f"--master {job.master}: Spark does not start: {_last_line(error)}") from error
     shared = context.broadcast((f"{context.applicationId} {job.out}", job, Path.cwd()))
