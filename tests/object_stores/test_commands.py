@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import time
 from pathlib import Path
 
@@ -111,7 +112,10 @@ def test_batch_reconstruct_and_evaluate_with_only_urls(
     store.run("elements_jax.cli", *evaluate, "--metrics", "psnr", "--out", f"{store.root}/figures/light.json", **ON_CPU)
     picture = [f"{store.root}/photos/{lines[0]['source_id']}", f"{store.root}/decoded/{lines[0]['source_id']}"]
     store.run("elements_jax.cli", "reconstruct", *picture, *model, "--steps", "2", **ON_CPU)
-    evaluate = ["evaluate", "folders", f"{store.root}/decoded", f"{store.root}/photos", "--metrics", "psnr"]
+    (tmp_path / "true").mkdir()
+    shutil.copy(photos / lines[0]["source_id"], tmp_path / "true")
+    store.copy(str(tmp_path / "true"), f"{store.root}/true")
+    evaluate = ["evaluate", "folders", f"{store.root}/decoded", f"{store.root}/true", "--metrics", "psnr"]
     written = ["--out", f"{store.root}/figures/folders.json", "--pictures", f"{store.root}/figures/drawn"]
     store.run("elements_jax.cli", *evaluate, *written, **ON_CPU)
     store.copy(f"{store.root}/figures", str(tmp_path / "figures"))
