@@ -26,7 +26,7 @@ RIM = 2  # pixels around the hole whose error in the vote corrects the inside
 FADE = 1.3  # each pixel of distance from the known part divides a vote's weight by this
 SMALLEST = 32  # pixels per side: the smallest size to which images are padded
 BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
-TEXTURE = 2.0  # weight of brightness changes relative to colours
+CALM = 0.5  # a deviation of brightness changes that is only noise
 TURNS = (12, 6, 2)  # search and vote iterations: on levels up to 64 x 64 px, other exact ones, finer ones
 
 
@@ -94,13 +94,13 @@ def fill_window(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return the box of the photograph with its hole filled."""
     image, known = photograph[box].astype(np.float32), ~hole[box]
-    image = np.concatenate([image, texture(image, known)], 2)
     fitted, joined = (np.zeros_like(image[..., :3]),) * 2 if guide is None else (guide.fitted[box], guide.joined[box])
     height, width = known.shape
     if not patches_within(known).any():  # without known patches the fill is smooth
-        smooth = membrane(image[..., :3], known) if guide is None else joined
+        smooth = membrane(image, known) if guide is None else joined
         return np.clip(np.rint(smooth), 0, 255).astype(np.uint8)
 
+    image = np.concatenate([image, texture(image, known)], 2)
     levels = pyramid(image, known, fitted, joined)
     found = None
     for scale, level in reversed(list(enumerate(levels))):
@@ -115,17 +115,20 @@ def fill_window(
 def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
     """Return how much brightness changes in x and y around each known pixel, at full resolution.
 
-    Coarse levels lose it, so a search by colour only would fill textures from smooth regions (Newson et al.,
-    "Video Inpainting of Complex Scenes", SIAM J. Imaging Sciences 2014, Section 3.2).
+    The changes are scaled to vary as much as the colours do. Coarse levels lose it, so a search by colour only
+    would fill textures from smooth regions (Newson et al., "Video Inpainting of Complex Scenes", SIAM J. Imaging
+    Sciences 2014, Section 3.2).
     """
     grey, around = image.mean(2), 2 * PATCH + 1
     found = []
     for axis in (1, 0):
         both = known & np.roll(known, 1, axis)
+        both[(slice(None),) * axis + (0,)] = False  # it has no pixel before it
         change = np.where(both, np.abs(grey - np.roll(grey, 1, axis)), 0)
         mean, share = (ndimage.uniform_filter(a.astype(np.float32), around, mode="constant") for a in (change, both))
         found.append(np.where(known, mean / np.maximum(share, 1e-3), 0))
-    return TEXTURE * np.stack(found, 2)
+    changes = np.stack(found, 2)
+    return changes * (image[known].std(0).mean() / (changes[known].std(0).mean() + CALM))
 
 
 def pyramid(
@@ -211,6 +214,7 @@ def fill_level(
         np.full(size // 4, -1, np.int32) if coarse is None else coarse,
         coarse is None,
         turns,
+        scale == 0,
         guidance,
         width=width,
         exact=size <= EXACT,

@@ -22,6 +22,8 @@ WINDOW = PARENTS  # shifts tried around the best proposal
 # Votes have the weight exp(-d / 2 spread mean(d)), where d is the squared distance of the patches. On coarse levels a
 # wide spread lets them agree on a structure; on fine ones a narrow spread keeps the grain, which averages lose.
 SPREAD_COARSE, SPREAD_FINE = 2.0, 0.5
+COHERENCE = 1.0  # a patch may be this share further than the nearest one if it continues a neighbour's source
+NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0)]
 
 Scalar = Int[Array, ""] | int
 
@@ -96,6 +98,31 @@ def refine(
     return _for_targets(compare, hole, found)
 
 
+def cohere(
+    stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], distances: Float[Array, " N"], width: int
+) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
+    """Let each target continue the source of a neighbouring target if that is nearly as close as its own source.
+
+    Pieces of the photograph grow, and their votes agree (Ashikhmin, "Synthesizing Natural Textures", I3D 2001).
+    """
+    steps = offsets(width)
+    shifts = jnp.array([y * width + x for y, x in NEIGHBOURS])
+
+    def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
+        neighbours = jnp.clip(target[:, None] + shifts, 0, len(stack) - 1)
+        sources = jnp.clip(found[neighbours] - shifts, 0, len(stack) - 1)
+        continues = (hole.confidence[neighbours] > 0) & hole.sources[sources]
+        features = stack[target[:, None] + steps]
+        theirs = ((stack[sources[..., None] + steps] - features[:, None]) ** 2).sum((2, 3))
+        theirs = jnp.where(continues, theirs, jnp.inf)
+        best = theirs.argmin(1)[:, None]
+        source, least = (jnp.take_along_axis(a, best, 1)[:, 0] for a in (sources, theirs))
+        follows = least <= (1 + COHERENCE) * distances[target]
+        return jnp.where(follows, source, found[target]), jnp.where(follows, least, distances[target])
+
+    return _for_targets(compare, hole, found)
+
+
 def _for_targets(compare, hole: Hole, found: Int[Array, " N"]) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
     def chunk(i, state):
         target = lax.dynamic_slice(hole.targets, (i * CHUNK,), (CHUNK,))
@@ -119,15 +146,24 @@ def propose(
 
 
 def vote(
-    image: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], weights: Float[Array, " N"], width: int
+    image: Float[Array, "N C"],
+    hole: Hole,
+    found: Int[Array, " N"],
+    weights: Float[Array, " N"],
+    width: int,
+    sharp: Bool[Array, ""] | bool = False,
 ) -> Float[Array, "N C"]:
-    """Replace the pixels of the hole and its rim by the weighted means of the patches found over them."""
+    """Replace the pixels of the hole and its rim by the weighted means of the patches found over them.
+
+    If `sharp`, each pixel is that of the patch with the largest weight.
+    """
     steps = offsets(width)
 
     def chunk(i, voted):
         pixel = lax.dynamic_slice(hole.pixels, (i * CHUNK,), (CHUNK,))
         centres = jnp.minimum(pixel, len(image) - 1)[:, None] - steps
         weight = weights[centres][..., None]
+        weight = jnp.where(sharp & (weight < weight.max(1, keepdims=True)), 0, weight)
         colour = (image[found[centres] + steps] * weight).sum(1) / jnp.maximum(weight.sum(1), 1e-30)
         return voted.at[pixel].set(colour, mode="drop")
 
@@ -161,6 +197,7 @@ def complete(
     coarse: Int[Array, " M"],
     first: Bool[Array, ""],
     iterations: Scalar,
+    finest: Bool[Array, ""] | bool,
     guidance: Guidance | None,
     *,
     width: int,
@@ -172,11 +209,11 @@ def complete(
     """
     is_target, spread = hole.confidence > 0, SPREAD_COARSE if exact else SPREAD_FINE
 
-    def fill(found, weights):
-        voted = vote(image, hole, found, weights, width)
+    def fill(found, weights, sharp=False):
+        voted = vote(image, hole, found, weights, width, sharp)
         return voted if guidance is None else follow(voted, hole, guidance, width)
 
-    def turn(_, state):
+    def turn(i, state):
         voted, found = state
         current = jnp.where(hole.unknown[:, None], voted, image)
         stack = current if guidance is None else jnp.concatenate([current, guidance.features], 1)
@@ -184,9 +221,10 @@ def complete(
             found, distances = search(stack, hole, found, width)
         else:
             found, distances = refine(stack, hole, found, coarse, width)
+        found, distances = cohere(stack, hole, found, distances, width)
         mean = jnp.sum(jnp.where(is_target, distances, 0)) / hole.target_count
         weights = hole.confidence * jnp.exp(-distances / (2 * spread * mean + 1e-3))
-        return fill(found, weights), found
+        return fill(found, weights, finest & (i == iterations - 1)), found
 
     found = propose(jnp.arange(len(image)), coarse, hole.nearest, width, (0, 0))
     voted = jnp.where(first, image, fill(found, hole.confidence))

@@ -25,6 +25,9 @@ FILL_SIDE = 1024
 ROOM = 384
 """Minimum size of such a crop without a guide: patches are taken from around the hole."""
 
+HAIR = 0.01
+"""Hair and blur reach this far beyond an object's mask, in units of its longer side; they leave with the object."""
+
 TOUCH = 0.05
 """Masks of objects that overlap by a smaller share only touch: an edit of one does not affect the other."""
 
@@ -92,8 +95,9 @@ class Composition:
         if background.any():
             taken.append(Layer(pixels, background, selection.slack, is_copy=keep))
             if not keep:
+                x0, y0, x1, y1 = taken[-1].box
                 self.lifted |= background
-                self.slack = max(self.slack, selection.slack)
+                self.slack = max(self.slack, selection.slack + HAIR * max(x1 - x0, y1 - y0))
         self.layers = left
         return taken
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from scipy import ndimage
 
 from elements_jax.fill.guide import bands, fit_guide, probes_for
-from elements_jax.fill.hole import fill_hole, fill_level, padded, pyramid
-from elements_jax.fill.patches import Hole, propose, refine, search, vote
+from elements_jax.fill.hole import fill_hole, fill_level, padded, pyramid, texture
+from elements_jax.fill.patches import COHERENCE, NEIGHBOURS, Hole, cohere, propose, refine, search, vote
 from elements_jax.fill.smooth import distance, membrane, resize
 
 few = settings(max_examples=10, deadline=None)
@@ -119,6 +119,32 @@ def test_propose_takes_the_parents_offset_or_the_nearest_source():
 
 @few
 @given(seeds)
+def test_a_target_continues_a_neighbour_if_nearly_as_close(seed):
+    rng = np.random.default_rng(seed)
+    image, _, hole, sources = small_level(rng)
+    image = ndimage.uniform_filter(image, (5, 5, 0))  # so that other patches are nearly as close
+    targets = [divmod(int(t), W) for t in np.asarray(hole.targets)[: hole.target_count]]
+    found = {at: sources[rng.integers(len(sources))] for at in targets}
+    own = {at: squared(image, at, found[at]) for at in targets}
+    flat, distances = np.full(H * W, -1, np.int32), np.zeros(H * W, np.float32)
+    for (y, x), (sy, sx) in found.items():
+        flat[y * W + x], distances[y * W + x] = sy * W + sx, own[y, x]
+    args = image.reshape(-1, 3), hole, jnp.asarray(flat), jnp.asarray(distances), W
+    joined, after = map(np.asarray, jax.jit(cohere, static_argnums=4)(*args))
+    for y, x in targets:
+        continued = [
+            (found[y + dy, x + dx][0] - dy, found[y + dy, x + dx][1] - dx)
+            for dy, dx in NEIGHBOURS
+            if (y + dy, x + dx) in found
+        ]
+        least = min((squared(image, (y, x), to) for to in continued if to in sources), default=np.inf)
+        expected = least if least <= (1 + COHERENCE) * own[y, x] else own[y, x]
+        assert after[y * W + x] == pytest.approx(expected, rel=1e-4)
+        assert squared(image, (y, x), divmod(int(joined[y * W + x]), W)) == pytest.approx(expected, rel=1e-4)
+
+
+@few
+@given(seeds)
 def test_a_vote_is_the_weighted_mean_of_the_found_patches(seed):
     rng = np.random.default_rng(seed)
     image, unknown, hole, sources = small_level(rng)
@@ -130,12 +156,32 @@ def test_a_vote_is_the_weighted_mean_of_the_found_patches(seed):
     weights = np.asarray(hole.confidence).reshape(H, W)
     args = image.reshape(-1, 3), hole, found.ravel(), weights.ravel(), W
     voted = np.asarray(jax.jit(vote, static_argnums=4)(*args)).reshape(H, W, 3)
+    sharp = np.asarray(jax.jit(vote, static_argnums=(4, 5))(*args, True)).reshape(H, W, 3)
     sums, total = np.zeros((H, W, 3)), np.zeros((H, W, 1))
+    best, largest = np.zeros((H, W, 3)), np.zeros((H, W, 1))
     for at in targets:
+        better = weights[at] > patch(largest, *at)
+        patch(best, *at)[:] = np.where(better, patch(image, *divmod(int(found[at]), W)), patch(best, *at))
+        patch(largest, *at)[:] = np.maximum(patch(largest, *at), weights[at])
         patch(sums, *at)[:] += weights[at] * patch(image, *divmod(int(found[at]), W))
         patch(total, *at)[:] += weights[at]
     np.testing.assert_allclose(voted[unknown], (sums / np.maximum(total, 1e-9))[unknown], atol=1e-2)
     np.testing.assert_array_equal(voted[~unknown], image[~unknown])
+    np.testing.assert_allclose(sharp[unknown], best[unknown], atol=1e-2)
+
+
+def test_texture_counts_as_much_as_colour():
+    rng = np.random.default_rng(0)
+    calm, rough = np.full((40, 40, 3), 120.0), 120 + rng.normal(0, 8, (40, 40, 1)).repeat(3, 2)
+    image = np.concatenate([calm, rough], 1).astype(np.float32)
+    known = np.ones((40, 80), bool)
+    known[10:20, 50:60] = False
+    measured = texture(image, known)
+    assert measured.shape == (40, 80, 2)
+    assert (measured[~known] == 0).all()
+    assert measured[known].std(0).mean() == pytest.approx(image[known].std(0).mean(), rel=0.2)
+    assert measured[:, :30].max() == 0
+    assert measured[30:, 50:].min() > image[known].std()
 
 
 def noisy(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
