@@ -23,6 +23,8 @@ THIN = 3.0  # pixels: on the first level, no point of the hole is further than t
 SOURCES = 64  # minimum number of known patches on a level
 MARGIN = 128  # pixels searched around the hole, or the length of the hole
 RIM = 2  # pixels around the hole whose error in the vote corrects the inside
+SEAM = 16.0  # larger differences at the rim, from 0 to 255, are edges of objects
+BLEED = 6.0  # pixels in which these fade
 FADE = 1.3  # each pixel of distance from the known part divides a vote's weight by this
 SMALLEST = 32  # pixels per side: the smallest size to which images are padded
 BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
@@ -105,11 +107,24 @@ def fill_window(
     found = None
     for scale, level in reversed(list(enumerate(levels))):
         voted, found = fill_level(level, found, guide, scale)
+    voted = blended(level, voted)
+    return np.clip(np.rint(voted[:height, :width, :3]), 0, 255).astype(np.uint8)
+
+
+def blended(level: Level, voted: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W C"]:
+    """Make what was voted continue the known part: differences at the rim are spread over the hole.
+
+    Large ones belong to objects that the hole cuts, and are spread over a few pixels only.
+    """
     unknown = level.inside & ~level.known
     rim = level.known & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
     near = around(unknown, RIM + 1)
-    voted[near] += membrane((level.image - voted)[near], (rim | ~unknown)[near])
-    return np.clip(np.rint(voted[:height, :width, :3]), 0, 255).astype(np.uint8)
+    difference = (level.image - voted)[near]
+    small = difference / (1 + (np.mean(difference[..., :3] ** 2, 2, keepdims=True) / SEAM**2) ** 2)
+    known, depth = (rim | ~unknown)[near], distance(unknown[near])[..., None]
+    blended = voted.copy()
+    blended[near] += membrane(small, known) + membrane(difference - small, known) * np.exp(-depth / BLEED)
+    return blended
 
 
 def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:

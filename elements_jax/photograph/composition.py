@@ -25,7 +25,7 @@ FILL_SIDE = 1024
 ROOM = 384
 """Minimum size of such a crop without a guide: patches are taken from around the hole."""
 
-HAIR = 0.01
+HAIR = 0.02
 """Hair and blur reach this far beyond an object's mask, in units of its longer side; they leave with the object."""
 
 TOUCH = 0.05

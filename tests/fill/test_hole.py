@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from scipy import ndimage
 
 from elements_jax.fill.guide import bands, fit_guide, probes_for
-from elements_jax.fill.hole import fill_hole, fill_level, padded, pyramid, texture
+from elements_jax.fill.hole import blended, fill_hole, fill_level, padded, pyramid, texture
 from elements_jax.fill.patches import COHERENCE, NEIGHBOURS, Hole, cohere, propose, refine, search, vote
 from elements_jax.fill.smooth import distance, membrane, resize
 
@@ -253,6 +253,21 @@ def test_a_gradient_is_continued_without_a_step():
     assert np.abs(np.diff(filled, axis=0)).max() <= 7  # the gradient itself steps by 2 or 3
     assert np.abs(np.diff(filled, axis=1)).max() <= 5
     np.testing.assert_allclose(filled, photograph, atol=12)
+
+
+def test_light_at_the_rim_spreads_into_the_hole_but_objects_do_not():
+    voted, known = np.full((64, 64, 3), 40, np.float32), ~disc(64, 64, 32, 32, 20)
+    lit = np.where(known[..., None], 46, 0).astype(np.float32)
+    level = pyramid(lit, known, *(np.zeros_like(voted),) * 2)[0]
+    np.testing.assert_allclose(blended(level, voted)[~known], 46, atol=0.6)
+    roof = lit.copy()
+    roof[52:] = 220
+    roof[~known] = 0
+    level = pyramid(roof, known, *(np.zeros_like(voted),) * 2)[0]
+    filled = blended(level, voted)
+    assert (filled[50, 32] > 120).all()  # it fades in
+    assert np.abs(filled[16:40, 32] - 46).max() < 6
+    np.testing.assert_array_equal(filled[~ndimage.binary_dilation(~known, np.ones((3, 3)), 3)], 40)
 
 
 def test_with_nothing_known_shows_the_guide_or_fails_without_one():
