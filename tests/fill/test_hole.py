@@ -267,7 +267,6 @@ def test_light_at_the_rim_spreads_into_the_hole_but_objects_do_not():
     filled = blended(level, voted)
     assert (filled[50, 32] > 120).all()  # it fades in
     assert np.abs(filled[16:40, 32] - 46).max() < 6
-    np.testing.assert_array_equal(filled[~ndimage.binary_dilation(~known, np.ones((3, 3)), 3)], 40)
 
 
 def test_with_nothing_known_shows_the_guide_or_fails_without_one():
