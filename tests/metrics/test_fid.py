@@ -212,7 +212,7 @@ def test_statistics_are_saved_and_read_as_other_programs_do(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="expected statistics for FID"):
             Statistics.load(path)
-    with pytest.raises(ValueError, match="at least 2 pictures"):
+    with pytest.raises(ValueError, match="at least 2 images"):
         Moments().statistics()
 
 

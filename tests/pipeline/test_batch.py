@@ -216,7 +216,7 @@ def test_an_unreadable_record_fails_only_its_own_scripts(tmp_path, model, record
     assert found["0000001"]["status"] == "written"
     for name in ("0000002", "0000004"):
         assert (
-            "tfrecord-00000-of-00001 record 1: field 'image' must be a JPEG or PNG in RGB: it is not a picture"
+            "tfrecord-00000-of-00001 record 1: field 'image' must be a JPEG or PNG in RGB: it is not an image"
             in found[name]["reason"]
         )
     assert (
@@ -299,7 +299,7 @@ def test_records_of_another_size_are_refused_at_once(tmp_path, seven, model, cap
         shard_path(tmp_path, "train", 0, 1), [record(i, image_size=24).to_example() for i in range(100, 108)]
     )
     assert main(["batch", str(tmp_path), str(seven), str(tmp_path / "out"), "--model", model]) == 1
-    assert "the model takes images of 16 x 16 px in 4 elements, record '100' has" in capsys.readouterr().err
+    assert "the model takes images of 16 x 16 px in 4 elements, but record '100' has" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

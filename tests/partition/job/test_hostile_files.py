@@ -68,7 +68,7 @@ def test_files_above_the_limit_are_failures(tmp_path: Path) -> None:
         assert main([str(source), str(out), *COMMAND, "--largest-file", "1"]) == 0
         found = manifest(out)
         assert found[small]["status"] == "written"
-        assert "3 MiB, and at most 1 MiB are read" in found[too_large]["reason"]
+        assert "3 MiB; the limit is 1 MiB" in found[too_large]["reason"]
 
 
 @pytest.mark.parametrize("size", [1 << 40, 1 << 33, 1 << 28])

@@ -109,7 +109,7 @@ class TestTfds:
             "elements/train[0:7] elements-train.tfrecord-00002-of-00003",
         ]
         reasons = [sample.reason if isinstance(sample, Failure) else "" for sample in found]
-        assert "checksum does not fit" in reasons[0]
+        assert "checksum does not match" in reasons[0]
         assert reasons[1:3] == ["", ""]
         assert reasons[3].startswith("none of its 4 examples read")
 
