@@ -62,7 +62,7 @@ class TarShard:
                         name = member.name.rsplit("/")[-1]
                         if member.size > self.largest_file:
                             have, limit = member.size / 2**20, self.largest_file / 2**20
-                            too_large = f"{name}: {have:.0f} MiB, and at most {limit:.0f} MiB are read (--largest-file)"
+                            too_large = f"{name}: {have:.0f} MiB; the limit is {limit:.0f} MiB (--largest-file)"
                         else:
                             files.append((name, _read(tar, member)))
                     # By now the next sample's first header or the archive's end was read, so this sample is complete.

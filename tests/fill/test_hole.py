@@ -255,7 +255,7 @@ def test_a_gradient_is_continued_without_a_step():
     np.testing.assert_allclose(filled, photograph, atol=12)
 
 
-def test_light_at_the_rim_spreads_into_the_hole_but_objects_do_not():
+def test_light_at_the_rim_spreads_into_the_hole():
     voted, known = np.full((64, 64, 3), 40, np.float32), ~disc(64, 64, 32, 32, 20)
     lit = np.where(known[..., None], 46, 0).astype(np.float32)
     level = pyramid(lit, known, *(np.zeros_like(voted),) * 2)[0]

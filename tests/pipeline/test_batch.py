@@ -220,7 +220,7 @@ def test_an_unreadable_record_fails_only_its_own_scripts(tmp_path, model, record
             in found[name]["reason"]
         )
     assert (
-        "the model takes images of 16 x 16 px in 4 elements, record '2' has images of 24 x 24 px in 4 elements"
+        "the model takes images of 16 x 16 px in 4 elements, but record '2' has images of 24 x 24 px in 4 elements"
         in found["0000003"]["reason"]
     )
 
