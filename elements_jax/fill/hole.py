@@ -107,30 +107,29 @@ def fill_window(
     found = None
     for scale, level in reversed(list(enumerate(levels))):
         voted, found = fill_level(level, found, guide, scale)
-    voted = blended(level, voted)
-    return np.clip(np.rint(voted[:height, :width, :3]), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(blended(level, voted)[:height, :width]), 0, 255).astype(np.uint8)
 
 
-def blended(level: Level, voted: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W C"]:
-    """Make what was voted continue the known part: differences at the rim are spread over the hole.
+def blended(level: Level, voted: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W 3"]:
+    """Return the voted colours with the differences at the hole's rim spread over the hole, so that light continues.
 
-    Large ones belong to objects that the hole cuts, and are spread over a few pixels only.
+    Large differences belong to objects that the hole cuts. They fade within a few pixels.
     """
     unknown = level.inside & ~level.known
     rim = level.known & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
     near = around(unknown, RIM + 1)
-    difference = (level.image - voted)[near]
-    small = difference / (1 + (np.mean(difference[..., :3] ** 2, 2, keepdims=True) / SEAM**2) ** 2)
+    colours = voted[..., :3].copy()
+    difference = (level.image[..., :3] - colours)[near]
+    small = difference / (1 + (np.mean(difference**2, 2, keepdims=True) / SEAM**2) ** 2)
     known, depth = (rim | ~unknown)[near], distance(unknown[near])[..., None]
-    blended = voted.copy()
-    blended[near] += membrane(small, known) + membrane(difference - small, known) * np.exp(-depth / BLEED)
-    return blended
+    colours[near] += membrane(small, known) + membrane(difference - small, known) * np.exp(-depth / BLEED)
+    return colours
 
 
 def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
     """Return how much brightness changes in x and y around each known pixel, at full resolution.
 
-    The changes are scaled to vary as much as the colours do. Coarse levels lose it, so a search by colour only
+    The changes are scaled to vary as much as the colours do. Coarse levels lose texture, so a search by colour only
     would fill textures from smooth regions (Newson et al., "Video Inpainting of Complex Scenes", SIAM J. Imaging
     Sciences 2014, Section 3.2).
     """

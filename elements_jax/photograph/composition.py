@@ -25,7 +25,7 @@ FILL_SIDE = 1024
 ROOM = 384
 """Minimum size of such a crop without a guide: patches are taken from around the hole."""
 
-HAIR = 0.02
+HAIR = 0.015
 """Hair and blur reach this far beyond an object's mask, in units of its longer side; they leave with the object."""
 
 TOUCH = 0.05
@@ -55,7 +55,7 @@ class Composition:
         self.layers: list[Layer] = []
         # The pixels removed from the background, including the sources of layers; and those of them that were deleted.
         self.lifted, self.deleted = np.zeros((2, *photograph.size), bool)
-        self.slack = 0.0
+        self.reach = 0.0  # pixels beyond the masks that leave with the objects
         for step in steps:
             self._run(step)
 
@@ -97,7 +97,7 @@ class Composition:
             if not keep:
                 x0, y0, x1, y1 = taken[-1].box
                 self.lifted |= background
-                self.slack = max(self.slack, selection.slack + HAIR * max(x1 - x0, y1 - y0))
+                self.reach = max(self.reach, selection.slack + int(HAIR * max(x1 - x0, y1 - y0)))
         self.layers = left
         return taken
 
@@ -127,7 +127,7 @@ class Composition:
         around = box_of(self.lifted)
         if around is None:
             return result
-        reach = int(np.ceil(self.slack)) + 1
+        reach = int(np.ceil(self.reach)) + 1
         left, top, right, bottom = grown(around, reach, self.photograph.size)
         hole = np.zeros_like(self.lifted)
         near = ndimage.distance_transform_edt(~self.lifted[top:bottom, left:right]) <= reach

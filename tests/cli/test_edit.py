@@ -177,7 +177,7 @@ def test_points_need_sam_and_boxes_do_not(tmp_path, edit, capsys):
     with Image.open(tmp_path / "photo-edited.png") as after:
         moved = np.asarray(after)
     assert (moved[14:22, 34:42] == (220, 30, 30)).all()
-    assert (moved[:7] == 60).all()  # the hole reaches to row 7
+    assert (moved[:8] == 60).all()
 
 
 def test_orientation_8_photographs_are_edited_upright(tmp_path, edit):

@@ -23,7 +23,7 @@ from elements_jax.editing.script import (
     Sampling,
 )
 from elements_jax.photograph import composition
-from elements_jax.photograph.composition import HAIR, Composition
+from elements_jax.photograph.composition import Composition
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.selecting import Frame, Selection
@@ -102,7 +102,7 @@ def may_change(photo: Photograph, step: Step, slack: float) -> np.ndarray:
         near[y0:y1, x0:x1] = True
 
     if not isinstance(step.edit, Duplicate):
-        mark(left, top, right, bottom, slack + HAIR * max(right - left, bottom - top) + 2)
+        mark(left, top, right, bottom, slack + 2)
     if not isinstance(step.edit, Delete):
         placement = placement_of(step, (left, top, right, bottom), photo.size)
         mark(*placement.of((left, top, right, bottom)), (slack + 4) * max(1.0, *placement.scale))
