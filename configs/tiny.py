@@ -103,7 +103,7 @@ DIFFUSION = DiffusionTrainConfig(
     checkpoint_every=300,
     drop_text=0.1,  # not the paper's 0.3 and 0.1: Stable Diffusion knows what words look like, this learns it here,
     drop_elements=0.3,  # and while it has all elements, it can do without words
-    own_object=0.5,  # otherwise variation is not learnt: few masks of other images cover an object
+    own_mask_probability=0.5,  # otherwise variation is not learnt: few masks of other images cover an object
     text_from_scratch=True,
 )
 

@@ -48,7 +48,7 @@ class TrainConfig:
     """Largest global norm of the gradient; a larger gradient is scaled down to it (no figure in the paper)."""
     first_moment: Literal["float32", "bfloat16"] = "float32"
     """Dtype of AdamW's first moment; bfloat16 takes half the memory."""
-    skips_in_a_row: int = 10
+    max_consecutive_skips: int = 10
     """Most consecutive updates with a non-finite loss or gradient; they are skipped. One more stops the run."""
     ema_decay: float = 0.9999
     """Decay of the averaged parameters, which are exported; it starts lower: min(decay, (1 + step) / (10 + step))."""
@@ -90,10 +90,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         counts = ("steps", "batch_size", "accumulate", "log_every", "sample_every", "sample_count", "checkpoint_every")
         require_within(self, **dict.fromkeys((*counts, "keep", "keep_every", "perceptual_crop"), (1, ANY_SIZE)))
-        require_within(self, **dict.fromkeys(("warmup", "skips_in_a_row", "adversarial_start"), (0, ANY_SIZE)))
+        require_within(self, **dict.fromkeys(("warmup", "max_consecutive_skips", "adversarial_start"), (0, ANY_SIZE)))
         require_within(self, **dict.fromkeys(("learning_rate", "weight_decay", "kl_weight"), (0, math.inf)))
         require_within(self, **dict.fromkeys(("perceptual_weight", "adversarial_weight"), (0, math.inf)))
-        require_within(self, **dict.fromkeys(("final_fraction", "element_dropout", "own_object"), (0, 1)))
+        require_within(self, **dict.fromkeys(("final_fraction", "element_dropout", "own_mask_probability"), (0, 1)))
         require_within(self, **dict.fromkeys(("drop_text", "drop_elements", "drop_both"), (0, 1)))
         require_within(
             self, seed=SEED, workers=(0, 4096), discriminator_channels=(1, 4096), discriminator_levels=(1, 8)
@@ -172,7 +172,7 @@ class DiffusionTrainConfig(TrainConfig):
     element_dropout: float = 1.0
     """Probability that another example's object mask is laid over the image and every element it touches is
     deleted (Section 3.3). The paper gives no probability; 1 is our choice."""
-    own_object: float = 0.0
+    own_mask_probability: float = 0.0
     """Probability that the mask is one of the image's own objects instead, if the caption is kept. A model that learns
     from few examples then sees often enough that only the words say what fills a hole (not in the paper)."""
     drop_text: float = 0.3

@@ -126,7 +126,7 @@ class Log:
             self._window.append(figures := jax.device_get(self._unread))
             self._unread = None
             self._skips = self._skips + 1 if figures["skipped"] else 0
-            if self._skips > self._train.skips_in_a_row:
+            if self._skips > self._train.max_consecutive_skips:
                 raise FloatingPointError(
                     f"{self._skips} updates in a row had a loss or gradient that is not finite (loss "
                     f"{figures['loss']:.4g}, norm of the gradient {figures['gradient_norm']:.4g}); the parameters are "

@@ -1,13 +1,12 @@
-"""The regions of target and source similarity: where an edit sends an object, and which pixels it leaves.
+"""The regions of `arrived-ssim` and `left-behind-ssim`: where an edit sends an object, and which pixels it leaves.
 
 They depend only on the edit script and the record's label map, so that any method can be evaluated:
 
-    target similarity   SSIM between the result and pixel editing, which copies the elements' own pixels to where the
-                        edit puts them, over the pixels on which they land: how much of the object arrived.
-                        A deletion has none.
-    source similarity   SSIM between the result and the input, over the pixels that a moved, resized or deleted element
-                        leaves uncovered: how much of the object is still there. Lower is better. An object that
-                        grows in place leaves none.
+    arrived-ssim       SSIM between the result and pixel editing, which copies the elements' own pixels to where the
+                       edit puts them, over the pixels on which they land, the `target`. A deletion has none.
+    left-behind-ssim   SSIM between the result and the input, over the pixels that a moved, resized or deleted element
+                       leaves uncovered, the `source`: how much of the object is still there. Lower is better. An
+                       object that grows in place leaves none.
 
 Both consider only the pixels of their region (`image_quality.masked_ssim`). Pixel editing itself, which keeps the
 source, scores 1 on both.
@@ -26,7 +25,7 @@ from elements_jax.evaluation.methods.pixel_editing import pixel_edit
 
 
 def displacement(script: EditScript, record: Record, open_record: Callable[[str], Record]) -> Mapping[str, np.ndarray]:
-    """Compute the inputs of the metrics target and source: the image `pasted`, and the masks `target` and `source`.
+    """Compute the inputs of both metrics: the image `pasted`, and the masks `target` and `source`.
 
     Args:
         open_record: returns the record named by a compose edit.

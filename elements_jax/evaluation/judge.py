@@ -29,7 +29,15 @@ BATCHES_AHEAD = 2
 """Batches that are read or reconstructed ahead of the evaluated one."""
 
 MetricName = Literal[
-    "mse", "psnr", "ssim", "lpips-alex", "lpips-vgg", "edited-psnr", "untouched-psnr", "target", "source"
+    "mse",
+    "psnr",
+    "ssim",
+    "lpips-alex",
+    "lpips-vgg",
+    "edited-psnr",
+    "untouched-psnr",
+    "arrived-ssim",
+    "left-behind-ssim",
 ]
 
 
@@ -55,8 +63,8 @@ _PLAIN: dict[str, Metric] = {
     "ssim": Metric(Partial(image_quality.ssim), _PAIR),
     "edited-psnr": Metric(Partial(image_quality.masked_psnr), ("picture", "truth", "region")),
     "untouched-psnr": Metric(Partial(_untouched), ("picture", "input", "region")),
-    "target": Metric(Partial(image_quality.masked_ssim), ("picture", "pasted", "target")),
-    "source": Metric(Partial(image_quality.masked_ssim), ("picture", "input", "source"), high_is_good=False),
+    "arrived-ssim": Metric(Partial(image_quality.masked_ssim), ("picture", "pasted", "target")),
+    "left-behind-ssim": Metric(Partial(image_quality.masked_ssim), ("picture", "input", "source"), high_is_good=False),
 }
 
 

@@ -76,7 +76,7 @@ def table(found: Sequence[Score], not_run: Sequence[str] = ()) -> str:
 def _cell(number: Score | None, count: int) -> str:
     if number is None:
         return "-"
-    digits = {"mse": 5, "ssim": 4, "lpips-alex": 4, "lpips-vgg": 4, "target": 4, "source": 4}.get(number.metric, 2)
+    digits = 5 if number.metric == "mse" else 4 if "ssim" in number.metric or "lpips" in number.metric else 2
     return f"{number.value:.{digits}f}" + (f" ({number.count})" if number.count != count else "")
 
 

@@ -163,7 +163,7 @@ def test_an_error_of_the_users_making_is_one_line(tmp_path, capsys):
     [
         *((name, 0) for name in ("steps", "batch_size", "accumulate", "log_every", "sample_every", "sample_count")),
         *((name, 0) for name in ("checkpoint_every", "keep", "keep_every", "fsdp", "data_parallel")),
-        *((name, -1) for name in ("workers", "warmup", "skips_in_a_row", "seed", "weight_decay", "travel")),
+        *((name, -1) for name in ("workers", "warmup", "max_consecutive_skips", "seed", "weight_decay", "travel")),
         *(
             (name, math.nan)
             for name in ("learning_rate", "weight_decay", "clip_norm", "ema_decay", "minutes", "travel")
@@ -179,7 +179,7 @@ def test_an_error_of_the_users_making_is_one_line(tmp_path, capsys):
         ("profile", (5, 3)),
         ("drop_text", -0.1),
         ("element_dropout", 1.5),
-        ("own_object", math.nan),
+        ("own_mask_probability", math.nan),
     ],
 )
 def test_every_setting_has_its_bounds(name, value):

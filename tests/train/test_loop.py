@@ -58,7 +58,7 @@ def test_a_run_whose_loss_is_not_finite_skips_and_then_stops(small, records, tmp
             loss, metrics = super().loss(params, frozen, batch, keys, step)
             return jnp.where(jnp.isin(batch["index"] // 8, self.bad).any(), jnp.nan, loss), metrics
 
-    train = dataclasses.replace(CONFIG, steps=6, log_every=3, skips_in_a_row=2)
+    train = dataclasses.replace(CONFIG, steps=6, log_every=3, max_consecutive_skips=2)
     stage = Diverging(small, train, tmp_path / "model")
     stage.bad = jnp.array([1, 3, 4])  # batches, and so steps, counted from zero
     state = fit(stage, train, records, tmp_path / "run")

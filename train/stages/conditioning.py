@@ -27,13 +27,13 @@ def with_partner_example(batch: Batch) -> Batch:
 
 
 def overlaid_mask(
-    batch: Batch, keep_text: Bool[Array, " B"], keys: Key[Array, " B"], own_object: float
+    batch: Batch, keep_text: Bool[Array, " B"], keys: Key[Array, " B"], own_mask_probability: float
 ) -> Bool[Array, "B H W"]:
-    """Return the object mask to lay over each image: another example's (Section 3.3) or, with probability `own_object`,
+    """Return the object mask to lay over each image: another example's (Section 3.3) or, with `own_mask_probability`,
     one of the image's own, if it has one and its caption is kept. Then only the caption says what was there."""
-    if not own_object:
+    if not own_mask_probability:
         return batch["other_object_mask"]
-    own = jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(own_object)))(keys)
+    own = jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(own_mask_probability)))(keys)
     own &= keep_text & batch["own_mask"]
     return jnp.where(own[:, None, None], batch["object_mask"], batch["other_object_mask"])
 

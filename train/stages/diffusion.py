@@ -76,7 +76,7 @@ class DiffusionStage:
         keep_text, keep_elements = condition_dropout(condition_key, self.train)
         dropped = dropped_elements(
             label_map,
-            overlaid_mask(batch, keep_text, mask_key, self.train.own_object),
+            overlaid_mask(batch, keep_text, mask_key, self.train.own_mask_probability),
             element_key,
             probability=self.train.element_dropout,
             num_elements=self.model.elements.num_elements,

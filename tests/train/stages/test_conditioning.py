@@ -64,18 +64,18 @@ def test_element_dropout_happens_with_its_probability():
         assert not dropped[:, 1:].any()  # elements without a pixel are never touched
 
 
-@pytest.mark.parametrize("own_object", [0.0, 0.25, 1.0])
-def test_hides_an_own_object_only_if_the_caption_is_kept(own_object):
+@pytest.mark.parametrize("own_mask_probability", [0.0, 0.25, 1.0])
+def test_hides_an_own_object_only_if_the_caption_is_kept(own_mask_probability):
     count = 4000
     keep_text = jnp.arange(count) % 2 == 0
     own_mask = jnp.arange(count) % 8 != 0
     masks = {"object_mask": jnp.ones((count, 2, 2), bool), "other_object_mask": jnp.zeros((count, 2, 2), bool)}
-    own = np.asarray(overlaid_mask(masks | {"own_mask": own_mask}, keep_text, keys(count), own_object))
+    own = np.asarray(overlaid_mask(masks | {"own_mask": own_mask}, keep_text, keys(count), own_mask_probability))
     assert (own == own[:, :1, :1]).all()
     assert not own[1::2].any()
     assert not own[::8].any()  # their mask is of another image
     share = own[np.asarray(keep_text & own_mask), 0, 0].mean()
-    assert share == pytest.approx(own_object, abs=3 * 0.5 / (count * 3 / 8) ** 0.5)
+    assert share == pytest.approx(own_mask_probability, abs=3 * 0.5 / (count * 3 / 8) ** 0.5)
 
 
 def test_the_other_example_is_another():
