@@ -12,7 +12,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from elements_jax.elements import ImageElements
 from elements_jax.typing import pytree_dataclass
@@ -196,30 +196,36 @@ def edited_region(before: Canvas, after: Canvas) -> Bool[Array, "H W"]:
     return (before.label_map != after.label_map) | _lookup(edited, after.label_map)
 
 
-def paste_pixels(
-    image: Shaped[Array, "H W 3"],
-    other: Shaped[Array, "H W 3"],
-    other_label_map: Int[Array, "H W"],
-    selected: Bool[Array, " N"],
-    by: Transform,
-) -> Shaped[Array, "H W 3"]:
-    """Copy the selected elements' pixels to their new place and leave all others: the paper's pixel editing.
-
-    A move within one image is `paste_pixels(image, image, ...)`; the source stays in place (Appendix A).
-    """
-    source_y, source_x, inside = _source_pixels(other_label_map.shape, by)
-    arrived = inside & _lookup(selected, other_label_map)[source_y, source_x]
-    return jnp.where(arrived[..., None], other[source_y, source_x], image)
-
-
 def _arrivals(
     canvas: Canvas, selected: Bool[Array, " N"], by: Transform
 ) -> tuple[Int[Array, "H W"], UInt8[Array, "H W 3"] | None]:
-    """Return the labels of the selected elements where they land, N elsewhere, and their colours."""
+    """Return the labels of the selected elements where they land, N elsewhere, and the colours there."""
     source_y, source_x, inside = _source_pixels(canvas.label_map.shape, by)
-    arrived = inside & _lookup(selected, canvas.label_map)[source_y, source_x]
-    picture = None if canvas.picture is None else canvas.picture[source_y, source_x]
+    chosen = _lookup(selected, canvas.label_map)
+    arrived = inside & chosen[source_y, source_x]
+    picture = None
+    if canvas.picture is not None:
+        nearest = canvas.picture[source_y, source_x]
+        picture = _resample(canvas.picture, chosen, by, nearest)
     return jnp.where(arrived, canvas.label_map[source_y, source_x], selected.shape[0]), picture
+
+
+def _resample(
+    picture: UInt8[Array, "H W 3"], chosen: Bool[Array, "H W"], by: Transform, otherwise: UInt8[Array, "H W 3"]
+) -> UInt8[Array, "H W 3"]:
+    """Interpolate the chosen pixels alone where they land, linearly and without aliasing; `otherwise` elsewhere."""
+    height, width = chosen.shape
+    size = jnp.asarray([width, height], jnp.float32)
+    scale = jnp.broadcast_to(by.scale, 2).astype(jnp.float32)
+    translation = by.anchor * size * (1 - scale) + jnp.round(by.shift * size)
+    weight = chosen[..., None].astype(jnp.float32)
+    weighted = jnp.concatenate([picture * weight, weight], axis=-1)
+    landed = jax.image.scale_and_translate(
+        weighted, weighted.shape, (0, 1), scale[::-1], translation[::-1], "linear", antialias=True
+    )
+    colours, weight = landed[..., :3], landed[..., 3:]
+    mean = jnp.round(colours / jnp.maximum(weight, 1e-3)).astype(jnp.uint8)
+    return jnp.where(weight > 1e-3, mean, otherwise)
 
 
 def _lay(canvas: Canvas, arrived: Int[Array, "H W"], picture: UInt8[Array, "H W 3"] | None) -> Canvas:

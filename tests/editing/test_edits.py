@@ -235,14 +235,24 @@ def test_compose_says_which_elements_found_no_slot():
     check_invariants(canvas, after)
 
 
-def test_paste_pixels_copies_the_selection_and_leaves_the_source():
+@pytest.mark.parametrize("scale", [(0.3, 0.3), (0.5, 1.0), (1.0, 1.0), (1.6, 2.5)])
+def test_resized_pixels_are_antialiased_and_only_the_objects(scale):
     canvas = canvas_of(4)
-    image = jnp.asarray(np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3)), jnp.uint8)
-    by = Transform(jnp.float32(1), jnp.float32([0.25, 0.0]), jnp.zeros(2))
-    pasted = np.asarray(edits.paste_pixels(image, image, canvas.label_map, selected([5]), by))
-    mask = np.roll(np.asarray(canvas.label_map) == 5, 5, axis=1)
-    np.testing.assert_array_equal(pasted[mask], np.roll(image, 5, axis=1)[mask])
-    np.testing.assert_array_equal(pasted[~mask], np.asarray(image)[~mask])
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    by = Transform(jnp.float32(scale), jnp.float32([0.1, 0.0]), edits.centre(canvas, selected([5, 6])))
+    after = edits.transform(replace(canvas, picture=jnp.asarray(image)), selected([5, 6]), by, 1.0)
+    landed, chosen = np.isin(after.label_map, [5, 6]), np.isin(canvas.label_map, [5, 6])
+    anchor, shift = np.asarray(by.anchor) * SIZE, np.round(0.1 * SIZE)
+    expected = image.astype(np.float64)
+    for y, x in zip(*np.nonzero(landed), strict=True):
+        centre = (np.array([x + 0.5 - shift, y + 0.5]) - anchor) / scale + anchor
+        weights = [
+            np.maximum(0, 1 - np.abs(np.arange(SIZE) + 0.5 - centre[axis]) / max(1, 1 / scale[axis])) for axis in (1, 0)
+        ]
+        weight = np.outer(*weights) * chosen
+        expected[y, x] = (weight[..., None] * image).sum((0, 1)) / weight.sum()
+    assert landed.any()
+    np.testing.assert_allclose(after.picture, expected, atol=0.51)
 
 
 def test_edits_work_under_jit_and_vmap_without_recompiling():
