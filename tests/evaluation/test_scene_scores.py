@@ -1,5 +1,6 @@
 """The table of the scenes benchmark, on a results folder with known scores."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,43 @@ def test_the_table_and_the_orderings_say_the_same(folder):
     assert len(lines) == 3 * 4
     assert all(len(line) == len(head) for line in lines)
     best = max((line for line in lines if line[0] == "variation"), key=lambda line: float(line[3]))[2]
-    assert f"variation, psnr: {best} > " in "\n".join(ordering(scores))
+    assert f"variation, psnr: {best} ~ " in "\n".join(ordering(scores))  # one image says nothing of others
     assert as_text(scores).count("\n") == len(lines) + 1 + len(ordering(scores))
     assert write(folder, scores).read_text().startswith("{")
+
+
+def test_intervals_resample_images_and_mark_what_may_be_chance(tmp_path):
+    cases = [Case(f"{i}-{kind}", kind, "", str(i)) for i in range(20) for kind in ("move", "delete")]
+    results.write_cases(tmp_path, cases)
+    rng = np.random.default_rng(0)
+    for case in cases:
+        shared = 10 * (int(case.source_id) % 3)
+        for part, value in (
+            ("truth", 100),
+            ("input", 160),
+            ("good", 102 + shared),
+            ("twin", 102 + shared),
+            ("bad", 130 + shared),
+        ):
+            pixels = grey(value) + rng.integers(0, 2, GREY.shape).astype(np.uint8)
+            results.save(tmp_path, part, case, pixels)
+        results.save(tmp_path, "region", case, np.ones((16, 16), bool))
+    found = score(tmp_path, None)
+    order = ordering(found)
+    assert order[0].startswith("move, psnr: ")
+    assert re.fullmatch(r"all, psnr: (good ~ twin|twin ~ good) > bad > .*", order[4])
+    low, high = found["edits"]["all"]["methods"]["good"]["interval"]["psnr"]
+    values = [psnr_of(tmp_path, case) for case in cases]
+    error = 1.96 * np.std(values, ddof=1) / 20**0.5  # two edits of an image are nearly equal: 20 values, not 40
+    assert (low + high) / 2 == pytest.approx(np.mean(values), abs=0.1 * error)
+    assert (high - low) / 2 == pytest.approx(error, rel=0.15)
+    row = next(row for row in rows(found)[1] if row[0] == "all" and row[2] == "good")
+    assert row[3] == f"{np.mean(values):.2f} ±{(high - low) / 2:.2f}"
+
+
+def psnr_of(folder: Path, case: Case) -> float:
+    error = results.picture(folder, "good", case) / 255 - results.picture(folder, "truth", case) / 255
+    return float(-10 * np.log10((error**2).mean()))
 
 
 def test_a_folder_without_truths_is_refused(folder):

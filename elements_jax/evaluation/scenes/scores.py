@@ -1,5 +1,6 @@
 """Scores of methods against the true results of edits, for a results folder with truths."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from elements_jax.data.atomic import new_file
 from elements_jax.evaluation import results
 from elements_jax.evaluation.judge import Arrays, Judge, Metric, Samples
 from elements_jax.evaluation.results import Case
+from elements_jax.evaluation.uncertainty import differ, interval
 from elements_jax.metrics import image_quality
 from elements_jax.metrics.lpips import LPIPS
 from elements_jax.parallel.sharding import make_mesh
@@ -25,6 +27,7 @@ UNEDITED, FLAT = "unedited", "flat"
 """The image before the edit, and a flat image of its mean colour: scored like methods, as baselines."""
 BATCH = 16  # images processed at once per device
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
+_DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4}
 WHERE = ("region", "picture")
 """In the edited region, and in the complete image."""
 
@@ -32,9 +35,10 @@ WHERE = ("region", "picture")
 def score(folder: Path, lpips: LPIPS | None) -> dict[str, Any]:
     """Compute the mean scores of every method of a results folder, by kind of edit and overall, and how often it wins.
 
-    In the region, PSNR and SSIM use only its pixels, and LPIPS uses the image with the truth around the region. `won`
-    is the share of edits whose squared error in the region is below that of both the unedited image and, if present,
-    pixel editing: neither removes the object from its old place.
+    In the region, PSNR and SSIM use only its pixels, and LPIPS uses the image with the truth around the region. The
+    intervals, and the order of the methods, resample the edited images (`elements_jax/evaluation/uncertainty.py`).
+    `won` is the share of edits whose squared error in the region is below that of both the unedited image and, if
+    present, pixel editing: neither removes the object from its old place.
 
     Raises ValueError if no case has a truth, or a method lacks a case that another has.
     """
@@ -46,17 +50,23 @@ def score(folder: Path, lpips: LPIPS | None) -> dict[str, Any]:
     judge = Judge(_metrics(lpips), mesh, BATCH * mesh.size)
     figures = {name: judge(_samples(folder, name, cases), len(cases)).values for name in names}
     bars = [figures[name][_name("region", "psnr")] for name in (UNEDITED, "pixels") if name in figures]
-    kinds = np.array([case.kind for case in cases])
+    kinds, images = (np.array([getattr(case, field) for case in cases]) for field in ("kind", "source_id"))
     shown = [figure for figure in HIGHER_IS_BETTER if figure != "lpips" or lpips is not None]
     table: dict[str, Any] = {}
     for kind in [*sorted(set(kinds.tolist()), key=_place), "all"]:
         chosen = np.ones(len(cases), bool) if kind == "all" else kinds == kind
-        table[kind] = {"count": int(chosen.sum()), "methods": {}}
+        in_region = {
+            figure: {name: values[_name("region", figure)][chosen] for name, values in figures.items()}
+            for figure in shown
+        }
+        order = {figure: _ordered(values, images[chosen], figure) for figure, values in in_region.items()}
+        table[kind] = {"count": int(chosen.sum()), "order": order, "methods": {}}
         for name, values in figures.items():
             row: dict[str, Any] = {
                 where: {figure: float(values[_name(where, figure)][chosen].mean()) for figure in shown}
                 for where in WHERE
             }
+            row["interval"] = {figure: interval(of[name], images[chosen]) for figure, of in in_region.items()}
             row["won"] = float(np.all([values[_name("region", "psnr")] > bar for bar in bars], axis=0)[chosen].mean())
             table[kind]["methods"][name] = row
     return {"code": __version__, "lpips": None if lpips is None else "alex", "edits": table}
@@ -70,14 +80,19 @@ def write(folder: Path, scores: dict[str, Any]) -> Path:
 
 
 def rows(scores: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return the table to print: its head, and a row per kind of edit and method."""
+    """Return the table to print: its head, and a row per kind of edit and method. Half the width of its interval
+    follows each figure of the region."""
     figures = [f for f in HIGHER_IS_BETTER if f != "lpips" or scores["lpips"]]
     head = ["edit", "count", "method", *(_name(where, f) for where in WHERE for f in figures), "won"]
     lines = []
     for kind, of_kind in scores["edits"].items():
         for name, row in of_kind["methods"].items():
-            digits = [f"{row[where][f]:.{2 if f == 'psnr' else 4}f}" for where in WHERE for f in figures]
-            lines.append([kind, str(of_kind["count"]), name, *digits, f"{row['won']:.1%}"])
+            cells = []
+            for where, f in itertools.product(WHERE, figures):
+                ends = row["interval"][f] if where == "region" else None
+                within = "" if ends is None else f" ±{(ends[1] - ends[0]) / 2:.{_DIGITS[f]}f}"
+                cells.append(f"{row[where][f]:.{_DIGITS[f]}f}{within}")
+            lines.append([kind, str(of_kind["count"]), name, *cells, f"{row['won']:.1%}"])
     return head, lines
 
 
@@ -90,16 +105,21 @@ def as_text(scores: dict[str, Any]) -> str:
 
 
 def ordering(scores: dict[str, Any]) -> list[str]:
-    """Return for each kind of edit and each metric in the region the methods from best to worst."""
-    lines = []
-    for kind, of_kind in scores["edits"].items():
-        for figure, higher in HIGHER_IS_BETTER.items():
-            if figure == "lpips" and not scores["lpips"]:
-                continue
-            values = {name: row["region"][figure] for name, row in of_kind["methods"].items()}
-            order = sorted(values, key=lambda name: -values[name] if higher else values[name])
-            lines.append(f"{kind}, {figure}: {' > '.join(order)}")
-    return lines
+    """Return for each kind of edit and each metric in the region the methods from best to worst.
+
+    "~" stands between two neighbours whose difference may be chance: its interval contains zero.
+    """
+    return [f"{kind}, {f}: {order}" for kind, each in scores["edits"].items() for f, order in each["order"].items()]
+
+
+def _ordered(values: dict[str, np.ndarray], images: np.ndarray, figure: str) -> str:
+    sign = -1 if HIGHER_IS_BETTER[figure] else 1
+    first, *others = sorted(values, key=lambda name: sign * values[name].mean())
+    line, before = first, first
+    for name in others:
+        line += f" {'>' if differ(values[before], values[name], images) else '~'} {name}"
+        before = name
+    return line
 
 
 def _place(kind: str) -> tuple[int, str]:
