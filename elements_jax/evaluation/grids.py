@@ -1,4 +1,4 @@
-"""Comparison grids, like Figures 17 to 24: rows of cases; columns of input, edit, each method's result and truth."""
+"""Comparison grids, like Figures 12 and 17 to 24: rows of cases; columns of input, edit, results and truth."""
 
 import html
 import textwrap
@@ -52,8 +52,8 @@ def write_grids(folder: Path, out: Path, *, methods: Sequence[str] = (), rows: i
         raise ValueError(f"{folder}: no case has an image of a method")
     if missing := [name for name in methods if name not in found]:
         raise ValueError(f"{folder}: no images of {missing[0]!r}; it has {', '.join(found)}")
-    known = [name for name in ("truth",) if any(results.path_of(folder, name, case).is_file() for case in cases)]
-    columns = ["input", "drawing", *(methods or sorted(found, key=_order)), *known]
+    every = ["input", "drawing", *(methods or sorted(found, key=_order)), "truth"]
+    columns = [name for name in every if any(results.path_of(folder, name, case).is_file() for case in cases)]
 
     out.mkdir(parents=True, exist_ok=True)
     figures = []

@@ -1,5 +1,6 @@
 """Images on disk to evaluate: two folders, or a results folder."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -120,6 +121,29 @@ def of_results(folder: Path, methods: Sequence[str], records: Path | None) -> li
         names, kinds = [case.name for case in cases], [case.kind for case in cases]
         found.append(Samples(method, names, kinds, read, weights, reference))
     return found
+
+
+def kept(samples: Samples, folder: Path, count: int) -> Samples:
+    """Return the same samples, whose first `count` reconstructions are added to a results folder as they are read.
+
+    Raises ValueError if the folder holds other cases, or images of this method.
+    """
+    cases = [Case(name, "reconstruction", "") for name in samples.names[:count]]
+    if not (folder / results.CASES).is_file():
+        results.write_cases(folder, cases)
+    elif [case.name for case in results.read_cases(folder)] != samples.names[:count]:
+        raise ValueError(f"{folder} holds other cases: choose a new folder, or the same records and --count")
+    if samples.method in (*results.PARTS, *results.methods(folder)):
+        raise ValueError(f"{folder} already holds {samples.method!r}: choose another --name")
+
+    def read(numbers: Sequence[int]) -> list[Arrays]:
+        found = samples.read(numbers)
+        for number, arrays in zip(numbers, found, strict=True):
+            results.save(folder, "input", cases[number], arrays["truth"])
+            results.save(folder, samples.method, cases[number], arrays["picture"])
+        return found
+
+    return dataclasses.replace(samples, read=read)
 
 
 def _of_case(folder: Path, method: str, case: Case, index: RecordIndex | None) -> Arrays:

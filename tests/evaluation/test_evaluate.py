@@ -22,6 +22,7 @@ from elements_jax.editing.png import encode_png
 from elements_jax.editing.script import EditScript, Move
 from elements_jax.evaluation import results
 from elements_jax.evaluation.displacement import displacement
+from elements_jax.evaluation.grids import write_grids
 from elements_jax.evaluation.inputs import folder_pair
 from elements_jax.evaluation.results import Case
 from elements_jax.metrics import fid
@@ -140,6 +141,23 @@ def test_the_vae_alone_is_enough_for_itself(tmp_path, scene_records, scene_model
     assert re.search(r"error: the model is not complete:\n.*no encoder\.safetensors", capsys.readouterr().err)
 
 
+def test_reconstructions_of_models_stand_in_one_figure(tmp_path, scene_records, scene_model, capsys):
+    results_folder = tmp_path / "results"
+    command = ["records", scene_records, "--model", scene_model, "--count", 3, "--add-to", results_folder, *WHOLE]
+    for decoder in ("light", "vae"):
+        evaluate(tmp_path / "report.json", *command, "--decoder", decoder, "--batch-size", 2)
+    cases = results.read_cases(results_folder)
+    assert [case.name for case in cases] == [f"val-{number:06}" for number in range(3)]
+    assert results.methods(results_folder) == ["light", "vae"]
+    written = evaluate(tmp_path / "a.json", "folders", results_folder / "light", results_folder / "input", *WHOLE)
+    assert values(written) == values(evaluate(tmp_path / "b.json", *command[:6], *WHOLE, "--decoder", "light"))
+    page = write_grids(results_folder, tmp_path / "figure", cell=64)
+    assert "Columns: Input, light, vae." in page.read_text()
+    assert "already holds 'vae'" in refused(capsys, *command, "--decoder", "vae")
+    assert "holds other cases" in refused(capsys, *command[:5], 2, *command[6:], "--decoder", "vae", "--name", "b")
+    assert "--name must be usable as a file name" in refused(capsys, *command, "--name", "a/b")
+
+
 def test_folders_are_compared_picture_by_picture(tmp_path, folders):
     pictures, truths = folders
     command = ["folders", pictures, truths, "--metrics", "psnr", "mse", "lpips-alex"]
@@ -253,14 +271,14 @@ def edits(tmp_path: Path) -> Path:
 
 
 def test_methods_are_compared_on_the_same_edits(tmp_path, edits, squares, capsys):
-    metrics = ["psnr", "ssim", "edited-psnr", "untouched-psnr", "target", "source"]
+    metrics = ["psnr", "ssim", "edited-psnr", "untouched-psnr", "arrived-ssim", "left-behind-ssim"]
     report = evaluate(tmp_path / "report.json", "results", edits, "--records", squares, "--metrics", *metrics)
     found = {key: number["value"] for key, number in report["numbers"].items() if key[1] == "all"}
     count = {key: number["count"] for key, number in report["numbers"].items()}
     assert {method for method, _, _ in found} == {"nothing", "perfect", "pixels"}
     for method in ("nothing", "perfect", "pixels"):
         assert count[method, "all", "psnr"] == count[method, "all", "edited-psnr"] == 1
-        assert count[method, "all", "target"] == count[method, "all", "source"] == 2
+        assert count[method, "all", "arrived-ssim"] == count[method, "all", "left-behind-ssim"] == 2
         assert found[method, "all", "untouched-psnr"] == pytest.approx(100)
     assert found["perfect", "all", "psnr"] == found["perfect", "all", "edited-psnr"] == pytest.approx(100)
     case = results.read_cases(edits)[0]
@@ -268,12 +286,12 @@ def test_methods_are_compared_on_the_same_edits(tmp_path, edits, squares, capsys
         results.picture(edits, "pixels", case), results.picture(edits, "truth", case), results.region(edits, case)
     )
     assert found["pixels", "all", "edited-psnr"] == pytest.approx(expected, rel=1e-5)
-    assert found["pixels", "all", "target"] == pytest.approx(1, abs=1e-5)
-    assert found["pixels", "all", "source"] == pytest.approx(1, abs=1e-5)
-    assert found["nothing", "all", "source"] == pytest.approx(1, abs=1e-5)
-    assert found["perfect", "all", "target"] == pytest.approx(1, abs=1e-5)
-    assert found["perfect", "all", "source"] < 0.9
-    assert found["nothing", "all", "target"] < 0.9
+    assert found["pixels", "all", "arrived-ssim"] == pytest.approx(1, abs=1e-5)
+    assert found["pixels", "all", "left-behind-ssim"] == pytest.approx(1, abs=1e-5)
+    assert found["nothing", "all", "left-behind-ssim"] == pytest.approx(1, abs=1e-5)
+    assert found["perfect", "all", "arrived-ssim"] == pytest.approx(1, abs=1e-5)
+    assert found["perfect", "all", "left-behind-ssim"] < 0.9
+    assert found["nothing", "all", "arrived-ssim"] < 0.9
     printed = capsys.readouterr().out
     assert re.search(r"^pixels +all +2 .* \(1\) .* 1\.0000 +1\.0000$", printed, re.MULTILINE)
 
@@ -326,7 +344,9 @@ def test_errors_name_the_wrong_input(tmp_path, folders, squares, scene_records, 
     assert "picture-0.png and picture-0.jpg have the same name" in refused(capsys, "folders", other, truths)
     assert "expected a folder of images" in refused(capsys, "folders", tmp_path / "nowhere", truths)
     assert "--count must be from 1 to 7" in refused(capsys, "folders", *folders, *WHOLE, "--count", 8)
-    assert "no image has the inputs of target" in refused(capsys, "folders", *folders, "--metrics", "psnr", "target")
+    assert "no image has the inputs of arrived-ssim" in refused(
+        capsys, "folders", *folders, "--metrics", "psnr", "arrived-ssim"
+    )
     assert "--reference is for FID" in refused(capsys, "folders", *folders, "--reference", "x.npz")
     assert "--batch-size must be at least 1" in refused(capsys, "folders", *folders, "--batch-size", 0)
     assert "nowhere.pth" in refused(capsys, "folders", *folders, "--inception", tmp_path / "nowhere.pth")
@@ -352,7 +372,7 @@ def test_errors_name_the_wrong_input(tmp_path, folders, squares, scene_records, 
     for path in missing.glob("*val*"):
         path.unlink()
     expected = "case '0-move': no record has source_id '100'"
-    arguments = ["results", edits, "--methods", "pixels", "--records", missing, "--metrics", "target"]
+    arguments = ["results", edits, "--methods", "pixels", "--records", missing, "--metrics", "arrived-ssim"]
     assert expected in refused(capsys, *arguments)
 
 

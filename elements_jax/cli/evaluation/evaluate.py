@@ -17,11 +17,12 @@ import tyro
 
 from elements_jax import TINY
 from elements_jax.arguments import PathOrURL
-from elements_jax.bounds import COUNT, require_within
+from elements_jax.bounds import COUNT, FieldError, require_within
 from elements_jax.cli.command import exit_code, parsed, run_with_local_paths
 from elements_jax.data.atomic import require_apart
+from elements_jax.data.object_store import is_url
 from elements_jax.editing.script import DEFAULT_SAMPLING, Sampling
-from elements_jax.evaluation.inputs import find_pictures, folder_pair, of_files, of_results
+from elements_jax.evaluation.inputs import find_pictures, folder_pair, kept, of_files, of_results
 from elements_jax.evaluation.judge import Judge, MetricName, Samples, metric
 from elements_jax.evaluation.reconstruction import Decoder, of_records, open_reconstructor
 from elements_jax.evaluation.report import FEW, Score, numbers, save_json, save_pictures, table
@@ -41,7 +42,7 @@ usage: elements evaluate WHAT ...
 `elements evaluate WHAT --help` says more.
 """
 WHOLE: tuple[MetricName, ...] = ("mse", "psnr", "ssim")
-OF_EDITS: tuple[MetricName, ...] = ("edited-psnr", "untouched-psnr", "target", "source")
+OF_EDITS: tuple[MetricName, ...] = ("edited-psnr", "untouched-psnr", "arrived-ssim", "left-behind-ssim")
 
 File = Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")]
 
@@ -52,9 +53,9 @@ class JudgeOptions:
 
     metrics: tuple[MetricName, ...] = ()
     """For images: mse, psnr, ssim, lpips-alex, lpips-vgg. For edits also: edited-psnr, against the truth inside the
-    edited region; untouched-psnr, against the input outside it; target and source, how much of the object arrived
-    at its new place and how much remains in its old one (`elements_jax/evaluation/displacement.py`). By default all
-    except lpips-vgg; lpips-alex only if its weights are installed."""
+    edited region; untouched-psnr, against the input outside it; arrived-ssim and left-behind-ssim, how much of the
+    object is at its new place and how much is still at its old one (`elements_jax/evaluation/displacement.py`). By
+    default all except lpips-vgg; lpips-alex only if its weights are installed."""
     inception: File = None
     """Weights of FID's network: pytorch-fid's pt_inception-2015-12-05-6726825d.pth, or its tensors as safetensors. With
     them FID is computed, too."""
@@ -142,15 +143,29 @@ class Records:
     """Decoder of stage 2; light decoder of stage 1; or only the VAE, encoder and decoder, without elements."""
     split: str | None = None
     """Split of the records; by default val, or the only one."""
+    name: str | None = None
+    """Name of the method in tables and figures; by default the decoder's."""
+    add_to: Annotated[PathOrURL | None, tyro.conf.arg(metavar="RESULTS")] = None
+    """Local results folder that also receives the records and their reconstructions, so that `elements study grid`
+    shows several models next to each other, as in Figure 12."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
     common: Annotated[JudgeOptions, tyro.conf.arg(name="")] = JudgeOptions()
+
+    def __post_init__(self) -> None:
+        if is_url(self.add_to):
+            raise FieldError(self, ("add_to",), f"must be a local folder, got {self.add_to}")
+        if self.name is not None and (not self.name or Path(self.name).name != self.name):
+            raise FieldError(self, ("name",), f"must be usable as a file name, got {self.name!r}")
 
     def run(self) -> None:
         """Reconstruct and evaluate."""
         sampling = self.sampling.checked()
         mesh = make_mesh(-1, 1, jax.local_devices())
         reconstructor = open_reconstructor(self.model or str(TINY), self.decoder, sampling, mesh)
-        samples = of_records(self.records, self.split, reconstructor, self.decoder, self.decoder != "vae")
+        method = self.name or self.decoder
+        samples = of_records(self.records, self.split, reconstructor, method, self.decoder != "vae")
+        if self.add_to is not None:
+            samples = kept(samples, self.add_to, _count(self.common.count, samples))
         settings = {
             "records": str(self.records),
             "model": self.model or TINY.name,
@@ -185,7 +200,7 @@ class Results:
     results: Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
     """Results folder (laid out as in `elements_jax/evaluation/results.py`)."""
     records: Annotated[PathOrURL | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder of the edited records, for the metrics target and source."""
+    """Folder of the edited records, for the metrics arrived-ssim and left-behind-ssim."""
     methods: tuple[str, ...] = ()
     """Methods to compare; by default all in the folder."""
     common: Annotated[JudgeOptions, tyro.conf.arg(name="")] = JudgeOptions()
