@@ -125,17 +125,20 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
 def mask_png(mask: Bool[np.ndarray, "H W"]) -> bytes:
     """Encode a photograph's mask as a grey PNG of the view's size, white on the object."""
     image = Image.fromarray(mask.astype(np.uint8) * 255).resize(shown_size(*mask.shape), Image.Resampling.BOX)
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return png_of(np.asarray(image))
 
 
 def labels_png(labels: UInt16[np.ndarray, "H W"]) -> bytes:
     """Encode labels as a PNG for the page: lower bytes in red, upper bytes in green."""
     colours = np.zeros((*labels.shape, 3), np.uint8)
     colours[..., 0], colours[..., 1] = labels & 255, labels >> 8
+    return png_of(colours)
+
+
+def png_of(pixels: UInt8[np.ndarray, "H W *C"]) -> bytes:
+    """Encode pixels as a PNG, quickly rather than compactly."""
     file = io.BytesIO()
-    Image.fromarray(colours).save(file, "PNG", compress_level=1)
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 

@@ -120,6 +120,31 @@ async def get_pieces(id: str, editor: SharedEditor) -> Response:
     return Response(await editor.in_thread(editor.divided, editor.upload(id)), media_type="image/png")
 
 
+@api.post(
+    "/images/{id}/preview",
+    response_class=Response,
+    responses=refuses(403, 404, 408, 413, 415, 422)
+    | {200: {"content": {"image/png": FILE}, "description": "The PNG."}},
+    openapi_extra={"requestBody": {"required": True, "content": {"image/png": FILE}}},
+)
+async def post_preview(id: str, request: Request, editor: SharedEditor) -> Response:
+    """Fill gaps in a reduced photograph: the bytes of a mask's file, opaque or white where something left its place.
+
+    The PNG is transparent wherever the photograph stays. Runs fill gaps more finely, at full size.
+    """
+    upload = editor.upload(id)
+    async with editor.uploads:
+        gaps = await _file(request)
+    try:
+        return Response(await editor.in_thread(editor.preview, upload, gaps), media_type="image/png")
+    except EditError:
+        raise
+    except TooManyPixels as error:
+        raise HTTPException(413, str(error)) from error
+    except ValueError as error:
+        raise HTTPException(415, str(error)) from error
+
+
 @api.post("/objects", responses=refuses(403, 404, 413, 415, 422))
 async def post_object(request: wire.ObjectPlace, editor: SharedEditor) -> wire.Mask:
     """Find an object: the mask that an edit of a script with the same `object` selects."""

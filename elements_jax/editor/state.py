@@ -10,15 +10,18 @@ from fastapi import HTTPException
 from jaxtyping import UInt8, UInt16
 
 from elements_jax.data.photo import Photo
-from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript
+from elements_jax.editing.apply import nothing_to_open
+from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript, ObjectAt
 from elements_jax.editor import wire
-from elements_jax.editor.images import Images, Upload, decoded, labels_png, mask_png, reduced
+from elements_jax.editor.images import Images, Upload, check_header, decoded, labels_png, mask_png, png_of, reduced
 from elements_jax.editor.jobs import Jobs, Work
 from elements_jax.photograph.colour import rgb8
+from elements_jax.photograph.composition import Composition
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.repaint import Label
 from elements_jax.photograph.selecting import FindObject, Selector
+from elements_jax.photograph.steps import resolve
 from elements_jax.pipeline.session import EditSession
 
 T = TypeVar("T")
@@ -26,6 +29,8 @@ Pieces = Callable[[UInt8[np.ndarray, "H W 3"]], UInt16[np.ndarray, "H W"]]
 """Segments an image of any size into pieces to select: maps each pixel to a piece number."""
 PIECES_SIDE = 1024
 """Maximum side in pixels at which photographs are segmented into pieces."""
+PREVIEW_SIDE = 512
+"""Maximum side in pixels at which gaps are filled while people still edit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,26 @@ class Editor:
             return mask_png(selector(photograph, rgb8(photograph.pixels), edit, "crop").mask)
 
         return find
+
+    def preview(self, upload: Upload, gaps: bytes) -> bytes:
+        """Fill gaps of a reduced photograph from its own patches.
+
+        Args:
+            gaps: a mask's file.
+
+        Returns:
+            A PNG of the reduced photograph, transparent wherever it did not change.
+
+        Raises EditError for an empty mask, and the errors of `check_header`.
+        """
+        check_header(gaps, self.model.limits.pixels)
+        before = Photograph(reduced(decoded(upload.encoded), PREVIEW_SIDE), b"", "PNG")
+        script = EditScript((Delete((), object=ObjectAt(mask="gaps")),))
+        selector = Selector(self.editing.open, None, lambda _: Photograph.decode(gaps))
+        base, steps = resolve(before, script, selector, nothing_to_open)
+        filled = Composition(base, steps).render(None, script)
+        changed = np.any(filled != before.pixels, axis=-1, keepdims=True)
+        return png_of(np.concatenate([filled, np.where(changed, np.uint8(255), np.uint8(0))], axis=-1))
 
     def work(self, request: wire.JobRequest) -> tuple[Work, str]:
         """Return the work for a request and the suffix of its format. Raises HTTPException and EditError."""

@@ -81,6 +81,12 @@ class Driver:
     # The page's contents
 
     @property
+    def gap_filled(self) -> bool:
+        """Whether the server has filled the latest gap."""
+        asked = [request for request in self.requests if request.url.endswith("/preview")]
+        return bool(asked) and asked[-1].response() is not None
+
+    @property
     def status(self):
         return self.page.get_by_role("status")
 

@@ -20,15 +20,16 @@ def point_of(edit: dict) -> None:
     np.testing.assert_allclose(edit["object"]["point"], [20 / 96, 20 / 64], atol=1e-2)
 
 
-def test_drag_previews_object_and_hole_without_a_request(square):
+def test_drag_previews_object_and_filled_gap_without_a_request(square):
+    square.until(lambda: square.gap_filled)  # already when the square is selected
     requests = len(square.requests)
     slope = square.pixel(50, 24)
     square.press(24, 24)
     square.page.mouse.move(*square.place((54, 30)), steps=5)
     expect(square.status).to_have_text("Move by 30, 6 px.")
     square.shows(50, 30, colour=RED)
-    square.until(lambda: square.pixel(20, 20)[:3] != RED)  # the hole is marked
-    assert square.pixel(20, 20) != square.pixel(12, 20)
+    expected = photograph()[40, 20]  # the slope of greys goes on
+    square.until(lambda: np.abs(np.subtract(square.pixel(20, 20)[:3], expected)).max() <= 12)
     square.page.mouse.up()
     expect(square.status).to_contain_text("Moved. The gap will be filled")
     assert len(square.requests) == requests
@@ -42,6 +43,37 @@ def test_drag_previews_object_and_hole_without_a_request(square):
     assert square.box() == (16, 16, 16, 16)
     square.keys("Control+y")
     square.shows(50, 30, colour=RED)
+
+
+def test_a_gap_is_striped_until_its_preview_arrives(opened):
+    opened.page.route("**/preview", lambda route: None)  # never answered
+    opened.select(20, 20)
+    opened.keys("Delete")
+    opened.until(lambda: opened.pixel(20, 20)[:3] != RED)
+    colours = {opened.pixel(x, 24) for x in range(18, 30)}
+    assert len(colours) > 1
+    assert not any(np.abs(np.subtract(colour[:3], photograph()[40, 24])).max() <= 12 for colour in colours)
+
+
+def test_alt_drags_a_copy_and_shift_keeps_to_an_axis(square):
+    square.drag((24, 24), (54, 30), keys="Alt")
+    expect(square.status).to_have_text("Copied.")
+    square.shows(20, 20, colour=RED)
+    square.shows(50, 30, colour=RED)
+    square.drag((54, 30), (58, 44), keys="Shift")
+    [edit] = square.edits()
+    assert edit["edit"] == "duplicate"
+    np.testing.assert_allclose(edit["by"], [30 / 96, 20 / 64], atol=1e-6)
+
+
+def test_copy_and_paste_the_selection(square):
+    square.keys("Control+c")
+    expect(square.status).to_have_text("Copied. Paste with Ctrl+V.")
+    square.keys("Escape", "Control+v")
+    expect(square.status).to_contain_text("Drag the copy where you want it.")
+    [edit] = square.edits()
+    assert edit["edit"] == "duplicate"
+    point_of(edit)
 
 
 def test_second_move_starts_where_the_first_ended(square):

@@ -40,7 +40,7 @@ def test_every_request_is_answered_as_declared(editing: EditSession, mode: Gener
         real = {"images": image, "jobs": job}
         schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
         operations = [result.ok() for result in schema.get_all_operations()]
-        assert len(operations) == 12
+        assert len(operations) == 13
         for operation in operations:
             _request_all_kinds(operation, mode, real)
         assert client.get("/api/model").status_code == 200

@@ -12,6 +12,7 @@ from PIL import Image
 
 from elements_jax.cli.photos import PhotoSegmenter, SegmenterOptions
 from elements_jax.editing.script import EditScript, ObjectAt
+from elements_jax.editor import wire
 from elements_jax.editor.server import make_app
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
@@ -60,6 +61,28 @@ def test_a_large_photograph_is_shown_smaller(editing: EditSession) -> None:
         body = {"image": answer["id"], "object": {"box": [0, 0, 0.5, 1]}}
         mask = picture_of(client.post("/api/objects", json=body).json()["mask"])
         np.testing.assert_array_equal(mask, np.repeat([[255] * 1024 + [0] * 1024], 512, axis=0))
+
+
+def test_gaps_are_filled_in_a_reduced_photograph(editing: EditSession) -> None:
+    image = np.repeat(np.linspace(0, 255, 1200)[None, :, None], 900, axis=0).repeat(3, axis=2).astype(np.uint8)
+    gap = np.zeros((900, 1200), np.uint8)
+    gap[300:500, 400:600] = 255
+    image[gap > 0] = (255, 0, 0)
+    with TestClient(app_of(editing, limits=wire.Limits()), base_url=LOCAL) as client:
+        path = f"/api/images/{upload(client, image)}/preview"
+        response = client.post(path, content=encode(gap))
+        assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
+        filled = np.asarray(Image.open(io.BytesIO(response.content)))
+        assert filled.shape == (384, 512, 4)
+        small = np.asarray(Image.fromarray(gap).resize((512, 384))) > 127
+        assert filled[small, 3].all()
+        assert filled[..., 3].mean() < 1.5 * 255 * small.mean()
+        expected = np.linspace(0, 255, 512)[None, :, None]
+        assert np.abs(filled[..., :3] - expected)[small].mean() < 6  # the slope goes on
+        assert client.post(path, content=encode(np.zeros_like(gap))).status_code == 422
+        assert client.post(path, content=b"no mask").status_code == 415
+        assert client.post(path, content=encode(gap[:, :100])).status_code == 422
+        assert client.post("/api/images/none/preview", content=encode(gap)).status_code == 404
 
 
 def test_a_turned_photograph_is_shown_upright(client: TestClient) -> None:

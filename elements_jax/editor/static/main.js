@@ -8,7 +8,9 @@ import { loadScript } from "./input/loading.js";
 import { point } from "./input/pointing.js";
 import { Selecting } from "./input/selecting.js";
 import * as settings from "./input/settings.js";
+import { GESTURES, shortcutsFor } from "./input/shortcuts.js";
 import * as api from "./model/api.js";
+import { Gaps } from "./model/gaps.js";
 import { Session } from "./model/session.js";
 import * as storage from "./model/storage.js";
 import { Results } from "./view/results.js";
@@ -36,6 +38,9 @@ const stage = new Stage($("#stage"));
 stage.handles = true;
 const tray = new Tray();
 const results = new Results(stage);
+const gaps = new Gaps();
+stage.gaps = (scene) => gaps.of(scene);
+gaps.addEventListener("change", () => stage.draw());
 const page = { session, stage, say, attempt };
 const nudging = new Nudging(page);
 
@@ -96,6 +101,7 @@ function whyNot() {
 function showSelection() {
   const { selection, scene, photo } = session;
   stage.select(selection && scene && !results.shown ? scene.pieces(selection) : []);
+  gaps.want(selection && scene ? scene.without(selection).rest : scene);
   showBox(stage, photo ? photo.width / photo.shown[0] : 1);
   $("#duplicate").disabled = $("#delete").disabled = !selection;
   const what = selection ? "one object selected" : "nothing selected";
@@ -104,6 +110,8 @@ function showSelection() {
 
 // Files
 
+/** @type {import("./model/scene.js").Selection?} */
+let copied = null;
 const openPhoto = (/** @type {File} */ file) =>
   attempt(async () => {
     await settle();
@@ -115,6 +123,7 @@ const openPhoto = (/** @type {File} */ file) =>
 const howToBegin = () => (tool === "pieces" ? "click a piece, or draw around an object with the lasso." : "click an object.");
 async function openNow(/** @type {Blob} */ blob, /** @type {string} */ name) {
   say(`Uploading ${name} …`);
+  copied = null;
   await session.open(blob, name, (part) => say(part < 1 ? `Uploading ${name}: ${Math.floor(part * 100)} %` : `Opening ${name} …`));
   results.show(null);
   tray.close();
@@ -146,7 +155,14 @@ acceptFile($("#load-script"), $("#script-file"), openScript);
 acceptDrops($("#place"), take);
 acceptDrops($("#tray"), openSecond);
 refuseOtherDrops();
-acceptPaste(take);
+acceptPaste(take, {
+  copy: () => {
+    copied = session.selection;
+    if (copied) say("Copied. Paste with Ctrl+V.");
+    return copied !== null;
+  },
+  paste: () => attempt(act.paste),
+});
 addEventListener("beforeunload", (event) => session.edits.length && event.preventDefault());
 on("#save-script", async () => {
   await settle();
@@ -236,6 +252,12 @@ const act = {
     await session.duplicate(beside(session.photo.shown, stage.box));
     say("Copied. Drag the copy where you want it.");
   },
+  paste: async () => {
+    await settle();
+    if (results.shown || !copied || ("edit" in copied && !session.scene.insertions.has(copied.edit))) return;
+    session.select(copied);
+    await act.duplicate();
+  },
   insert: async () => {
     await settle();
     if (!tray.picture || !tray.selection) return;
@@ -283,47 +305,10 @@ async function run() {
   if (job.status === "done") results.show(results.all.at(-job.results.length));
 }
 
-const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const nudge = (/** @type {KeyboardEvent} */ { key, shiftKey }) => {
-  if (results.shown || session.busy) return;
-  const [dx, dy] = arrows[key].map((/** @type {number} */ v) => v * (shiftKey ? 10 : 1));
-  nudging.by(dx, dy);
-};
-const brushBy = (/** @type {number} */ factor) => () => ($("#brush-width").value *= factor);
-const doing = (/** @type {() => Promise<any>} */ work) => () => attempt(work);
-const shortcuts = [
-  { keys: ["V"], shown: "V", what: "Click objects; drag the selection", act: () => choose("select") },
-  { keys: ["P"], shown: "P", what: "Click pieces of the photo", act: () => choose("pieces") },
-  { keys: ["B"], shown: "B", what: "Box around an object", act: () => choose("box") },
-  { keys: ["L"], shown: "L", what: "Lasso", act: () => choose("lasso") },
-  { keys: ["R"], shown: "R", what: "Brush", act: () => choose("brush") },
-  { keys: ["["], shown: "[", what: "Smaller brush", act: brushBy(0.8) },
-  { keys: ["]"], shown: "]", what: "Larger brush", act: brushBy(1.25) },
-  { keys: ["H"], shown: "H", what: "Hand: drag to pan (or hold Space)", act: () => choose("hand") },
-  { keys: ["+", "="], shown: "+", what: "Zoom in (also the wheel, or two fingers)", act: () => stage.view.zoom(1.5) },
-  { keys: ["-"], shown: "-", what: "Zoom out", act: () => stage.view.zoom(1 / 1.5) },
-  { keys: ["0"], shown: "0", what: "Fit the photo", act: () => stage.view.fit() },
-  { keys: ["Escape"], shown: "Esc", what: "Deselect; cancel a drag; leave a result", act: doing(act.clear) },
-  {
-    keys: Object.keys(arrows).flatMap((key) => [key, `Shift+${key}`]),
-    shown: "Arrows Shift+Arrows",
-    what: "Nudge by 1 or 10 pixels",
-    act: nudge,
-  },
-  { keys: ["Delete", "Backspace"], shown: "Delete", what: "Delete the selection", act: doing(act.delete) },
-  { keys: ["Ctrl+D"], shown: "Ctrl+D", what: "Duplicate the selection", act: doing(act.duplicate) },
-  { keys: ["I"], shown: "I", what: "Insert the selection of the second photo", act: doing(act.insert) },
-  { keys: ["Ctrl+Z"], shown: "Ctrl+Z", what: "Undo", act: doing(act.undo) },
-  { keys: ["Ctrl+Shift+Z", "Ctrl+Y"], shown: "Ctrl+Y", what: "Redo (also Ctrl+Shift+Z)", act: doing(act.redo) },
-  { keys: ["Ctrl+Enter"], shown: "Ctrl+Enter", what: "Run", act: doing(act.run) },
-  { keys: ["?"], shown: "?", what: "This list", act: doing(act.help) },
-];
+const nudge = (/** @type {number} */ dx, /** @type {number} */ dy) => results.shown || session.busy || nudging.by(dx, dy);
+const shortcuts = shortcutsFor({ act, attempt, choose, nudge, view: stage.view, brush: $("#brush-width") });
 bindKeys(shortcuts);
-listKeys($("#shortcuts"), [
-  ...shortcuts,
-  { shown: "Shift+click", what: "Add to the selection, also with box, lasso and brush" },
-  { shown: "Alt+click", what: "Subtract from the selection, likewise" },
-]);
+listKeys($("#shortcuts"), [...shortcuts, ...GESTURES]);
 
 showHistory();
 const kept = await storage.kept();

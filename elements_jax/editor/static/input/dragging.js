@@ -13,23 +13,25 @@ import { handlePoints } from "../view/drawing.js";
 /** A move or resize of the selection in progress. */
 export class Gesture {
   placement = STAYS;
-  done = "Moved";
 
-  /** @param {Page} page */
-  constructor({ session, stage, say }) {
+  /** @param {Page} page @param {boolean} [copy] whether the original stays */
+  constructor({ session, stage, say }, copy = false) {
     this.session = session;
     this.stage = stage;
     this.say = say;
     this.box = stage.box;
     const { photo } = session;
     this.full = photo.width / photo.shown[0]; // the photograph's own pixels per displayed pixel
-    this.taken = session.scene.without(session.selection);
+    this.copy = copy;
+    this.done = copy ? "Copied" : "Moved";
+    const { scene, selection } = session;
+    this.taken = copy ? { pieces: scene.pieces(selection), rest: scene } : scene.without(selection);
   }
 
   /** @param {number} dx @param {number} dy in the photograph's own pixels */
   by(dx, dy) {
     const [x, y] = [Math.round(dx), Math.round(dy)];
-    this.#show(place([1, 1], [0, 0], [x / this.full, y / this.full]), x || y ? `Move by ${x}, ${y} px.` : "Not moved.");
+    this.#show(place([1, 1], [0, 0], [x / this.full, y / this.full]), x || y ? `${this.copy ? "Copy" : "Move"} by ${x}, ${y} px.` : "Not moved.");
   }
 
   /** Scale about a point. @param {number} sx @param {number} sy @param {number[]} anchor in pixels of the picture */
@@ -52,8 +54,9 @@ export class Gesture {
   async finish() {
     const { scale, offset } = this.placement;
     if (scale.some((v) => v !== 1) || offset.some((v) => v !== 0)) {
-      await this.session.put(this.placement, this.done);
-      this.say(`${this.done}. The gap will be filled when you run.`);
+      if (this.copy) await this.session.duplicate(offset.map((v, i) => v / this.session.photo.shown[i]));
+      else await this.session.put(this.placement, this.done);
+      this.say(this.copy ? "Copied." : `${this.done}. The gap will be filled when you run.`);
     }
     this.cancel();
   }
@@ -64,9 +67,9 @@ export class Gesture {
   }
 }
 
-/** @param {Page} page @param {(gesture: Gesture, event: PointerEvent) => void} follow @returns {Drag} */
-function drag(page, follow) {
-  const gesture = new Gesture(page);
+/** @param {Page} page @param {(gesture: Gesture, event: PointerEvent) => void} follow @param {boolean} [copy] @returns {Drag} */
+function drag(page, follow, copy) {
+  const gesture = new Gesture(page, copy);
   return {
     move: (event) => follow(gesture, event),
     finish: () => page.attempt(() => gesture.finish()),
@@ -74,13 +77,15 @@ function drag(page, follow) {
   };
 }
 
-/** @param {Page} page @param {PointerEvent} pressed */
+/** Alt drags a copy; Shift keeps to one axis. @param {Page} page @param {PointerEvent} pressed */
 export function dragSelection(page, pressed) {
   const from = page.stage.pixel(pressed);
-  return drag(page, (gesture, event) => {
-    const to = page.stage.pixel(event);
-    gesture.by((to[0] - from[0]) * gesture.full, (to[1] - from[1]) * gesture.full);
-  });
+  const follow = (/** @type {Gesture} */ gesture, /** @type {PointerEvent} */ event) => {
+    const by = page.stage.pixel(event).map((v, i) => (v - from[i]) * gesture.full);
+    if (event.shiftKey) by[Math.abs(by[0]) < Math.abs(by[1]) ? 0 : 1] = 0;
+    gesture.by(by[0], by[1]);
+  };
+  return drag(page, follow, pressed.altKey);
 }
 
 /** Resize the box about the opposite handle. @param {Page} page @param {PointerEvent} pressed @param {number} handle @param {() => boolean} locked */

@@ -28,13 +28,21 @@ export function refuseOtherDrops() {
   }
 }
 
-/** @param {(file: File) => void} take */
-export function acceptPaste(take) {
+/**
+ * Paste image files of other programs, or copy and paste within the page.
+ * @param {(file: File) => void} take @param {{copy: () => boolean, paste: () => void}} own `copy` says whether it copied
+ */
+export function acceptPaste(take, own) {
+  const typing = (/** @type {Event} */ { target }) => /** @type {Element} */ (target).closest?.("textarea, input, dialog");
+  document.addEventListener("copy", (event) => {
+    if (!typing(event) && getSelection().isCollapsed && own.copy()) event.preventDefault();
+  });
   document.addEventListener("paste", (event) => {
     const file = event.clipboardData.files[0];
-    if (!file) return;
+    if (!file && typing(event)) return;
     event.preventDefault();
-    take(file);
+    if (file) take(file);
+    else own.paste();
   });
 }
 

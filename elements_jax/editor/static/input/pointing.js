@@ -71,7 +71,7 @@ export function point(stage, actions) {
     if (handle >= 0 && mode === "replace") return (/** @type {PointerEvent} */ now) => actions.resize(now, handle);
     if (tool === "box" || tool === "lasso") return () => drawing(stage, tool === "lasso", actions, at, mode);
     click = () => actions.click(at, mode);
-    if (mode !== "replace") return null;
+    if (mode !== "replace") return isSelected(stage, at) ? (/** @type {PointerEvent} */ now) => actions.drag(now) : null;
     return (/** @type {PointerEvent} */ now) => (isSelected(stage, at) || actions.grab(at) ? actions.drag(now) : panning(view));
   }
 

@@ -70,6 +70,10 @@ export async function pieces(id) {
   return { width, height, numbers };
 }
 
+/** Fill gaps in a reduced photograph. @param {string} id @param {Blob} gaps a mask's PNG @returns {Promise<Blob>} */
+export const preview = async (id, gaps) =>
+  (await ask(`api/images/${id}/preview`, { method: "POST", body: gaps, headers: { "Content-Type": "image/png" } })).blob();
+
 /** @param {Pictures & {object: object}} request @returns {Promise<{mask: string}>} */
 export const object = (request) => post("api/objects", request);
 

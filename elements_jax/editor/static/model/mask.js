@@ -6,6 +6,7 @@ export class Mask {
   /** @type {Box?} */ #box;
   /** @type {Path2D?} */ #outline = null;
   /** @type {Path2D?} */ #filled = null;
+  /** @type {number?} */ #checksum = null;
   /** @type {WeakMap<object, OffscreenCanvas>} */ #cut = new WeakMap();
 
   /** @param {number} width @param {number} height @param {Uint8Array} data 0 to 255 for each pixel, row by row */
@@ -81,6 +82,16 @@ export class Mask {
     let area = 0;
     for (const value of this.data) if (value > 127) area++;
     return area;
+  }
+
+  /** Equal for masks of the same pixels (FNV-1a). */
+  get checksum() {
+    if (this.#checksum === null) {
+      let hash = 0x811c9dc5;
+      for (let i = 0; i < this.data.length; i++) if (this.data[i] > 127) hash = Math.imul(hash ^ i, 0x01000193);
+      this.#checksum = hash >>> 0;
+    }
+    return this.#checksum;
   }
 
   /** @param {Mask} other */

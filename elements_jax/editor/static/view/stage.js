@@ -23,6 +23,7 @@ export class Stage {
   /** @type {Path2D?} a box or lasso being drawn */ region = null;
   /** @type {{canvas: OffscreenCanvas}?} a brush's strokes */ paint = null;
   /** @type {[number, number]?} where an object is being searched */ looking = null;
+  /** @type {(scene: Scene) => ImageBitmap?} the preview of a scene's gaps */ gaps = () => null;
   handles = false;
   #frame = 0;
 
@@ -114,12 +115,14 @@ export class Stage {
     picture.clearRect(0, 0, width, height);
     picture.save();
     picture.clip(frame);
-    if (scene.lifted) {
+    const filled = this.gaps(scene);
+    if (scene.lifted && !filled) {
       picture.fillStyle = "#8d939c";
       picture.fillRect(0, 0, width, height);
     }
-    picture.drawImage(scene.rest, 0, 0, width, height);
-    if (scene.lifted) this.#hatch(scene, ratio);
+    picture.drawImage(filled ? scene.photo.bitmap : scene.rest, 0, 0, width, height);
+    if (filled) picture.drawImage(filled, 0, 0, width, height);
+    else if (scene.lifted) this.#hatch(scene, ratio);
     for (const layer of layers) lay(picture, layer);
     picture.restore();
 
