@@ -184,6 +184,20 @@ class ModelConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     dtype: DType = "float32"  # of the arithmetic inside the networks; parameters, norms and softmax stay float32
 
+    def __post_init__(self) -> None:
+        size, levels = self.elements.image_size, len(self.vae.block_out_channels) + len(self.unet.block_out_channels)
+        if size % 2 ** (levels - 2):
+            expected = f"must be a multiple of {2 ** (levels - 2)}, by which VAE and UNet shrink images, got {size}"
+            raise FieldError(self.elements, ("image_size",), expected)
+        if size % self.decoder.query_grid:
+            expected = f"must divide the image size {size}, got {self.decoder.query_grid}"
+            raise FieldError(self.decoder, ("query_grid",), expected)
+        if self.elements.patch_size % 2 ** len(self.encoder.multipliers):
+            expected = (
+                f"must be a multiple of {2 ** len(self.encoder.multipliers)}, by which the encoder shrinks patches"
+            )
+            raise FieldError(self.elements, ("patch_size",), f"{expected}, got {self.elements.patch_size}")
+
     @property
     def latent_size(self) -> int:
         """Size of the latent image: the VAE halves the image between its levels."""
