@@ -45,10 +45,10 @@ bench: .venv/ready .venv/diffusers-0.39
 	$(BIN)/python tests/benchmarks/stable_diffusion.py
 	$(BIN)/python tests/benchmarks/compile_time.py
 	$(BIN)/python tests/benchmarks/loading.py
-	$(BIN)/python tests/benchmarks/partition_throughput.py
-	$(BIN)/python tests/benchmarks/superpixels_bsds.py
+	$(BIN)/python tests/benchmarks/segmentation/partition_throughput.py
+	$(BIN)/python tests/benchmarks/segmentation/superpixels_bsds.py
 	$(BIN)/python tests/benchmarks/input_pipeline.py
-	$(BIN)/python -m tests.benchmarks.editor_page
+	$(BIN)/python -m tests.benchmarks.photographs.editor_page
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

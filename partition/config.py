@@ -34,7 +34,7 @@ class PartitionConfig:
     """d of Eq. 1: the Euclidean distance or its square, in an image of side 1 [settled]."""
     mask: MaskChoice = "mean"
     """The choice among SAM's masks that gives a query's affinity. The paper does not say. On BSDS500's training
-    photographs, the mean follows human boundaries best (tests/benchmarks/superpixels_bsds.py)."""
+    photographs, the mean follows human boundaries best (tests/benchmarks/segmentation/superpixels_bsds.py)."""
     opening: bool = False
     """Open every element by 3 x 3 pixels before keeping its largest component (Algorithm 2, line 8) [settled]."""
     compactness: float = 20.0

@@ -59,6 +59,19 @@ def test_numbers_that_do_not_divide_each_other_are_refused(part, fields, message
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"elements": ElementsConfig(image_size=520)}, "image_size must be a multiple of 64, .* got 520"),
+        ({"decoder": DecoderConfig(query_grid=48)}, "query_grid must divide the image size 512, got 48"),
+        ({"elements": ElementsConfig(patch_size=24)}, "patch_size must be a multiple of 16, .* got 24"),
+    ],
+)
+def test_sizes_that_networks_do_not_divide_are_refused(fields, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ModelConfig(**fields)
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         (("unet", "heads"), "4"),

@@ -3,6 +3,7 @@
 Every step except the report's images is a command of this project, printed and run as a user would run it.
 """
 
+import json
 import os
 import shlex
 import subprocess
@@ -21,11 +22,17 @@ from elements_jax.data.atomic import new_file
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
 STAGES = ("vae", "autoencoder", "diffusion")
+EDITS = {
+    "astronaut": {"edit": "delete", "object": {"box": [0.68, 0.0, 0.91, 0.62]}},
+    "coffee": {"edit": "resize", "object": {"box": [0.52, 0.55, 0.70, 0.82]}, "scale": 0.6},
+    "rocket": {"edit": "duplicate", "object": {"box": [0.47, 0.30, 0.54, 0.97]}, "by": [-0.12, 0.0]},
+}
+"""Edits of photographs that scikit-image includes."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Partition photographs, edit held-out scenes and photographs with `tiny`, write a report, and train briefly."""
+    """Edit photographs, partition others, edit held-out scenes with `tiny`, write a report, and train briefly."""
 
     out: tyro.conf.Positional[Path]
     """Folder for everything; the finished steps of an interrupted run are reused."""
@@ -34,7 +41,7 @@ class Demo:
     full: bool = False
     """Train `tiny` on scenes for the full length of its preset, which takes hours, and edit with the result."""
     sam: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared"), "weights", "mobile_sam.pt")
-    """Checkpoint of SAM or MobileSAM for the photographs; without one, SLIC segments them."""
+    """Checkpoint of SAM or MobileSAM for the photographs; without one, colour finds objects, and SLIC segments."""
     held_out: int = 12
     """Number of scenes to edit."""
     steps: int = 100
@@ -46,6 +53,7 @@ class Demo:
     def run(self) -> None:
         """Run every step that is not done yet."""
         started = time.monotonic()
+        self.edit_photographs()
         self.partition_photographs()
         self.make_records()
         trained = self.train()
@@ -53,13 +61,27 @@ class Demo:
         from elements_jax.cli.demo_report import write_report  # after training: JAX takes memory
 
         model = trained if self.full else self.model
-        index = write_report(self.out / "report", model, self.out / "records", self.out / "photos-records")
+        index = write_report(self.out / "report", model, self.out)
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open {index}")
         if not self.full:
-            print(f"Its images were made by {model}; {trained} only shows that training runs.")
+            print(f"Its scenes were drawn by {model}; {trained} only shows that training runs.")
+
+    def edit_photographs(self) -> None:
+        """Edit complete photographs, at their own size."""
+        import skimage.data
+
+        edits = self.out / "edits"
+        edits.mkdir(parents=True, exist_ok=True)
+        found = ["--segmenter", "slic", *(["--checkpoint", self.sam] if self.sam.is_file() else [])]
+        for name, edit in EDITS.items():
+            photo, script = edits / f"{name}.png", edits / f"{name}.json"
+            with new_file(photo) as file:
+                Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
+            script.write_text(json.dumps({"version": 1, "edits": [edit]}))
+            elements("edit", photo, "--script", script, "--out", edits / f"{name}-edited.png", *found)
 
     def partition_photographs(self) -> None:
-        """Partition photographs bundled with scikit-image, at the paper's size and at tiny's."""
+        """Partition photographs that scikit-image includes, at the paper's size and at tiny's."""
         import skimage.data
 
         photos = self.out / "photos"

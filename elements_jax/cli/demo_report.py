@@ -36,6 +36,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1500p
 .row { display: flex; gap: 6px; border-top: 1px solid #ddd; padding: 8px 0 12px }
 figure { flex: 0 1 190px; min-width: 0; margin: 0 }
 figure img { width: 100%; display: block; image-rendering: pixelated }
+.wide figure { flex-basis: 640px } .wide img { image-rendering: auto }
 figcaption { font-size: 12px; color: #555; overflow-wrap: anywhere } table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: 2px 14px 2px 0; text-align: right } td:first-child, th:first-child { text-align: left }
 pre { background: #f4f4f4; padding: 8px; overflow-x: auto }
@@ -57,15 +58,15 @@ class Report:
         """Add text in a tag."""
         self._parts.append(f"<{tag}>{html.escape(words)}</{tag}>")
 
-    def row(self, pictures: dict[str, Picture]) -> None:
-        """Add a row of images with captions, and write each image as a PNG."""
+    def row(self, pictures: dict[str, Picture], wide: bool = False) -> None:
+        """Add a row of images with captions, and write each image as a PNG. Photographs need a wide row."""
         figures = []
         for caption, picture in pictures.items():
             name = f"{self._pictures:03}-{caption.split(',')[0].replace(' ', '-')}.png"
             self._pictures += 1
             Image.fromarray(enlarge(picture)).save(self.folder / name)
             figures.append(f"<figure><img src='{name}'><figcaption>{html.escape(caption)}</figcaption></figure>")
-        self._parts.append(f"<div class=row>{''.join(figures)}</div>")
+        self._parts.append(f"<div class='row{' wide' if wide else ''}'>{''.join(figures)}</div>")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Add a table; the first column holds names."""
@@ -81,13 +82,31 @@ class Report:
         return path
 
 
-def write_report(folder: Path, model: Path, scene_records: Path, photo_records: Path) -> Path:
-    """Edit photographs and held-out scenes with a model and show the results. Return the path of the page."""
+def write_report(folder: Path, model: Path, demo: Path) -> Path:
+    """Edit held-out scenes and small photographs with a model, and show the results after the edited photographs.
+
+    Args:
+        demo: the demo's folder, with `edits`, `photos-records` and `records`.
+
+    Returns the path of the page.
+    """
     pipeline = ElementsPipeline.from_pretrained(model)
-    report = Report(folder, "Editable image elements: tiny")
-    report_photographs(report, pipeline, list(read_split(photo_records, "train").values()))
-    report_scenes(report, pipeline, list(read_split(scene_records, "val").values()))
+    report = Report(folder, "Editable image elements")
+    report_edits(report, demo / "edits")
+    report_scenes(report, pipeline, list(read_split(demo / "records", "val").values()))
+    report_photographs(report, pipeline, list(read_split(demo / "photos-records", "train").values()))
     return report.save()
+
+
+def report_edits(report: Report, folder: Path) -> None:
+    """Show edits of complete photographs next to the photographs."""
+    report.text("h2", "Photographs, edited at their own size")
+    report.text("p", "Objects keep their own pixels, and patches of the photograph fill the gaps that they leave.")
+    for path in sorted(folder.glob("*-edited.png")):
+        name = path.stem.removesuffix("-edited")
+        [edit] = EditScript.from_file((folder / f"{name}.json").read_bytes()).edits
+        shown = {f"{name}, before": folder / f"{name}.png", f"{name}, {edit.edit}": path}
+        report.row({caption: np.asarray(Image.open(file).convert("RGB")) for caption, file in shown.items()}, wide=True)
 
 
 def report_scenes(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
@@ -155,7 +174,7 @@ def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: S
 
 def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
     """Show the five edits on photographs, run by edit script, to see what generalizes from the training images."""
-    report.text("h2", "Photographs")
+    report.text("h2", "Photographs as 64 elements of tiny, at 64 px")
     report.text("p", "The tiny model was trained on scenes and few photographs. Its results are shown as they are.")
     count, size = pipeline.config.elements.num_elements, pipeline.config.elements.image_size
     yy, xx = (np.mgrid[:size, :size] + 0.5) / size

@@ -1,4 +1,4 @@
-"""Dropped pixels on real photographs at the paper's settings; `tests/benchmarks/superpixels_bsds.py` uses more."""
+"""Dropped pixels on real photographs at the paper's settings; `tests/benchmarks/segmentation` has more."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Holes in photographs: ours with and without a guide, OpenCV's inpainting and PatchMatch.
 
     pip install opencv-python-headless pypatchmatch
-    python tests/benchmarks/holes.py FOLDER_OF_PHOTOGRAPHS
+    python tests/benchmarks/photographs/holes.py FOLDER_OF_PHOTOGRAPHS
 
 Each photograph is scaled to at most 1,024 px and gives a window of 512 px, with one hole like an object of 70 to 180
 px; the truth is the photograph. A guide "1/8" is the truth made 8 times smaller. The imperfect guides are variants of

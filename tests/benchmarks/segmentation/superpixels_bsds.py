@@ -1,6 +1,6 @@
 """Elements of SAM, SLIC and a grid against human segmentations, and the sweep over beta of the paper's Figure 15.
 
-    python tests/benchmarks/superpixels_bsds.py --images 20
+    python tests/benchmarks/segmentation/superpixels_bsds.py --images 20
 
 All segment the centre square of a BSDS500 photograph, at 512 px, into at most 256 elements; the truths are cropped in
 the same way. A score is averaged over the people who segmented an image, then over evenly spaced images of a split.

@@ -1,7 +1,7 @@
 """One edit on each of twelve free photographs, by `elements edit`, as a sheet: docs/images/sheet.jpg.
 
     apt-get download lomiri-wallpapers-16.04 && dpkg-deb -x lomiri-wallpapers-16.04*.deb wallpapers
-    python tests/benchmarks/sheet.py wallpapers/usr/share/backgrounds mobile_sam.pt docs/images/sheet.jpg
+    python tests/benchmarks/photographs/sheet.py wallpapers/usr/share/backgrounds mobile_sam.pt docs/images/sheet.jpg
 
 Nothing is selected: these are all the photographs of that package under CC0 or CC BY, and three of scikit-image's.
 """

@@ -1,6 +1,6 @@
 """The partition of photographs with MobileSAM: this project against the plain use of SAM's published predictor.
 
-    python tests/benchmarks/partition_throughput.py --images 3
+    python tests/benchmarks/segmentation/partition_throughput.py --images 3
 
 All start from the same image embedding and decode the same 256 points; then pixels are assigned, ours in chunks, theirs
 with all 256 score maps at image size. `loop` asks the predictor for one point after the other, `batched` for 64 at

@@ -1,6 +1,6 @@
 """How soon the editor's page answers: upload to photograph shown, a drag's frames, run to the first progress.
 
-python -m tests.benchmarks.editor_page
+python -m tests.benchmarks.photographs.editor_page
 
 It runs headless Chromium on a model of random weights, with photographs of two sizes, and prints medians. A frame is
 the page's own work for one frame: its pointer handlers and its drawing. The run is the first after the warm-up.

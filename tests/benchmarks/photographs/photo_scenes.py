@@ -2,7 +2,7 @@
 
     pip install opencv-python-headless pypatchmatch
     elements partition PHOTOGRAPHS records --size 1024 --grid 8 --checkpoint mobile_sam.pt --held-out 0
-    python tests/benchmarks/photo_scenes.py records
+    python tests/benchmarks/photographs/photo_scenes.py records
 
 The photo scenes are those of `elements photo-scenes`: objects of photographs on other photographs, so that the true
 result of an edit is known. Every method gets the true mask of the object. Scores are of the box of the edit and 16 px

@@ -1,7 +1,7 @@
 """The cost of an engine: small photographs segmented by SLIC on this machine, locally, on Ray and on Spark.
 
     ray start --head --num-cpus 1
-    python -m tests.benchmarks.engines --images 10000
+    python -m tests.benchmarks.segmentation.engines --images 10000
     ray stop
 
 Each engine has one worker, so that what differs is the engine. The runs take turns. Since other work on the machine
