@@ -7,7 +7,6 @@ from typing import Any
 from elements_jax.cli.command import orderly_termination, parsed, run_to_end
 from elements_jax.data.lock import locked
 from partition.inspection.command import Inspect, inspect
-from partition.inspection.steps import Steps, draw_steps
 from partition.job.engines import run_locally, run_on_beam
 from partition.job.job import Job, begin, check, finish
 from partition.job.ray_engine import run_on_ray
@@ -25,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv and argv[0] == "inspect":
         return run_to_end(lambda: inspect(parsed(Inspect, argv[1:], "elements partition inspect")))
     if argv and argv[0] == "steps":
+        from partition.inspection.steps import Steps, draw_steps  # needs PyTorch, unlike the others' --help
+
         return run_to_end(lambda: draw_steps(parsed(Steps, argv[1:], "elements partition steps")))
     return run_to_end(lambda: _run(argv))
 

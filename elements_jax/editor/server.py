@@ -169,10 +169,15 @@ def serve(app: FastAPI, host: str, port: int, root_path: str, ready: Callable[[s
 
     `root_path` is the path under which a proxy serves the page; the proxy strips it from requests.
 
-    Raises OSError if the address is not this machine's, or the port is taken.
+    Raises ValueError if the address is not this machine's, or the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listening:
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise ValueError(f"cannot listen on {host}, port {port}: {reason}; choose another --port") from error
+    with listening:
         shown = "localhost" if is_loopback(host) or host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listening.getsockname()[1]}")
         _Server(uvicorn.Config(app, log_level="warning", root_path=root_path)).run(sockets=[listening])

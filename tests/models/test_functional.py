@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from elements_jax.config import ElementsConfig, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from elements_jax.config import DecoderConfig, ElementsConfig, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from elements_jax.models.functional import Functional
 from elements_jax.models.networks import Networks
 from elements_jax.models.text_encoder import CLIPTextEncoder
@@ -16,6 +16,7 @@ from train.stages.discriminator import PatchDiscriminator
 networks = Networks(
     ModelConfig(
         elements=ElementsConfig(image_size=16, grid=2, content_channels=8, frequencies=2),
+        decoder=DecoderConfig(query_grid=4),
         vae=VAEConfig(block_out_channels=(8,), layers_per_block=1, norm_groups=4),
         text=TextConfig(vocab_size=32, max_length=6, hidden_size=16, intermediate_size=32, layers=1, heads=2),
         unet=UNetConfig(block_out_channels=(16,), attention_levels=(True,), layers_per_block=1, heads=2, norm_groups=4),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from elements_jax.config import DecoderConfig, ElementsConfig, EncoderConfig, ModelConfig
+from elements_jax.config import DecoderConfig, ElementsConfig, EncoderConfig, ModelConfig, UNetConfig, VAEConfig
 from elements_jax.elements import ImageElements
 from elements_jax.models.blocks import Conv3x3
 from elements_jax.models.networks import Networks
@@ -17,6 +17,8 @@ SMALL = ModelConfig(
     elements=ElementsConfig(image_size=16, grid=3, patch_size=8, content_channels=6, frequencies=2),
     encoder=EncoderConfig(base_channels=8, multipliers=(1, 2), norm_groups=4),
     decoder=DecoderConfig(blocks=2, channels=16, self_heads=4, cross_heads=1, mlp_ratio=2, query_grid=4),
+    vae=VAEConfig(block_out_channels=(8,), norm_groups=4),
+    unet=UNetConfig(block_out_channels=(8,), attention_levels=(True,), heads=2, norm_groups=4),
 )
 N = SMALL.elements.num_elements
 networks = Networks(SMALL)

@@ -98,6 +98,7 @@ def undisturbed(data, tmp_path_factory):
     return pickle.loads((model / "state").read_bytes()), model
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(data, undisturbed, tmp_path):
     """First it is told to stop; then it saves every step, so that most moments are within a save."""
     code, printed, _ = ended(train(data, tmp_path, SIGNAL=f"{int(signal.SIGTERM)} 0 3"))
@@ -161,6 +162,7 @@ def test_all_hosts_end_by_the_clock_of_the_first(data, tmp_path):
     assert 1 <= step <= 3
 
 
+@pytest.mark.slow
 def test_a_stage_trained_on_two_hosts_resumes_on_one(data, tmp_path):
     """The autoencoder runs first on 2 x 4 devices of two hosts, then on 1 x 8 of one, against one device from the
     start."""

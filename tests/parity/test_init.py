@@ -121,6 +121,7 @@ def test_another_model_is_refused_by_the_parts_that_differ(diffusion, config, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_from_stable_diffusion_to_a_model(diffusion, config, tmp_path):
     (tmp_path / "records").mkdir()
     records, model = write_records(tmp_path / "records"), tmp_path / "model"

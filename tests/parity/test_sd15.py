@@ -28,6 +28,8 @@ from elements_jax.models.networks import Networks
 from tests.helpers.algorithm_1 import add_element_attention, torch_predict
 from tests.helpers.stable_diffusion import TABLES, official_name, theirs
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ModelConfig(unet=UNetConfig(zero_init_elements=True))
 NETWORKS = Networks(CONFIG)
 TOLERANCE = 1e-4

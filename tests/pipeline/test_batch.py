@@ -365,6 +365,7 @@ def test_four_devices_give_the_same_bits(tmp_path, seven, records, model):
     assert contents(tmp_path / "four") == contents(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_job_killed_at_random_equals_an_undisturbed_one(tmp_path, records, model):
     scripts = write_lines(tmp_path / "scripts.jsonl", example_lines(120))
     command = ["batch", str(records), str(scripts), "--model", model, "--shard-size", "3"]

@@ -22,13 +22,19 @@ def state(step: int) -> State:
 LIKE = jax.eval_shape(lambda: state(0))
 
 
-@pytest.fixture
-def run(tmp_path):
-    """A run with checkpoints of steps 2, 4 and 6."""
-    with Checkpoints(tmp_path / "run") as checkpoints:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written") / "run"
+    with Checkpoints(folder) as checkpoints:
         for step in (2, 4, 6):
             checkpoints.save(state(step), STREAM | {"examples": 8 * step})
-    return tmp_path / "run"
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, written):
+    """A run with checkpoints of steps 2, 4 and 6."""
+    return shutil.copytree(written, tmp_path / "run")
 
 
 def assert_is(found: tuple[State, StreamPosition], step: int) -> None:

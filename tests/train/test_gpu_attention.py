@@ -19,7 +19,11 @@ from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import encode_image
 
 MODULE = importlib.import_module("elements_jax.models.attention")
-CAPABILITIES = ("8.0", "9.0", "10.0")  # Ampere, Hopper, Blackwell
+CAPABILITIES = (  # Ampere, Hopper, Blackwell
+    pytest.param("8.0", marks=pytest.mark.slow),
+    "9.0",
+    pytest.param("10.0", marks=pytest.mark.slow),
+)
 MODELS = {preset.model: name for name, preset in reversed(PRESETS.items())}
 
 

@@ -138,7 +138,9 @@ def processes_of(session: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("engine", [["--workers", "2"], ["--devices", "cpu", "cpu"]])
+@pytest.mark.parametrize(
+    "engine", [["--workers", "2"], pytest.param(["--devices", "cpu", "cpu"], marks=pytest.mark.slow)]
+)
 def test_a_job_killed_at_random_equals_an_undisturbed_one(tmp_path: Path, engine: list[str]) -> None:
     photos = tmp_path / "photos"
     write_folder(photos, range(60), 64)

@@ -104,6 +104,7 @@ def encode_positions(layer: torch.nn.Module, coords: torch.Tensor) -> torch.Tens
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+@pytest.mark.slow
 def test_mixed_precision_changes_little(mobile_sam: Sam, disc: tuple[np.ndarray, np.ndarray]) -> None:
     """bfloat16 keeps 8 bits; s is compared as a mask, where it matters."""
     image, _ = disc
