@@ -57,7 +57,7 @@ class Editor:
         finder = ObjectFinder(divider, self.source)
         if points := self.source.chosen in ("sam", "mobile-sam") or self.source.checkpoint is not None:
             finder.load()
-        said = notices(self.model, self.source)
+        said = notices(not self.model, self.source)
         app = make_app(
             EditSession(pipeline, divider, self.source.chosen, guides=self.model is not None),
             name=Path(self.model or TINY).name,

@@ -59,9 +59,9 @@ PIECES = 22
 TINY_NOTICE = "Demo model (64 px): what it paints itself is blurred."
 
 
-def notices(model: str | None, source: SegmenterOptions) -> list[str]:
+def notices(uses_tiny: bool, source: SegmenterOptions) -> list[str]:
     """Return notices about the defaults that the user did not choose."""
-    notices = [] if model else [TINY_NOTICE]
+    notices = [TINY_NOTICE] if uses_tiny else []
     if source.segmenter is None and source.checkpoint is None:
         notices.append("Photographs are segmented by SLIC; use SAM with --checkpoint.")
     return notices
@@ -180,7 +180,7 @@ def open_editing(
     if any: results record how it was segmented."""
     from elements_jax.pipeline.session import EditSession
 
-    for notice in notices(model, source):
+    for notice in notices(not model, source):
         print(notice, file=sys.stderr)
     pipeline = open_pipeline(model)
     divider = PhotoSegmenter(pipeline.config.elements, source)

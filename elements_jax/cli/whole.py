@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elements_jax import TINY
 from elements_jax.cli.photos import ObjectFinder, PhotoSegmenter, notices, open_pipeline
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded
@@ -54,20 +55,29 @@ def default_out(photo: Path, format: str) -> Path:
 
 
 def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photograph:
-    from elements_jax.photograph.edit import edit_photograph
-    from elements_jax.pipeline.session import EditSession
+    from elements_jax.config import ModelConfig
+    from elements_jax.photograph.edit import edit_photograph, needs_decoder
 
-    for notice in notices(command.model, command.source):
+    uses_model = command.model is not None or needs_decoder(script)
+    for notice in notices(uses_model and command.model is None, command.source):
         print(notice, file=sys.stderr)
-    pipeline = open_pipeline(command.model)
-    divider = PhotoSegmenter(pipeline.config.elements, command.source)
+    if uses_model:
+        from elements_jax.pipeline.session import EditSession
+
+        pipeline = open_pipeline(command.model)
+        divider = PhotoSegmenter(pipeline.config.elements, command.source)
+        editing = EditSession(pipeline, divider, command.source.chosen, guides=command.model is not None)
+    else:
+        divider = PhotoSegmenter(ModelConfig.load(TINY / "elements" / "config.json").elements, command.source)
+        editing = None
     # Each window of the photograph is sampled; the edits determine the number of windows.
     with sampling(None, "edit", before="finding what to edit, and filling the holes") as report:
         return edit_photograph(
-            EditSession(pipeline, divider, command.source.chosen, guides=command.model is not None),
+            editing,
             photograph,
             script,
             divider.label,
+            divide=divider,
             find_object=ObjectFinder(divider, command.source),
             open_named=lambda name: _open_named(command.script.parent / name),
             report=report,

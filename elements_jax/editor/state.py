@@ -10,18 +10,15 @@ from fastapi import HTTPException
 from jaxtyping import UInt8, UInt16
 
 from elements_jax.data.photo import Photo
-from elements_jax.editing.apply import nothing_to_open
 from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript, ObjectAt
 from elements_jax.editor import wire
 from elements_jax.editor.images import Images, Upload, check_header, decoded, labels_png, mask_png, png_of, reduced
 from elements_jax.editor.jobs import Jobs, Work
 from elements_jax.photograph.colour import rgb8
-from elements_jax.photograph.composition import Composition
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.repaint import Label
 from elements_jax.photograph.selecting import FindObject, Selector
-from elements_jax.photograph.steps import resolve
 from elements_jax.pipeline.session import EditSession
 
 T = TypeVar("T")
@@ -88,9 +85,7 @@ class Editor:
         check_header(gaps, self.model.limits.pixels)
         before = Photograph(reduced(decoded(upload.encoded), PREVIEW_SIDE), b"", "PNG")
         script = EditScript((Delete((), object=ObjectAt(mask="gaps")),))
-        selector = Selector(self.editing.open, None, lambda _: Photograph.decode(gaps))
-        base, steps = resolve(before, script, selector, nothing_to_open)
-        filled = Composition(base, steps).render(None, script)
+        filled = edit_photograph(None, before, script, self.label, open_named=lambda _: Photograph.decode(gaps)).pixels
         changed = np.any(filled != before.pixels, axis=-1, keepdims=True)
         return png_of(np.concatenate([filled, np.where(changed, np.uint8(255), np.uint8(0))], axis=-1))
 

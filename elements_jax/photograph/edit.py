@@ -12,6 +12,7 @@ The model sees square windows of the photograph (`window`). With the detail "pix
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -19,23 +20,26 @@ from jaxtyping import Bool, UInt8
 from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
 from elements_jax.editing.apply import nothing_to_open
-from elements_jax.editing.script import EditError, EditScript
+from elements_jax.editing.script import EditError, EditScript, Fit
 from elements_jax.photograph.colour import from_srgb, rgb8, to_srgb
 from elements_jax.photograph.composition import Composition
 from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.repaint import Label, repaint
-from elements_jax.photograph.selecting import FindObject, Selector
+from elements_jax.photograph.selecting import Divide, FindObject, Selector
 from elements_jax.photograph.steps import resolve
 from elements_jax.photograph.window import Window
-from elements_jax.pipeline.session import EditSession
+
+if TYPE_CHECKING:  # patches fill holes without a model, and without the seconds that its networks take to import
+    from elements_jax.pipeline.session import EditSession
 
 
 def edit_photograph(
-    editing: EditSession,
+    editing: "EditSession | None",
     photograph: Photograph,
     script: EditScript,
     label: Label,
     *,
+    divide: Divide | None = None,
     find_object: FindObject | None = None,
     open_named: Callable[[str], Photograph] = nothing_to_open,
     report: Callable[[], bool] = lambda: True,
@@ -43,7 +47,9 @@ def edit_photograph(
     """Run an edit script on a photograph.
 
     Args:
+        editing: the model; without one, only patches of the photograph fill holes.
         label: segments a window of the photograph into elements.
+        divide: segments a photograph into the elements that a script numbers; by default as `editing` does.
         find_object: finds objects from points and boxes; only needed by scripts that use these.
         open_named: opens the images and masks that the script names.
         report: called before each sampling step of each window; return False to cancel.
@@ -55,23 +61,35 @@ def edit_photograph(
     Raises EditError that names the edit, or the setting that needs a diffusion decoder which the model lacks; Cancelled
     if `report` returns False; and the errors of the callables.
     """
-    if not editing.pipeline.has_diffusion and (script.prompt or script.detail == "decoder"):
+    if needs_decoder(script) and (editing is None or not editing.pipeline.has_diffusion):
         needed = "a prompt" if script.prompt else 'the detail "decoder"'
         raise EditError(f"{needed} needs a model with a diffusion decoder, such as tiny; this one has none")
-    base, steps = resolve(photograph, script, Selector(cache(editing.open), find_object, open_named), open_named)
-    if script.detail == "decoder":
+    segment = divide or (editing.open if editing is not None else _nothing_to_number)
+    base, steps = resolve(photograph, script, Selector(cache(segment), find_object, open_named), open_named)
+    if editing is None or not (editing.guides or needs_decoder(script)):
+        pixels = Composition(base, steps).render(None, script)
+    elif script.detail == "decoder":
         pixels = repaint(editing, base, steps, script, label, report)
     else:
         decoder = _Decoder(editing, base, replace(script, preserve=False), label, report)
-        pixels = Composition(base, steps).render(decoder if editing.guides or script.prompt else None, script)
+        pixels = Composition(base, steps).render(decoder, script)
     return photograph if pixels is photograph.pixels else replace(photograph, pixels=pixels)
+
+
+def _nothing_to_number(encoded: bytes, fit: Fit) -> Photo:
+    raise EditError("selecting elements by number needs `divide`, which segments the photograph")
+
+
+def needs_decoder(script: EditScript) -> bool:
+    """Whether a script asks for pixels that only a diffusion decoder can generate."""
+    return bool(script.prompt) or script.detail == "decoder"
 
 
 @dataclass(frozen=True, eq=False)
 class _Decoder:
     """The guide of a composition: decodes a window's elements after deleting those in the hole."""
 
-    editing: EditSession
+    editing: "EditSession"
     photograph: Photograph
     script: EditScript
     label: Label

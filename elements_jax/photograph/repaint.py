@@ -4,6 +4,7 @@ Each edit applies to the elements of a window that are mostly covered by its sel
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,14 +20,16 @@ from elements_jax.photograph.colour import from_srgb, like, rgb8, to_srgb
 from elements_jax.photograph.file import Photograph, Pixels
 from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Box, Window, box_of, windows
-from elements_jax.pipeline.session import EditSession
+
+if TYPE_CHECKING:
+    from elements_jax.pipeline.session import EditSession
 
 Label = Callable[[UInt8[np.ndarray, "S S 3"]], Integer[np.ndarray, "S S"]]
 """Segments an image of the model's size into elements."""
 
 
 def repaint(
-    editing: EditSession,
+    editing: "EditSession",
     photograph: Photograph,
     steps: Sequence[Step],
     script: EditScript,
@@ -66,7 +69,7 @@ def _reach(step: Step, size: tuple[int, int]) -> Box:
 
 
 def _repaint(
-    editing: EditSession,
+    editing: "EditSession",
     photograph: Photograph,
     window: Window,
     steps: Sequence[Step],
@@ -99,7 +102,7 @@ def _repaint(
     return window.enlarge(picture), _feather(region, window)
 
 
-def _photo(editing: EditSession, photograph: Photograph, window: Window, label: Label) -> Photo:
+def _photo(editing: "EditSession", photograph: Photograph, window: Window, label: Label) -> Photo:
     size = editing.pipeline.config.elements.image_size
     image = to_srgb(window.resample(rgb8(photograph.pixels), size), photograph)
     return Photo(image, label(image), (0, 0, size, size))
