@@ -107,6 +107,25 @@ def test_an_empty_script_gives_the_very_bytes(name, tmp_path, edit, capsys):
     assert "unchanged" in capsys.readouterr().out
 
 
+def test_without_a_model_no_network_is_loaded(tmp_path, edit, monkeypatch, capsys):
+    def loaded(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(ElementsPipeline, "from_pretrained", loaded)
+    (tmp_path / "photo.png").write_bytes(saved(picture(), "PNG"))
+    command = ["edit", str(tmp_path / "photo.png"), "--script", str(tmp_path / "edit.json"), "--segmenter", "grid"]
+    for selection in ({"object": {"mask": "mask.png"}}, {"elements": [9]}):
+        fields = {"version": 1, "edits": [{"edit": "delete", **selection}]}
+        (tmp_path / "edit.json").write_text(json.dumps(fields))
+        assert main(command) == 0
+        assert "blurred" not in capsys.readouterr().err
+        with Image.open(tmp_path / "photo-edited.png") as edited:
+            assert (np.asarray(edited) == 99).all(axis=-1).any()
+    (tmp_path / "edit.json").write_text(json.dumps(fields | {"prompt": "a cat"}))
+    with pytest.raises(AssertionError, match="a model was loaded"):
+        main(command)
+
+
 def test_the_suffix_decides_the_format(tmp_path, edit):
     photo = tmp_path / "photo.png"
     photo.write_bytes(saved(picture(), "PNG", icc_profile=SRGB, dpi=(300, 300)))

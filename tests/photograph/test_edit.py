@@ -281,6 +281,17 @@ def test_patches_fill_a_hole_without_a_guide(pipeline):
         edit(unguided, photo, Delete((), object=ObjectAt(mask="all")), pictures={"all": everything})
 
 
+def test_without_a_model_patches_fill_holes_and_paint_nothing(pipeline):
+    photo, unguided = photograph(200, 300), EditSession(pipeline, divide, "quarters", guides=False)
+    after = edit(None, photo, Delete((), object=HERE))
+    np.testing.assert_array_equal(after.pixels, edit(unguided, photo, Delete((), object=HERE)).pixels)
+    for fields in ({"prompt": "a red circle"}, {"detail": "decoder"}):
+        with pytest.raises(EditError, match="needs a model with a diffusion decoder"):
+            edit(None, photo, Delete((), object=HERE), **fields)
+    with pytest.raises(EditError, match="selecting elements by number needs `divide`"):
+        edit(None, photo, Delete((1,)))
+
+
 def test_the_light_decoder_guides_where_stage_2_was_not_trained(pipeline):
     stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
     light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), divide, "quarters")
