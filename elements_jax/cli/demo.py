@@ -42,9 +42,9 @@ class Demo:
     """Train `tiny` on scenes for the full length of its preset, which takes hours, and edit with the result."""
     sam: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared"), "weights", "mobile_sam.pt")
     """Checkpoint of SAM or MobileSAM for the photographs; without one, colour finds objects, and SLIC segments."""
-    held_out: int = 12
+    held_out: int = 8
     """Number of scenes to edit."""
-    steps: int = 100
+    steps: int = 40
     """Training steps per stage, unless training is full length."""
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class Demo:
 
     def make_records(self) -> None:
         """Write records of scenes for training, and of others to edit."""
-        for split, first, count in (("train", 0, 16_000 if self.full else 1000), ("val", 1_000_000, self.held_out)):
+        for split, first, count in (("train", 0, 16_000 if self.full else 400), ("val", 1_000_000, self.held_out)):
             pictures = self.out / "scenes" / split
             if not (self.out / "records" / f"partition-{split}.json").is_file():
                 elements("scenes", pictures, "--first", first, "--count", count)

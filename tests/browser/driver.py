@@ -81,10 +81,10 @@ class Driver:
     # The page's contents
 
     @property
-    def gap_filled(self) -> bool:
-        """Whether the server has filled the latest gap."""
+    def gaps_filled(self) -> int:
+        """The number of previews of gaps that the server has sent."""
         asked = [request for request in self.requests if request.url.endswith("/preview")]
-        return bool(asked) and asked[-1].response() is not None
+        return sum(request.response() is not None for request in asked)
 
     @property
     def status(self):

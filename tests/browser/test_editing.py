@@ -21,7 +21,7 @@ def point_of(edit: dict) -> None:
 
 
 def test_drag_previews_object_and_filled_gap_without_a_request(square):
-    square.until(lambda: square.gap_filled)  # already when the square is selected
+    square.until(lambda: square.gaps_filled)  # already when the square is selected
     requests = len(square.requests)
     slope = square.pixel(50, 24)
     square.press(24, 24)
