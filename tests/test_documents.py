@@ -143,6 +143,8 @@ def test_options_exist(document: Path):
     for words in named_commands(document):
         end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
         depth = {"train": 4, "study": 3, "evaluate": 3, "benchmark": 3, "compile": 3}.get(words[1], 2)
+        if words[1:3] in (["partition", "inspect"], ["partition", "steps"]):
+            depth = 3
         start = tuple(words[1:depth])
         start = start[: max(1, end - 1)]
         if "COMMAND" in words:

@@ -28,6 +28,7 @@ from elements_jax.cli.evaluation import benchmark, compare, evaluate, scenes_ben
 from elements_jax.cli.main import HERE, main
 from elements_jax.config import ModelConfig
 from partition.inspection.command import Inspect
+from partition.inspection.steps import Steps
 from partition.job.job import Job as PartitionJob
 from tests.helpers.models import write_random_model
 from tests.helpers.records import SMALL
@@ -35,6 +36,7 @@ from tests.helpers.records import SMALL
 COMMANDS: dict[str, tuple[list[str], type]] = {
     "partition": (["partition", "photos", "OUT", "--segmenter", "grid"], PartitionJob),
     "partition inspect": (["partition", "inspect", "records"], Inspect),
+    "partition steps": (["partition", "steps", "photo.png", "--out", "OUT", "--checkpoint", "weights"], Steps),
     "cache": (["cache", "records", "OUT", "--model", "model"], HERE["cache"]),
     "encode": (["encode", "photo.png", "OUT"], HERE["encode"]),
     "edit": (["edit", "photo.png", "--script", "edit.json", "--out", "OUT"], HERE["edit"]),

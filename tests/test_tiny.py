@@ -84,7 +84,8 @@ def test_the_command_line_edits_with_tiny_by_default(tmp_path: Path, capsys: pyt
     photo, script, out = tmp_path / "scene.png", tmp_path / "edit.json", tmp_path / "out.png"
     Image.fromarray(drawn.render(drawn.scene(1_000_004))[0]).save(photo)
     script.write_text(json.dumps({"version": 1, "edits": [{"edit": "delete", "elements": [0]}]}))
-    assert main(["edit", str(photo), "--script", str(script), "--out", str(out), "--steps", "2"]) == 0
+    command = ["edit", str(photo), "--script", str(script), "--out", str(out), "--detail", "decoder", "--steps", "2"]
+    assert main(command) == 0
     with Image.open(out) as picture:
         assert picture.size == (64, 64)
     notice = capsys.readouterr().err
