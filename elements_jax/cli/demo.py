@@ -23,8 +23,8 @@ from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
 STAGES = ("vae", "autoencoder", "diffusion")
 EDITS = {
-    "astronaut": {"edit": "delete", "object": {"box": [0.68, 0.0, 0.91, 0.62]}},
-    "coffee": {"edit": "resize", "object": {"box": [0.52, 0.55, 0.70, 0.82]}, "scale": 0.6},
+    "astronaut": {"edit": "delete", "object": {"box": [0.255, 0.665, 0.405, 0.84]}},  # the badge
+    "coffee": {"edit": "resize", "object": {"box": [0.52, 0.55, 0.70, 0.82]}, "scale": 0.6},  # the spoon
     "rocket": {"edit": "duplicate", "object": {"box": [0.47, 0.30, 0.54, 0.97]}, "by": [-0.12, 0.0]},
 }
 """Edits of photographs that scikit-image includes."""
