@@ -81,22 +81,23 @@ class Demo:
             elements("edit", photo, "--script", script, "--out", edits / f"{name}-edited.png", *found)
 
     def partition_photographs(self) -> None:
-        """Partition photographs that scikit-image includes, at the paper's size and at tiny's."""
+        """Partition photographs that scikit-image includes: one at the paper's size, three at tiny's."""
         import skimage.data
 
-        photos = self.out / "photos"
-        photos.mkdir(parents=True, exist_ok=True)
-        for name in ("astronaut", "chelsea", "coffee"):
-            with new_file(photos / f"{name}.png") as file:
-                Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
+        for folder, names in (("photo", ["chelsea"]), ("photos", ["astronaut", "chelsea", "coffee"])):
+            (self.out / folder).mkdir(parents=True, exist_ok=True)
+            for name in names:
+                with new_file(self.out / folder / f"{name}.png") as file:
+                    Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
         segmenter = (
             ["--segmenter", "sam", "--checkpoint", str(self.sam)] if self.sam.is_file() else ["--segmenter", "slic"]
         )
-        for folder, size, grid in (("photos-512", 512, 16), ("photos-records", 64, 8)):
-            if not (self.out / folder / "dataset_info.json").is_file():
+        for photos, size, grid in (("photo", 512, 16), ("photos", 64, 8)):
+            records = self.out / f"{photos}-records"
+            if not (records / "dataset_info.json").is_file():
                 size_of = ["--size", str(size), "--grid", str(grid), "--image-format", "png"]
-                elements("partition", photos, self.out / folder, *segmenter, *size_of)
-                elements("partition", "inspect", self.out / folder)
+                elements("partition", self.out / photos, records, *segmenter, *size_of)
+                elements("partition", "inspect", records)
 
     def make_records(self) -> None:
         """Write records of scenes for training, and of others to edit."""
