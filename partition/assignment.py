@@ -34,7 +34,7 @@ def assign_elements(
         s = segmenter(centroids)
         grid = grid.to(s.device)
         centroids = compute_centroids(compute_assignment(s, size), empty=grid)
-        centroids = config.centroid_ratio * centroids + (1 - config.centroid_ratio) * grid  # centroid adjustment
+        centroids = adjust_centroids(centroids, grid, config)
         g = compute_assignment_with_distance(s, centroids, size, config)
         centroids = compute_centroids(g, empty=grid)
     return g
@@ -65,6 +65,13 @@ def distance(centroids: Float[Tensor, "n 2"], size: tuple[int, int], kind: str) 
     y, x = ((torch.arange(side, device=centroids.device, dtype=torch.float64) + 0.5) / side for side in size)
     squared = (y - centroids[:, 1:])[:, :, None] ** 2 + (x - centroids[:, :1])[:, None, :] ** 2
     return squared if kind == "squared" else squared.sqrt()
+
+
+def adjust_centroids(
+    centroids: Float[Tensor, "N 2"], grid: Float[Tensor, "N 2"], config: PartitionConfig
+) -> Float[Tensor, "N 2"]:
+    """Move centroids towards Q, so that they do not collapse: the centroid adjustment of Algorithm 2."""
+    return config.centroid_ratio * centroids + (1 - config.centroid_ratio) * grid
 
 
 def compute_centroids(g: Int[Tensor, "H W"], empty: Float[Tensor, "N 2"]) -> Float[Tensor, "N 2"]:

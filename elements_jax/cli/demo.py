@@ -64,31 +64,22 @@ class Demo:
         index = write_report(self.out / "report", model, self.out)
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open {index}")
         if not self.full:
-            print(f"Its scenes were drawn by {model}; {trained} only shows that training runs.")
+            print(f"Its scenes and 64 px images were made by {model}; {trained} only shows that training runs.")
 
     def edit_photographs(self) -> None:
         """Edit complete photographs, at their own size."""
-        import skimage.data
-
         edits = self.out / "edits"
-        edits.mkdir(parents=True, exist_ok=True)
         found = ["--segmenter", "slic", *(["--checkpoint", self.sam] if self.sam.is_file() else [])]
         for name, edit in EDITS.items():
-            photo, script = edits / f"{name}.png", edits / f"{name}.json"
-            with new_file(photo) as file:
-                Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
+            photo, script = save_photograph(edits, name), edits / f"{name}.json"
             script.write_text(json.dumps({"version": 1, "edits": [edit]}))
             elements("edit", photo, "--script", script, "--out", edits / f"{name}-edited.png", *found)
 
     def partition_photographs(self) -> None:
         """Partition photographs that scikit-image includes: one at the paper's size, three at tiny's."""
-        import skimage.data
-
         for folder, names in (("photo", ["chelsea"]), ("photos", ["astronaut", "chelsea", "coffee"])):
-            (self.out / folder).mkdir(parents=True, exist_ok=True)
             for name in names:
-                with new_file(self.out / folder / f"{name}.png") as file:
-                    Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
+                save_photograph(self.out / folder, name)
         segmenter = (
             ["--segmenter", "sam", "--checkpoint", str(self.sam)] if self.sam.is_file() else ["--segmenter", "slic"]
         )
@@ -117,6 +108,17 @@ class Demo:
             command = ["train", stage, "tiny", "--data", self.out / "records", "--model", model]
             elements(*command, *([] if self.full else short))
         return model
+
+
+def save_photograph(folder: Path, name: str) -> Path:
+    """Write a photograph that scikit-image includes into a folder, and return its path."""
+    import skimage.data
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    with new_file(path) as file:
+        Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
+    return path
 
 
 def elements(*command: object) -> None:

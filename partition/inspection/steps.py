@@ -13,7 +13,13 @@ from elements_jax.arguments import PathOrURL
 from elements_jax.data.atomic import new_file, read_file, require_apart
 from elements_jax.data.object_store import with_local_paths
 from elements_jax.data.record import DROPPED
-from partition.assignment import compute_assignment, compute_assignment_with_distance, compute_centroids, query_grid
+from partition.assignment import (
+    adjust_centroids,
+    compute_assignment,
+    compute_assignment_with_distance,
+    compute_centroids,
+    query_grid,
+)
 from partition.components import Partition, measure_elements, partition_image
 from partition.config import PartitionConfig
 from partition.inspection.drawing import draw_partition
@@ -66,7 +72,7 @@ def steps(
     grid = query_grid(config.grid).to(s.device)
     by_score = compute_assignment(s, size)
     centroids = compute_centroids(by_score, empty=grid)
-    adjusted = config.centroid_ratio * centroids + (1 - config.centroid_ratio) * grid
+    adjusted = adjust_centroids(centroids, grid, config)
     assignment = _numpy(compute_assignment_with_distance(s, adjusted, size, config))
     return {
         "SAM assignment": _numpy(by_score),
