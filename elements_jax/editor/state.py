@@ -10,6 +10,7 @@ from fastapi import HTTPException
 from jaxtyping import UInt8, UInt16
 
 from elements_jax.data.photo import Photo
+from elements_jax.editing.apply import Edited
 from elements_jax.editing.script import Compose, Continue, Delete, EditError, EditScript, ObjectAt
 from elements_jax.editor import wire
 from elements_jax.editor.images import Images, Upload, check_header, decoded, labels_png, mask_png, png_of, reduced
@@ -124,7 +125,8 @@ class Editor:
         config = self.editing.pipeline.config.elements
         side, cells = config.image_size, np.arange(config.image_size) * config.grid // config.image_size
         blank = Photo(np.zeros((side, side, 3), np.uint8), cells[:, None] * config.grid + cells, (0, 0, side, side))
-        self.editing.picture(blank, self.editing.canvas(blank), EditScript())
+        canvas = self.editing.canvas(blank)
+        self.editing.decode(blank, Edited(canvas, canvas), EditScript())
 
 
 def _named(script: EditScript) -> list[str]:

@@ -131,6 +131,22 @@ def decode_latent(
 ) -> Float[Array, "B H W 3"]:
     """Decode sampled latents to images, with preserved pixels blended in; `params` are the VAE's."""
     image = networks.vae.module(params).decode(latent / networks.config.vae.scaling_factor)
+    return _preserving(networks, image, preserve)
+
+
+def reconstruct_elements(
+    networks: Networks, params: Params, elements: ImageElements, preserve: Preserve | None = None
+) -> Float[Array, "B H W 3"]:
+    """Decode elements to images in [-1, 1] with stage 1's light decoder, whose parameters `params` are (Section 3.2).
+
+    `preserve` keeps its images as in `decode_elements`.
+    """
+    return _preserving(networks, networks.decoder(params, elements), preserve)
+
+
+def _preserving(
+    networks: Networks, image: Float[Array, "B H W 3"], preserve: Preserve | None
+) -> Float[Array, "B H W 3"]:
     return image if preserve is None else blend(_original(preserve), image, _weight(networks, preserve))
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, UInt8
 
 from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
-from elements_jax.editing.apply import nothing_to_open
+from elements_jax.editing.apply import Edited, nothing_to_open
 from elements_jax.editing.script import EditError, EditScript, Fit
 from elements_jax.photograph.colour import from_srgb, rgb8, to_srgb
 from elements_jax.photograph.composition import Composition
@@ -58,12 +58,11 @@ def edit_photograph(
         The photograph with new pixels in and closely around the edited regions; `photograph` itself if the script
         changes nothing.
 
-    Raises EditError that names the edit, or the setting that needs a diffusion decoder which the model lacks; Cancelled
-    if `report` returns False; and the errors of the callables.
+    Raises EditError that names the edit, or says that the script needs a model; Cancelled if `report` returns False; and
+    the errors of `EditSession.decode` and the callables.
     """
-    if needs_decoder(script) and (editing is None or not editing.pipeline.has_diffusion):
-        needed = "a prompt" if script.prompt else 'the detail "decoder"'
-        raise EditError(f"{needed} needs a model with a diffusion decoder, such as tiny; this one has none")
+    if needs_decoder(script) and editing is None:
+        raise EditError('a prompt, or the detail "decoder", needs a model')
     segment = divide or (editing.open if editing is not None else _nothing_to_number)
     base, steps = resolve(photograph, script, Selector(cache(segment), find_object, open_named), open_named)
     if editing is None or not (editing.guides or needs_decoder(script)):
@@ -81,7 +80,7 @@ def _nothing_to_number(encoded: bytes, fit: Fit) -> Photo:
 
 
 def needs_decoder(script: EditScript) -> bool:
-    """Whether a script asks for pixels that only a diffusion decoder can generate."""
+    """Whether a script asks for pixels that only a model can generate."""
     return bool(script.prompt) or script.detail == "decoder"
 
 
@@ -103,5 +102,6 @@ class _Decoder:
         image = to_srgb(window.resample(rgb8(self.photograph.pixels), self.size), self.photograph)
         label_map = np.where(window.resample_mask(hole, self.size, least=0.0), DROPPED, self.label(image))
         photo = Photo(image, label_map, (0, 0, self.size, self.size))
-        picture = self.editing.picture(photo, self.editing.canvas(photo), self.script, self.report)
+        canvas = self.editing.canvas(photo)
+        picture = self.editing.decode(photo, Edited(canvas, canvas), self.script, self.report)
         return from_srgb(picture, self.photograph)

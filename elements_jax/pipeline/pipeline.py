@@ -27,7 +27,7 @@ from elements_jax.diffusion.samplers import Sampler, ddim_sample
 from elements_jax.editing.edits import Canvas, stack, unstack
 from elements_jax.elements import ImageElements
 from elements_jax.models.functional import Params
-from elements_jax.models.method import StepByStep, encode_image, jit_decode
+from elements_jax.models.method import StepByStep, encode_image, jit_decode, reconstruct_elements
 from elements_jax.models.networks import Networks
 from elements_jax.parallel.sharding import make_mesh, replicated, shard_over_batch
 
@@ -61,8 +61,11 @@ class ElementsPipeline:
         def encode(params, batch):
             return encode_image(networks, params, **batch)
 
+        def reconstruct(params, batch):
+            return reconstruct_elements(networks, params, **batch)
+
         self._encode = jax.jit(shard_over_batch(encode, mesh))
-        self._reconstruct = jax.jit(shard_over_batch(networks.decoder, mesh))
+        self._reconstruct = jax.jit(shard_over_batch(reconstruct, mesh))
         self._decode = jit_decode(networks, mesh)
         self._step_by_step = StepByStep(networks, mesh)
         shape = config.latent_size, config.latent_size, config.vae.latent_channels
@@ -229,14 +232,20 @@ class ElementsPipeline:
         """Return the CRC-32 of configuration and parameters, which identifies the model."""
         return checksum(self.config, self.params)
 
-    def reconstruct(self, elements: ImageElements) -> UInt8[np.ndarray, "B H W 3"]:
-        """Reconstruct blurry images with stage 1's light decoder: fast, and limited to what the elements contain.
+    def reconstruct(
+        self, elements: ImageElements, *, preserve: Preserve | None = None
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """Decode blurry images with stage 1's light decoder: fast, without a prompt, and limited to what the elements
+        contain. For `preserve` see `decode_batch`.
 
-        Raises ValueError for a model without it, whose content encoder was trained in stage 2.
+        Raises ValueError for a model without it, whose content encoder was trained in stage 2, and for images to
+        preserve that are not uint8 images of the model's size, one for each of the elements.
         """
         if "decoder" not in self.params:
             raise ValueError("the model has no light decoder: its content encoder was trained in stage 2")
-        return to_uint8(self._reconstruct(self.params["decoder"], elements))
+        if preserve is not None:
+            _check_preserve(preserve, (len(elements.valid), self.image_size, self.image_size))
+        return to_uint8(self._reconstruct(self.params["decoder"], {"elements": elements, "preserve": preserve}))
 
 
 def checksum(config: ModelConfig, params: Mapping[str, Params]) -> str:

@@ -20,7 +20,7 @@ from elements_jax.diffusion.samplers import SAMPLERS
 from elements_jax.editing.apply import Edited, apply_script
 from elements_jax.editing.edits import Canvas, edited_region, stack
 from elements_jax.editing.png import encode_png
-from elements_jax.editing.script import EditScript, Fit, Sampling
+from elements_jax.editing.script import EditError, EditScript, Fit, Sampling
 from elements_jax.models.method import Cancelled as Cancelled
 from elements_jax.pipeline.pipeline import ElementsPipeline
 
@@ -70,41 +70,36 @@ class EditSession:
     def decode(
         self, photo: Photo, edited: Edited, script: EditScript, report: Callable[[], bool] = lambda: True
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """Decode an edited canvas to an image, without its photo's margins.
+        """Decode an edited canvas to an image, without its photo's margins; if stage 2 was not trained, with stage 1's
+        light decoder.
 
         Args:
             report: called before each sampling step, after compilation; return False to cancel.
 
-        Raises Cancelled if `report` returns False.
+        Raises Cancelled if `report` returns False, and EditError for a prompt that the model has no decoder for.
         """
-        preserve = None
+        diffuses = self.pipeline.has_diffusion
+        if script.prompt and not diffuses:
+            raise EditError("a prompt needs a model with a diffusion decoder, such as tiny; this one has none")
+        elements, preserve = stack([edited.canvas]).elements, None
         if script.preserve:
             assert edited.reference.picture is not None
             preserve = Preserve(edited.reference.picture[None], edited_region(edited.reference, edited.canvas)[None])
         with self._one_at_a_time:
-            picture = self.pipeline.decode_batch(
-                stack([edited.canvas]).elements,
-                [script.prompt],
-                seeds=[script.seed],
-                negative_prompts=[script.negative_prompt],
-                preserve=preserve,
-                report=lambda timestep: report(),
-                **decode_arguments(script.sampling, self.pipeline.config.diffusion),
-            )[0]
+            if not diffuses:
+                picture = self.pipeline.reconstruct(elements, preserve=preserve)[0]
+            else:
+                picture = self.pipeline.decode_batch(
+                    elements,
+                    [script.prompt],
+                    seeds=[script.seed],
+                    negative_prompts=[script.negative_prompt],
+                    preserve=preserve,
+                    report=lambda timestep: report(),
+                    **decode_arguments(script.sampling, self.pipeline.config.diffusion),
+                )[0]
         left, top, right, bottom = photo.box
         return picture[top:bottom, left:right]
-
-    def picture(
-        self, photo: Photo, canvas: Canvas, script: EditScript, report: Callable[[], bool] = lambda: True
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """Decode a photo's unedited canvas, with the light decoder if stage 2 was not trained.
-
-        Otherwise the same as `decode`, including its errors.
-        """
-        if self.pipeline.has_diffusion:
-            return self.decode(photo, Edited(canvas, canvas), script, report)
-        left, top, right, bottom = photo.box
-        return self.pipeline.reconstruct(stack([canvas]).elements)[0][top:bottom, left:right]
 
     def png(self, picture: UInt8[np.ndarray, "h w 3"], script: EditScript) -> bytes:
         """Encode an image as a PNG with its settings in the text chunks."""

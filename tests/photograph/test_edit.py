@@ -286,21 +286,22 @@ def test_without_a_model_patches_fill_holes_and_paint_nothing(pipeline):
     after = edit(None, photo, Delete((), object=HERE))
     np.testing.assert_array_equal(after.pixels, edit(unguided, photo, Delete((), object=HERE)).pixels)
     for fields in ({"prompt": "a red circle"}, {"detail": "decoder"}):
-        with pytest.raises(EditError, match="needs a model with a diffusion decoder"):
+        with pytest.raises(EditError, match='a prompt, or the detail "decoder", needs a model'):
             edit(None, photo, Delete((), object=HERE), **fields)
     with pytest.raises(EditError, match="selecting elements by number needs `divide`"):
         edit(None, photo, Delete((1,)))
 
 
-def test_the_light_decoder_guides_where_stage_2_was_not_trained(pipeline):
+def test_the_light_decoder_guides_and_paints_where_stage_2_was_not_trained(pipeline):
     stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
     light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), divide, "quarters")
     photo = photograph(200, 300)
     after = edit(light, photo, Delete((), object=HERE))
     assert (after.pixels != photo.pixels).any()
-    for fields in ({"prompt": "a red circle"}, {"detail": "decoder"}):
-        with pytest.raises(EditError, match="needs a model with a diffusion decoder, such as tiny; this one has none"):
-            edit(light, photo, Delete((), object=HERE), **fields)
+    painted = edit(light, photo, Delete((), object=HERE), detail="decoder")
+    assert (painted.pixels != after.pixels).any()
+    with pytest.raises(EditError, match="needs a model with a diffusion decoder, such as tiny; this one has none"):
+        edit(light, photo, Delete((), object=HERE), prompt="a red circle")
 
 
 @pytest.mark.parametrize("detail", ["pixels", "decoder"])

@@ -231,6 +231,8 @@ def test_stage_1_model_reconstructs_and_says_it_cannot_decode(tmp_path, pipeline
     canvas = light.encode(record(0).image, record(0).label_map)
     elements = stack([canvas]).elements
     np.testing.assert_array_equal(light.reconstruct(elements), pipeline.reconstruct(elements))
+    image, region = record(0).image[None], np.zeros((1, 16, 16), bool)
+    np.testing.assert_array_equal(light.reconstruct(elements, preserve=Preserve(image, region)), image)
     with pytest.raises(ValueError, match="no diffusion decoder yet: `elements train diffusion` adds it"):
         light.decode(canvas)
 
