@@ -4,6 +4,7 @@ It serves to train the content encoder; the diffusion decoder generates images (
 """
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float
 from elements_jax.config import DecoderConfig, ElementsConfig
 from elements_jax.elements import ImageElements, element_tokens, embed_position
 from elements_jax.models.blocks import Attention
+from elements_jax.models.functional import Params
 
 
 class SelfAttentionLayer(nnx.Module):
@@ -82,3 +84,34 @@ class TransformerDecoder(nnx.Module):
             hidden = block(hidden, keys, values)
         pixels = self.to_pixels(self.norm_out(hidden).astype(jnp.float32))
         return pixels.reshape(-1, g, g, c, c, 3).swapaxes(2, 3).reshape(-1, g * c, g * c, 3)
+
+
+def look_nearby(params: Params, config: DecoderConfig, elements: ElementsConfig, seed: int) -> Params:
+    """Return freshly drawn parameters of a `TransformerDecoder`, changed so that queries attend to the elements nearest
+    to them before any training.
+
+    A random decoder looks everywhere, and most of a short training passes until it has found out that an image is
+    painted where its elements are. The paper does not say how it starts; this is our own choice.
+
+    A query's hidden features are embedded positions under `embed_query`. If an element's position is projected to its
+    key in the same way, the logit of distance d along an axis is the sum of w_k cos(2^k pi d), which w_k = 2^-k makes
+    fall steadily from d = 0. It falls by about three per cell of the grid.
+    """
+    random, frequencies, channels = np.random.default_rng(seed), elements.frequencies, config.channels
+    weights = elements.grid / 2 * np.tile(0.5 ** np.arange(frequencies), 4)
+    scale = np.sqrt(2 * frequencies * config.cross_heads)  # undoes norm and division by the width of a head
+    embed = _orthogonal(random, channels, 4 * frequencies).T
+    changed = {"embed_query.kernel": embed * np.sqrt(channels / (2 * frequencies))}
+    for block in range(config.blocks):
+        name = f"blocks.{block}.cross_attention"
+        to_q = _orthogonal(random, channels, channels)
+        to_k = 0.1 * np.asarray(params[f"{name}.to_k.kernel"])  # content and size hardly count yet
+        to_k[elements.content_channels :][: 4 * frequencies] = scale * weights[:, None] * (embed @ to_q)
+        changed |= {f"{name}.to_q.kernel": to_q, f"{name}.to_k.kernel": to_k}
+    return params | {name: value.astype(np.float32) for name, value in changed.items()}
+
+
+def _orthogonal(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Return a random matrix with orthonormal columns, or rows if it has more columns than rows."""
+    tall = np.linalg.qr(random.standard_normal((max(rows, columns), min(rows, columns))))[0]
+    return tall if rows >= columns else tall.T

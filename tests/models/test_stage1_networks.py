@@ -10,7 +10,9 @@ from flax import nnx
 
 from elements_jax.config import DecoderConfig, ElementsConfig, EncoderConfig, ModelConfig, UNetConfig, VAEConfig
 from elements_jax.elements import ImageElements
+from elements_jax.models.attention import attention
 from elements_jax.models.blocks import Conv3x3
+from elements_jax.models.light_decoder import look_nearby
 from elements_jax.models.networks import Networks
 
 SMALL = ModelConfig(
@@ -97,3 +99,29 @@ def test_a_convolution_of_few_pixels_equals_flax_own(size):
     flax = nnx.Conv(5, 7, (3, 3), padding=1, rngs=nnx.Rngs(1))
     flax.kernel[...], flax.bias[...] = conv.kernel[...], conv.bias[...]
     np.testing.assert_allclose(conv(x), flax(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_an_untrained_decoder_looks_at_the_nearest_elements(heads, monkeypatch):
+    config = DecoderConfig(blocks=2, channels=64, self_heads=4, cross_heads=heads, query_grid=16)
+    layout = ElementsConfig(image_size=64, grid=8, patch_size=8, frequencies=6)
+    decoder = Networks(dataclasses.replace(SMALL, decoder=config, elements=layout)).decoder
+    params = look_nearby(decoder.init(jax.random.key(0)), config, layout, seed=0)
+    rng = np.random.default_rng(1)
+    centres = (np.stack(np.meshgrid(*[np.arange(8)] * 2), -1).reshape(64, 2) + 0.5 + rng.normal(0, 0.1, (64, 2))) / 8
+    elements = ImageElements(
+        jnp.float32(rng.normal(size=(1, 64, 32))),
+        jnp.float32(np.concatenate([centres, np.full((64, 2), 1 / 8)], -1))[None],
+        jnp.ones((1, 64), bool),
+    )
+    looked = []
+
+    def record(q, k, v):
+        looked.append(jax.nn.softmax(jnp.einsum("bqhc,bkhc->bhqk", q, k) / q.shape[-1] ** 0.5, axis=-1))
+        return attention(q, k, v)
+
+    monkeypatch.setattr("elements_jax.models.blocks.attention", record)
+    decoder.module(params)(elements)
+    queries = (np.stack(np.meshgrid(*[np.arange(16)] * 2), -1).reshape(256, 2) + 0.5) / 16
+    near = np.linalg.norm(queries[:, None] - centres, axis=-1) < 2 / 8
+    assert (np.asarray(looked[0])[0] * near).sum(-1).mean() > 0.9  # a random decoder: 0.2, near's share of all

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from elements_jax.checkpoints.model_folder import load_present, save_networks
 from elements_jax.config import ModelConfig
 from elements_jax.elements import ImageElements
+from elements_jax.models.light_decoder import look_nearby
 from elements_jax.models.method import encode_image
 from elements_jax.models.networks import Networks
 from elements_jax.typing import Tree
@@ -55,9 +56,12 @@ class AutoencoderStage:
 
     def init(self, key: Key[Array, ""], pretrained: Tree) -> Tree:
         encoder_key, decoder_key = jax.random.split(key)
+        decoder = pretrained.get("decoder") or look_nearby(
+            self.networks.decoder.init(decoder_key), self.model.decoder, self.model.elements, self.train.seed
+        )
         return {
             "encoder": self.networks.encoder.init_missing(pretrained.get("encoder", {}), encoder_key),
-            "decoder": self.networks.decoder.init_missing(pretrained.get("decoder", {}), decoder_key),
+            "decoder": decoder,
         }
 
     def cast(self, params: Tree) -> Tree:
