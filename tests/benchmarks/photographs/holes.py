@@ -4,7 +4,8 @@
     python tests/benchmarks/photographs/holes.py FOLDER_OF_PHOTOGRAPHS
 
 Each photograph is scaled to at most 1,024 px and gives a window of 512 px, with one hole like an object of 70 to 180
-px; the truth is the photograph. A guide "1/8" is the truth made 8 times smaller. The imperfect guides are variants of
+px; the truth is the photograph. A smaller photograph gives a smaller window, with a hole smaller in proportion. With
+--model the light decoder of a model's stage 1 fills the hole too, alone and as the guide. A guide "1/8" is the truth made 8 times smaller. The imperfect guides are variants of
 1/8: blurred by 1.5 of its pixels, with a gain of 0.8 to 1.2 and an offset of up to 20 for each channel and noise of 6;
 of Telea's fill instead of the truth; of another photograph. LPIPS is of the hole's box. After each mean comes its
 interval of 95 %, and that of the difference to PatchMatch, by bootstrap over photographs. Seconds are medians of all
@@ -26,11 +27,18 @@ from patchmatch import patch_match
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from elements_jax.cli.photos import PhotoSegmenter, SegmenterOptions
+from elements_jax.data.record import DROPPED
+from elements_jax.editing.edits import stack
+from elements_jax.fill.guide import probes_for
 from elements_jax.fill.hole import fill_hole
 from elements_jax.metrics.lpips import LPIPS
+from elements_jax.photograph.window import shrink_mask
+from elements_jax.pipeline.pipeline import ElementsPipeline
 
 WINDOW = 512
 Fill = Callable[[], np.ndarray]
+Decode = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def main(
@@ -38,24 +46,26 @@ def main(
     seed: int = 0,
     every: int = 1,
     imperfect: bool = False,
+    model: str | None = None,
     pictures: Path | None = None,
 ) -> None:
     """Fill a hole in each photograph by each method and print a table.
 
     Args:
-        folder: Folder of photographs, `*.jpg` and `*.png`.
+        folder: Folder of photographs, `*.jpg`, `*.png` and `*.webp`.
         seed: Seed of windows and holes.
         every: Take only each n-th photograph.
         imperfect: Also use imperfect guides.
+        model: Name or folder of a model whose light decoder also fills the holes.
         pictures: Folder for one PNG per photograph: input, truth, and the methods in the table's order.
     """
-    lpips = LPIPS("alex")
+    lpips, decode = LPIPS("alex"), model and light_decoder(model)
     scores: dict[str, list[tuple[float, float, float, float]]] = {}
     for name, truth, hole, other in tqdm(list(cases(folder, seed))[::every], unit="hole"):
         rows, columns = np.where(hole)
         box = np.s_[max(rows.min() - 16, 0) : rows.max() + 17, max(columns.min() - 16, 0) : columns.max() + 17]
         crops = [np.where(hole[..., None], 128, truth).astype(np.uint8)[box], truth[box]]
-        for method, fill in methods(truth, hole, other, imperfect).items():
+        for method, fill in methods(truth, hole, other, imperfect, decode or None).items():
             start, worked = time.perf_counter(), time.process_time()
             filled = fill()
             seconds, worked = time.perf_counter() - start, time.process_time() - worked
@@ -72,22 +82,42 @@ def main(
 def cases(folder: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield name, window, hole, and the window of the photograph before, which is unrelated."""
     rng, before = np.random.default_rng(seed), None
-    for path in sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]):
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png", ".webp")):
         photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         photo.thumbnail((1024, 1024), Image.Resampling.LANCZOS)
         side = min(WINDOW, *photo.size)
         x, y = rng.integers(0, photo.width - side + 1), rng.integers(0, photo.height - side + 1)
         truth = np.asarray(photo)[y : y + side, x : x + side]
         mask = np.zeros((side, side), np.uint8)
-        centre = side // 2 + rng.integers(-60, 61, 2)
+        centre = side // 2 + scaled(rng.integers(-60, 61, 2), side)
         for _ in range(3):
-            at, axes = centre + rng.integers(-25, 26, 2), rng.integers(35, 75, 2)
+            at, axes = centre + scaled(rng.integers(-25, 26, 2), side), scaled(rng.integers(35, 75, 2), side)
             cv2.ellipse(mask, at.tolist(), axes.tolist(), float(rng.integers(0, 180)), 0, 360, 1, -1)
         yield path.stem, truth, mask > 0, truth[:, ::-1] if before is None else before
         before = truth
 
 
-def methods(truth: np.ndarray, hole: np.ndarray, other: np.ndarray, imperfect: bool) -> dict[str, Fill]:
+def scaled(lengths: np.ndarray, side: int) -> np.ndarray:
+    """Scale pixels of the full window to those of a smaller one."""
+    return np.rint(lengths * side / WINDOW).astype(int)
+
+
+def light_decoder(model: str) -> Decode:
+    """Return a function that shows what a model's light decoder makes of a picture without the elements in a hole."""
+    divider = PhotoSegmenter((pipeline := ElementsPipeline.from_pretrained(model)).config.elements, SegmenterOptions())
+    size = pipeline.config.elements.image_size
+
+    def decode(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        small = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
+        label_map = np.where(shrink_mask(hole, (size, size)), DROPPED, divider.label(small))
+        return pipeline.reconstruct(stack([pipeline.encode(small, label_map)]).elements)[0]
+
+    return decode
+
+
+def methods(
+    truth: np.ndarray, hole: np.ndarray, other: np.ndarray, imperfect: bool, decode: Decode | None
+) -> dict[str, Fill]:
     """Return functions that fill the hole, by their names in the table."""
     mask = hole.astype(np.uint8) * 255
     image = np.where(hole[..., None], 0, truth).astype(np.uint8)
@@ -102,6 +132,12 @@ def methods(truth: np.ndarray, hole: np.ndarray, other: np.ndarray, imperfect: b
         "ours, guide 1/8": lambda: fill_hole(image, hole, smaller(truth, 8)),
         "ours, guide 1/16": lambda: fill_hole(image, hole, smaller(truth, 16)),
     }
+    if decode:
+        found |= {
+            "flat": lambda: np.where(hole[..., None], truth[~hole].mean(0), truth).astype(np.uint8),
+            "model alone": lambda: np.where(hole[..., None], enlarged(decode(image, hole), len(hole)), truth),
+            "ours, guided by the model": lambda: guided(image, hole, decode),
+        }
     if imperfect:
         rng = np.random.default_rng(int(hole.sum()))
         worse = cv2.GaussianBlur(smaller(truth, 8), (0, 0), 1.5) * rng.uniform(0.8, 1.2, 3) + rng.uniform(-20, 20, 3)
@@ -112,6 +148,17 @@ def methods(truth: np.ndarray, hole: np.ndarray, other: np.ndarray, imperfect: b
             "ours, another's guide": lambda: fill_hole(image, hole, smaller(other, 8)),
         }
     return found
+
+
+def guided(image: np.ndarray, hole: np.ndarray, decode: Decode) -> np.ndarray:
+    """Fill the hole guided by a model, which sees neither hole nor probes."""
+    probes = probes_for(hole)
+    return fill_hole(image, hole, decode(np.where(probes[..., None], 0, image).astype(np.uint8), hole | probes), probes)
+
+
+def enlarged(image: np.ndarray, side: int) -> np.ndarray:
+    """Enlarge a model's picture to the window."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def smaller(image: np.ndarray, factor: int) -> np.ndarray:
