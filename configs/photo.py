@@ -37,15 +37,15 @@ MODEL = ModelConfig(
     ),
     encoder=EncoderConfig(
         base_channels=16,
-        multipliers=(1, 4, 8),  # 8 -> 4 -> 2 -> 1: a 1 x 1 convolution is left
+        multipliers=(1, 4),  # 8 -> 4 -> 2, then the 2 x 2 convolution
         norm_groups=8,
     ),
     decoder=DecoderConfig(
-        blocks=3,
-        channels=192,
-        self_heads=6,
+        blocks=2,
+        channels=128,
+        self_heads=4,
         cross_heads=1,  # as the paper's
-        query_grid=32,  # a query paints 8 x 8 px; four queries an element, as in the paper
+        query_grid=64,  # a query paints 4 x 4 px: with one head it can look at one element, and 8 x 8 px show several
     ),
     vae=VAEConfig(
         block_out_channels=(32, 64, 64),  # 256 px -> a latent of 64 x 64: reconstruction costs little there
@@ -73,7 +73,7 @@ MODEL = ModelConfig(
 MODEL_128 = replace(
     MODEL,
     elements=replace(MODEL.elements, image_size=128),
-    decoder=replace(MODEL.decoder, query_grid=16),
+    decoder=replace(MODEL.decoder, query_grid=32),
 )
 
 VAE = VAETrainConfig(
