@@ -93,25 +93,33 @@ def look_nearby(params: Params, config: DecoderConfig, elements: ElementsConfig,
     A random decoder looks everywhere, and most of a short training passes until it has found out that an image is
     painted where its elements are. The paper does not say how it starts; this is our own choice.
 
-    A query's hidden features are embedded positions under `embed_query`. If an element's position is projected to its
-    key in the same way, the logit of distance d along an axis is the sum of w_k cos(2^k pi d), which w_k = 2^-k makes
-    fall steadily from d = 0. It falls by about three per cell of the grid.
+    Queries and keys embed positions with the same frequencies 2^k pi. Their product is made the sum of 2^-k
+    cos(2^k pi d), which falls steadily with the distance d along an axis, by about three for each cell of the grid. Of
+    several heads, each looks in another direction, a third of a cell away from the query in the first block, and twice
+    as far in every further one. One head alone could not tell where in its element a query is.
     """
-    random, frequencies, channels = np.random.default_rng(seed), elements.frequencies, config.channels
-    weights = elements.grid / 2 * np.tile(0.5 ** np.arange(frequencies), 4)
-    scale = np.sqrt(2 * frequencies * config.cross_heads)  # undoes norm and division by the width of a head
-    embed = _orthogonal(random, channels, 4 * frequencies).T
-    changed = {"embed_query.kernel": embed * np.sqrt(channels / (2 * frequencies))}
+    frequencies, width = elements.frequencies, config.channels // config.cross_heads
+    random, used = np.random.default_rng(seed), min(frequencies, width // 4)  # as many as fit into a head
+    side = max(config.channels, 4 * frequencies)
+    embed = np.linalg.qr(random.standard_normal((side, side)))[0][: 4 * frequencies, : config.channels]
+    changed = {"embed_query.kernel": embed * np.sqrt(config.channels / (2 * frequencies))}
+    rates = np.pi * 2.0 ** np.arange(used)
+    strength = elements.grid / 2 * np.pi / rates * np.sqrt(2 * frequencies * width / config.channels)
     for block in range(config.blocks):
         name = f"blocks.{block}.cross_attention"
-        to_q = _orthogonal(random, channels, channels)
+        to_q = np.array(params[f"{name}.to_q.kernel"])
         to_k = 0.1 * np.asarray(params[f"{name}.to_k.kernel"])  # content and size hardly count yet
-        to_k[elements.content_channels :][: 4 * frequencies] = scale * weights[:, None] * (embed @ to_q)
+        for head in range(config.cross_heads):
+            angle = 2 * np.pi * (head + 0.5) / config.cross_heads
+            reach = 0.35 * 2**block / elements.grid if config.cross_heads > 1 else 0.0
+            for axis, away in enumerate((reach * np.cos(angle), reach * np.sin(angle))):
+                sine = 2 * axis * frequencies + np.arange(used)  # features of the embedded position
+                cosine, column = sine + frequencies, head * width + 2 * axis * used + np.arange(used)
+                to_q[:, column], to_q[:, column + used] = embed[sine].T, embed[cosine].T
+                sine, cosine = elements.content_channels + sine, elements.content_channels + cosine
+                to_k[:, column] = to_k[:, column + used] = 0
+                to_k[sine, column] = to_k[cosine, column + used] = strength * np.cos(rates * away)
+                to_k[cosine, column] = strength * np.sin(rates * away)
+                to_k[sine, column + used] = -strength * np.sin(rates * away)
         changed |= {f"{name}.to_q.kernel": to_q, f"{name}.to_k.kernel": to_k}
     return params | {name: value.astype(np.float32) for name, value in changed.items()}
-
-
-def _orthogonal(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Return a random matrix with orthonormal columns, or rows if it has more columns than rows."""
-    tall = np.linalg.qr(random.standard_normal((max(rows, columns), min(rows, columns))))[0]
-    return tall if rows >= columns else tall.T
