@@ -4,12 +4,13 @@
     python tests/benchmarks/photographs/holes.py FOLDER_OF_PHOTOGRAPHS
 
 Each photograph is scaled to at most 1,024 px and gives a window of 512 px, with one hole like an object of 70 to 180
-px; the truth is the photograph. A smaller photograph gives a smaller window, with a hole smaller in proportion. With
---model the light decoder of a model's stage 1 fills the hole too, alone and as the guide. A guide "1/8" is the truth made 8 times smaller. The imperfect guides are variants of
-1/8: blurred by 1.5 of its pixels, with a gain of 0.8 to 1.2 and an offset of up to 20 for each channel and noise of 6;
-of Telea's fill instead of the truth; of another photograph. LPIPS is of the hole's box. After each mean comes its
-interval of 95 %, and that of the difference to PatchMatch, by bootstrap over photographs. Seconds are medians of all
-runs but the first, which compiles: on the clock, and summed over all cores, which a busy machine changes less.
+px; the truth is the photograph. A smaller photograph gives a smaller window, with a hole smaller in proportion. A guide
+"1/8" is the truth made 8 times smaller. The imperfect guides are variants of 1/8: blurred by 1.5 of its pixels, with a
+gain of 0.8 to 1.2 and an offset of up to 20 for each channel and noise of 6; of Telea's fill instead of the truth; of
+another photograph. With --model there are no guides from the truth, but the light decoder of a model's stage 1, which
+fills the hole alone and as the guide, and a flat colour. LPIPS is of the hole's box. After each mean comes its interval
+of 95 %, and that of the difference to --against, by bootstrap over photographs. Seconds are medians of all runs but the
+first, which compiles: on the clock, and summed over all cores, which a busy machine changes less.
 """
 
 import resource
@@ -47,6 +48,7 @@ def main(
     every: int = 1,
     imperfect: bool = False,
     model: str | None = None,
+    against: str = "PatchMatch",
     pictures: Path | None = None,
 ) -> None:
     """Fill a hole in each photograph by each method and print a table.
@@ -56,7 +58,8 @@ def main(
         seed: Seed of windows and holes.
         every: Take only each n-th photograph.
         imperfect: Also use imperfect guides.
-        model: Name or folder of a model whose light decoder also fills the holes.
+        model: Name or folder of a model whose light decoder fills the holes.
+        against: Method with which the others are compared.
         pictures: Folder for one PNG per photograph: input, truth, and the methods in the table's order.
     """
     lpips, decode = LPIPS("alex"), model and light_decoder(model)
@@ -76,7 +79,7 @@ def main(
         if pictures:
             pictures.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.concatenate(crops, 1)).save(pictures / f"{name}.png")
-    print_table({method: np.array(rows) for method, rows in scores.items()})
+    print_table({method: np.array(rows) for method, rows in scores.items()}, against)
 
 
 def cases(folder: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
@@ -129,14 +132,17 @@ def methods(
         "Telea": telea,
         "PatchMatch": lambda: patch_match.inpaint(image, mask, patch_size=7),
         "ours": lambda: fill_hole(image, hole),
-        "ours, guide 1/8": lambda: fill_hole(image, hole, smaller(truth, 8)),
-        "ours, guide 1/16": lambda: fill_hole(image, hole, smaller(truth, 16)),
     }
     if decode:
         found |= {
             "flat": lambda: np.where(hole[..., None], truth[~hole].mean(0), truth).astype(np.uint8),
             "model alone": lambda: np.where(hole[..., None], enlarged(decode(image, hole), len(hole)), truth),
             "ours, guided by the model": lambda: guided(image, hole, decode),
+        }
+    else:
+        found |= {
+            "ours, guide 1/8": lambda: fill_hole(image, hole, smaller(truth, 8)),
+            "ours, guide 1/16": lambda: fill_hole(image, hole, smaller(truth, 16)),
         }
     if imperfect:
         rng = np.random.default_rng(int(hole.sum()))
@@ -167,19 +173,19 @@ def smaller(image: np.ndarray, factor: int) -> np.ndarray:
     return cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
 
 
-def print_table(scores: dict[str, np.ndarray]) -> None:
+def print_table(scores: dict[str, np.ndarray], against: str) -> None:
     """Print a row for each method."""
-    count = len(scores["PatchMatch"])
+    count = len(scores[against])
     draws = np.random.default_rng(0).integers(0, count, (2000, count))
 
     def interval(values: np.ndarray) -> str:
         low, high = np.quantile(values[draws].mean(1), (0.025, 0.975))
         return f"{values.mean():6.3f} [{low:6.3f}, {high:6.3f}]"
 
-    print(f"{'':24}{'PSNR, dB':>9}  {'LPIPS':24}{'LPIPS less PatchMatch':26}{'s':>6}  {'core s':>6}   ({count} holes)")
+    print(f"{'':24}{'PSNR, dB':>9}  {'LPIPS':24}{f'LPIPS less {against}':26}{'s':>6}  {'core s':>6}   ({count} holes)")
     for method, rows in scores.items():
         psnr, distance, seconds, worked = rows.T
-        versus, times = interval(distance - scores["PatchMatch"][:, 1]), np.median([seconds[1:], worked[1:]], 1)
+        versus, times = interval(distance - scores[against][:, 1]), np.median([seconds[1:], worked[1:]], 1)
         print(f"{method:24}{psnr.mean():9.2f}  {interval(distance)}  {versus}  {times[0]:6.2f}  {times[1]:6.2f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of the process, LPIPS included: {peak:.2f} GB; {jax.default_backend()}")
