@@ -35,8 +35,10 @@ try:
 except PackageNotFoundError:  # a clone that is on the path but not installed
     __version__ = "0.1.0"
 
-TINY = Path(__file__).with_name("weights") / "tiny"
-"""The model folder bundled with this package: the preset `tiny`, trained on two CPU cores as its README describes."""
+PHOTO = Path(__file__).with_name("weights") / "photo"
+"""The bundled model of photographs, the default of the commands for them: stage 1 of the preset `photo_128`."""
+TINY = PHOTO.with_name("tiny")
+"""The bundled model of drawn scenes, with both stages: the preset `tiny`."""
 
 _HOMES = {
     "data.photo": ["Photo"],
@@ -53,7 +55,7 @@ _HOMES = {
     "pipeline.session": ["EditSession"],
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = ["TINY", *_HOME]
+__all__ = ["PHOTO", "TINY", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,20 +1,16 @@
 """The included model: complete, small, and as good as its card says."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("skimage", reason="SLIC, which divides the scenes, comes with the extras `partition` and `editor`")
 
 from configs import tiny
 from elements_jax import TINY
 from elements_jax.checkpoints.model_folder import read_config
-from elements_jax.cli.main import main
 from elements_jax.evaluation.scenes.drawn_cases import elements_under, recoloured
 from elements_jax.metrics.image_quality import psnr
 from elements_jax.pipeline.pipeline import ElementsPipeline
@@ -78,16 +74,3 @@ def test_words_say_what_fills_a_hole(pipeline: ElementsPipeline, label_maps: np.
 
     redder = redness("red") - redness("blue")
     assert (redder > 10).mean() > 0.6  # it was 12 of 16
-
-
-def test_the_command_line_edits_with_tiny_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo, script, out = tmp_path / "scene.png", tmp_path / "edit.json", tmp_path / "out.png"
-    Image.fromarray(drawn.render(drawn.scene(1_000_004))[0]).save(photo)
-    script.write_text(json.dumps({"version": 1, "edits": [{"edit": "delete", "elements": [0]}]}))
-    command = ["edit", str(photo), "--script", str(script), "--out", str(out), "--detail", "decoder", "--steps", "2"]
-    assert main(command) == 0
-    with Image.open(out) as picture:
-        assert picture.size == (64, 64)
-    notice = capsys.readouterr().err
-    assert "Demo model (64 px)" in notice
-    assert "SLIC" in notice

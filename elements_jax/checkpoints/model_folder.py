@@ -237,8 +237,8 @@ def read_model(
     """Read configuration, parameters and tokenizer from a model folder, a Stable Diffusion or a hub repository.
 
     Args:
-        source: a folder, Stable Diffusion 1's original single safetensors file, "tiny", or the name of a repository on
-            the Hugging Face hub.
+        source: a folder, Stable Diffusion 1's original single safetensors file, "photo", "tiny", or the name of a
+            repository on the Hugging Face hub.
         tokenizer: folder or repository of CLIP's vocabulary, for a Stable Diffusion without one, such as a single file.
 
     A Stable Diffusion provides three networks, with a UNet without element attention. A model folder may lack stage 1's

@@ -11,5 +11,5 @@ Records = Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="RECO
 Scripts = Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="SCRIPTS")]
 Out = Annotated[PathOrURL, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
-ModelOrTiny = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
+ModelOrPhoto = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[PathOrURL | None, tyro.conf.arg(metavar="FILE")]

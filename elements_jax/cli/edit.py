@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from elements_jax.arguments import PathOrURL
-from elements_jax.cli.arguments import File, ModelOrTiny, Out, Photograph
+from elements_jax.cli.arguments import File, ModelOrPhoto, Out, Photograph
 from elements_jax.cli.photos import DEFAULT_SOURCE, PhotoSegmenter, SegmenterOptions, open_editing, open_photo
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded, read_encoded, write_encoded
@@ -34,8 +34,8 @@ class Encode:
     """Photograph to encode."""
     out: Out
     """File to write, NAME.npz."""
-    model: ModelOrTiny = None
-    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled tiny model."""
+    model: ModelOrPhoto = None
+    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled photo model."""
     fit: Fit = "crop"
     """Use the square at the photograph's centre, or all of it."""
     source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
@@ -73,8 +73,8 @@ class Edit:
     script: Annotated[PathOrURL, tyro.conf.arg(metavar="FILE")]
     """Edit script: JSON (documented in `elements_jax/editing/script.py`), or a result's PNG, which contains its script.
     Paths of other images in it are relative to the script."""
-    model: ModelOrTiny = None
-    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled tiny model. If
+    model: ModelOrPhoto = None
+    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled photo model. If
     you name a model, it also guides the filling of holes in a photograph."""
     out: File = None
     """File to write, in the format of its suffix; by default PHOTO-edited in the photograph's format."""
@@ -144,8 +144,8 @@ class Reconstruct:
     """Photograph, or file written by `elements encode`."""
     out: Out
     """PNG to write."""
-    model: ModelOrTiny = None
-    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled tiny model."""
+    model: ModelOrPhoto = None
+    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled photo model."""
     prompt: str = ""
     """Prompt that describes the image."""
     seed: int = 0

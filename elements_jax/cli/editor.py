@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from elements_jax import TINY
+from elements_jax import PHOTO
 from elements_jax.bounds import require_within
-from elements_jax.cli.arguments import ModelOrTiny
+from elements_jax.cli.arguments import ModelOrPhoto
 from elements_jax.cli.photos import (
     DEFAULT_SOURCE,
     ObjectFinder,
@@ -27,8 +27,8 @@ class Editor:
     Programs can use the same server; /docs describes the HTTP API. Nothing is written to disk. Stop it with Ctrl-C.
     """
 
-    model: ModelOrTiny = None
-    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled tiny model."""
+    model: ModelOrPhoto = None
+    """Model folder, or name of a repository on the Hugging Face hub; by default the bundled photo model."""
     source: Annotated[SegmenterOptions, tyro.conf.arg(name="")] = DEFAULT_SOURCE
     """With SAM, a click selects an object."""
     port: int = 8000
@@ -60,7 +60,7 @@ class Editor:
         said = notices(not self.model, self.source)
         app = make_app(
             EditSession(pipeline, divider, self.source.chosen, guides=self.model is not None),
-            name=Path(self.model or TINY).name,
+            name=Path(self.model or PHOTO).name,
             segmenter=self.source.chosen,
             label=divider.label,
             pieces=divider.pieces,

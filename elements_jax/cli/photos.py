@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 from jaxtyping import Bool, UInt8, UInt16
 
-from elements_jax import TINY
+from elements_jax import PHOTO
 from elements_jax.arguments import PathOrURL
 from elements_jax.data.atomic import read_file
 from elements_jax.data.encoded import is_encoded, read_encoded
@@ -56,12 +56,12 @@ class SegmenterOptions:
 DEFAULT_SOURCE = SegmenterOptions()
 PIECES = 22
 """The square root of the number of pieces offered for selection in the editor."""
-TINY_NOTICE = "Demo model (64 px): what it paints itself is blurred."
+PHOTO_NOTICE = "The bundled model paints at 128 px: what it paints itself is blurred."
 
 
-def notices(uses_tiny: bool, source: SegmenterOptions) -> list[str]:
+def notices(uses_photo: bool, source: SegmenterOptions) -> list[str]:
     """Return notices about the defaults that the user did not choose."""
-    notices = [TINY_NOTICE] if uses_tiny else []
+    notices = [PHOTO_NOTICE] if uses_photo else []
     if source.segmenter is None and source.checkpoint is None:
         notices.append("Photographs are segmented by SLIC; use SAM with --checkpoint.")
     return notices
@@ -170,7 +170,7 @@ def open_photo(editing: "EditSession", path: Path, fit: Fit) -> "Photo":
 def open_pipeline(model: str | None) -> "ElementsPipeline":
     from elements_jax.pipeline.pipeline import ElementsPipeline
 
-    return ElementsPipeline.from_pretrained(model or TINY)
+    return ElementsPipeline.from_pretrained(model or PHOTO)
 
 
 def open_editing(

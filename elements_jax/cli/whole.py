@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elements_jax import TINY
+from elements_jax import PHOTO
 from elements_jax.cli.photos import ObjectFinder, PhotoSegmenter, notices, open_pipeline
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded
@@ -68,7 +68,7 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
         divider = PhotoSegmenter(pipeline.config.elements, command.source)
         editing = EditSession(pipeline, divider, command.source.chosen, guides=command.model is not None)
     else:
-        divider = PhotoSegmenter(ModelConfig.load(TINY / "elements" / "config.json").elements, command.source)
+        divider = PhotoSegmenter(ModelConfig.load(PHOTO / "elements" / "config.json").elements, command.source)
         editing = None
     # Each window of the photograph is sampled; the edits determine the number of windows.
     with sampling(None, "edit", before="finding what to edit, and filling the holes") as report:

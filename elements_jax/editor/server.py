@@ -83,6 +83,7 @@ def make_app(
     model = wire.Model(
         name=name,
         image_size=config.elements.image_size,
+        prompts=editing.pipeline.has_diffusion,
         steps=config.diffusion.sample_steps,
         guidance=config.diffusion.guidance,
         samplers=list(SAMPLERS),

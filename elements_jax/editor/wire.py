@@ -53,6 +53,7 @@ class Model(Body):
 
     name: str
     image_size: int = Field(description="Size of the model's images in pixels.")
+    prompts: bool = Field(description="Whether it has a diffusion decoder, which prompts need.")
     steps: int = Field(description="Default number of sampling steps.")
     guidance: float = Field(description="Default guidance.")
     samplers: list[str]

@@ -58,8 +58,8 @@ def edit_photograph(
         The photograph with new pixels in and closely around the edited regions; `photograph` itself if the script
         changes nothing.
 
-    Raises EditError that names the edit, or says that the script needs a model; Cancelled if `report` returns False; and
-    the errors of `EditSession.decode` and the callables.
+    Raises EditError that names the edit, or says that the script needs a model; Cancelled if `report` returns False;
+    and the errors of `EditSession.decode` and the callables.
     """
     if needs_decoder(script) and editing is None:
         raise EditError('a prompt, or the detail "decoder", needs a model')

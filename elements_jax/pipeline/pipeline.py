@@ -82,8 +82,9 @@ class ElementsPipeline:
         """Open a model. Needs no PyTorch; half precision is read as float32.
 
         Args:
-            source: "tiny"; a model folder (`elements_jax.checkpoints.model_folder`); Stable Diffusion 1, in diffusers'
-                layout or as its original single safetensors file; or the name of a repository on the Hugging Face hub.
+            source: "photo" or "tiny"; a model folder (`elements_jax.checkpoints.model_folder`); Stable Diffusion 1, in
+                diffusers' layout or as its original single safetensors file; or the name of a repository on the
+                Hugging Face hub.
             tokenizer: for a Stable Diffusion without one, as a single file: folder or repository of CLIP's vocabulary.
             mesh: devices to split batches over; by default only the first.
 
@@ -232,9 +233,7 @@ class ElementsPipeline:
         """Return the CRC-32 of configuration and parameters, which identifies the model."""
         return checksum(self.config, self.params)
 
-    def reconstruct(
-        self, elements: ImageElements, *, preserve: Preserve | None = None
-    ) -> UInt8[np.ndarray, "B H W 3"]:
+    def reconstruct(self, elements: ImageElements, *, preserve: Preserve | None = None) -> UInt8[np.ndarray, "B H W 3"]:
         """Decode blurry images with stage 1's light decoder: fast, without a prompt, and limited to what the elements
         contain. For `preserve` see `decode_batch`.
 

@@ -1,5 +1,7 @@
 """Runs: progress, results, download, continuing from a result, and recovery after a failure."""
 
+import re
+
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -9,8 +11,10 @@ from elements_jax.cli.photos import PhotoSegmenter, SegmenterOptions
 from elements_jax.editing.script import EditScript
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
+from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.session import EditSession
 from tests.browser.driver import BLUE, RED, Driver, file_of, photograph
-from tests.editor.conftest import StepByStep, find_exactly, served
+from tests.editor.conftest import StepByStep, app_of, find_exactly, served
 
 
 def thumbnails(editor: Driver):
@@ -171,6 +175,35 @@ def test_leaving_asks_and_a_reload_brings_the_edits_back(opened, address):
     assert opened.edits() == before
     assert opened.page.get_by_label("Prompt", exact=True).input_value() == "a shelf"
     opened.run()
+
+
+@pytest.fixture
+def light(page: Page, editing: EditSession):
+    """The page on a server whose model has stage 1 alone; the square was deleted."""
+    pipeline = editing.pipeline
+    params = {name: pipeline.params[name] for name in ("encoder", "decoder")}
+    stage_1 = EditSession(ElementsPipeline(pipeline.config, params, None), editing.open, "grid")
+    with served(app_of(stage_1)) as address:
+        editor = Driver(page, address)
+        editor.upload()
+        editor.select(20, 20)
+        editor.keys("Delete")
+        yield editor
+        editor.check()
+        page.close()
+
+
+def test_a_model_of_stage_1_fills_holes_and_refuses_prompts(light):
+    prompt = light.page.get_by_label("Prompt", exact=True)
+    expect(prompt).to_have_attribute("placeholder", re.compile("takes no prompts"))
+    expect(light.page.get_by_role("button", name="Fill with background")).to_be_hidden()
+    prompt.fill("a shelf")
+    run_button(light).click()
+    assert "takes no prompts" in prompt.evaluate("field => field.validationMessage")
+    assert light.sent("/api/jobs") == []
+    prompt.fill("")
+    light.run()
+    expect(thumbnails(light)).to_have_count(1)
 
 
 @pytest.fixture

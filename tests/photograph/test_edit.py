@@ -292,7 +292,7 @@ def test_without_a_model_patches_fill_holes_and_paint_nothing(pipeline):
         edit(None, photo, Delete((1,)))
 
 
-def test_the_light_decoder_guides_and_paints_where_stage_2_was_not_trained(pipeline):
+def test_the_light_decoder_guides_and_paints_without_stage_2(pipeline):
     stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
     light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), divide, "quarters")
     photo = photograph(200, 300)

@@ -4,7 +4,13 @@ const form = /** @type {HTMLFormElement} */ (document.querySelector("#settings")
 const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
 const SEEDS = 2 ** 32 - 8; // so that the following seeds of the variants are valid, too
 
-/** @param {{samplers: string[], steps: number, guidance: number | number[], limits: {variants: number}}} model */
+const NO_PROMPTS = "This model takes no prompts. Start the editor with one that does: --model tiny";
+const DIFFUSION = ["negative_prompt", "sampler", "steps", "seed", "seed_lock", "guidance", "separate", "variants", "eta"];
+
+/**
+ * @param {{prompts: boolean, samplers: string[], steps: number, guidance: number | number[],
+ *   limits: {variants: number}}} model
+ */
 export function setUp(model) {
   field("sampler").replaceChildren(...model.samplers.map((name) => new Option(name.toUpperCase(), name)));
   field("variants").max = String(model.limits.variants);
@@ -19,8 +25,20 @@ export function setUp(model) {
     field("prompt").value = "background";
     field("prompt").focus();
   });
+  if (!model.prompts) {
+    for (const name of DIFFUSION) field(name).disabled = true;
+    document.querySelector("#background").hidden = true;
+    field("prompt").placeholder = NO_PROMPTS;
+    field("prompt").addEventListener("input", refusePrompt);
+  }
   newSeed();
   reflect();
+}
+
+/** A prompt can also come from a script, so the field stays open to be cleared. */
+function refusePrompt() {
+  const refused = field("prompt").placeholder === NO_PROMPTS && field("prompt").value !== "";
+  field("prompt").setCustomValidity(refused ? NO_PROMPTS : "");
 }
 
 /** @returns {any} fields of the script */
@@ -58,6 +76,7 @@ export function write(/** @type {any} */ script) {
   field("eta").value = sampling.eta ?? "";
   field("separate").checked = (sampling.element_guidance ?? null) !== null;
   field("seed_lock").checked = true;
+  refusePrompt();
   reflect();
 }
 
