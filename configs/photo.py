@@ -45,7 +45,7 @@ MODEL = ModelConfig(
         channels=128,
         self_heads=4,
         cross_heads=4,  # not the paper's 1: in different directions, they tell where in its element a query is
-        query_grid=64,  # a query paints 4 x 4 px: with one head it can look at one element, and 8 x 8 px show several
+        query_grid=64,  # a query paints 4 x 4 px, mostly of one element; 8 x 8 px show several
     ),
     vae=VAEConfig(
         block_out_channels=(32, 64, 64),  # 256 px -> a latent of 64 x 64: reconstruction costs little there

@@ -67,6 +67,11 @@ class EditSession:
         """Run the edits of a script. Raises EditError like `apply_script`, and the errors of `open_photo`."""
         return apply_script(script, self.canvas(photo), lambda name, within: self.canvas(open_photo(name), within))
 
+    def require_prompts(self, script: EditScript) -> None:
+        """Raise EditError if the script has a prompt and the model no decoder for it."""
+        if script.prompt and not self.pipeline.has_diffusion:
+            raise EditError("a prompt needs a model with a diffusion decoder, such as tiny; this one has none")
+
     def decode(
         self, photo: Photo, edited: Edited, script: EditScript, report: Callable[[], bool] = lambda: True
     ) -> UInt8[np.ndarray, "h w 3"]:
@@ -76,17 +81,15 @@ class EditSession:
         Args:
             report: called before each sampling step, after compilation; return False to cancel.
 
-        Raises Cancelled if `report` returns False, and EditError for a prompt that the model has no decoder for.
+        Raises Cancelled if `report` returns False, and the error of `require_prompts`.
         """
-        diffuses = self.pipeline.has_diffusion
-        if script.prompt and not diffuses:
-            raise EditError("a prompt needs a model with a diffusion decoder, such as tiny; this one has none")
+        self.require_prompts(script)
         elements, preserve = stack([edited.canvas]).elements, None
         if script.preserve:
             assert edited.reference.picture is not None
             preserve = Preserve(edited.reference.picture[None], edited_region(edited.reference, edited.canvas)[None])
         with self._one_at_a_time:
-            if not diffuses:
+            if not self.pipeline.has_diffusion:
                 picture = self.pipeline.reconstruct(elements, preserve=preserve)[0]
             else:
                 picture = self.pipeline.decode_batch(

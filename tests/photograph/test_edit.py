@@ -301,7 +301,7 @@ def test_the_light_decoder_guides_and_paints_without_stage_2(pipeline):
     painted = edit(light, photo, Delete((), object=HERE), detail="decoder")
     assert (painted.pixels != after.pixels).any()
     with pytest.raises(EditError, match="needs a model with a diffusion decoder, such as tiny; this one has none"):
-        edit(light, photo, Delete((), object=HERE), prompt="a red circle")
+        edit(light, photo, Duplicate((), (0.3, 0.0), object=HERE), prompt="a red circle")  # without a hole
 
 
 @pytest.mark.parametrize("detail", ["pixels", "decoder"])
