@@ -37,7 +37,7 @@ class Demo:
     out: tyro.conf.Positional[Path]
     """Folder for everything; the finished steps of an interrupted run are reused."""
     model: Path = TINY
-    """Model to edit with; by default the one bundled with this package."""
+    """Model to edit scenes with; by default the bundled tiny model."""
     full: bool = False
     """Train `tiny` on scenes for the full length of its preset, which takes hours, and edit with the result."""
     sam: Path = Path(os.environ.get("ELEMENTS_DATA", "../shared"), "weights", "mobile_sam.pt")
