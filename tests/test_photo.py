@@ -16,36 +16,22 @@ from configs import photo
 from elements_jax import PHOTO
 from elements_jax.checkpoints.model_folder import read_config
 from elements_jax.cli.main import main
+from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
-from elements_jax.editing.edits import stack
 from elements_jax.metrics.image_quality import psnr
 from elements_jax.pipeline.pipeline import ElementsPipeline
-from partition.components import partition_image
-from partition.config import PartitionConfig
-from partition.segmenters.superpixels import Slic
+from partition import divide
+from tests.helpers.photographs import saved
 
 SIZE = photo.MODEL_128.elements.image_size
 HOLE = np.s_[48:80, 56:88]
 
 
-def square(image: np.ndarray) -> np.ndarray:
-    """Cut out the square at the centre, at the model's size."""
-    side = min(image.shape[:2])
-    top, left = ((length - side) // 2 for length in image.shape[:2])
-    cut = Image.fromarray(image[top : top + side, left : left + side])
-    return np.asarray(cut.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
-
-
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
+def photos() -> list[Photo]:
     """Photographs that it was not trained on."""
-    return np.stack([square(image()) for image in (data.astronaut, data.chelsea, data.coffee, data.rocket)])
-
-
-@pytest.fixture(scope="module")
-def label_maps(pictures: np.ndarray) -> np.ndarray:
-    config = PartitionConfig(size=SIZE, grid=photo.MODEL_128.elements.grid)
-    return np.stack([partition_image(picture, Slic(config), config).label_map for picture in pictures])
+    images = (data.astronaut(), data.chelsea(), data.coffee(), data.rocket())
+    return [divide(saved(Image.fromarray(image), "PNG"), size=SIZE, segmenter="slic") for image in images]
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +45,28 @@ def test_is_stage_1_of_the_preset_and_small() -> None:
     assert (PHOTO / "README.md").is_file()
 
 
-def test_reconstructs_photographs(pipeline: ElementsPipeline, pictures: np.ndarray, label_maps: np.ndarray) -> None:
+def reconstruct(pipeline: ElementsPipeline, images: np.ndarray, label_maps: np.ndarray) -> np.ndarray:
+    return pipeline.reconstruct(pipeline.encode_batch(images, label_maps).elements)
+
+
+def test_reconstructs_photographs(pipeline: ElementsPipeline, photos: list[Photo]) -> None:
     """The bound is a decibel below its score when it was made."""
-    canvases = [pipeline.encode(*each) for each in zip(pictures, label_maps, strict=True)]
-    made = pipeline.reconstruct(stack(canvases).elements)
-    assert psnr(jnp.asarray(made / 255), jnp.asarray(pictures / 255)).mean() > 21.5
+    images, label_maps = (np.stack([getattr(photo, name) for photo in photos]) for name in ("image", "label_map"))
+    made = reconstruct(pipeline, images, label_maps)
+    assert psnr(jnp.asarray(made / 255), jnp.asarray(images / 255)).mean() > 21.5
 
 
-def test_fills_holes_better_than_a_flat_colour(
-    pipeline: ElementsPipeline, pictures: np.ndarray, label_maps: np.ndarray
-) -> None:
+def test_fills_holes_better_than_a_flat_colour(pipeline: ElementsPipeline, photos: list[Photo]) -> None:
+    images, label_maps = (np.stack([getattr(photo, name) for photo in photos]) for name in ("image", "label_map"))
+    label_maps[:, *HOLE] = DROPPED
+    hole = np.zeros(images.shape[1:3], bool)
+    hole[HOLE] = True
+
     def error(fill: np.ndarray) -> float:
-        return float(np.mean((fill - pictures[:, *HOLE].astype(float)) ** 2))
+        return float(np.mean((fill - images[:, hole].astype(float)) ** 2))
 
-    without = label_maps.copy()
-    without[:, *HOLE] = DROPPED
-    canvases = [pipeline.encode(*each) for each in zip(pictures, without, strict=True)]
-    made = pipeline.reconstruct(stack(canvases).elements)[:, *HOLE]
-    around = np.ones(pictures.shape[1:3], bool)
-    around[HOLE] = False
-    assert error(made) < error(pictures[:, around].mean(1)[:, None, None])
+    made = reconstruct(pipeline, images, label_maps)
+    assert error(made[:, hole]) < error(images[:, ~hole].mean(1, keepdims=True))
 
 
 def test_is_the_default_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

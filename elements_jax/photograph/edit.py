@@ -61,10 +61,10 @@ def edit_photograph(
     Raises EditError that names the edit, or says that the script needs a model; Cancelled if `report` returns False;
     and the errors of `EditSession.require_prompts` and the callables.
     """
-    if needs_decoder(script) and editing is None:
-        raise EditError('a prompt, or the detail "decoder", needs a model')
     if editing is not None:
         editing.require_prompts(script)
+    elif needs_decoder(script):
+        raise EditError('a prompt, or the detail "decoder", needs a model')
     segment = divide or (editing.open if editing is not None else _nothing_to_number)
     base, steps = resolve(photograph, script, Selector(cache(segment), find_object, open_named), open_named)
     if editing is None or not (editing.guides or needs_decoder(script)):

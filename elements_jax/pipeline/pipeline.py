@@ -238,7 +238,7 @@ class ElementsPipeline:
         contain. For `preserve` see `decode_batch`.
 
         Raises ValueError for a model without it, whose content encoder was trained in stage 2, and for images to
-        preserve that are not uint8 images of the model's size, one for each of the elements.
+        preserve that are not uint8 images of the model's size, one per image.
         """
         if "decoder" not in self.params:
             raise ValueError("the model has no light decoder: its content encoder was trained in stage 2")

@@ -89,9 +89,7 @@ class EditSession:
             assert edited.reference.picture is not None
             preserve = Preserve(edited.reference.picture[None], edited_region(edited.reference, edited.canvas)[None])
         with self._one_at_a_time:
-            if not self.pipeline.has_diffusion:
-                picture = self.pipeline.reconstruct(elements, preserve=preserve)[0]
-            else:
+            if self.pipeline.has_diffusion:
                 picture = self.pipeline.decode_batch(
                     elements,
                     [script.prompt],
@@ -101,6 +99,8 @@ class EditSession:
                     report=lambda timestep: report(),
                     **decode_arguments(script.sampling, self.pipeline.config.diffusion),
                 )[0]
+            else:
+                picture = self.pipeline.reconstruct(elements, preserve=preserve)[0]
         left, top, right, bottom = photo.box
         return picture[top:bottom, left:right]
 

@@ -3,20 +3,16 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 
-from elements_jax.checkpoints.model_folder import save_network, write_config
 from elements_jax.cli.photos import SegmenterOptions, open_editing
-from elements_jax.config import ModelConfig
-from elements_jax.models.networks import Networks
 from elements_jax.pipeline.session import EditSession
 from tests.browser.driver import Driver
 from tests.editor.conftest import StepByStep, app_of, served
+from tests.helpers.models import write_random_model
 from tests.helpers.records import SMALL
-from train.start import write_tokenizer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser's tests need playwright")
 playwright.expect.set_options(timeout=15_000)
@@ -27,19 +23,9 @@ NOTICE = "Random weights: this model paints noise."
 SIZE_64 = replace(SMALL, elements=replace(SMALL.elements, image_size=64, grid=8))
 
 
-def write_model(folder: Path, config: ModelConfig) -> Path:
-    """Write a model folder with random parameters."""
-    write_config(folder, config)
-    networks = Networks(config)
-    for i, name in enumerate(("encoder", "decoder", "vae", "text_encoder", "unet")):
-        save_network(folder, name, getattr(networks, name).init(jax.random.key(i)))
-    write_tokenizer(folder / "tokenizer", ["a red square", "a blue square"], config.text)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def editing(tmp_path_factory: pytest.TempPathFactory) -> EditSession:
-    return open_editing(str(write_model(tmp_path_factory.mktemp("model"), SIZE_64)), SegmenterOptions("grid"))
+    return open_editing(str(write_random_model(tmp_path_factory.mktemp("model"), SIZE_64)), SegmenterOptions("grid"))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from elements_jax.cli.photos import PhotoSegmenter, SegmenterOptions
 from elements_jax.editing.script import EditScript
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
-from elements_jax.pipeline.pipeline import ElementsPipeline
 from elements_jax.pipeline.session import EditSession
 from tests.browser.driver import BLUE, RED, Driver, file_of, photograph
 from tests.editor.conftest import StepByStep, app_of, find_exactly, served
+from tests.helpers.models import stage_1_of
 
 
 def thumbnails(editor: Driver):
@@ -180,10 +180,7 @@ def test_leaving_asks_and_a_reload_brings_the_edits_back(opened, address):
 @pytest.fixture
 def light(page: Page, editing: EditSession):
     """The page on a server whose model has stage 1 alone; the square was deleted."""
-    pipeline = editing.pipeline
-    params = {name: pipeline.params[name] for name in ("encoder", "decoder")}
-    stage_1 = EditSession(ElementsPipeline(pipeline.config, params, None), editing.open, "grid")
-    with served(app_of(stage_1)) as address:
+    with served(app_of(EditSession(stage_1_of(editing.pipeline), editing.open, "grid"))) as address:
         editor = Driver(page, address)
         editor.upload()
         editor.select(20, 20)

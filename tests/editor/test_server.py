@@ -16,9 +16,9 @@ from elements_jax.editor import wire
 from elements_jax.editor.server import make_app
 from elements_jax.photograph.edit import edit_photograph
 from elements_jax.photograph.file import Photograph
-from elements_jax.pipeline.pipeline import ElementsPipeline
 from elements_jax.pipeline.session import EditSession
 from tests.editor.conftest import DELETE, LOCAL, app_of, encode, find_exactly, noise, script, upload, wait_until
+from tests.helpers.models import stage_1_of
 
 
 def test_the_model_is_described(client: TestClient, editing: EditSession) -> None:
@@ -193,9 +193,7 @@ def test_job_returns_one_photograph_per_seed_as_the_library_does(client: TestCli
 
 
 def test_stage_1_model_fills_holes_and_rejects_prompts(editing: EditSession) -> None:
-    pipeline = editing.pipeline
-    stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
-    light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), editing.open, "grid")
+    light = EditSession(stage_1_of(editing.pipeline), editing.open, "grid")
     with TestClient(app_of(light), base_url=LOCAL) as client:  # it warms up
         image = upload(client, noise(20, 30))
 

@@ -29,8 +29,8 @@ from elements_jax.photograph.file import Photograph
 from elements_jax.photograph.selecting import Frame, Selection
 from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Window, box_of
-from elements_jax.pipeline.pipeline import ElementsPipeline
 from elements_jax.pipeline.session import Cancelled, EditSession
+from tests.helpers.models import stage_1_of
 
 QUARTERS = (np.arange(16)[:, None] // 8 * 2 + np.arange(16) // 8).astype(np.uint16)
 
@@ -293,8 +293,7 @@ def test_without_a_model_patches_fill_holes_and_paint_nothing(pipeline):
 
 
 def test_the_light_decoder_guides_and_paints_without_stage_2(pipeline):
-    stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
-    light = EditSession(ElementsPipeline(pipeline.config, stage_1, None), divide, "quarters")
+    light = EditSession(stage_1_of(pipeline), divide, "quarters")
     photo = photograph(200, 300)
     after = edit(light, photo, Delete((), object=HERE))
     assert (after.pixels != photo.pixels).any()

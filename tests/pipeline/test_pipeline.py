@@ -20,6 +20,7 @@ from elements_jax.editing.edits import stack
 from elements_jax.elements import ImageElements, element_tokens
 from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline, to_uint8
+from tests.helpers.models import stage_1_of
 from tests.helpers.records import SMALL, record
 
 
@@ -224,8 +225,7 @@ def test_missing_networks_are_listed(tmp_path):
 
 
 def test_stage_1_model_reconstructs_and_says_it_cannot_decode(tmp_path, pipeline):
-    stage_1 = {name: pipeline.params[name] for name in ("encoder", "decoder")}
-    ElementsPipeline(SMALL, stage_1, None).save_pretrained(tmp_path)
+    stage_1_of(pipeline).save_pretrained(tmp_path)
     light = ElementsPipeline.from_pretrained(tmp_path)
     assert (light.has_diffusion, pipeline.has_diffusion) == (False, True)
     canvas = light.encode(record(0).image, record(0).label_map)

@@ -19,9 +19,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from elements_jax.cli.photos import SegmenterOptions, open_editing
-from tests.browser.conftest import SIZE_64, launch, write_model
+from tests.browser.conftest import SIZE_64, launch
 from tests.browser.driver import Driver
 from tests.editor.conftest import app_of, served
+from tests.helpers.models import write_random_model
 
 TIMES = 3
 TIMED = """(() => {
@@ -98,7 +99,7 @@ def taken(editor: Driver, kind: str) -> float:
 def main() -> None:
     """Print a line for each size."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        editing = open_editing(str(write_model(Path(folder), SIZE_64)), SegmenterOptions("slic"))
+        editing = open_editing(str(write_random_model(Path(folder), SIZE_64)), SegmenterOptions("slic"))
         app = app_of(editing, name="random")
         app.state.editor.warm_up()
         browser = launch(playwright)

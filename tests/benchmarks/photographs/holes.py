@@ -62,13 +62,13 @@ def main(
         against: Method with which the others are compared.
         pictures: Folder for one PNG per photograph: input, truth, and the methods in the table's order.
     """
-    lpips, decode = LPIPS("alex"), model and light_decoder(model)
+    lpips, decode = LPIPS("alex"), light_decoder(model) if model else None
     scores: dict[str, list[tuple[float, float, float, float]]] = {}
     for name, truth, hole, other in tqdm(list(cases(folder, seed))[::every], unit="hole"):
         rows, columns = np.where(hole)
         box = np.s_[max(rows.min() - 16, 0) : rows.max() + 17, max(columns.min() - 16, 0) : columns.max() + 17]
         crops = [np.where(hole[..., None], 128, truth).astype(np.uint8)[box], truth[box]]
-        for method, fill in methods(truth, hole, other, imperfect, decode or None).items():
+        for method, fill in methods(truth, hole, other, imperfect, decode).items():
             start, worked = time.perf_counter(), time.process_time()
             filled = fill()
             seconds, worked = time.perf_counter() - start, time.process_time() - worked
@@ -107,7 +107,8 @@ def scaled(lengths: np.ndarray, side: int) -> np.ndarray:
 
 def light_decoder(model: str) -> Decode:
     """Return a function that shows what a model's light decoder makes of a picture without the elements in a hole."""
-    divider = PhotoSegmenter((pipeline := ElementsPipeline.from_pretrained(model)).config.elements, SegmenterOptions())
+    pipeline = ElementsPipeline.from_pretrained(model)
+    divider = PhotoSegmenter(pipeline.config.elements, SegmenterOptions())
     size = pipeline.config.elements.image_size
 
     def decode(image: np.ndarray, hole: np.ndarray) -> np.ndarray:

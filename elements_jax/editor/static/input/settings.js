@@ -6,6 +6,7 @@ const SEEDS = 2 ** 32 - 8; // so that the following seeds of the variants are va
 
 const NO_PROMPTS = "This model takes no prompts. Start the editor with one that does: --model tiny";
 const DIFFUSION = ["negative_prompt", "sampler", "steps", "seed", "seed_lock", "guidance", "separate", "variants", "eta"];
+let takesPrompts = true;
 
 /**
  * @param {{prompts: boolean, samplers: string[], steps: number, guidance: number | number[],
@@ -25,20 +26,20 @@ export function setUp(model) {
     field("prompt").value = "background";
     field("prompt").focus();
   });
-  if (!model.prompts) {
+  takesPrompts = model.prompts;
+  if (!takesPrompts) {
     for (const name of DIFFUSION) field(name).disabled = true;
     document.querySelector("#background").hidden = true;
     field("prompt").placeholder = NO_PROMPTS;
-    field("prompt").addEventListener("input", refusePrompt);
+    field("prompt").addEventListener("input", checkPrompt);
   }
   newSeed();
   reflect();
 }
 
 /** A prompt can also come from a script, so the field stays open to be cleared. */
-function refusePrompt() {
-  const refused = field("prompt").placeholder === NO_PROMPTS && field("prompt").value !== "";
-  field("prompt").setCustomValidity(refused ? NO_PROMPTS : "");
+function checkPrompt() {
+  field("prompt").setCustomValidity(takesPrompts || field("prompt").value === "" ? "" : NO_PROMPTS);
 }
 
 /** @returns {any} fields of the script */
@@ -76,7 +77,7 @@ export function write(/** @type {any} */ script) {
   field("eta").value = sampling.eta ?? "";
   field("separate").checked = (sampling.element_guidance ?? null) !== null;
   field("seed_lock").checked = true;
-  refusePrompt();
+  checkPrompt();
   reflect();
 }
 
