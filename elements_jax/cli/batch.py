@@ -87,11 +87,11 @@ class Batch:
         count = batch.run(job, self.overwrite)
         hosts.barrier("all shards are written")  # a host that exits early would stop the others
         print(f"{count['written']} images written to {self.out}")
-        if there:
-            print(f"{sum(len(job.places(number)) for number in there)} of them in an earlier run")
+        if earlier := sum(outcome.status == "written" for outcome in batch.outcomes(job, there)):
+            print(f"{earlier} of them in an earlier run")
         if count["failed"]:
             print(f"{count['failed']} scripts failed; {batch.MANIFEST} of their shard says why")
-            failed = (outcome.reason for outcome in batch.outcomes(job) if outcome.status == "failed")
+            failed = (outcome.reason for outcome in batch.outcomes(job, job.own_shards) if outcome.status == "failed")
             for reason in itertools.islice(failed, SHOWN):
                 print(f"  {reason}")
             if not count["written"]:

@@ -128,7 +128,7 @@ def _run(job: Job, overwrite: bool) -> Counter[str]:
     for abandoned in _unfinished(job):
         if abandoned.name.split(".")[1] in own:
             remove_folder(abandoned)
-    return Counter(outcome.status for outcome in outcomes(job))
+    return Counter(outcome.status for outcome in outcomes(job, job.own_shards))
 
 
 def begin(job: Job, overwrite: bool) -> None:
@@ -160,9 +160,9 @@ def begin(job: Job, overwrite: bool) -> None:
         file.write(json.dumps(state, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-def outcomes(job: Job) -> Iterator[Outcome]:
-    """Yield the outcomes of this host's scripts."""
-    for number in job.own_shards:
+def outcomes(job: Job, shards: Iterable[int]) -> Iterator[Outcome]:
+    """Yield the outcomes of the scripts of complete shards."""
+    for number in shards:
         with (job.shard_path(number) / MANIFEST).open(encoding="utf-8") as file:
             yield from (Outcome(**json.loads(line)) for line in file)
 

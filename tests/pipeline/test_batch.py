@@ -191,6 +191,7 @@ def test_names_scripts_that_fail_and_writes_the_others(tmp_path, records, model,
     assert sorted(pictures(out)) == ["0000001", "0000003", "0000004"]
     before = contents(out)
     assert main(command) == 0  # it does not retry
+    assert f"3 images written to {out}\n3 of them in an earlier run\n" in capsys.readouterr().out
     assert contents(out) == before
 
     write_lines(path, lines[1:2])
