@@ -37,8 +37,8 @@ from elements_jax.pipeline.session import EditSession
 STATIC = Path(__file__).with_name("static")
 THREADS = 2
 """Threads that open photographs and find objects."""
-UPLOADS = 4
-"""Concurrent uploads; others wait, and are not in memory yet."""
+UPLOADS = 64
+"""Files received at once, so many that slow ones keep nobody waiting. Others are not in memory yet."""
 IMAGES, IMAGE_BYTES = 100, 256 * 2**20
 """Maximum number of photographs kept in memory."""
 JSON_BYTES = 2 * 2**20

@@ -6,6 +6,7 @@ import re
 import select
 import socket
 import struct
+import urllib.request
 import zlib
 from typing import Any
 
@@ -174,6 +175,17 @@ def test_a_body_that_does_not_come_ends(editing: EditSession, monkeypatch: pytes
                 start = f"POST /api/{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n"
                 connection.sendall(start.encode())
                 assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_slow_bodies_keep_no_upload_waiting(editing: EditSession) -> None:
+    with served(app_of(editing)) as address, contextlib.ExitStack() as slow:
+        host, port = address.removeprefix("http://").split(":")
+        for _ in range(20):
+            connection = slow.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            connection.sendall(f"POST /api/images HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\nx".encode())
+        request = urllib.request.Request(f"{address}/api/images", encode(noise(16, 16)))
+        with urllib.request.urlopen(request, timeout=20) as response:
+            assert response.status == 201
 
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
