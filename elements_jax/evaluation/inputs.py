@@ -1,11 +1,14 @@
 """Images on disk to evaluate: two folders, or a results folder."""
 
+import contextlib
 import dataclasses
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from jaxtyping import UInt8
+from PIL import Image, ImageCms, ImageOps
 
 from elements_jax.data.index import RecordIndex
 from elements_jax.data.record import Record
@@ -15,7 +18,7 @@ from elements_jax.evaluation.displacement import displacement
 from elements_jax.evaluation.judge import Arrays, Samples
 from elements_jax.evaluation.results import Case, open_picture
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 SHOWN = 10
 """Maximum number of missing files listed in an error."""
 
@@ -51,13 +54,22 @@ def made_by(paths: Iterable[Path]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _as_seen(picture: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation and put transparent pixels on white, as for all photographs."""
+def _as_seen(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """Turn a picture by its EXIF tag, lay transparent pixels on white, and convert it to 8-bit sRGB, as `partition`."""
+    profile = picture.info.get("icc_profile")
     upright = ImageOps.exif_transpose(picture)
+    if upright.mode == "I" or upright.mode.startswith("I;16"):
+        upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    return upright.convert("RGB")
+    if upright.mode not in ("RGB", "L", "CMYK"):
+        upright = upright.convert("RGB")
+    if profile:
+        with contextlib.suppress(OSError, ValueError, ImageCms.PyCMSError):  # a damaged one, or of another kind
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            upright = ImageCms.profileToProfile(upright, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return np.asarray(upright.convert("RGB"))
 
 
 def folder_pair(pictures: Path, truths: Path) -> Samples:
@@ -75,8 +87,7 @@ def of_files(method: str, files: Mapping[str, Mapping[str, Path]], reference: st
 
     def read(numbers: Sequence[int]) -> list[Arrays]:
         return [
-            {key: np.asarray(_as_seen(open_picture(paths[names[number]]))) for key, paths in files.items()}
-            for number in numbers
+            {key: _as_seen(open_picture(paths[names[number]])) for key, paths in files.items()} for number in numbers
         ]
 
     weights = made_by(files["picture"].values())

@@ -29,6 +29,7 @@ from elements_jax.metrics import fid
 from elements_jax.metrics.fid import Statistics
 from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline, to_uint8
+from tests.helpers.photographs import swapped_profile
 from tests.helpers.records import record, write_records
 from tests.helpers.scenes import SCENES, scene_record
 
@@ -384,9 +385,9 @@ def test_help_and_unknown_words(capsys):
 
 
 def test_folders_are_read_upright_and_on_white(tmp_path):
-    """Images are turned by EXIF, and transparent parts become white, as everywhere else."""
+    """Images are turned by EXIF, laid on white, and converted to 8-bit sRGB, as everywhere else."""
     image = Image.fromarray(record(0, 32).image[:, :24])
-    for name in ("upright", "turned", "clear", "white"):
+    for name in ("upright", "turned", "clear", "white", "deep", "grey", "profile", "swapped"):
         (tmp_path / name).mkdir()
     tags = Image.Exif()
     tags[0x0112] = 6
@@ -396,6 +397,12 @@ def test_folders_are_read_upright_and_on_white(tmp_path):
     clear.putalpha(0)
     clear.save(tmp_path / "clear" / "a.png")
     Image.new("RGB", image.size, "white").save(tmp_path / "white" / "a.png")
-    for one, other in (("turned", "upright"), ("clear", "white")):
+    grey = np.asarray(image.convert("L"))
+    Image.fromarray(grey).save(tmp_path / "grey" / "a.png")
+    Image.fromarray(grey.astype(np.uint16) << 8).save(tmp_path / "deep" / "a.tiff")
+    red, green = (Image.new("RGB", image.size, colour) for colour in ("red", "lime"))
+    red.save(tmp_path / "profile" / "a.png", icc_profile=swapped_profile())
+    green.save(tmp_path / "swapped" / "a.png")
+    for one, other in (("turned", "upright"), ("clear", "white"), ("deep", "grey"), ("profile", "swapped")):
         (pair,) = folder_pair(tmp_path / one, tmp_path / other).read([0])
-        np.testing.assert_array_equal(pair["picture"], pair["truth"])
+        np.testing.assert_allclose(pair["picture"], pair["truth"], atol=2 if one == "profile" else 0)

@@ -25,3 +25,12 @@ def exif(orientation: int = 1) -> Image.Exif:
     tags[0x0112], tags[0x010F], tags[0x0132] = orientation, "Maker", "2024:05:01 12:00:00"
     tags.get_ifd(0x8825).update({1: "N", 2: (1.0, 2.0, 3.0), 3: "E", 4: (4.0, 5.0, 6.0)})
     return tags
+
+
+def swapped_profile() -> bytes:
+    """sRGB's own profile, with the colorants of red and green swapped: its red is green."""
+    profile = bytearray(SRGB)
+    tags = {bytes(profile[i : i + 4]): i for i in range(132, 132 + 12 * int.from_bytes(profile[128:132]), 12)}
+    red, green = tags[b"rXYZ"] + 4, tags[b"gXYZ"] + 4
+    profile[red : red + 8], profile[green : green + 8] = profile[green : green + 8], profile[red : red + 8]
+    return bytes(profile)

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from partition.masks import MaskFilter, MaskFolder
 from partition.photos import SquarePhoto, read_photo
 from partition.sources.sample import Sample
+from tests.helpers.photographs import swapped_profile
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 ALL = MaskFilter(min_area=0, max_area=1)
@@ -203,15 +204,6 @@ def test_a_gif_is_white_where_it_is_clear() -> None:
     image.putpalette([*RED, *GREEN])
     np.testing.assert_array_equal(read(encode(image, "gif")).image[0, 0], GREEN)
     np.testing.assert_array_equal(read(encode(image, "gif", transparency=1)).image[0, 0], WHITE)
-
-
-def swapped_profile() -> bytes:
-    """sRGB's own profile, with the colorants of red and green swapped: its red is green."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    tags = {bytes(profile[i : i + 4]): i for i in range(132, 132 + 12 * int.from_bytes(profile[128:132]), 12)}
-    red, green = tags[b"rXYZ"] + 4, tags[b"gXYZ"] + 4
-    profile[red : red + 8], profile[green : green + 8] = profile[green : green + 8], profile[red : red + 8]
-    return bytes(profile)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff"])
