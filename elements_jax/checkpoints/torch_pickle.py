@@ -4,6 +4,7 @@ Such a file is a pickle that refers to storages, plus the storages: in a zip arc
 1.6, one after another behind the pickle.
 """
 
+import math
 import pickle
 import struct
 import zipfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from elements_jax.data.atomic import require_regular
 
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -30,6 +33,7 @@ _DTYPES = {
 
 def read_pth(path: Path) -> dict[str, np.ndarray]:
     """Read the tensors of a state dict by name. Raises OSError, or ValueError if the file holds anything else."""
+    require_regular(path, math.inf)
     with path.open("rb") as file:
         try:
             tensors = _read_zip(file) if zipfile.is_zipfile(file) else _read_old(file)

@@ -4,6 +4,7 @@ A file is a sequence of records: a little-endian length (8 bytes), its checksum 
 checksum is a CRC-32C, rotated and shifted. Shards of a split are named as TensorFlow Datasets names them.
 """
 
+import math
 import os
 import re
 import struct
@@ -15,7 +16,7 @@ from typing import SupportsIndex
 import google_crc32c
 import numpy as np
 
-from elements_jax.data.atomic import new_file
+from elements_jax.data.atomic import new_file, require_regular
 from elements_jax.data.object_store import AnyPath
 
 DATASET = "elements"
@@ -120,6 +121,7 @@ def scan_tfrecord(path: Path) -> Iterator[bytes | ValueError]:
     item, because later records cannot be found.
     """
     start = 0
+    require_regular(path, math.inf)
     with path.open("rb", buffering=0) as file:
         while start < os.fstat(file.fileno()).st_size:
             found: bytes | ValueError
@@ -139,6 +141,7 @@ def scan_tfrecord(path: Path) -> Iterator[bytes | ValueError]:
 def _record_starts(path: Path) -> tuple[np.ndarray, bytes]:
     """Return the offsets of a file's records, and the concatenated checksums of their data."""
     starts, checksums, start = [], [], 0
+    require_regular(path, math.inf)
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         while start < size:

@@ -10,6 +10,7 @@ Settings common to all images of a job, sampling and preservation, are not in th
 There is one file, because it is written and read in one go, has an order, and can be split into shards anywhere.
 """
 
+import math
 import re
 import zlib
 from collections.abc import Container, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from elements_jax.data.atomic import require_regular
 from elements_jax.editing.script import Compose, Continue, EditError, EditScript, parse_object
 
 SHOWN = 20
@@ -49,7 +51,9 @@ class ScriptLines:
     """The scripts of a file by position. All are checked on construction; only the offsets of the lines are kept."""
 
     def __init__(self, path: Path, known: Container[str]):
-        """Check the file. Raises one ValueError that lists invalid lines, and those whose source_id is not `known`."""
+        """Check the file. Raises one ValueError that lists invalid lines, and those whose source_id is not `known`; and
+        the errors of `require_regular`."""
+        require_regular(path, math.inf)
         self.path = path
         starts, numbers, checksum, start = list[int](), list[int](), 0, 0
         line_of: dict[str, int] = {}

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
-from elements_jax.data.atomic import new_file
+from elements_jax.data.atomic import new_file, read_file
 from elements_jax.editing.script import EditError, EditScript, parse_object
 
 CASES = "cases.jsonl"
@@ -85,7 +85,11 @@ class Task:
 def read_cases(folder: Path) -> list[Case]:
     """Read the cases of a results folder. Raises ValueError with the file, the line and the problem, or OSError."""
     cases, names = list[Case](), set[str]()
-    for number, line in enumerate((folder / CASES).read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        lines = read_file(folder / CASES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{folder / CASES}: not UTF-8: {error}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, UInt8
 
-from elements_jax.data.atomic import new_file
+from elements_jax.data.atomic import new_file, require_regular
 from elements_jax.metrics.inception import FEATURES, SIDE, inception, read_inception
 
 
@@ -72,6 +72,7 @@ class Statistics:
 
         Raises OSError, or ValueError that names the file.
         """
+        require_regular(path)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 mean, covariance = archive["mu"].astype(np.float64), archive["sigma"].astype(np.float64)

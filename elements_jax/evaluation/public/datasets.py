@@ -38,7 +38,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from PIL import Image
 
-from elements_jax.data.atomic import new_file
+from elements_jax.data.atomic import new_file, read_file
 from elements_jax.editing.script import Edit, Move, Resize
 from elements_jax.evaluation.results import open_picture
 from elements_jax.evaluation.scenes.drawn_cases import elements_under
@@ -145,7 +145,7 @@ def read_geobench(folder: Path) -> tuple[dict[str, Any], Path]:
     if path is None:
         raise ValueError(f"{folder}: expected GeoBenchMeta, with {' or '.join(names)}")
     try:
-        annotation = json.loads(path.read_bytes())
+        annotation = json.loads(read_file(path))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(annotation, dict):

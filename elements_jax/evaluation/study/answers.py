@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from elements_jax.data.atomic import read_file
 from elements_jax.evaluation.study.plan import Pair, Side
 
 
@@ -104,7 +105,7 @@ def _check(answers: Answers, key: Key, path: Path) -> None:
 
 def _read(kind: type[Read], path: Path) -> Read:
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(read_file(path))
     except ValidationError as error:
         raise ValueError(f"{path}: {_explain(error.errors(include_url=False, include_context=False)[0])}") from error
 
