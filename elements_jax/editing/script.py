@@ -63,7 +63,7 @@ Elements = Annotated[
     _expected("a list of element numbers, at least one"),
 ]
 """Empty only if an edit selects an object, and then omitted from its JSON."""
-Name = Annotated[str, Field(min_length=1, max_length=1000), _expected("the name of an image")]
+Name = Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=1000), _expected("the name of an image")]
 Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT), _expected(f"text of at most {LONGEST_PROMPT} characters")]
 Weight = Annotated[float, _number(-100.0, 100.0)]
 Fit = Literal["crop", "pad"]

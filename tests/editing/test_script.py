@@ -36,7 +36,7 @@ from elements_jax.elements import ImageElements
 numbers = st.lists(st.integers(0, 300), min_size=1, max_size=4, unique=True).map(tuple)
 vectors = st.tuples(st.floats(-4, 4), st.floats(-4, 4))
 scales = st.floats(0.01, 100) | st.tuples(st.floats(0.01, 100), st.floats(0.01, 100))
-names = st.text(min_size=1, max_size=20)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 any_edit = st.one_of(
     st.tuples(st.just(Move), numbers, vectors),
     st.tuples(st.just(Resize), numbers, scales, st.none() | vectors),
@@ -112,6 +112,7 @@ def test_any_json_is_either_a_script_or_an_edit_error(value):
             {"version": 1, "edits": [{"edit": "duplicate", "elements": [1], "by": [0, 0], "scale": [1, 0]}]},
             r"edits\[0\]\.scale: expected a number from 0.01 to 100, or two, of x and of y",
         ),
+        ({"version": 1, "edits": [{"edit": "continue", "image": "a\0"}]}, r"edits\[0\]\.image: expected the name"),
         ({"version": 1, "edits": [{"edit": "continue"}]}, r"edits\[0\]\.image: missing"),
         ({"version": 1, "edits": [{"edit": "delete", "elements": [1], "by": 1}]}, r"edits\[0\]\.by: unknown field"),
         ({"version": 1, "edits": [7]}, r'edits\[0\]: expected an object whose field "edit"'),
