@@ -308,8 +308,9 @@ def _download(repository: str, files: list[str]) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=files))
     except Exception as error:  # errors of the network, the hub and the cache share no class
+        reason = str(error).partition("\n")[0]
         raise FileNotFoundError(
-            f"{repository} is not a local folder or file, and downloading it from the Hugging Face hub failed: {error}"
+            f"{repository}: no such file or folder, and not to be had from the Hugging Face hub: {reason}"
         ) from error
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,10 +102,15 @@ def exit_code(run: Callable[[], object]) -> int:
 
 
 def run_to_end(run: Callable[[], object]) -> int:
-    """Do the same without JAX settings. A number returned by `run` is the exit code; 143 follows `Terminated`."""
+    """Do the same without JAX settings. A number returned by `run` is the exit code; 143 follows `Terminated`.
+
+    A warning is one line, too.
+    """
     try:
         try:
-            code = run()
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+                code = run()
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
@@ -112,7 +118,7 @@ def run_to_end(run: Callable[[], object]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence_of(error)}", file=sys.stderr)
     except ModuleNotFoundError as error:
         if (module := (error.name or "").partition(".")[0]) not in EXTRAS:
             raise
@@ -121,7 +127,8 @@ def run_to_end(run: Callable[[], object]) -> int:
     except (RuntimeError, AssertionError) as error:
         if not (platforms := os.environ.get("JAX_PLATFORMS")) or _jax_starts():
             raise
-        print(f"error: JAX finds no devices for JAX_PLATFORMS={platforms}: {error}", file=sys.stderr)
+        reason = f": {error}" if str(error) else ""
+        print(f"error: JAX finds no devices for JAX_PLATFORMS={platforms}{reason}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -131,6 +138,13 @@ def run_to_end(run: Callable[[], object]) -> int:
     else:
         return code if isinstance(code, int) else 0
     return 1
+
+
+def sentence_of(error: Exception) -> str:
+    """Return the message of a user error: its file and its reason, without the number of a system error."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 def _jax_starts() -> bool:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +45,8 @@ class Job:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the command line, compile and report. Return 1 if nothing that is tried fits. Raises ValueError that names
-    an option that is out of bounds."""
+    """Parse the command line, compile and report. Raises ValueError that names an option that is out of bounds, or says
+    that nothing fits, and OSError."""
     for name, value in OFFLINE_TPU_ENV.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip and must not look for one
@@ -65,18 +64,14 @@ def main(argv: Sequence[str]) -> int:
         description=description,
         default=Job(topology=tyro.MISSING, train=train, config=model),
     )
-    try:
-        devices = topology_devices(job.topology)
-        if job.program == "sample":
-            report = compile_sampler(job.config, job.train.batch_size, devices, quick=job.quick)
-        else:
-            report = _compile_what_fits(job, devices)
-        print(report)
-        if job.report is not None:
-            report.save(job.report)
-    except (OSError, ValueError, DoesNotFit) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    devices = topology_devices(job.topology)
+    if job.program == "sample":
+        report = compile_sampler(job.config, job.train.batch_size, devices, quick=job.quick)
+    else:
+        report = _compile_what_fits(job, devices)
+    print(report)
+    if job.report is not None:
+        report.save(job.report)
     return 0
 
 

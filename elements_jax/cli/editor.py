@@ -52,16 +52,17 @@ class Editor:
 
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ValueError(f"--root-path {self.root_path}: expected a path such as /editor")
+        source = self.source.found()
         pipeline = open_pipeline(self.model)
-        divider = PhotoSegmenter(pipeline.config.elements, self.source)
-        finder = ObjectFinder(divider, self.source)
-        if points := self.source.chosen in ("sam", "mobile-sam") or self.source.checkpoint is not None:
+        divider = PhotoSegmenter(pipeline.config.elements, source)
+        finder = ObjectFinder(divider, source)
+        if points := source.chosen in ("sam", "mobile-sam") or source.checkpoint is not None:
             finder.load()
-        said = notices(not self.model, self.source)
+        said = notices(not self.model, source)
         app = make_app(
-            EditSession(pipeline, divider, self.source.chosen, guides=self.model is not None),
+            EditSession(pipeline, divider, source.chosen, guides=self.model is not None),
             name=Path(self.model or PHOTO).name,
-            segmenter=self.source.chosen,
+            segmenter=source.chosen,
             label=divider.label,
             pieces=divider.pieces,
             notice=" ".join(said) or None,

@@ -4,10 +4,12 @@
 packages.
 """
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
+from elements_jax import __version__
 from elements_jax.cli.batch import Batch
 from elements_jax.cli.command import exit_code, parsed, run_to_end, run_with_local_paths
 from elements_jax.cli.data import Cache, PhotoScenes, Scenes
@@ -33,7 +35,7 @@ commands:
   benchmark    run a public benchmark of edits, and write the files that its scorer reads
   scenes-benchmark  edit held-out scenes by several methods, and score each against the true result
 
-`elements COMMAND --help` describes a command.
+`elements COMMAND --help` describes a command; `elements --version` prints the version.
 """
 ELSEWHERE = {
     "partition": "partition.__main__",
@@ -64,10 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ELSEWHERE:
         return run_to_end(lambda: importlib.import_module(ELSEWHERE[name]).main(rest))
+    if name in ("-h", "--help"):
+        return run_to_end(lambda: print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end=""))
+    if name == "--version":
+        return run_to_end(lambda: print(f"elements-jax {__version__}"))
     if name not in HERE:
-        asked_for_help = name in ("-h", "--help")
-        stream = sys.stdout if asked_for_help else sys.stderr
-        code = run_to_end(lambda: print(f"usage: elements COMMAND ...\n\n{COMMANDS}", end="", file=stream))
-        return code if asked_for_help else 2
+        alike = difflib.get_close_matches(name, [*HERE, *ELSEWHERE], n=1)
+        hint = f"did you mean {alike[0]}? " if alike else ""
+        print(f"error: {name} is no command; {hint}`elements --help` lists them", file=sys.stderr)
+        return 2
     keep = ["out"] if name == "batch" else []  # it uploads shard by shard
     return exit_code(lambda: run_with_local_paths(parsed(HERE[name], rest, f"elements {name}"), keep))

@@ -45,6 +45,14 @@ class SegmenterOptions:
         """The chosen segmenter, or the default."""
         return self.segmenter or ("sam" if self.checkpoint else "slic")
 
+    def found(self) -> "SegmenterOptions":
+        """Return this choice with the checkpoint's local file. Raises ValueError if there is none."""
+        if self.checkpoint is None:
+            return self
+        from partition.segmenters.checkpoints import find_checkpoint
+
+        return replace(self, checkpoint=find_checkpoint(self.checkpoint))
+
     def of_encoded(self, settings: Mapping[str, Any]) -> "SegmenterOptions":
         """Return this choice or, if there is none, that of an encoded file, unless it needs a checkpoint."""
         divided = settings.get("segmenter")
@@ -177,9 +185,13 @@ def open_editing(
     model: str | None, source: SegmenterOptions, settings: Mapping[str, Any] | None = None
 ) -> "EditSession":
     """Open a model, with photographs segmented as `source` says. `settings` are those of the encoded file being edited,
-    if any: results record how it was segmented."""
+    if any: results record how it was segmented.
+
+    Raises ValueError for a missing checkpoint, before the model is read.
+    """
     from elements_jax.pipeline.session import EditSession
 
+    source = source.found()
     for notice in notices(not model, source):
         print(notice, file=sys.stderr)
     pipeline = open_pipeline(model)

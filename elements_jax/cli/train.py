@@ -15,7 +15,7 @@ import tyro
 
 from configs import PRESETS
 from elements_jax.arguments import PathOrURL
-from elements_jax.cli.command import parsed
+from elements_jax.cli.command import parsed, sentence_of
 from elements_jax.config import ModelConfig
 from elements_jax.data.lock import locked
 from elements_jax.data.object_store import local_copy
@@ -103,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name = signal.Signals(Preemption.ended).name
                 print(f"ended by {name} after step {step}, which is saved; run the same command to resume")
     except (OSError, ValueError, FloatingPointError) as error:
-        hosts.abort(f"error: {error}")
-        print(f"error: {error}", file=sys.stderr)
+        hosts.abort(f"error: {sentence_of(error)}")
+        print(f"error: {sentence_of(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the first step
         hosts.abort("interrupted")

@@ -58,17 +58,18 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
     from elements_jax.config import ModelConfig
     from elements_jax.photograph.edit import edit_photograph, needs_decoder
 
+    source = command.source.found()
     uses_model = command.model is not None or needs_decoder(script)
-    for notice in notices(uses_model and command.model is None, command.source):
+    for notice in notices(uses_model and command.model is None, source):
         print(notice, file=sys.stderr)
     if uses_model:
         from elements_jax.pipeline.session import EditSession
 
         pipeline = open_pipeline(command.model)
-        divider = PhotoSegmenter(pipeline.config.elements, command.source)
-        editing = EditSession(pipeline, divider, command.source.chosen, guides=command.model is not None)
+        divider = PhotoSegmenter(pipeline.config.elements, source)
+        editing = EditSession(pipeline, divider, source.chosen, guides=command.model is not None)
     else:
-        divider = PhotoSegmenter(ModelConfig.load(PHOTO / "elements" / "config.json").elements, command.source)
+        divider = PhotoSegmenter(ModelConfig.load(PHOTO / "elements" / "config.json").elements, source)
         editing = None
     # Each window of the photograph is sampled; the edits determine the number of windows.
     with sampling(None, "edit", before="finding what to edit, and filling the holes") as report:
@@ -78,7 +79,7 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
             script,
             divider.label,
             divide=divider,
-            find_object=ObjectFinder(divider, command.source),
+            find_object=ObjectFinder(divider, source),
             open_named=lambda name: _open_named(command.script.parent / name),
             report=report,
         )

@@ -121,7 +121,8 @@ def _download_sam2(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_OF_SAM2)))
     except Exception as error:  # errors of network, hub and cache share no class
-        raise ValueError(f"--checkpoint {repository} cannot be downloaded: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--checkpoint {repository} cannot be downloaded: {reason}") from error
 
 
 def _download(name: str) -> Path:
@@ -131,7 +132,8 @@ def _download(name: str) -> Path:
     try:
         path = Path(hf_hub_download(published.repository, published.file))
     except Exception as error:  # errors of network, hub and cache share no class
-        raise ValueError(f"--checkpoint {name}: {published.repository} cannot be downloaded: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--checkpoint {name}: {published.repository} cannot be downloaded: {reason}") from error
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != published.sha256:

@@ -1,6 +1,7 @@
 """How commands end: one line and an exit code, whatever happens."""
 
 import dataclasses
+import json
 import math
 import os
 import pickle
@@ -8,14 +9,19 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 import tyro
 
+from elements_jax import __version__
 from elements_jax.bounds import FieldError, require_within
 from elements_jax.cli.command import Terminated, orderly_termination, parsed, run_to_end
+from elements_jax.cli.main import main
+from tests.helpers.photographs import picture, saved
+from tests.helpers.records import write_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +105,8 @@ def raising(error: BaseException):
     ("error", "code", "line"),
     [
         (ValueError("x must be 1"), 1, "error: x must be 1"),
-        (FileNotFoundError(2, "No such file", "a.png"), 1, "error: [Errno 2] No such file: 'a.png'"),
+        (FileNotFoundError(2, "No such file or directory", "a.png"), 1, "error: a.png: no such file or directory"),
+        (OSError("our own sentence"), 1, "error: our own sentence"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (Terminated(), 143, "ended by SIGTERM"),
         (
@@ -112,6 +119,13 @@ def raising(error: BaseException):
 def test_an_error_is_one_line_and_an_exit_code(error, code, line, capsys):
     assert run_to_end(raising(error)) == code
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_a_warning_is_one_line(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # the tests' own filter makes errors of warnings
+        assert run_to_end(lambda: warnings.warn("a prompt is truncated", stacklevel=1)) == 0
+    assert capsys.readouterr().err == "warning: a prompt is truncated\n"
 
 
 def test_an_error_of_ours_is_not_hidden():
@@ -170,11 +184,64 @@ def test_a_closed_output_pipe_is_not_an_error(arguments):
     assert done.stderr == ""
 
 
+def test_an_unknown_command_names_the_one_meant(capsys):
+    assert main(["edti", "photo.png"]) == 2
+    assert capsys.readouterr().err == "error: edti is no command; did you mean edit? `elements --help` lists them\n"
+    assert main(["xyz"]) == 2
+    assert capsys.readouterr().err == "error: xyz is no command; `elements --help` lists them\n"
+
+
+def test_the_version_is_the_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"elements-jax {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["encode photo.png out.npz", "reconstruct photo.png out.png", "edit photo.png --script edit.json", "editor"],
+)
+def test_a_missing_checkpoint_is_named_before_a_model_is_read(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.png").write_bytes(saved(picture(), "PNG"))
+    delete = {"edit": "delete", "object": {"point": [0.5, 0.5]}}
+    Path("edit.json").write_text(json.dumps({"version": 1, "edits": [delete]}))
+    assert main([*arguments.split(), "--checkpoint", "nothere", "--model", "no model either"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: --checkpoint: no such file: nothere")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "batch records PIPE out --model tiny",
+        "study analyse PIPE PIPE --out out.json",
+        "evaluate folders pictures pictures --inception PIPE",
+        "evaluate statistics pictures out.npz --inception PIPE",
+        "evaluate folders pictures PIPE --inception weights.pth",
+        "partition inspect PIPE",
+        "partition PIPE out --segmenter grid",
+        "encode PIPE out.npz",
+        "edit photo.png --script PIPE",
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_refused(arguments, tmp_path, monkeypatch, capsys):
+    """It would be waited for, forever."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.lst")
+    Path("photo.png").write_bytes(saved(picture(), "PNG"))
+    Path("pictures").mkdir()
+    Path("pictures", "a.png").write_bytes(saved(picture(), "PNG"))
+    if "records" in arguments:
+        write_records(tmp_path / "records")
+    assert main(arguments.replace("PIPE", "pipe.lst").split()) == 1
+    assert "pipe.lst" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_missing_platform_is_one_line(monkeypatch, capsys):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setattr("elements_jax.cli.command._jax_starts", lambda: False)
     assert run_to_end(raising(AssertionError())) == 1
-    assert capsys.readouterr().err.startswith("error: JAX finds no devices for JAX_PLATFORMS=cuda")
+    assert capsys.readouterr().err == "error: JAX finds no devices for JAX_PLATFORMS=cuda\n"
     monkeypatch.setattr("elements_jax.cli.command._jax_starts", lambda: True)
     with pytest.raises(AssertionError):
         run_to_end(raising(AssertionError()))

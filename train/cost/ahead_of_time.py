@@ -70,7 +70,7 @@ def stage_of_shapes(model: ModelConfig, train: DiffusionTrainConfig) -> Abstract
     return (AbstractStage if train.encoder == "frozen" else UnfrozenStageOfShapes)(model, train)
 
 
-class DoesNotFit(Exception):
+class DoesNotFit(ValueError):
     """A program needs more memory than a device has."""
 
 
