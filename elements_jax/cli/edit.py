@@ -10,10 +10,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from elements_jax.arguments import PathOrURL
+from elements_jax.bounds import FieldError
 from elements_jax.cli.arguments import File, ModelOrPhoto, Out, Photograph
 from elements_jax.cli.photos import DEFAULT_SOURCE, PhotoSegmenter, SegmenterOptions, open_editing, open_photo
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded, read_encoded, write_encoded
+from elements_jax.data.object_store import is_url, local_copy
 from elements_jax.editing.script import DEFAULT_SAMPLING, Detail, EditScript, Fit, Sampling
 from elements_jax.progress import sampling
 
@@ -95,6 +97,10 @@ class Edit:
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = DEFAULT_SAMPLING
     """Seed to use instead of the script's."""
 
+    def __post_init__(self) -> None:
+        if is_url(self.photo) and self.out is None:
+            raise FieldError(self, ("out",), f"must be given with a URL, {self.photo}")
+
     def run(self) -> None:
         """Edit, and write the result."""
         self.sampling.checked()
@@ -125,7 +131,7 @@ class Edit:
         editing = open_editing(self.model, self.source.of_encoded(settings), settings)
 
         def open_named(name: str) -> "Photo":
-            return open_photo(editing, self.script.parent / name, script.fit)
+            return open_photo(editing, local_copy(self.script.parent / name), script.fit)
 
         photo = open_photo(editing, self.photo, script.fit)
         edited = editing.edit(photo, script, open_named)

@@ -59,6 +59,8 @@ HERE = {
     "photo-scenes": PhotoScenes,
 }
 """Commands with a `run`."""
+KEPT = {"batch": ["out"], "cache": ["out"], "edit": ["script"]}
+"""Fields whose URLs these commands handle: they upload shard by shard; a script names images relative to itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,5 +77,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {alike[0]}? " if alike else ""
         print(f"error: {name} is no command; {hint}`elements --help` lists them", file=sys.stderr)
         return 2
-    keep = ["out"] if name == "batch" else []  # it uploads shard by shard
-    return exit_code(lambda: run_with_local_paths(parsed(HERE[name], rest, f"elements {name}"), keep))
+    return exit_code(lambda: run_with_local_paths(parsed(HERE[name], rest, f"elements {name}"), KEPT.get(name, ())))

@@ -8,6 +8,7 @@ from elements_jax import PHOTO
 from elements_jax.cli.photos import ObjectFinder, PhotoSegmenter, notices, open_pipeline
 from elements_jax.data.atomic import new_file, require_apart
 from elements_jax.data.encoded import is_encoded
+from elements_jax.data.object_store import local_copy
 from elements_jax.editing.script import EditScript
 from elements_jax.photograph.file import Photograph, check_format, format_of
 from elements_jax.progress import sampling
@@ -80,7 +81,7 @@ def _edit(command: "Edit", photograph: Photograph, script: EditScript) -> Photog
             divider.label,
             divide=divider,
             find_object=ObjectFinder(divider, source),
-            open_named=lambda name: _open_named(command.script.parent / name),
+            open_named=lambda name: _open_named(local_copy(command.script.parent / name)),
             report=report,
         )
 

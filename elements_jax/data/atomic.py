@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from elements_jax.data.object_store import AnyPath, as_path, is_url, new_object, new_objects, unfinished_path
+from elements_jax.data.object_store import AnyPath, as_path, is_url, new_object, new_objects, retried, unfinished_path
 
 LARGEST_FILE = 512 << 20
 """Default limit on the bytes of a photograph or script."""
@@ -60,8 +60,9 @@ def name_file(error: OSError, path: AnyPath) -> None:
 def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
     """Read a file that the user named, or that is in a folder of theirs. Raises the errors of `require_regular`."""
     path = as_path(path)
-    if not is_url(path):
-        require_regular(path, limit)
+    if is_url(path):
+        return retried(path, path.read_bytes)
+    require_regular(path, limit)
     return path.read_bytes()
 
 
@@ -76,9 +77,10 @@ def require_regular(path: Path, limit: float | int = LARGEST_FILE) -> None:
         raise ValueError(f"{path}: {status.st_size / 2**20:.0f} MiB; the limit is {limit / 2**20:.0f} MiB")
 
 
-def require_apart(out: Path, *read: Path | None) -> None:
+def require_apart(out: Path, *read: AnyPath | None) -> None:
     """Raise ValueError if the output file is also an input."""
-    if out.exists() and any(path is not None and path.exists() and out.samefile(path) for path in read):
+    local = [path for path in read if path is not None and not is_url(path)]
+    if out.exists() and any(path.exists() and out.samefile(path) for path in local):
         raise ValueError(f"{out} is also an input; choose another output file")
 
 

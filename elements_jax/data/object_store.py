@@ -45,8 +45,8 @@ def is_url(path: object) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://", str(path)) is not None
 
 
-def as_path(text: str | Path) -> AnyPath:
-    """Convert a string to a path. Raises ValueError if the library for such URLs is not installed."""
+def as_path(text: str | AnyPath) -> AnyPath:
+    """Convert a string to a path. Raises OSError if the library for such URLs is not installed, or there is none."""
     if not is_url(text):
         return Path(text)
     scheme = str(text).partition("://")[0]
@@ -60,9 +60,9 @@ def as_path(text: str | Path) -> AnyPath:
         path.fs  # noqa: B018  imports the library
     except ImportError as error:
         what = f"'elements-jax[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else "universal-pathlib, and fsspec's library"
-        raise ValueError(f"{text}: {scheme}:// needs more packages: pip install {what} ({error})") from error
+        raise OSError(f"{text}: {scheme}:// needs more packages: pip install {what} ({error})") from error
     except ValueError as error:
-        raise ValueError(f"{text}: unknown scheme {scheme}:// ({error})") from error
+        raise OSError(f"{text}: unknown scheme {scheme}:// ({error})") from error
     return path
 
 
@@ -141,13 +141,23 @@ def new_objects(folder: AnyPath, last: str) -> Iterator[Path]:
 def with_local_paths(command: T, keep: Collection[str] = ()) -> Iterator[T]:
     """Yield a command's settings with local copies in place of URLs, and upload its output afterwards.
 
-    Raises OSError that names a URL that cannot be written, before anything is downloaded.
+    A file may have others next to it, which are uploaded as well.
+
+    Raises OSError that names a URL that cannot be written, before anything is downloaded; or ValueError if it is also
+    an input, unless the command has an option `overwrite` that is set.
 
     Args:
         command: a dataclass; nested dataclasses are included.
         keep: names of the fields whose URLs the command handles itself.
     """
-    for url in _written_urls(command):
+    read, written = _urls(command)
+
+    def require_not_read(url: Any) -> None:
+        if url in read and not getattr(command, "overwrite", False):
+            raise ValueError(f"{url} is also an input; choose another output file")
+
+    for url in written:
+        require_not_read(url)
         require_writable(url.parent if url.suffix else url)
     with tempfile.TemporaryDirectory() as folder:
         uploads: dict[Path, AnyPath] = {}
@@ -160,29 +170,32 @@ def with_local_paths(command: T, keep: Collection[str] = ()) -> Iterator[T]:
                     changed[field.name] = localised(value)
                 elif is_url(value) and not isinstance(value, str) and field.name not in keep:
                     if field.name in _WRITTEN:
-                        changed[field.name] = Path(folder, field.name, value.name)
-                        changed[field.name].parent.mkdir()
-                        uploads[changed[field.name]] = value
+                        uploads[new := Path(folder, field.name)] = value
+                        new.mkdir()
+                        changed[field.name] = new / value.name
                     else:
                         changed[field.name] = local_copy(value)
             return dataclasses.replace(settings, **changed)
 
         yield localised(command)
         for local, url in uploads.items():
-            files = [local] if local.is_file() else sorted(path for path in local.rglob("*") if path.is_file())
-            for file in files:
-                upload(file, url if file == local else url / file.relative_to(local).as_posix())
+            for file in sorted(path for path in local.rglob("*") if path.is_file()):
+                require_not_read(target := url.parent / file.relative_to(local).as_posix())
+                upload(file, target)
             print(f"uploaded to {url}")
 
 
-def _written_urls(settings: Any) -> Iterator[Any]:
-    """Yield the URLs to which a command writes."""
+def _urls(settings: Any) -> tuple[list[Any], list[Any]]:
+    """Return the URLs that a command reads, and those that it writes."""
+    read, written = list[Any](), list[Any]()
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _written_urls(value)
-        elif field.name in _WRITTEN and is_url(value):
-            yield value
+            inner = _urls(value)
+            read, written = read + inner[0], written + inner[1]
+        elif is_url(value) and not isinstance(value, str):
+            (written if field.name in _WRITTEN else read).append(value)
+    return read, written
 
 
 @contextmanager
@@ -214,11 +227,13 @@ def local_copy(path: AnyPath, leave_out: str = "") -> Path:
         raise OSError(f"{path}: its {size / 1e9:.1f} GB do not fit into the {free / 1e9:.1f} GB free at {folder}")
     for name in stale:
         download(path / name if name else path, copy / name)
+        _version_file(copy / name).parent.mkdir(parents=True, exist_ok=True)
         _version_file(copy / name).write_text(versions[name])
     if copy.is_dir():
-        for file in [file for file in copy.rglob("*") if file.is_file() and not file.name.startswith(".")]:
+        # What else is there is no longer in the store, or another process is downloading it.
+        for file in [file for file in copy.rglob("*") if file.is_file() and not file.name.endswith(UNFINISHED)]:
             if file.relative_to(copy).as_posix() not in found:
-                file.unlink()  # it is no longer in the store
+                file.unlink()
     return copy
 
 
@@ -266,7 +281,8 @@ def _version(info: dict[str, Any]) -> str:
 
 
 def _version_file(copy: Path) -> Path:
-    return copy.with_name(f".{copy.name}.version")
+    """Return the file with the version of a cached copy. It is stored elsewhere, so that the copy equals the store."""
+    return user_cache() / "versions" / f"{copy.relative_to(user_cache())}.version"
 
 
 def _kept_version(copy: Path) -> str:

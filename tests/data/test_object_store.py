@@ -37,7 +37,7 @@ def test_a_text_is_a_path_or_a_url() -> None:
     assert not is_url(Path("a/b"))
     assert not is_url("c:/photos")
     assert is_url("s3://bucket/photos")
-    with pytest.raises(ValueError, match="unknown scheme nope://"):
+    with pytest.raises(OSError, match="unknown scheme nope://"):
         as_path("nope://a/b")
 
 

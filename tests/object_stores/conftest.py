@@ -49,6 +49,18 @@ class Store:
         self.root = root
         self.environment = {**environment, "ELEMENTS_CACHE": str(cache)}
 
+    def enter(self, monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
+        """Let this process use the store, until the end of the test."""
+        fsspec = pytest.importorskip("fsspec")
+        os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # gcsfs looks when it is imported
+        scheme = self.root.partition("://")[0]
+        pytest.importorskip({"s3": "s3fs", "gs": "gcsfs"}[scheme])
+        for name, value in {**self.environment, **environment}.items():
+            monkeypatch.setenv(name, value)
+        if scheme == "gs":
+            monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+        fsspec.get_filesystem_class(scheme).clear_instance_cache()
+
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
         """Start `python -m COMMAND` with the store's environment."""
         everything = {**os.environ, **self.environment, **environment}
@@ -169,4 +181,4 @@ def gcs(gcs_server: str, tmp_path: Path) -> Store:
         "FSSPEC_GCS": anonymous,
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks for the kind of bucket, unknown to the emulator
     }
-    return Store(f"gs://{BUCKET}", environment, tmp_path / "cache")
+    return Store(f"gs://{BUCKET}/{tmp_path.name}", environment, tmp_path / "cache")  # it cannot be emptied

@@ -1,7 +1,6 @@
 """A store that cannot be used is one line of every command, before any work: no bucket, permission or credentials."""
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,17 +14,22 @@ from elements_jax.cli.main import main
 from tests.object_stores.conftest import Store
 
 COMMANDS = {
-    "partition": ["{read}/photos", "{written}/records", "--segmenter", "grid"],
-    "train": ["autoencoder", "tiny", "--data", "{read}/records", "--model", "{written}/model"],
-    "cache": ["{read}/records", "{written}/cached", "--model", str(TINY)],
-    "encode": ["{read}/photo.png", "{written}/encoded.npz"],
-    "edit": ["{read}/photo.png", "--script", "{read}/script.json", "--out", "{written}/edited.png"],
-    "batch": ["{read}/records", "{read}/scripts.jsonl", "{written}/pictures", "--model", str(TINY)],
-    "reconstruct": ["{read}/photo.png", "{written}/picture.png"],
-    "evaluate": ["records", "{read}/records", "--out", "{written}/numbers.json"],
-    "scenes": ["{written}/scenes", "--count", "1"],
+    "partition": "partition {read}/photos {written}/records --segmenter grid",
+    "train": "train autoencoder tiny --data {read}/records --model {written}/model",
+    "cache": f"cache {{read}}/records {{written}}/cached --model {TINY}",
+    "encode": "encode {read}/photo.png {written}/encoded.npz",
+    "edit": "edit {read}/photo.png --script script.json --out {written}/edited.png",
+    "script": "edit photo.png --script {read}/script.json --out {written}/edited.png",
+    "batch": f"batch {{read}}/records {{read}}/scripts.jsonl {{written}}/pictures --model {TINY}",
+    "reconstruct": "reconstruct {read}/photo.png {written}/picture.png",
+    "model": "encode photo.png encoded.npz --model {read}/model",
+    "records": "evaluate records {read}/records --out {written}/numbers.json",
+    "folders": "evaluate folders {read}/pictures {read}/truths --out {written}/numbers.json",
+    "results": "evaluate results {read}/results --pictures {written}/pictures",
+    "statistics": "evaluate statistics {read}/pictures {written}/statistics.npz --inception inception.pth",
+    "scenes": "scenes {written}/scenes --count 1",
 }
-"""Arguments of each command, which reads below one place and writes below another."""
+"""Commands that read below one place and write below another."""
 REFUSALS = {
     "s3": {
         "no permission": (403, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
@@ -82,40 +86,53 @@ def refusing() -> Iterator[str]:
 )
 def nowhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A URL below which nothing can be read or written, in this process."""
-    fsspec = pytest.importorskip("fsspec")
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # gcsfs looks when it is imported
-    pytest.importorskip({"s3": "s3fs", "gs": "gcsfs"}[request.param[0]])
     scheme, why = request.param
     store: Store = request.getfixturevalue({"s3": "s3", "gs": "gcs"}[scheme])
-    environment = dict(store.environment)
+    environment = {}
     if why != "no such bucket":
         endpoint = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST"}[scheme]
         environment[endpoint] = request.getfixturevalue("refusing")
         monkeypatch.setattr(Refusing, "answer", REFUSALS[scheme][why])
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    store.enter(monkeypatch, **environment)
     if scheme == "gs":
-        monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
         # gcsfs hopes for half a minute that credentials become right.
         monkeypatch.setattr("gcsfs.retry.is_retriable", lambda error: False)
-    fsspec.get_filesystem_class(scheme).clear_instance_cache()
     return f"{scheme}://no-such-bucket/folder"
+
+
+def refused(
+    command: str,
+    place: str,
+    url: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """Run a command with one of its places at a URL; return its error, which is one line, before any work."""
+    if f"{{{place}}}" not in COMMANDS[command]:
+        pytest.skip(f"nothing is {place}")
+    monkeypatch.chdir(folder)
+    places = {"read": "read", "written": "out", place: url}
+    assert main(COMMANDS[command].format(**places).split()) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Photographs are segmented")]
+    assert len(lines) == 1
+    assert not list(folder.rglob("*.*"))
+    return lines[0]
 
 
 @pytest.mark.parametrize("place", ["read", "written"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_it_is_one_line(
-    command: str, place: str, nowhere: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if not any(f"{{{place}}}" in argument for argument in COMMANDS[command]):
-        pytest.skip(f"nothing is {place}")
-    places = {"read": str(tmp_path / "read"), "written": str(tmp_path / "out"), place: nowhere}
-    arguments = [argument.format(**places) for argument in COMMANDS[command]]
-    assert main([command, *arguments]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {nowhere}")
-    assert len(error.splitlines()) == 1
-    assert not list(tmp_path.rglob("*.*"))
+def test_it_is_one_line(command: str, place: str, nowhere: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    assert refused(command, place, nowhere, tmp_path, capsys, monkeypatch).startswith(f"error: {nowhere}")
+
+
+@pytest.mark.parametrize("place", ["read", "written"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_scheme_is_one_line(command: str, place: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    pytest.importorskip("upath")
+    line = refused(command, place, "nope://bucket/folder", tmp_path, capsys, monkeypatch)
+    assert line.startswith("error: nope://bucket/folder")
+    assert "unknown scheme nope://" in line
 
 
 def test_a_command_of_local_paths_takes_no_url(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

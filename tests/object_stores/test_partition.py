@@ -134,16 +134,6 @@ def test_a_wrong_url_is_one_line(source: str, out: str, error: str, s3: Store, t
     assert len(printed.strip().splitlines()) == 1
 
 
-def test_an_unknown_scheme_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("upath")
-    with pytest.raises(SystemExit):
-        main([str(tmp_path), "nope://bucket/records"])
-    words = [word for word in capsys.readouterr().err.split() if word not in ("│", "|")]  # the lines of tyro's box
-    assert "unknown scheme nope://" in " ".join(words)
-    assert main(["nope://bucket/photos", str(tmp_path), "--segmenter", "grid"]) == 1
-    assert "error: nope://bucket/photos: unknown scheme nope://" in capsys.readouterr().err
-
-
 def test_no_credentials_are_one_line(s3: Store, tmp_path: Path) -> None:
     nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": str(tmp_path)}
     printed = s3.run("partition", f"{s3.root}/tars", str(tmp_path / "out"), *ARGUMENTS, code=1, **nobody)

@@ -13,11 +13,7 @@ OTHERS = ("elsewhere/file", "records", "records-2/file")
 @pytest.fixture
 def client(s3: Store, monkeypatch: pytest.MonkeyPatch):
     """Client of a bucket with unfinished uploads of one part each."""
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
+    s3.enter(monkeypatch)
     client = s3_client(s3)
     for key in ("records/a", "records/manifest/b", *OTHERS):
         upload = client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]

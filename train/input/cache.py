@@ -24,7 +24,7 @@ from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.config import ModelConfig
 from elements_jax.data.atomic import new_file
 from elements_jax.data.lock import locked
-from elements_jax.data.object_store import UNFINISHED
+from elements_jax.data.object_store import UNFINISHED, AnyPath, abort_uploads, is_url
 from elements_jax.data.record import Example, Record, with_cached
 from elements_jax.data.tfds_metadata import write_metadata
 from elements_jax.data.tfrecord import DATASET, TFRecordSource, find_shards, new_tfrecord
@@ -42,7 +42,7 @@ MADE_OF = "cache.json"
 """File next to the records: fingerprints of the networks, and names and sizes of the source files."""
 
 
-def cache(records: Path, out: Path, folder: Path, batch_size: int) -> None:
+def cache(records: Path, out: AnyPath, folder: Path, batch_size: int) -> None:
     """Write a copy of the records of every split, with the features that the networks of a model folder compute.
 
     Existing shards are kept, so the same call resumes after one that was killed.
@@ -64,7 +64,7 @@ def cache(records: Path, out: Path, folder: Path, batch_size: int) -> None:
 
 def _write(
     records: Path,
-    out: Path,
+    out: AnyPath,
     config: ModelConfig,
     networks: Networks,
     params: dict[str, Params],
@@ -86,7 +86,8 @@ def _write(
         )
         return program(params, jax.device_put(padded, batch_sharding))
 
-    sources = {name: TFRecordSource([records / name]) for name in made_of["records"] if not (out / name).is_file()}
+    there = {path.name for path in out.iterdir()}
+    sources = {name: TFRecordSource([records / name]) for name in made_of["records"] if name not in there}
     total = sum(map(len, sources.values()))
     with ThreadPoolExecutor() as threads, tqdm(total=total, desc="cache", unit="image", smoothing=0.05) as bar:
         for name, source in sources.items():
@@ -95,11 +96,17 @@ def _write(
                 for example in _examples(source, read, batch, compute, threads):
                     append(example)
                     bar.update()
-    for left_over in out.glob(f".{DATASET}-*{UNFINISHED}"):  # by calls that were killed
+    # What calls that were killed have left over.
+    abort_uploads(out)
+    for left_over in [] if is_url(out) else out.glob(f".{DATASET}-*{UNFINISHED}"):
         left_over.unlink()
     latent = (config.latent_size, config.latent_size, config.vae.latent_channels)
     text = (config.text.max_length, config.text.hidden_size)
-    write_metadata(out, {"latent_mean": latent, "latent_logvar": latent, "text": text})
+    lengths = {
+        split: {number: len(TFRecordSource([path])) for number, path in enumerate(paths)}
+        for split, paths in find_shards(records).items()
+    }
+    write_metadata(out, {"latent_mean": latent, "latent_logvar": latent, "text": text}, lengths)
 
 
 def features(
@@ -139,7 +146,7 @@ def _digest(arrays: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _made_of(folder: Path) -> dict[str, Any] | None:
+def _made_of(folder: AnyPath) -> dict[str, Any] | None:
     path = folder / MADE_OF
     return json.loads(path.read_text()) if path.is_file() else None
 
@@ -148,15 +155,16 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> str:
     return ", ".join(name for name in one | other if one.get(name) != other.get(name))
 
 
-def _begin(out: Path, made_of: dict[str, Any]) -> None:
+def _begin(out: AnyPath, made_of: dict[str, Any]) -> None:
     """Prepare `out` to start or resume this job. Raises ValueError if another job has written there."""
     if (before := _made_of(out)) is not None:
         for part, now in made_of.items():
             if other := _differing(before[part], now):
                 raise ValueError(f"{out} was cached from other {part}: {other}; remove it, or choose another folder")
-    elif there := sorted(out.glob(f"{DATASET}-*")):
+    elif there := sorted(out.glob(f"{DATASET}-*"), key=str):
         raise ValueError(f"{there[0]} already exists, and is not from `elements cache`; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    if not is_url(out):
+        out.mkdir(parents=True, exist_ok=True)
     with new_file(out / MADE_OF) as file:
         file.write(json.dumps(made_of, indent=1).encode() + b"\n")
 
