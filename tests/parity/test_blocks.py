@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention import FeedForward as DiffusersFeedForward
 from diffusers.models.attention_processor import Attention as DiffusersAttention
 from diffusers.models.downsampling import Downsample2D
@@ -135,6 +136,22 @@ def transformer(channels: int, heads: int, groups: int, with_elements: bool) -> 
     )
 
 
+def transformer_block(channels: int, heads: int) -> Pair:
+    """Alone, since in `Transformer2D` a group norm makes its inputs large, which hides the layer norms' epsilon."""
+    return Pair(
+        BasicTransformerBlock(channels, heads, channels // heads, cross_attention_dim=TEXT[-1]),
+        lambda rngs: TransformerBlock(
+            channels, heads, TEXT[-1], ELEMENTS[-1], zero_init_elements=False, dtype=FLOAT32, rngs=rngs
+        ),
+        ((2, 24, channels), TEXT),
+        place="attentions.0.block.",
+        their_place="attentions.0.transformer_blocks.0.",
+        scale=0.01,
+        ask=lambda block, x, text: block(x, encoder_hidden_states=text),
+        ask_ours=lambda block, x, text: block(x, block.context(text, None)),
+    )
+
+
 def pixel_attention(channels: int, groups: int) -> Pair:
     return Pair(
         DiffusersAttention(
@@ -207,6 +224,8 @@ BLOCKS = {
     "transformer, SD 1.5": lambda: transformer(320, 8, 32, with_elements=False),
     "transformer with elements": lambda: transformer(16, 2, 4, with_elements=True),
     "transformer with elements, SD 1.5": lambda: transformer(320, 8, 32, with_elements=True),
+    "transformer block": lambda: transformer_block(16, 2),
+    "transformer block, SD 1.5": lambda: transformer_block(320, 8),
     "pixel attention": lambda: pixel_attention(16, 4),
     "pixel attention, SD 1.5": lambda: pixel_attention(512, 32),
     "middle block": lambda: middle_block(16, 4),

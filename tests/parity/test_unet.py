@@ -70,6 +70,11 @@ def inputs() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("config", [TINY, AS_SD15], ids=["tiny", "as SD 1.5"])
 def test_without_elements_equals_diffusers(config, inputs, randomise, tensors_of, assert_same):
     theirs, ours = randomise(diffusers_unet(config, TEXT_CHANNELS)), our_unet(config)
+    last = theirs.up_blocks[-1]
+    with torch.no_grad():  # what enters the last norm is small, so that its epsilon matters
+        for layer in (last.resnets[-1].conv2, last.resnets[-1].conv_shortcut, last.attentions[-1].proj_out):
+            layer.weight *= 0.003
+            layer.bias *= 0.003
     base = torch_names.from_torch(torch_names.UNET, tensors_of(theirs), ours.shapes())
     unused = {name: np.full(spec.shape, np.nan, np.float32) for name, spec in ours.shapes().items() if name not in base}
     params = unused | base
