@@ -4,7 +4,7 @@ const form = /** @type {HTMLFormElement} */ (document.querySelector("#settings")
 const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
 const SEEDS = 2 ** 32 - 8; // so that the following seeds of the variants are valid, too
 
-const NO_PROMPTS = "This model takes no prompts. Start the editor with one that does: --model tiny";
+const NO_PROMPTS = "This model takes no prompts; --model tiny does.";
 const DIFFUSION = ["negative_prompt", "sampler", "steps", "seed", "seed_lock", "guidance", "separate", "variants", "eta"];
 let takesPrompts = true;
 
