@@ -24,6 +24,7 @@ from PIL import Image
 
 from configs import PRESETS
 from elements_jax.checkpoints.model_folder import read_model
+from elements_jax.cli import compile
 from elements_jax.cli.evaluation import benchmark, compare, evaluate, scenes_benchmark, study
 from elements_jax.cli.main import HERE, main
 from elements_jax.config import ModelConfig
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[list[str], type]] = {
     "partition inspect": (["partition", "inspect", "records"], Inspect),
     "partition steps": (["partition", "steps", "photo.png", "--out", "OUT", "--checkpoint", "weights"], Steps),
     "cache": (["cache", "records", "OUT", "--model", "model"], HERE["cache"]),
+    "compile": (["compile", "tiny", "--topology", "v5e:4x4", "--report", "OUT"], compile.Job),
     "encode": (["encode", "photo.png", "OUT"], HERE["encode"]),
     "edit": (["edit", "photo.png", "--script", "edit.json", "--out", "OUT"], HERE["edit"]),
     "editor": (["editor", "--no-open"], HERE["editor"]),
@@ -116,7 +118,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[Path]:
 def test_numbers_out_of_their_bounds_are_named(arguments: list[str], option: str, whole: bool, folder: Path) -> None:
     odd = [-(10**9), 10**30] if whole else [-1e9, math.nan, math.inf]
     # `tests/train/test_config.py` and `tests/test_config.py` try more values of configurations.
-    for value in odd[:1] if arguments[0] == "train" else odd:
+    for value in odd[:1] if arguments[0] in ("train", "compile") else odd:
         code, errors = ends([*arguments, option, *[str(value)] * (2 if option == "--train.betas" else 1)])
         assert code == 1, (option, value)
         [line] = errors.splitlines()
@@ -239,6 +241,25 @@ def test_damaged_scripts_are_one_line(tmp_path_factory: pytest.TempPathFactory, 
     assert line.startswith("error: ")
     assert str(folder) in line
     assert not (folder / "out.png").exists()
+
+
+@settings(max_examples=150)
+@given(st.data(), st.sampled_from(["PNG", "JPEG", "TIFF", "WEBP", "BMP", "AVIF"]))
+def test_damaged_photographs_are_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, format: str
+) -> None:
+    folder = tmp_path_factory.mktemp("photograph")
+    photo, script, out = (folder / name for name in ("photo.jpg", "edit.json", "out.png"))
+    photo.write_bytes(damaged(data, encoded(noise(0), format)))
+    script.write_text(json.dumps({"version": 1, "edits": []}))
+    code, errors = ends(["edit", str(photo), "--script", str(script), "--out", str(out)])
+    if code == 0:  # the damage is in metadata, or gives other pixels
+        assert (errors, out.is_file()) == ("", True)
+    else:
+        assert code == 1
+        [line] = errors.splitlines()
+        assert line.startswith(f"error: {folder}")
+        assert not out.exists()
 
 
 @pytest.fixture(scope="module")
