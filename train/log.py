@@ -15,9 +15,8 @@ import jax
 import numpy as np
 from jax.stages import Compiled
 from jaxtyping import UInt8
-from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from elements_jax.data import tfevents
 from elements_jax.data.atomic import name_file
 from elements_jax.data.tfrecord import framed
 from elements_jax.parallel import hosts
@@ -86,7 +85,7 @@ class Log:
         if changed:
             line = f"resumes after step {self._first_step} with other settings: {', '.join(changed)}"
             print(line, flush=True)
-            self._events.add(self._first_step, summary.text("settings", line))
+            self._events.add(self._first_step, tfevents.text("settings", line))
 
     def profile(self, step: int) -> None:
         """Start or end the trace that `TrainConfig.profile` asks for; call it before each step."""
@@ -184,39 +183,38 @@ class Log:
         shown = [f"{name} {figures[name]:.4g}" for name in sorted(metrics) if not isinstance(metrics[name], Ratio)]
         print("  held out: " + "  ".join(shown), flush=True)
         self._scalars("held_out", step, figures)
-        self._events.add(step, summary.image("samples", image, dataformats="HWC"))
+        self._events.add(step, tfevents.image("samples", image))
         if hosts.is_main_process():
             save_png(path, image)
 
     def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
-        self._events.add(step, *[summary.scalar(f"{group}/{name}", value) for name, value in figures.items()])
+        self._events.add(step, *[tfevents.scalar(f"{group}/{name}", value) for name, value in figures.items()])
 
 
 class Events:
-    """TensorBoard's file of a run's events. `add` returns when it is on disk, since a resumed run does not repeat it.
-
-    tensorboardX's own writer does not notice when its thread dies, for example of a full disk: a run would hang.
-    """
+    """TensorBoard's file of a run's events. `add` returns when they are on disk: a resumed run does not repeat them."""
 
     def __init__(self, folder: Path, step: int):
         """Raise OSError naming the file. TensorBoard shows events of an earlier run up to `step`."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{step:07d}"
         self._append(
-            Event(wall_time=time.time(), file_version="brain.Event:2"),
-            Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)),
+            {"file_version": "brain.Event:2"},
+            {"step": step + 1, "session_log": {"status": tfevents.START}},
         )
 
-    def add(self, step: int, *summaries: Any) -> None:
-        """Append the summaries of a step. Raises OSError naming the file."""
-        self._append(*[Event(wall_time=time.time(), step=step, summary=each) for each in summaries])
+    def add(self, step: int, *values: dict[str, Any]) -> None:
+        """Append values of `tfevents` to a step. Raises OSError naming the file."""
+        self._append(*[{"step": step, "summary": {"value": [value]}} for value in values])
 
-    def _append(self, *events: Event) -> None:
+    def _append(self, *events: dict[str, Any]) -> None:
         if not hosts.is_main_process():
             return
         try:
             with self._path.open("ab") as file:
-                file.writelines(framed(event.SerializeToString()) for event in events)
+                file.writelines(
+                    framed(tfevents.Event(wall_time=time.time(), **event).SerializeToString()) for event in events
+                )
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event
 
+from elements_jax.data import tfevents
 from elements_jax.data.tfrecord import TFRecordSource
 from elements_jax.parallel.sharding import make_mesh
 from train import log as metrics
@@ -198,8 +198,8 @@ def test_a_run_that_ends_within_a_trace_writes_it(tmp_path):
 def test_unwritable_events_stop_the_run_and_name_the_file(tmp_path):
     events = Events(tmp_path, 0)
     [path] = tmp_path.iterdir()
-    events.add(1, summary.scalar("a", 1.0))
+    events.add(1, tfevents.scalar("a", 1.0))
     path.unlink()
     path.symlink_to("/dev/full")
     with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
-        events.add(2, summary.scalar("a", 2.0))
+        events.add(2, tfevents.scalar("a", 2.0))
