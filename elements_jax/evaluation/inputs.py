@@ -68,7 +68,8 @@ def _as_seen(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     if profile:
         with contextlib.suppress(OSError, ValueError, ImageCms.PyCMSError):  # a damaged one, or of another kind
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            upright = ImageCms.profileToProfile(upright, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            converted = ImageCms.profileToProfile(upright, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            upright = converted or upright  # None only where it converts in place
     return np.asarray(upright.convert("RGB"))
 
 
