@@ -13,7 +13,7 @@ from elements_jax.arguments import PathOrURL
 from elements_jax.bounds import FieldError
 from elements_jax.cli.arguments import File, ModelOrPhoto, Out, Photograph
 from elements_jax.cli.photos import DEFAULT_SOURCE, PhotoSegmenter, SegmenterOptions, open_editing, open_photo
-from elements_jax.data.atomic import new_file, require_apart
+from elements_jax.data.atomic import new_file, require_apart, require_regular
 from elements_jax.data.encoded import is_encoded, read_encoded, write_encoded
 from elements_jax.data.object_store import is_url, local_copy
 from elements_jax.editing.script import DEFAULT_SAMPLING, Detail, EditScript, Fit, Sampling
@@ -44,12 +44,13 @@ class Encode:
 
     def run(self) -> None:
         """Encode, and write both files."""
-        from elements_jax.editing.drawing import boundaries
-
+        require_regular(self.photo)
         drawing = self.out.with_name(f"{self.out.stem}-numbers.png")
         for written in (self.out, drawing):
             require_apart(written, self.photo)
         editing = open_editing(self.model, self.source)
+        from elements_jax.editing.drawing import boundaries
+
         photo = open_photo(editing, self.photo, self.fit)
         elements = editing.canvas(photo).elements
         arrays = {name: np.asarray(getattr(elements, name)) for name in ("content", "position", "valid")}

@@ -47,12 +47,12 @@ class Editor:
 
     def run(self) -> None:
         """Serve until interrupted."""
+        source = self.source.found()
         from elements_jax.editor.server import is_loopback, make_app, serve
         from elements_jax.pipeline.session import EditSession
 
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ValueError(f"--root-path {self.root_path}: expected a path such as /editor")
-        source = self.source.found()
         pipeline = open_pipeline(self.model)
         divider = PhotoSegmenter(pipeline.config.elements, source)
         finder = ObjectFinder(divider, source)

@@ -189,9 +189,9 @@ def open_editing(
 
     Raises ValueError for a missing checkpoint, before the model is read.
     """
+    source = source.found()  # before JAX is imported, which takes seconds
     from elements_jax.pipeline.session import EditSession
 
-    source = source.found()
     for notice in notices(not model, source):
         print(notice, file=sys.stderr)
     pipeline = open_pipeline(model)

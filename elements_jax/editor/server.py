@@ -160,6 +160,8 @@ def _first(error: RequestValidationError) -> str:
     """Format the first pydantic error with its field."""
     first = error.errors()[0]
     where, *path = first["loc"]
+    if first["type"] == "json_invalid":
+        return f"invalid JSON at character {path[0]}"
     if path and path[0] == "script":
         return f"script: {explain({**first, 'loc': path[1:]})}"
     return f"{'.'.join(map(str, path or [where]))}: {first['msg']}"

@@ -206,8 +206,13 @@ def test_a_missing_checkpoint_is_named_before_a_model_is_read(arguments, tmp_pat
     delete = {"edit": "delete", "object": {"point": [0.5, 0.5]}}
     Path("edit.json").write_text(json.dumps({"version": 1, "edits": [delete]}))
     assert main([*arguments.split(), "--checkpoint", "nothere", "--model", "no model either"]) == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: --checkpoint: no such file: nothere")
+    assert capsys.readouterr().err.startswith("error: --checkpoint: no such file: nothere")
+
+
+@pytest.mark.parametrize("arguments", ["encode nothere.png out.npz", "reconstruct nothere.png out.png"])
+def test_a_missing_photograph_is_named_before_a_model_is_read(arguments, capsys):
+    assert main([*arguments.split(), "--model", "no model either"]) == 1
+    assert capsys.readouterr().err == "error: nothere.png: no such file or directory\n"
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,11 @@ def test_odd_json_is_refused(client: TestClient, content: bytes, status: int) ->
         refusal(response, status)
 
 
+def test_broken_json_is_named_by_its_character(client: TestClient) -> None:
+    response = client.post("/api/jobs", content=b'{"image": }', headers={"Content-Type": "application/json"})
+    assert refusal(response, 422) == "invalid JSON at character 10"
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", DEEP, b"\xff", b'{"version": 2}', encode(noise(4, 4)), png_of_size(2**31 - 1, 2**31 - 1)],
