@@ -56,7 +56,9 @@ def fit_guide(
     surroundings and know nothing about the hole. If it leaves the hole smooth, trust is reduced in bands whose power in
     the hole is less than half of that around it. If there are probes, which the photograph shows and the guide did not
     see, trust in a band is at most the share of the variance that the guide explains and smoothness does not, in the
-    worst probe.
+    worst probe. The coarsest band need not be better than smoothness, which is right in probes that are smaller and
+    calmer than the hole: it is followed fully if it leaves a quarter of the photograph's variance there, and not at all
+    if it leaves half.
     """
     height, width = hole.shape
     rows, columns = min(guide.shape[0], height), min(guide.shape[1], width)
@@ -97,17 +99,22 @@ def fit_guide(
     if probes is not None and (probed := resize(probes[..., None], rows, columns)[..., 0] > 0.999).any():
         seen = (known | probed)[..., None]
         left, smooth = (bands(np.where(seen, photo - fill, 0)) for fill in (joined, membrane(photo, known)))
+        variance = mean(whole[-1] ** 2).sum()
         numbers, count = ndimage.label(probed)
         for probe in (numbers == n for n in range(1, count + 1)):
-            worth = [_worth(own[probe], alone[probe]) for own, alone in zip(left, smooth, strict=True)]
+            worth = [_worth(*map(_power, (own[probe], alone[probe]))) for own, alone in zip(left, smooth, strict=True)]
+            worth[-1] = _worth(_power(left[-1][probe]), variance)
             trusts = [min(pair) for pair in zip(trusts, worth, strict=True)]
-            trust = min(trust, _worth(np.sum(left, 0)[probe], np.sum(smooth, 0)[probe]))
+            trust = min(trust, _worth(*(_power(np.sum(all_bands, 0)[probe]) for all_bands in (left, smooth))))
     return Guide(resize(fitted, height, width), resize(joined, height, width), trust, trusts, step)
 
 
-def _worth(residual: Float[np.ndarray, "n 3"], smooth: Float[np.ndarray, "n 3"]) -> float:
-    """Return the share of the power left by smoothness that a guide explains; small differences do not count."""
-    left, power = ((values**2).sum(1).mean() for values in (residual, smooth))
+def _power(residual: Float[np.ndarray, "n 3"]) -> float:
+    return float((residual**2).sum(1).mean())
+
+
+def _worth(left: float, power: float) -> float:
+    """Return the share of a power that is not left by a guide; small differences do not count."""
     return float(np.clip(1 - max(0, left - (2 * NOISE) ** 2) / (power + NOISE**2), 0, 1))
 
 

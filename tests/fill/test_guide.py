@@ -64,17 +64,33 @@ def test_a_guide_that_is_smooth_inside_the_hole_is_trusted_less():
 
 
 def test_a_guide_that_is_wrong_in_the_probes_is_not_followed():
-    """It shows the true surroundings, but lively wrong content in the hole and in the probes."""
-    truth, hole = noisy(np.random.default_rng(3), 96, 96), disc(96, 96, 40, 44, 12)
+    """It shows the true surroundings, but lively wrong content in the hole and in the probes.
+
+    The coarsest band has few values in a probe and may agree by chance, so this takes the mean of several images.
+    """
+    hole = disc(96, 96, 40, 44, 12)
+    probes, trusts_of_wrong = probes_for(hole), []
+    for seed in range(3, 15):
+        truth, wrong = noisy(np.random.default_rng(seed), 96, 96), noisy(np.random.default_rng(seed + 1), 96, 96)
+        wrong = resize(np.where((hole | probes)[..., None], wrong, truth), 48, 48)
+        fitted = fit_guide(truth, hole, wrong, probes)
+        assert max(fitted.trust, *fitted.trusts[:-1]) < 0.2
+        trusts_of_wrong.append(fitted.trusts[-1])
+        right = fit_guide(truth, hole, resize(truth, 48, 48), probes)
+        assert min(right.trust, *right.trusts) > 0.7
+        if seed < 6:
+            alone, followed = fill_hole(truth, hole), fill_hole(truth, hole, wrong, probes)
+            assert error(followed, truth, hole) < 1.1 * error(alone, truth, hole)
+    assert np.mean(trusts_of_wrong) < 0.2
+
+
+def test_a_guide_may_be_less_exact_than_smoothness():
+    """A probe lies in a calm place, where smoothness is better than any guide of the right light and dark."""
+    truth = np.tile(np.linspace(40, 220, 96, dtype=np.uint8)[:, None, None], (1, 96, 3))
+    hole = disc(96, 96, 40, 44, 12)
     probes = probes_for(hole)
-    wrong = truth.copy()
-    wrong[hole | probes] = noisy(np.random.default_rng(4), 96, 96)[hole | probes]
-    fitted = fit_guide(truth, hole, resize(wrong, 48, 48), probes)
-    assert max(fitted.trust, *fitted.trusts) < 0.2
-    right = fit_guide(truth, hole, resize(truth, 48, 48), probes)
-    assert min(right.trust, *right.trusts) > 0.7
-    alone, followed = fill_hole(truth, hole), fill_hole(truth, hole, resize(wrong, 48, 48), probes)
-    assert error(followed, truth, hole) < 1.1 * error(alone, truth, hole)
+    guide = resize(truth + 8.0 * (hole | probes)[..., None], 48, 48)
+    assert fit_guide(truth, hole, guide, probes).trusts[-1] > 0.8
 
 
 @given(st.integers(0, 99), st.integers(20, 80), st.integers(20, 80), st.floats(0, 0.9))
