@@ -1,14 +1,14 @@
 """The cost of an engine: small photographs segmented by SLIC on this machine, locally, on Ray and on Spark.
 
-    ray start --head --num-cpus 1
+    RAY_worker_niceness=0 ray start --head --num-cpus 1
     python -m tests.benchmarks.segmentation.engines --images 10000
     ray stop
 
 Each engine has one worker, so that what differs is the engine. The runs take turns. Since other work on the machine
 only adds, of each engine the quickest run counts, and of the times from one shard to the next the lower quartile
 over all runs. `start` is from the command to the end of the first shard, and `added` a shard's time above the local
-one's. Ray's cluster runs already, as it would elsewhere; without one, Ray starts one for each run, whose own processes
-then start beside the job.
+one's. Ray would give its workers a lower priority than other engines have. Its cluster runs already, as it would
+elsewhere; without one, Ray starts one for each run, whose own processes then start beside the job.
 """
 
 import json
