@@ -69,22 +69,27 @@ report.save(Path(sys.argv[1]))
 """
 
 
-def test_program_for_a_topology_equals_the_one_run_on_a_mesh():
-    done = run_with_tpu_compiler("-c", SETUP + LOWERED_TWICE, PJRT_NPROC="16")
+@pytest.fixture(scope="module")
+def lowered_and_compiled(tmp_path_factory) -> tuple[list[str], str, dict]:
+    """What one process finds out: (words about the lowered programs, printed report, saved report)."""
+    path = tmp_path_factory.mktemp("compiled") / "report.json"
+    done = run_with_tpu_compiler("-c", SETUP + LOWERED_TWICE + COMPILED, str(path), PJRT_NPROC="16")
     assert done.returncode == 0, done.stderr
-    kernels, gathers, equal = done.stdout.split()
+    first, printed = done.stdout.split("\n", 1)
+    return first.split(), printed, json.loads(path.read_text())
+
+
+def test_program_for_a_topology_equals_the_one_run_on_a_mesh(lowered_and_compiled):
+    kernels, gathers, equal = lowered_and_compiled[0]
     assert int(kernels) > 0
     assert int(gathers) > 0
     assert equal == "True"
 
 
-def test_a_step_is_compiled_for_a_slice_and_reported(tmp_path):
-    path = tmp_path / "report.json"
-    done = run_with_tpu_compiler("-c", SETUP + COMPILED, str(path))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("training step of stage 2, batch 16 in 2 parts, remat none\n")
-    assert "4 x TPU v5 lite, mesh data 2 x fsdp 2, 4 images each" in done.stdout
-    report = json.loads(path.read_text())
+def test_a_step_is_compiled_for_a_slice_and_reported(lowered_and_compiled):
+    _, printed, report = lowered_and_compiled
+    assert printed.startswith("training step of stage 2, batch 16 in 2 parts, remat none\n")
+    assert "4 x TPU v5 lite, mesh data 2 x fsdp 2, 4 images each" in printed
     assert report["donated"] > 0.7 * report["arguments"]  # the state is overwritten; not frozen networks and batch
     assert report["memory"] == pytest.approx(report["arguments"] + report["temporary"], rel=0.01)
     assert report["flops"] == report["model_flops"] > 0
