@@ -61,7 +61,7 @@ bench: .venv/ready .venv/diffusers-0.39
 	$(NEWEST) -m venv .venv-newest
 	.venv-newest/bin/pip install --quiet uv
 	.venv-newest/bin/uv pip install --quiet --python .venv-newest/bin/python --editable ".[editor,eval]" \
-	  beartype hypothesis jsonschema pytest pytest-xdist
+	  beartype hypothesis jsonschema pytest pytest-xdist tensorboardX
 	touch $@
 
 # The TPU's compiler, in a separate folder: among the packages it would look for TPUs at every start of JAX.
