@@ -73,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == "--version":
         return run_to_end(lambda: print(f"elements-jax {__version__}"))
     if name not in HERE:
-        alike = difflib.get_close_matches(name, [*HERE, *ELSEWHERE], n=1)
+        alike = difflib.get_close_matches(name, [*HERE, *ELSEWHERE], n=1, cutoff=0.7)
         hint = f"did you mean {alike[0]}? " if alike else ""
-        print(f"error: {name} is no command; {hint}`elements --help` lists them", file=sys.stderr)
+        print(f"error: {name} is not a command; {hint}`elements --help` lists them", file=sys.stderr)
         return 2
     return exit_code(lambda: run_with_local_paths(parsed(HERE[name], rest, f"elements {name}"), KEPT.get(name, ())))

@@ -67,7 +67,7 @@ def read_file(path: str | AnyPath, limit: int = LARGEST_FILE) -> bytes:
 
 
 def require_regular(path: Path, limit: float | int = LARGEST_FILE) -> None:
-    """Raise ValueError if a file is no regular one, such as a pipe, or has more than `limit` bytes; or OSError."""
+    """Raise ValueError if a file is not a regular one, such as a pipe, or has more than `limit` bytes; or OSError."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise ValueError(f"{path}: expected a file, not a folder")

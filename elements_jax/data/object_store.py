@@ -230,7 +230,7 @@ def local_copy(path: AnyPath, leave_out: str = "") -> Path:
         _version_file(copy / name).parent.mkdir(parents=True, exist_ok=True)
         _version_file(copy / name).write_text(versions[name])
     if copy.is_dir():
-        # What else is there is no longer in the store, or another process is downloading it.
+        # Other files are no longer in the store. Another process may be downloading the unfinished ones.
         for file in [file for file in copy.rglob("*") if file.is_file() and not file.name.endswith(UNFINISHED)]:
             if file.relative_to(copy).as_posix() not in found:
                 file.unlink()

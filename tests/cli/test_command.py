@@ -186,9 +186,9 @@ def test_a_closed_output_pipe_is_not_an_error(arguments):
 
 def test_an_unknown_command_names_the_one_meant(capsys):
     assert main(["edti", "photo.png"]) == 2
-    assert capsys.readouterr().err == "error: edti is no command; did you mean edit? `elements --help` lists them\n"
+    assert capsys.readouterr().err == "error: edti is not a command; did you mean edit? `elements --help` lists them\n"
     assert main(["xyz"]) == 2
-    assert capsys.readouterr().err == "error: xyz is no command; `elements --help` lists them\n"
+    assert capsys.readouterr().err == "error: xyz is not a command; `elements --help` lists them\n"
 
 
 def test_the_version_is_the_packages(capsys):
