@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import hypothesis
+import jax
 import pytest
 
 from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # tests do not touch the user's folder, and compile what they test
+# Tests do not touch the user's folder, and compile what they test. jaxtyping's plugin has imported JAX already.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+jax.config.update("jax_enable_compilation_cache", False)
 # Look at the command line, since JAX starts before pytest has parsed it: `pytest -m gpu` is for the GPU.
 if not re.search(r"-m ?gpu\b", " ".join(sys.argv)):
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
