@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from diffusers import AutoencoderKL as DiffusersAutoencoderKL
@@ -76,3 +77,11 @@ def theirs(network: str) -> torch.nn.Module:
 def official_name(network: str, name: str) -> str:
     """Return the published name of a parameter of `theirs`: transformers 5 leaves out the text encoder's prefix."""
     return f"text_model.{name}" if network == "text_encoder" else name
+
+
+def assert_same_params(ours, expected):
+    assert ours.keys() == expected.keys()
+    for network, params in expected.items():
+        assert ours[network].keys() == params.keys()
+        for name, value in params.items():
+            np.testing.assert_array_equal(ours[network][name], value, err_msg=name)
