@@ -18,8 +18,9 @@ test: .venv/ready .venv/libtpu
 # Tests without training, PyTorch references or a browser: pure functions, files, formats, arguments, documents.
 FAST := test_architecture.py test_documents.py test_elements.py test_progress.py test_public.py checkpoints data \
   diffusion/test_schedule.py editing evaluation/study evaluation/test_results.py metrics/test_image_quality.py \
-  models/test_functional.py partition/test_assignment.py partition/test_components.py partition/test_masks.py \
-  partition/test_photos.py photograph/test_colour.py photograph/test_file.py photograph/test_window.py train/test_config.py
+  models/test_functional.py partition/test_assignment.py partition/test_coco_file.py partition/test_components.py \
+  partition/test_masks.py partition/test_photos.py photograph/test_colour.py photograph/test_file.py \
+  photograph/test_window.py train/test_config.py
 
 test-fast: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix tests/,$(FAST))

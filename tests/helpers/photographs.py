@@ -1,9 +1,11 @@
-"""Photographs' files in every format."""
+"""Photographs' files in every format, and photographs of noise to edit."""
 
 import io
 
 import numpy as np
 from PIL import Image, ImageCms
+
+from elements_jax.photograph.file import Photograph
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -34,3 +36,27 @@ def swapped_profile() -> bytes:
     red, green = tags[b"rXYZ"] + 4, tags[b"gXYZ"] + 4
     profile[red : red + 8], profile[green : green + 8] = profile[green : green + 8], profile[red : red + 8]
     return bytes(profile)
+
+
+def photograph(height: int, width: int, seed: int = 0, channels: int = 3, dtype: type = np.uint8) -> Photograph:
+    """Return a photograph of noise."""
+    pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, channels), dtype)
+    return Photograph(pixels, png(pixels) if dtype == np.uint8 else b"", "PNG")
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def square(height: int = 60, width: int = 90, top: int = 20, left: int = 10, side: int = 20) -> np.ndarray:
+    """Return the mask of a square object."""
+    mask = np.zeros((height, width), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def flat_fill(colours: np.ndarray, hole: np.ndarray, guide: object = None, probes: object = None) -> np.ndarray:
+    """Fill a hole with one colour, in place of `fill_hole`."""
+    return np.where(hole[..., None], np.uint8(99), colours)
