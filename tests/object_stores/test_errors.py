@@ -13,6 +13,8 @@ from elements_jax import TINY
 from elements_jax.cli.main import main
 from tests.object_stores.conftest import Store
 
+PHOTO = Path(__file__).parents[2] / "docs" / "images" / "superpixels.png"
+
 COMMANDS = {
     "partition": "partition {read}/photos {written}/records --segmenter grid",
     "train": "train autoencoder tiny --data {read}/records --model {written}/model",
@@ -22,7 +24,7 @@ COMMANDS = {
     "script": "edit photo.png --script {read}/script.json --out {written}/edited.png",
     "batch": f"batch {{read}}/records {{read}}/scripts.jsonl {{written}}/pictures --model {TINY}",
     "reconstruct": "reconstruct {read}/photo.png {written}/picture.png",
-    "model": "encode photo.png encoded.npz --model {read}/model",
+    "model": f"encode {PHOTO} encoded.npz --model {{read}}/model",
     "records": "evaluate records {read}/records --out {written}/numbers.json",
     "folders": "evaluate folders {read}/pictures {read}/truths --out {written}/numbers.json",
     "results": "evaluate results {read}/results --pictures {written}/pictures",
