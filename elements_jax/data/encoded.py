@@ -7,6 +7,7 @@ content, position, valid     the elements (`elements_jax.elements.ImageElements`
 settings                     JSON: `segmenter`, `fit`, and `partition`, the fields of `PartitionConfig`
 """
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from elements_jax.data.atomic import new_file, require_regular
+from elements_jax.data.atomic import new_file, read_file, require_regular
 from elements_jax.data.record import DROPPED
 
 LARGEST = 1 << 30
@@ -51,16 +52,16 @@ def write_encoded(path: Path, arrays: Mapping[str, np.ndarray], settings: Mappin
 
 
 def read_encoded(path: Path) -> Encoded:
-    """Read the file. Raises ValueError if it is damaged or another archive."""
+    """Read the file. Raises OSError, or ValueError if it is damaged or another archive."""
+    content = io.BytesIO(read_file(path))  # on which a damaged archive cannot fail as a file
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
                 raise ValueError(f"it holds {size} bytes; at most {LARGEST} are expected")
-        with np.load(path, allow_pickle=False) as archive:
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as archive:
             image, labels, box, valid = (archive[name] for name in ("image", "label_map", "box", "valid"))
             settings = json.loads(str(archive["settings"])) if "settings" in archive else {}
-    except OSError:
-        raise
     except Exception as error:  # zipfile, zlib and NumPy raise anything on damaged files
         why = "" if isinstance(error, KeyError) else f": {error}"
         raise ValueError(f"{path}: not a file that `elements encode` wrote, or damaged{why}; encode again") from error

@@ -4,6 +4,7 @@ Images are resized with an antialiased bicubic filter in float32, without roundi
 float64. Between images and their own reconstructions it is called rFID.
 """
 
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, UInt8
 
-from elements_jax.data.atomic import new_file, require_regular
+from elements_jax.data.atomic import new_file, read_file
 from elements_jax.metrics.inception import FEATURES, SIDE, inception, read_inception
 
 
@@ -72,9 +73,9 @@ class Statistics:
 
         Raises OSError, or ValueError that names the file.
         """
-        require_regular(path)
+        content = io.BytesIO(read_file(path))
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            with np.load(content, allow_pickle=False) as archive:
                 mean, covariance = archive["mu"].astype(np.float64), archive["sigma"].astype(np.float64)
                 count = int(archive["count"]) if "count" in archive else 0
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -36,6 +36,16 @@ def test_a_file_reads_back(encoded):
     assert (found.box, found.num_elements, found.settings) == ((0, 2, 16, 14), 4, SETTINGS)
 
 
+def test_an_archive_that_points_before_its_start_is_damaged(tmp_path):
+    path = tmp_path / "photo.npz"
+    write_encoded(path, ARRAYS, SETTINGS)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x05\x06") + 17] += 1  # the file seems to begin 256 bytes earlier
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"photo\.npz: not a file that `elements encode` wrote, or damaged"):
+        read_encoded(path)
+
+
 @settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_file_is_read_right_or_named(tmp_path_factory, data):
