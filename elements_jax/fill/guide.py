@@ -57,8 +57,7 @@ def fit_guide(
     the hole is less than half of that around it. If there are probes, which the photograph shows and the guide did not
     see, trust in a band is at most the share of the variance that the guide explains and smoothness does not, in the
     worst probe. The coarsest band need not be better than smoothness, which is right in probes that are smaller and
-    calmer than the hole: it is followed fully if it leaves a quarter of the photograph's variance there, and not at all
-    if it leaves half.
+    calmer than the hole: it need only explain the photograph's variance there.
     """
     height, width = hole.shape
     rows, columns = min(guide.shape[0], height), min(guide.shape[1], width)
@@ -102,8 +101,8 @@ def fit_guide(
         variance = mean(whole[-1] ** 2).sum()
         numbers, count = ndimage.label(probed)
         for probe in (numbers == n for n in range(1, count + 1)):
-            worth = [_worth(*map(_power, (own[probe], alone[probe]))) for own, alone in zip(left, smooth, strict=True)]
-            worth[-1] = _worth(_power(left[-1][probe]), variance)
+            powers = [*(_power(band[probe]) for band in smooth[:-1]), variance]
+            worth = [_worth(_power(band[probe]), power) for band, power in zip(left, powers, strict=True)]
             trusts = [min(pair) for pair in zip(trusts, worth, strict=True)]
             trust = min(trust, _worth(*(_power(np.sum(all_bands, 0)[probe]) for all_bands in (left, smooth))))
     return Guide(resize(fitted, height, width), resize(joined, height, width), trust, trusts, step)
