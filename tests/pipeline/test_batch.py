@@ -25,28 +25,10 @@ from elements_jax.editing.script import EditScript
 from elements_jax.editing.script_list import ScriptLines
 from elements_jax.pipeline.batch import Job, run
 from elements_jax.pipeline.pipeline import ElementsPipeline
-from tests.helpers.pipeline.batch import contents, example_lines, open_once, pictures, write_lines, write_seven
-from tests.helpers.records import record, write_records
+from tests.helpers.pipeline.batch import contents, example_lines, pictures, write_lines
+from tests.helpers.records import record
 
 ROOT = Path(__file__).parents[2]  # where `python -m` finds the packages
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of records in two splits, "0" to "23" and "100" to "107"."""
-    return write_records(tmp_path_factory.mktemp("records"))
-
-
-@pytest.fixture
-def model(model_folder: Path, pipeline: ElementsPipeline, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model's name for commands."""
-    open_once(pipeline, monkeypatch)
-    return str(model_folder)
-
-
-@pytest.fixture
-def seven(tmp_path: Path) -> Path:
-    return write_seven(tmp_path)
 
 
 def one_by_one(pipeline: ElementsPipeline, path: Path, preserve: bool = False) -> dict[str, np.ndarray]:

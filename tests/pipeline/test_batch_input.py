@@ -1,7 +1,6 @@
 """Batch inference finds scripts and records, and names those that cannot be run."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,35 +9,14 @@ from elements_jax.cli.main import main
 from elements_jax.data.index import RecordIndex
 from elements_jax.data.tfrecord import shard_path, write_tfrecord
 from elements_jax.editing.script_list import ScriptLines
-from elements_jax.pipeline.pipeline import ElementsPipeline
 from tests.helpers.pipeline.batch import (
     contents,
     example_lines,
     manifest,
-    open_once,
     pictures,
     write_lines,
-    write_seven,
 )
-from tests.helpers.records import record, write_records
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of records in two splits, "0" to "23" and "100" to "107"."""
-    return write_records(tmp_path_factory.mktemp("records"))
-
-
-@pytest.fixture
-def model(model_folder: Path, pipeline: ElementsPipeline, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model's name for commands."""
-    open_once(pipeline, monkeypatch)
-    return str(model_folder)
-
-
-@pytest.fixture
-def seven(tmp_path: Path) -> Path:
-    return write_seven(tmp_path)
+from tests.helpers.records import record
 
 
 def test_names_scripts_that_fail_and_writes_the_others(tmp_path, records, model, capsys):

@@ -5,15 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
-
-from elements_jax.pipeline.pipeline import ElementsPipeline
-
-
-def open_once(pipeline: ElementsPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands take this model, which is opened and compiled once in this process, whatever its name."""
-    monkeypatch.setattr(ElementsPipeline, "from_pretrained", lambda *_, **__: pipeline)
 
 
 def example_lines(count: int) -> list[dict[str, Any]]:
@@ -33,13 +25,6 @@ def example_lines(count: int) -> list[dict[str, Any]]:
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
-
-
-def write_seven(folder: Path) -> Path:
-    """Write seven scripts, the third with a name."""
-    lines = example_lines(7)
-    lines[2]["name"] = "third-é"
-    return write_lines(folder / "scripts.jsonl", lines)
 
 
 def contents(out: Path) -> dict[str, bytes]:
