@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 BUCKET = "elements"
+# gcsfs asks for the kind of bucket, which the emulator does not know. It reads this when it is imported.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 
 def free_port() -> int:
@@ -45,14 +47,14 @@ def served(port: int, *command: str) -> Iterator[str]:
 class Store:
     """A store's address, and the environment that a process needs to use it."""
 
-    def __init__(self, root: str, environment: dict[str, str], cache: Path):
-        self.root = root
+    def __init__(self, root: str, environment: dict[str, str], cache: Path, **options: str):
+        """Take the filesystem's `options`, which a process with that environment does not need."""
+        self.root, self.options = root, options
         self.environment = {**environment, "ELEMENTS_CACHE": str(cache)}
 
     def enter(self, monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
         """Let this process use the store, until the end of the test."""
         fsspec = pytest.importorskip("fsspec")
-        os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # gcsfs looks when it is imported
         scheme = self.root.partition("://")[0]
         pytest.importorskip({"s3": "s3fs", "gs": "gcsfs"}[scheme])
         for name, value in {**self.environment, **environment}.items():
@@ -73,6 +75,14 @@ class Store:
         printed, _ = process.communicate(timeout=300)
         assert process.returncode == code, printed
         return printed
+
+    def find(self, folder: str) -> list[str]:
+        """Return the keys of all objects below a folder."""
+        import fsspec
+
+        fresh = {"use_listings_cache": False, "skip_instance_cache": True}
+        fs, key = fsspec.url_to_fs(f"{self.root}/{folder}", **fresh, **self.options)
+        return fs.find(key)
 
     def remove(self, url: str) -> None:
         """Remove an object."""
@@ -106,7 +116,7 @@ def of_s3(endpoint: str, cache: Path) -> Store:
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    return Store(f"s3://{BUCKET}", environment, cache)
+    return Store(f"s3://{BUCKET}", environment, cache, key="key", secret="secret", endpoint_url=endpoint)
 
 
 @pytest.fixture
@@ -179,6 +189,6 @@ def gcs(gcs_server: str, tmp_path: Path) -> Store:
         "STORAGE_EMULATOR_HOST": gcs_server,
         "FSSPEC_GS": anonymous,
         "FSSPEC_GCS": anonymous,
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks for the kind of bucket, unknown to the emulator
     }
-    return Store(f"gs://{BUCKET}/{tmp_path.name}", environment, tmp_path / "cache")  # it cannot be emptied
+    root = f"gs://{BUCKET}/{tmp_path.name}"  # the emulator cannot be emptied
+    return Store(root, environment, tmp_path / "cache", token="anon", endpoint_url=gcs_server)

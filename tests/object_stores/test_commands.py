@@ -1,4 +1,4 @@
-"""Training, batch inference and evaluation with only URLs."""
+"""From photographs to figures with only URLs: partition, train, export, batch inference and evaluation."""
 
 import json
 import pickle
@@ -17,9 +17,13 @@ from tests.helpers.records import write_records
 from tests.helpers.regression import TRAIN
 from tests.multihost.test_survival import TOLERANCE
 from tests.object_stores.conftest import Store
-from tests.object_stores.test_partition import s3_keys
 
 ON_CPU = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PJRT_NPROC": "16"}
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def store(request: pytest.FixtureRequest) -> Store:
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -29,39 +33,38 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def steps(store: Store) -> set[int]:
     """Return the complete checkpoints in the store."""
-    keys = s3_keys(store, "model/runs/autoencoder/checkpoints/")
-    ends = (key.split("/") for key in keys if key.endswith("/commit_success.txt"))
+    ends = [key.split("/") for key in store.find("model/runs/autoencoder") if key.endswith("/commit_success.txt")]
     return {int(parts[-2]) for parts in ends if parts[-3] == "checkpoints"}
 
 
 @pytest.mark.slow
-def test_killed_run_in_a_store_resumes_on_another_machine(s3: Store, records: Path, tmp_path: Path) -> None:
+def test_killed_run_in_a_store_resumes_on_another_machine(store: Store, records: Path, tmp_path: Path) -> None:
     local = tmp_path / "local"
     settings = ["tests.multihost.host", "--data", str(records), "--model", str(local)]
-    s3.run(*settings, STATE=str(tmp_path / "expected"), JAX_NUM_CPU_DEVICES="1", **ON_CPU)
+    store.run(*settings, STATE=str(tmp_path / "expected"), JAX_NUM_CPU_DEVICES="1", **ON_CPU)
 
-    s3.copy(str(records), f"{s3.root}/records")
-    command = ["tests.multihost.host", "--data", f"{s3.root}/records", "--model", f"{s3.root}/model"]
+    store.copy(str(records), f"{store.root}/records")
+    command = ["tests.multihost.host", "--data", f"{store.root}/records", "--model", f"{store.root}/model"]
     # Signal 0 does nothing, but steps take longer after it.
-    run = s3.start(*command, SIGNAL="0 0 3", JAX_NUM_CPU_DEVICES="1", **ON_CPU)
+    run = store.start(*command, SIGNAL="0 0 3", JAX_NUM_CPU_DEVICES="1", **ON_CPU)
     deadline = time.monotonic() + 200
-    while not steps(s3):
+    while not steps(store):
         assert run.poll() is None, run.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.2)
     run.kill()
     run.communicate()
-    assert max(steps(s3)) < TRAIN.steps
-    assert not [key for key in s3_keys(s3, "model/") if key.endswith("exported.npz.unfinished")]
+    assert max(steps(store)) < TRAIN.steps
+    assert not [key for key in store.find("model") if key.endswith("exported.npz.unfinished")]
 
     another = {"ELEMENTS_CACHE": str(tmp_path / "another"), "JAX_NUM_CPU_DEVICES": "2"}
     mesh = ["--train.data-parallel", "1", "--train.fsdp", "2"]
-    printed = s3.run(*command, *mesh, STATE=str(tmp_path / "state"), **another, **ON_CPU)
+    printed = store.run(*command, *mesh, STATE=str(tmp_path / "state"), **another, **ON_CPU)
     assert f"step {TRAIN.steps}/{TRAIN.steps}" in printed
     state, expected = (pickle.loads((tmp_path / name).read_bytes()) for name in ("state", "expected"))
     jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, **TOLERANCE), state, expected)
-    assert TRAIN.steps in steps(s3)
-    s3.copy(f"{s3.root}/model", str(tmp_path / "model"))
+    assert TRAIN.steps in steps(store)
+    store.copy(f"{store.root}/model", str(tmp_path / "model"))
     # The last step's export is there, and no unfinished file of orbax or the export.
     with np.load(tmp_path / "model" / "exported.npz") as exported:
         jax.tree.map(
@@ -69,15 +72,11 @@ def test_killed_run_in_a_store_resumes_on_another_machine(s3: Store, records: Pa
             {name: array for name, array in exported.items() if name != "index"},
             state["ema"],
         )
-    assert not [key for key in s3_keys(s3, "model/") if "tmp" in key or "unfinished" in key]
+    assert not [key for key in store.find("model") if "tmp" in key or "unfinished" in key]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["s3", "gcs"])
-def test_batch_reconstruct_and_evaluate_with_only_urls(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    store: Store = request.getfixturevalue(name)
+def test_batch_reconstruct_and_evaluate_with_only_urls(store: Store, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     assert main(["scenes", str(photos), "--count", "6"]) == 0
     divide = ["--size", "64", "--grid", "8", "--segmenter", "slic", "--workers", "1", "--held-out", "0.5"]

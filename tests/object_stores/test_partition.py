@@ -78,13 +78,13 @@ def test_photographs_in_a_store_killed_in_the_middle(
     command = ["partition", f"{s3.root}/photos", f"{s3.root}/records", *arguments, f"{s3.root}/photos/masks"]
     job = s3.start(*command)
     deadline = time.monotonic() + 100
-    while not s3_keys(s3, "records/manifest/"):
+    while not s3.find("records/manifest"):
         assert job.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     job.kill()
     job.communicate()
-    assert 0 < len(s3_keys(s3, "records/manifest/")) < 11
+    assert 0 < len(s3.find("records/manifest")) < 11
     assert "of 11 shards are already done" in s3.run(*command)
     s3.copy(f"{s3.root}/records", str(tmp_path / "records"))
     assert contents(tmp_path / "records") == without_lock(tmp_path / "local")
@@ -107,14 +107,6 @@ def s3_client(store: Store) -> Any:
 
     keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
     return boto3.client("s3", endpoint_url=store.environment["AWS_ENDPOINT_URL"], **keys)
-
-
-def s3_keys(store: Store, prefix: str) -> list[str]:
-    import s3fs
-
-    keys = {"key": "key", "secret": "secret", "endpoint_url": store.environment["AWS_ENDPOINT_URL"]}
-    fs = s3fs.S3FileSystem(**keys, use_listings_cache=False, skip_instance_cache=True)
-    return fs.find(f"{store.root}/{prefix}")
 
 
 @pytest.mark.parametrize(

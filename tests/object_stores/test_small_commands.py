@@ -29,8 +29,7 @@ def run(command: str) -> None:
 
 def names(store: Store, folder: str) -> set[str]:
     """Return the names of all objects of a folder."""
-    path = as_path(f"{store.root}/{folder}")
-    return {found.rpartition("/")[2] for found in path.fs.find(path.path)}
+    return {key.rpartition("/")[2] for key in store.find(folder)}
 
 
 def test_a_killed_cache_resumes(
