@@ -28,12 +28,14 @@ class TrainConfig:
     """Images in an update, over all devices."""
     accumulate: int = 1
     """Parts of the batch whose gradients are computed one by one and averaged: less memory, the same update."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`adamw` is the paper's. `muon` orthogonalises the updates of all kernels, and learns faster from few steps."""
     learning_rate: float
-    """Peak of the learning rate (AdamW)."""
+    """Peak of the learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's two moments."""
+    """Decay of Adam's two moments."""
     weight_decay: float = 0.01
-    """AdamW's decoupled decay, of every parameter (Appendix C.2)."""
+    """Decoupled decay of every parameter (Appendix C.2)."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
     """Learning rate after the warm-up: `constant` stays at the peak; `cosine` falls along a cosine to `final_fraction`
     of the peak; `wsd` (warm-up, stable, decay) stays, then falls linearly to there over the last `decay_fraction` of
@@ -47,7 +49,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Largest global norm of the gradient; a larger gradient is scaled down to it (no figure in the paper)."""
     first_moment: Literal["float32", "bfloat16"] = "float32"
-    """Dtype of AdamW's first moment; bfloat16 takes half the memory."""
+    """Dtype of the first moment; bfloat16 takes half the memory."""
     max_consecutive_skips: int = 10
     """Most consecutive updates with a non-finite loss or gradient; they are skipped. One more stops the run."""
     ema_decay: float = 0.9999
@@ -68,8 +70,8 @@ class TrainConfig:
     """Checkpoints whose step is a multiple of this are never deleted."""
     travel: float | None = None
     """With every checkpoint also write `travel.safetensors` into the run's folder, of at most this many MB, from which
-    `--resume` continues on another machine: parameters and averages as float16, AdamW's moments as bfloat16 if they
-    fit."""
+    `--resume` continues on another machine: parameters and averages as float16, the optimiser's moments as bfloat16 if
+    they fit."""
     workers: int = 0
     """Processes that read and decode records; 0 reads in the training process."""
     in_memory: bool = False

@@ -13,6 +13,11 @@ from elements_jax.typing import Tree
 from train.config import TrainConfig
 from train.stage import Stage
 
+MUON_RMS = 0.8
+"""Root mean square of Muon's updates before the learning rate. Adam's is 0.2 to 0.4, so both take similar rates (Liu et
+al. 2025, who choose 0.2). In trials of the photo model more was better: 0.2, 0.4 and 0.8 reached 21.3, 21.8 and 22.1 dB
+after 800 photographs."""
+
 
 class State(TypedDict):
     """Everything that a run needs to resume, except its place in the data."""
@@ -61,26 +66,46 @@ def learning_rate_by_clock(train: TrainConfig) -> Callable[[Int[Array, ""], Floa
 
 
 def make_optimizer(train: TrainConfig) -> optax.GradientTransformationExtraArgs:
-    """Return AdamW with a bound on the gradient's norm.
+    """Return AdamW, or Muon with its decoupled weight decay, with a bound on the gradient's norm.
 
     If `train.minutes` is set, `update` also takes `elapsed`, the share of the time that has passed. The state has the
     same arrays with and without the clock.
     """
-    if train.minutes is not None:
-        return optax.chain(
-            optax.clip_by_global_norm(train.clip_norm),
-            optax.chain(  # optax.adamw's parts
-                optax.scale_by_adam(*train.betas, mu_dtype=jnp.dtype(train.first_moment)),
-                optax.add_decayed_weights(train.weight_decay),
-                _scale_by_clock(train),
-            ),
-        )
+    by_clock = train.minutes is not None
     return optax.chain(
         optax.clip_by_global_norm(train.clip_norm),
-        optax.adamw(
-            learning_rate(train), *train.betas, weight_decay=train.weight_decay, mu_dtype=jnp.dtype(train.first_moment)
+        optax.chain(  # as in optax.adamw
+            _muon(train) if train.optimizer == "muon" else _adam(train),
+            optax.add_decayed_weights(train.weight_decay),
+            _scale_by_clock(train) if by_clock else optax.scale_by_learning_rate(learning_rate(train)),
         ),
     )
+
+
+def _adam(train: TrainConfig) -> optax.GradientTransformation:
+    return optax.scale_by_adam(*train.betas, mu_dtype=jnp.dtype(train.first_moment))
+
+
+def _muon(train: TrainConfig) -> optax.GradientTransformation:
+    """Return Muon (Jordan et al. 2024) for kernels and Nesterov's Adam for the rest, without learning rate.
+
+    A kernel of a convolution counts as a matrix from its window to its output channels.
+    """
+
+    def matrix(path: jax.tree_util.KeyPath, leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if not jax.tree_util.keystr(path[-1:], simple=True).endswith("kernel"):
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    descent = optax.contrib.muon(
+        1.0,
+        consistent_rms=MUON_RMS,
+        mu_dtype=jnp.dtype(train.first_moment),
+        adam_b1=train.betas[0],
+        adam_b2=train.betas[1],
+        muon_weight_dimension_numbers=partial(jax.tree.map_with_path, matrix),
+    )
+    return optax.chain(descent, optax.scale(-1.0))
 
 
 def _scale_by_clock(train: TrainConfig) -> optax.GradientTransformationExtraArgs:

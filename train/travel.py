@@ -1,9 +1,9 @@
 """A run in one small file, to resume on another machine: `--train.travel` writes it, `--resume FILE` reads it.
 
-Parameters and their averages are kept as float16, whose relative error is at most 2**-11; AdamW's moments, if they fit,
-as bfloat16 (2**-8), since squares of gradients are below float16's range. Everything else is exact: steps, the place in
-the data, the settings. A run resumed from this file is not identical bit for bit; without moments, AdamW starts them
-from zero.
+Parameters and their averages are kept as float16, whose relative error is at most 2**-11; the optimiser's moments, if
+they fit, as bfloat16 (2**-8), since squares of gradients are below float16's range. Everything else is exact: steps,
+the place in the data, the settings. A run resumed from this file is not identical bit for bit; without moments, the
+optimiser starts them from zero.
 """
 
 import json
@@ -25,13 +25,14 @@ from train.state import State
 
 FILE = "travel.safetensors"  # in a run's folder
 _MOMENTS = np.dtype(ml_dtypes.bfloat16)
+_WITH_MOMENTS = (optax.ScaleByAdamState, optax.contrib.MuonState)
 
 
 class Travel:
     """Writes the file of a run."""
 
     def __init__(self, run: Path, shapes: State, megabytes: float):
-        """Print how large the file will be, and whether it holds AdamW's moments.
+        """Print how large the file will be, and whether it holds the optimiser's moments.
 
         Args:
             shapes: shapes and dtypes of the state.
@@ -45,7 +46,7 @@ class Travel:
             raise ValueError(f"travel: parameters and averages take {least:.1f} MB, and {megabytes:g} MB are allowed")
         self._moments = full <= megabytes
         size, what = (full, "with") if self._moments else (least, "without")
-        print(f"{self._path} will take {size:.1f} MB at every checkpoint, {what} AdamW's moments", flush=True)
+        print(f"{self._path} will take {size:.1f} MB at every checkpoint, {what} the optimiser's moments", flush=True)
 
     def write(self, state: State, place: StreamPosition) -> None:
         """Replace the file; all hosts must call it.
@@ -102,23 +103,28 @@ def _checksum(place: StreamPosition, arrays: Mapping[str, np.ndarray]) -> str:
 
 def _packed_types(state: State, moments: bool) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shape and dtype of every array in the file."""
-    of_adam = _moments_of(state)
+    of_optimizer = _moments_of(state)
 
     def packed(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
-        if not np.issubdtype(leaf.dtype, np.integer):
-            return jax.ShapeDtypeStruct(leaf.shape, _MOMENTS if name in of_adam else np.float16)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        if np.issubdtype(leaf.dtype, np.integer):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        if name in of_optimizer:
+            return jax.ShapeDtypeStruct(leaf.shape, _MOMENTS)
+        halved = name.startswith(("params/", "ema/"))
+        return jax.ShapeDtypeStruct(leaf.shape, np.float16 if halved else leaf.dtype)
 
-    return {name: packed(name, leaf) for name, leaf in named(state).items() if moments or name not in of_adam}
+    return {name: packed(name, leaf) for name, leaf in named(state).items() if moments or name not in of_optimizer}
 
 
 def _moments_of(state: State) -> set[str]:
-    """Return the names of AdamW's arrays, including its own count of steps, by which it corrects its moments."""
+    """Return the names of the optimiser's moments, including its own count of steps, by which it corrects them."""
 
     def marked(node: Any) -> Tree:
-        return jax.tree.map(lambda _: isinstance(node, optax.ScaleByAdamState), node)
+        marks = jax.tree.map(lambda _: isinstance(node, _WITH_MOMENTS), node)
+        # Muon's coefficients are constants, so they always travel: zeros would stop it.
+        return marks._replace(ns_coeffs=False) if isinstance(node, optax.contrib.MuonState) else marks
 
-    marks = jax.tree.map(marked, state, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState))
+    marks = jax.tree.map(marked, state, is_leaf=lambda node: isinstance(node, _WITH_MOMENTS))
     return {name for name, mark in named(marks).items() if mark}
 
 

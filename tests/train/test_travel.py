@@ -64,8 +64,8 @@ def test_a_run_resumes_from_the_file(first, records, tmp_path, moments, capsys):
     size = (4 if moments else 2) * SIZE
     path = tmp_path / FILE
     assert path.stat().st_size / 1e6 == pytest.approx(size, abs=0.003)  # and the names
-    with_or_without = "with" if moments else "without"
-    assert f"{path} will take {size:.1f} MB at every checkpoint, {with_or_without} AdamW" in capsys.readouterr().out
+    held = f"{'with' if moments else 'without'} the optimiser's moments"
+    assert f"{path} will take {size:.1f} MB at every checkpoint, {held}" in capsys.readouterr().out
 
     longer = dataclasses.replace(TRAIN, steps=6, learning_rate=1e-3)
     away = fit(Regression(None, longer, tmp_path), longer, records, tmp_path / "away", path)
