@@ -87,9 +87,11 @@ class DecoderConfig:
     cross_heads: int = 1  # Appendix C.1
     mlp_ratio: int = 4  # as MAE's decoder [settled]
     query_grid: int = 32  # queries per side (Appendix C.1)
+    nearest: int = 0  # elements that each query sees with its place in them, before the first block; none in the paper
 
     def __post_init__(self) -> None:
         require_within(self, blocks=DEPTH, channels=WIDTH, mlp_ratio=(1, 1024), query_grid=(1, 4096))
+        require_within(self, nearest=(0, 64))
         require_within(self, self_heads=(1, self.channels), cross_heads=(1, self.channels))
         for heads in ("self_heads", "cross_heads"):
             _require_divides(self, heads, "channels")
@@ -192,6 +194,9 @@ class ModelConfig:
         if size % self.decoder.query_grid:
             expected = f"must divide the image size {size}, got {self.decoder.query_grid}"
             raise FieldError(self.decoder, ("query_grid",), expected)
+        if self.decoder.nearest > self.elements.num_elements:
+            expected = f"must be at most the {self.elements.num_elements} elements, got {self.decoder.nearest}"
+            raise FieldError(self.decoder, ("nearest",), expected)
         if self.elements.patch_size % 2 ** len(self.encoder.multipliers):
             expected = (
                 f"must be a multiple of {2 ** len(self.encoder.multipliers)}, by which the encoder shrinks patches"
@@ -221,7 +226,11 @@ class ModelConfig:
             raise ValueError(f"{path} is not a model configuration: {error}") from error
 
 
-FIELD_DEFAULTS: dict[str, dict[str, Any]] = {"unet": {"beside_latent": 0}, "vae": {"middle_attention": True}}
+FIELD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "decoder": {"nearest": 0},
+    "unet": {"beside_latent": 0},
+    "vae": {"middle_attention": True},
+}
 """Defaults for fields that are missing from older files."""
 
 

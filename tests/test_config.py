@@ -63,6 +63,10 @@ def test_numbers_that_do_not_divide_each_other_are_refused(part, fields, message
     [
         ({"elements": ElementsConfig(image_size=520)}, "image_size must be a multiple of 64, .* got 520"),
         ({"decoder": DecoderConfig(query_grid=48)}, "query_grid must divide the image size 512, got 48"),
+        (
+            {"decoder": DecoderConfig(nearest=5), "elements": ElementsConfig(grid=2)},
+            "nearest must be at most the 4 elements, got 5",
+        ),
         ({"elements": ElementsConfig(patch_size=24)}, "patch_size must be a multiple of 16, .* got 24"),
     ],
 )
@@ -107,6 +111,17 @@ def test_a_file_with_wrong_values_names_the_field(tmp_path, path, value):
     with pytest.raises(ValueError, match=rf"elements/config.json is not a model configuration: .*{path[-1]}") as error:
         ModelConfig.load(file)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("decoder", "nearest"), ("unet", "beside_latent"), ("vae", "middle_attention")]
+)
+def test_fields_missing_from_older_files_have_defaults(tmp_path, part, name):
+    SMALL.save(tmp_path / "config.json")
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content[part][name]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert ModelConfig.load(tmp_path / "config.json") == SMALL
 
 
 @pytest.mark.parametrize(

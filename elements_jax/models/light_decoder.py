@@ -3,6 +3,7 @@
 It serves to train the content encoder; the diffusion decoder generates images (`unet.py`).
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -59,6 +60,47 @@ class DecoderBlock(nnx.Module):
         return x
 
 
+class NearestElements(nnx.Module):
+    """Shows each query the elements nearest to it, and where in each of them it lies.
+
+    The paper has nothing of the kind: its values carry no position, so its decoder must infer from several elements
+    which part of one a query paints. With few elements per query, that is most of what a small decoder has to learn.
+
+    A code and the query's place are multiplied, as coefficients and a basis of images are: each hidden unit is the
+    product of a projection of the code, a function of x and a function of y.
+    """
+
+    OCTAVES = 4  # the finest has a period of a quarter of an element's size and the pitch of the grid together
+
+    def __init__(self, config: DecoderConfig, elements: ElementsConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
+        self.count, self.pitch, self.heads = config.nearest, 1 / elements.grid, config.cross_heads
+        hidden, axis = 2 * config.channels, 2 * self.OCTAVES
+        self.embed_content = nnx.Linear(elements.content_channels, hidden, dtype=dtype, rngs=rngs)
+        self.embed_x = nnx.Linear(axis, hidden, dtype=dtype, rngs=rngs)
+        self.embed_y = nnx.Linear(axis, hidden, dtype=dtype, rngs=rngs)
+        self.to_score = nnx.Linear(hidden, self.heads, dtype=dtype, rngs=rngs)
+        self.to_value = nnx.Linear(hidden, config.channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, points: Float[Array, "Q 2"], elements: ImageElements) -> Float[Array, "B Q C"]:
+        """Return what each query, at a point (x, y) in [0, 1], sees of the `count` elements nearest to it.
+
+        Distances are in units of each element's size, so that a large element is near to all that it covers.
+        """
+        centre, size = jnp.split(elements.position[:, None], 2, axis=-1)
+        offset = (points[:, None] - centre) / (size + self.pitch)
+        distance = jnp.where(elements.valid[:, None], (offset**2).sum(-1), jnp.inf)
+        nearest = jax.lax.top_k(-distance, self.count)[1]  # (B, Q, K)
+
+        x, y = jnp.moveaxis(jnp.take_along_axis(offset, nearest[..., None], axis=2), -1, 0)[..., None]
+        content = jnp.where(elements.valid[..., None], self.embed_content(elements.content), 0)
+        content = jax.vmap(lambda of_image, chosen: of_image[chosen])(content, nearest)
+        hidden = content * self.embed_x(embed_position(x, self.OCTAVES)) * self.embed_y(embed_position(y, self.OCTAVES))
+        weights = jax.nn.softmax(self.to_score(hidden).astype(jnp.float32), axis=2).astype(hidden.dtype)
+        values = self.to_value(hidden)
+        seen = jnp.einsum("bqkh,bqkhd->bqhd", weights, values.reshape(*weights.shape, -1))
+        return seen.reshape(*seen.shape[:2], -1)
+
+
 class TransformerDecoder(nnx.Module):
     """Paints each cell of a grid by attending to the image elements."""
 
@@ -67,6 +109,7 @@ class TransformerDecoder(nnx.Module):
         self.content_channels = elements.content_channels
         self.cell = elements.image_size // config.query_grid  # pixels per side painted by one query
         self.embed_query = nnx.Linear(2 * 2 * elements.frequencies, config.channels, dtype=dtype, rngs=rngs)
+        self.nearest = NearestElements(config, elements, dtype, rngs=rngs) if config.nearest else None
         self.blocks = nnx.List([DecoderBlock(config, elements, dtype, rngs=rngs) for _ in range(config.blocks)])
         self.norm_out = nnx.LayerNorm(config.channels, rngs=rngs)
         self.to_pixels = nnx.Linear(config.channels, self.cell**2 * 3, rngs=rngs)  # float32: it outputs the image
@@ -78,8 +121,11 @@ class TransformerDecoder(nnx.Module):
 
         g, c = self.query_grid, self.cell
         y, x = jnp.meshgrid(*[(jnp.arange(g) + 0.5) / g] * 2, indexing="ij")
-        queries = embed_position(jnp.stack([x, y], axis=-1).reshape(g * g, 2), self.frequencies)
+        points = jnp.stack([x, y], axis=-1).reshape(g * g, 2)
+        queries = embed_position(points, self.frequencies)
         hidden = jnp.broadcast_to(self.embed_query(queries), (keys.shape[0], g * g, self.embed_query.out_features))
+        if self.nearest is not None:
+            hidden = hidden + self.nearest(points, elements)
         for block in self.blocks:
             hidden = block(hidden, keys, values)
         pixels = self.to_pixels(self.norm_out(hidden).astype(jnp.float32))

@@ -12,7 +12,7 @@ from elements_jax.config import DecoderConfig, ElementsConfig, EncoderConfig, Mo
 from elements_jax.elements import ImageElements
 from elements_jax.models.attention import attention
 from elements_jax.models.blocks import Conv3x3
-from elements_jax.models.light_decoder import look_nearby
+from elements_jax.models.light_decoder import NearestElements, look_nearby
 from elements_jax.models.networks import Networks
 
 SMALL = ModelConfig(
@@ -23,6 +23,7 @@ SMALL = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_levels=(True,), heads=2, norm_groups=4),
 )
 N = SMALL.elements.num_elements
+KERNELS = ("embed_content", "embed_x", "embed_y", "to_score", "to_value")
 networks = Networks(SMALL)
 
 
@@ -89,6 +90,42 @@ def test_each_query_paints_its_own_cell(elements):
     image = networks.decoder(params, elements)[0]
     expected = np.tile(np.arange(cell * cell * 3).reshape(cell, cell, 3), (4, 4, 1))
     np.testing.assert_array_equal(image, expected)
+
+
+def seen_by(params, point, content, position, valid, count, heads):
+    """Return what a query sees of the elements nearest to it, one element after another."""
+    kernel = {name: np.float64(params[f"{name}.kernel"]) for name in KERNELS}
+    bias = {name: np.float64(params[f"{name}.bias"]) for name in KERNELS}
+    offsets = (point - position[:, :2]) / (position[:, 2:] + 1 / SMALL.elements.grid)
+    distances = np.where(valid, np.square(offsets).sum(-1), np.inf)
+    scores, values = [], []
+    for n in np.argsort(distances, kind="stable")[:count]:
+        hidden = content[n] @ kernel["embed_content"] + bias["embed_content"] if valid[n] else 0
+        for name, along in zip(("embed_x", "embed_y"), offsets[n], strict=True):
+            angles = along * np.pi * 2.0 ** np.arange(4)
+            hidden = hidden * (np.concatenate([np.sin(angles), np.cos(angles)]) @ kernel[name] + bias[name])
+        scores.append(hidden @ kernel["to_score"] + bias["to_score"])
+        values.append((hidden @ kernel["to_value"] + bias["to_value"]).reshape(heads, -1))
+    weights = np.exp(scores) / np.exp(scores).sum(0)
+    return (weights[..., None] * np.array(values)).sum(0).reshape(-1)
+
+
+@pytest.mark.parametrize("left", [N, 2])
+def test_a_query_sees_the_elements_nearest_to_it(elements, left):
+    """Also where fewer are left than it would see."""
+    config = dataclasses.replace(SMALL.decoder, nearest=3, cross_heads=2)
+    network = NearestElements(config, SMALL.elements, jnp.float32, rngs=nnx.Rngs(0))
+    params = {".".join(path): value for path, value in nnx.to_flat_state(nnx.state(network))}
+    params = {name: np.asarray(value[...]) for name, value in params.items()}
+    elements = dataclasses.replace(elements, valid=elements.valid & (jnp.arange(N) < left))
+    points = np.random.default_rng(2).uniform(size=(20, 2))
+    found = network(jnp.float32(points), elements)
+    for image in range(2):
+        content, position, valid = (
+            np.asarray(leaf[image]) for leaf in (elements.content, elements.position, elements.valid)
+        )
+        expected = [seen_by(params, point, content, position, valid, 3, 2) for point in points]
+        np.testing.assert_allclose(found[image], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
