@@ -32,7 +32,7 @@ EDITS = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Edit photographs, partition others, edit held-out scenes with `tiny`, write a report, and train briefly."""
+    """Edit photographs and held-out scenes, train briefly, and write a report."""
 
     out: tyro.conf.Positional[Path]
     """Folder for everything; the finished steps of an interrupted run are reused."""
@@ -64,7 +64,7 @@ class Demo:
         index = write_report(self.out / "report", model, self.out)
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open {index}")
         if not self.full:
-            print(f"Its scenes and 64 px images were made by {model}; {trained} only shows that training runs.")
+            print(f"Its scenes were edited by {model}; {trained} only shows that training runs.")
 
     def edit_photographs(self) -> None:
         """Edit complete photographs, at their own size."""
@@ -76,19 +76,14 @@ class Demo:
             elements("edit", photo, "--script", script, "--out", edits / f"{name}-edited.png", *found)
 
     def partition_photographs(self) -> None:
-        """Partition photographs that scikit-image includes: one at the paper's size, three at tiny's."""
-        for folder, names in (("photo", ["chelsea"]), ("photos", ["astronaut", "chelsea", "coffee"])):
-            for name in names:
-                save_photograph(self.out / folder, name)
-        segmenter = (
-            ["--segmenter", "sam", "--checkpoint", str(self.sam)] if self.sam.is_file() else ["--segmenter", "slic"]
-        )
-        for photos, size, grid in (("photo", 512, 16), ("photos", 64, 8)):
-            records = self.out / f"{photos}-records"
-            if not (records / "dataset_info.json").is_file():
-                size_of = ["--size", str(size), "--grid", str(grid), "--image-format", "png"]
-                elements("partition", self.out / photos, records, *segmenter, *size_of)
-                elements("partition", "inspect", records)
+        """Partition photographs that scikit-image includes, at the size of `photo`."""
+        photos, records = self.out / "photo", self.out / "photo-records"
+        for name in ("astronaut", "chelsea", "coffee"):
+            save_photograph(photos, name)
+        segmenter = ["sam", "--checkpoint", self.sam] if self.sam.is_file() else ["slic"]
+        if not (records / "dataset_info.json").is_file():
+            elements("partition", photos, records, "--segmenter", *segmenter, "--size", 128, "--image-format", "png")
+            elements("partition", "inspect", records)
 
     def make_records(self) -> None:
         """Write records of scenes for training, and of others to edit."""

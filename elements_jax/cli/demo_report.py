@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from elements_jax import PHOTO
 from elements_jax.data.atomic import new_file, remove_folder
 from elements_jax.data.index import read_split
 from elements_jax.data.record import Record
 from elements_jax.editing.apply import apply_script
-from elements_jax.editing.drawing import boundaries, edit_dots, enlarge
-from elements_jax.editing.edits import Canvas, stack
+from elements_jax.editing.drawing import boundaries, enlarge
+from elements_jax.editing.edits import stack
 from elements_jax.editing.script import Compose, Delete, Edit, EditScript, Move, Resize, Sampling
 from elements_jax.evaluation import results
 from elements_jax.evaluation.methods.method import make_methods
@@ -83,18 +84,19 @@ class Report:
 
 
 def write_report(folder: Path, model: Path, demo: Path) -> Path:
-    """Edit held-out scenes and small photographs with a model, and show the results after the edited photographs.
+    """Show the edited photographs, small ones painted by `photo`, and held-out scenes that a model edits.
 
     Args:
-        demo: the demo's folder, with `edits`, `photos-records` and `records`.
+        model: edits the scenes.
+        demo: the demo's folder, with `edits`, `photo-records` and `records`.
 
     Returns the path of the page.
     """
     pipeline = ElementsPipeline.from_pretrained(model)
     report = Report(folder, "Editable image elements")
     report_edits(report, demo / "edits")
+    report_photographs(report, list(read_split(demo / "photo-records", "train").values()))
     report_scenes(report, pipeline, list(read_split(demo / "records", "val").values()))
-    report_photographs(report, pipeline, list(read_split(demo / "photos-records", "train").values()))
     return report.save()
 
 
@@ -172,48 +174,33 @@ def report_reconstruction(report: Report, pipeline: ElementsPipeline, records: S
     return full
 
 
-def report_photographs(report: Report, pipeline: ElementsPipeline, records: Sequence[Record]) -> None:
-    """Show the five edits on photographs, run by edit script, to see what generalizes from the training images."""
-    report.text("h2", "Photographs as 64 elements of tiny, at 64 px")
-    report.text("p", "The tiny model was trained on scenes and few photographs. Its results are shown as they are.")
-    count, size = pipeline.config.elements.num_elements, pipeline.config.elements.image_size
+def report_photographs(report: Report, records: Sequence[Record]) -> None:
+    """Show edits of photographs by the model of photographs alone, which paints all of each picture."""
+    pipeline = ElementsPipeline.from_pretrained(PHOTO)
+    count, size = pipeline.config.elements.num_elements, pipeline.image_size
+    report.text("h2", f"Photographs as {count} elements, painted at {size} px")
+    report.text("p", "Nothing here keeps its own pixels: the light decoder of photo paints what the elements say.")
     yy, xx = (np.mgrid[:size, :size] + 0.5) / size
     middle = (abs(xx - 0.5) < 0.2) & (abs(yy - 0.5) < 0.2)
     for record, neighbour in zip(records, [*records[1:], records[0]], strict=True):
         canvas = pipeline.encode(record.image, record.label_map)
         theirs = pipeline.encode(neighbour.image, neighbour.label_map)
         chosen, other = (elements_under(each.label_map, middle) for each in (record, neighbour))
-        steps: dict[str, Edit] = {
+        edits: dict[str, Edit] = {
             "move": Move(chosen, (0.2, 0.0)),
             "resize": Resize(chosen, 0.6),
             "delete": Delete(chosen),
             "compose": Compose(neighbour.source_id, other),
-            "variation": Delete(chosen[::2]),
         }
+        after = [apply_script(EditScript((edit,)), canvas, lambda *_, theirs=theirs: theirs) for edit in edits.values()]
+        painted = pipeline.reconstruct(stack([canvas, *(edited.canvas for edited in after)]).elements)
         report.row(
             {
                 f"input, {record.source_id}": record.image,
                 "partition": boundaries(record.image, np.asarray(canvas.label_map), num_elements=count),
-                "stage 1": pipeline.reconstruct(stack([canvas]).elements)[0],
-                "reconstruction": decode_one(pipeline, canvas, ""),
+                "reconstruction": painted[0],
             }
+            | dict(zip(edits, painted[1:], strict=True))
         )
-        pictures = {}
-        for name, edit in steps.items():
-            after = edited(canvas, edit, theirs)
-            prompt = "a red circle on a light blue background" if name == "variation" else ""
-            pictures[f"{name}, drawn"] = edit_dots(record.image, canvas.elements, after.elements)
-            pictures[f"{name}, result"] = decode_one(pipeline, after, prompt)
-        report.row(pictures)
     report.text("h3", "The script of the last move")
-    report.text("pre", EditScript((steps["move"],)).to_json())
-
-
-def edited(canvas: Canvas, edit: Edit, other: Canvas | None = None) -> Canvas:
-    """Return the canvas after one edit; `other` is the source image of a composition."""
-    return apply_script(EditScript((edit,)), canvas, lambda *_: other or canvas).canvas
-
-
-def decode_one(pipeline: ElementsPipeline, canvas: Canvas, prompt: str) -> Picture:
-    """Decode one image, with seed 0."""
-    return pipeline.decode(canvas, prompt)
+    report.text("pre", EditScript((edits["move"],)).to_json())
