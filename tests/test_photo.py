@@ -80,6 +80,8 @@ def test_is_the_default_of_the_command_line(tmp_path: Path, capsys: pytest.Captu
         assert main([command[0], str(encoded), *command[1:], str(out)]) == 0
         with Image.open(out) as made:
             assert made.size == (SIZE, SIZE)
+            assert {"weights", "seed"} <= made.text.keys()
+            assert "sampler" not in made.text  # the light decoder takes no steps
     script.write_text(json.dumps({"version": 1, "edits": [], "prompt": "a dog"}))
     assert main(["edit", str(encoded), "--script", str(script), "--out", str(out), "--overwrite"]) == 1
     assert "a prompt needs a model with a diffusion decoder, such as tiny" in capsys.readouterr().err

@@ -138,7 +138,9 @@ class Edit:
         edited = editing.edit(photo, script, open_named)
         if self.drawing is not None:
             _save(self.drawing, edit_dots(photo.image, editing.canvas(photo).elements, edited.canvas.elements))
-        with sampling(script.sampling.settings(editing.pipeline.config.diffusion)["steps"], "edit") as report:
+        steps = script.sampling.settings(editing.pipeline.config.diffusion)["steps"]
+        before = "compiling the sampler" if editing.pipeline.has_diffusion else "decoding"
+        with sampling(steps, "edit", before) as report:
             picture = editing.decode(photo, edited, script, report)
         _write(out, editing, picture, script)
 

@@ -105,8 +105,8 @@ class EditSession:
         return picture[top:bottom, left:right]
 
     def png(self, picture: UInt8[np.ndarray, "h w 3"], script: EditScript) -> bytes:
-        """Encode an image as a PNG with its settings in the text chunks."""
-        sampling = script.sampling.settings(self.pipeline.config.diffusion)
+        """Encode an image as a PNG with its settings in the text chunks; the light decoder has none of sampling."""
+        sampling = script.sampling.settings(self.pipeline.config.diffusion) if self.pipeline.has_diffusion else {}
         return encode_png(picture, script, {**self._made_by, **sampling, "preserve": script.preserve})
 
 
