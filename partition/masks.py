@@ -1,4 +1,4 @@
-"""Object masks stored outside the photographs (PNG files, COCO's run lengths and polygons), and their filter.
+"""Object masks of photographs (PNG files, Parquet columns, COCO's run lengths and polygons), and their filter.
 
 Training drops the elements under a random object mask (Section 3.3). The paper takes its masks from Semantic-SAM.
 """
@@ -7,7 +7,7 @@ import functools
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from elements_jax.bounds import FieldError, require_within
 from elements_jax.data.atomic import read_file
-from partition.sources.sample import SUFFIXES
+from partition.sources.sample import SUFFIXES, Sample
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class MaskSource(Protocol):
     """A place where object masks are stored."""
 
     def find(
-        self, source_id: str, shape: tuple[int, int], keep: MaskFilter
+        self, sample: Sample, shape: tuple[int, int], keep: MaskFilter
     ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
         """Yield the masks of one photo with this (height, width), and the skipped annotations: those that `keep` does
         not trust, that cannot be read, or that have another size."""
@@ -123,28 +123,19 @@ class MaskFolder:
     folder: Path
 
     def find(
-        self, source_id: str, shape: tuple[int, int], keep: MaskFilter
+        self, sample: Sample, shape: tuple[int, int], keep: MaskFilter
     ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
-        base = self.folder / _stem(source_id)
+        base = self.folder / _stem(sample.source_id)
         annotations = base.with_name(base.name + ".json")
         for label_map in (base.with_name(base.name + suffix) for suffix in (".png", ".PNG")):
-            if not label_map.is_file():
-                continue
-            try:
-                values = _read_png(label_map, shape)
-                if values.ndim != 2:
-                    raise _Misfit(NOT_READABLE, f"{label_map}: a label map has one channel, this has {values.shape[2]}")
-                if _is_blurred(values):
-                    raise _Misfit(BLURRED, f"{label_map}: {BLURRED}, as in an anti-aliased image")
-                yield from (np.equal(values, value) for value in np.unique(values) if value)
-            except _Misfit as error:
-                yield LeftOut(error.reason, str(error))
+            if label_map.is_file():
+                yield from _objects(str(label_map), functools.partial(read_file, label_map), shape)
         for path in sorted(path for path in base.glob("[!.]*") if path.suffix.lower() in SUFFIXES):
             if path.suffix.lower() != ".png":
                 yield LeftOut(NOT_PNG, f"{path}: expected a PNG, which keeps masks exactly")
                 continue
             try:
-                values = _read_png(path, shape)
+                values = _read_png(str(path), functools.partial(read_file, path), shape)
             except _Misfit as error:
                 yield LeftOut(error.reason, str(error))
                 continue
@@ -167,6 +158,20 @@ class MaskFolder:
 
 
 @dataclass(frozen=True)
+class SourceMasks:
+    """Masks that the source holds with its images: the columns `mask` and `masks` of Parquet files."""
+
+    def find(
+        self, sample: Sample, shape: tuple[int, int], keep: MaskFilter
+    ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
+        for number, content in enumerate(sample.masks):
+            yield from _objects(f"{sample.source_id}, mask {number}", functools.partial(bytes, content), shape)
+
+    def unlisted(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
 class CocoFile:
     """One COCO file for all photos, which it names by their source ids or the last parts of these.
 
@@ -176,10 +181,10 @@ class CocoFile:
     path: Path
 
     def find(
-        self, source_id: str, shape: tuple[int, int], keep: MaskFilter
+        self, sample: Sample, shape: tuple[int, int], keep: MaskFilter
     ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
         images, _ = _index(self.path)
-        stem = _stem(source_id)
+        stem = _stem(sample.source_id)
         if (name := stem if stem in images else stem.rsplit("/")[-1]) not in images:
             return
         image, annotations = images[name]
@@ -230,15 +235,30 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not JSON: {error}") from error
 
 
-def _read_png(path: Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *channels"]:
+def _objects(
+    name: str, read: Callable[[], bytes], shape: tuple[int, int]
+) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:
+    """Yield the objects of a label map in a PNG, or one `LeftOut` if it cannot be used."""
     try:
-        with Image.open(io.BytesIO(read_file(path))) as file:
+        values = _read_png(name, read, shape)
+        if values.ndim != 2:
+            raise _Misfit(NOT_READABLE, f"{name}: a label map has one channel, this has {values.shape[2]}")
+        if _is_blurred(values):
+            raise _Misfit(BLURRED, f"{name}: {BLURRED}, as in an anti-aliased image")
+        yield from (np.equal(values, value) for value in np.unique(values) if value)
+    except _Misfit as error:
+        yield LeftOut(error.reason, str(error))
+
+
+def _read_png(name: str, read: Callable[[], bytes], shape: tuple[int, int]) -> Shaped[np.ndarray, "h w *channels"]:
+    try:
+        with Image.open(io.BytesIO(read())) as file:
             values = np.asarray(file)  # a palette image's indices
     except Exception as error:  # decoders raise many types on damaged files
-        raise _Misfit(NOT_READABLE, f"{path}: {error}") from error
+        raise _Misfit(NOT_READABLE, f"{name}: {error}") from error
     if values.shape[:2] != shape:
         want, have = f"{shape[1]} x {shape[0]}", f"{file.width} x {file.height}"
-        raise _Misfit(OTHER_SIZE, f"{path}: expected the photo's {want} pixels, got {have}")
+        raise _Misfit(OTHER_SIZE, f"{name}: expected the photo's {want} pixels, got {have}")
     return values
 
 

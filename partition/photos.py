@@ -56,7 +56,7 @@ def read_photo(
             warnings.simplefilter("ignore", category)
         image, profile = _decode(sample.encoded)
         height, width = image.height, image.width
-        found = [mask for source in masks for mask in source.find(sample.source_id, (height, width), keep)]
+        found = [mask for source in masks for mask in source.find(sample, (height, width), keep)]
     left_out = [mask for mask in found if isinstance(mask, LeftOut)]
     cropped = [crop_labels(mask, size) for mask in found if not isinstance(mask, LeftOut)]
     object_masks = np.array([mask for mask in cropped if keep.fits(mask)], bool).reshape(-1, size, size)

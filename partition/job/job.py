@@ -28,7 +28,7 @@ from elements_jax.data.webdataset import tar_path
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import Filters
 from partition.job.manifest import lengths, manifest_path, read_manifest, summarise
-from partition.masks import UNLISTED, MaskFilter, MaskSource, mask_source
+from partition.masks import UNLISTED, MaskFilter, MaskSource, SourceMasks, mask_source
 from partition.segmenters.checkpoints import find_checkpoint, find_sam2
 from partition.sources.plan import ignored_files, plan_shards
 from partition.sources.sample import Shard
@@ -62,10 +62,10 @@ class Job:
     """Checkpoint of SAM or MobileSAM: the official file, or transformers' file or folder; or mobile-sam, vit_b, vit_l
     or vit_h, which are downloaded from the Hugging Face hub. Of SAM 2, transformers' folder, or the name of one on the
     hub, such as facebook/sam2.1-hiera-large."""
-    masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|none")] = ()
-    """Object masks: `auto` (SAM's own), a COCO file, or a folder of STEM.png (label maps; 0: no object), STEM/*.png
-    (one object each), STEM.json (COCO's run lengths); several are combined. The default is `auto` with SAM and `none`
-    otherwise. Stage 2 of training needs masks for element dropout (Section 3.3)."""
+    masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE|auto|columns|none")] = ()
+    """Object masks: `auto` (SAM's own), `columns` (those of Parquet files), a COCO file, or a folder of STEM.png (label
+    maps; 0: no object), STEM/*.png (one object each), STEM.json (COCO's run lengths); several are combined. The default
+    is `auto` with SAM and `none` otherwise. Stage 2 of training needs masks for element dropout (Section 3.3)."""
     split: str = "train"
     """Name of the split."""
     held_out: float = 0.0
@@ -138,11 +138,15 @@ class Job:
     @property
     def skipped(self) -> list[Path]:
         """Folders in which the job does not look for photographs."""
-        return [self.out, *(as_path(masks) for masks in self.mask_names if masks != "auto")]
+        return [self.out, *(as_path(masks) for masks in self.mask_names if masks not in ("auto", "columns"))]
 
     def mask_sources(self) -> list[MaskSource]:
         """Return the sources of object masks. Raises ValueError if one does not exist."""
-        return [mask_source(local_copy(as_path(masks))) for masks in self.mask_names if masks != "auto"]
+        return [
+            SourceMasks() if masks == "columns" else mask_source(local_copy(as_path(masks)))
+            for masks in self.mask_names
+            if masks != "auto"
+        ]
 
     def records_path(self, number: int, split: str) -> Path:
         """Return the path of a shard's records."""

@@ -24,6 +24,8 @@ class Sample:
     caption: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """The JSON next to the image, such as img2dataset's; empty if there is none."""
+    masks: tuple[bytes, ...] = ()
+    """PNGs of object masks that the source holds with the image: label maps; each value but 0 is one object."""
 
 
 @dataclass(frozen=True)

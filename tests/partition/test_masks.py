@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from elements_jax.scenes.drawn import render, scene
 from partition.masks import DEFAULT_FILTER, CocoFile, LeftOut, MaskFilter, MaskFolder, mask_source
+from partition.sources.sample import Sample
 from tests.helpers.partition.masks import (
     LEFT,
     SHAPE,
@@ -66,7 +67,7 @@ class TestPngs:
         draw.polygon([(250, 50), (380, 90), (300, 250)], fill=128 if how == "several" else 255)
         small = large.resize((100, 75), Image.Resampling.BICUBIC)
         (small.filter(ImageFilter.GaussianBlur(1)) if how == "blurred" else small).save(tmp_path / "p.png")
-        found = list(MaskFolder(tmp_path).find("p.jpg", (75, 100), DEFAULT_FILTER))
+        found = list(MaskFolder(tmp_path).find(Sample("p.jpg", b""), (75, 100), DEFAULT_FILTER))
         [only] = found
         assert only.reason == "a label map with blurred edges"
         assert str(tmp_path / "p.png") in only.detail
@@ -80,7 +81,7 @@ class TestPngs:
         blobs = ((at - centres) ** 2).sum(1).argmin(0).astype(np.uint8)
         for name, label_map in (("drawn", labels), ("blobs", blobs)):
             Image.fromarray(label_map).save(tmp_path / f"{name}.png")
-            found = list(MaskFolder(tmp_path).find(f"{name}.jpg", (64, 64), DEFAULT_FILTER))
+            found = list(MaskFolder(tmp_path).find(Sample(f"{name}.jpg", b""), (64, 64), DEFAULT_FILTER))
             assert len(found) == len(np.unique(label_map[label_map > 0]))
             assert all(isinstance(each, np.ndarray) for each in found)
 
@@ -134,7 +135,7 @@ class TestRunLengths:
     def test_roundtrip(self, tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray) -> None:
         folder = tmp_path_factory.mktemp("masks")
         write(folder / "p.json", [compress(mask), run_lengths(mask)])
-        assert_same(list(MaskFolder(folder).find("p.jpg", mask.shape, DEFAULT_FILTER)), mask, mask)
+        assert_same(list(MaskFolder(folder).find(Sample("p.jpg", b""), mask.shape, DEFAULT_FILTER)), mask, mask)
 
     def test_large_masks_as_pycocotools_reads_them(self, tmp_path: Path) -> None:
         """The blobs' runs are long, short, growing and shrinking, so differences of every size and sign occur."""
@@ -143,13 +144,13 @@ class TestRunLengths:
             mask = rng.random((600, 900)) < density
             mask = np.logical_xor.accumulate(mask, axis=1)
             write(tmp_path / "p.json", [compress(mask)])
-            assert_same(list(MaskFolder(tmp_path).find("p.jpg", mask.shape, DEFAULT_FILTER)), mask)
+            assert_same(list(MaskFolder(tmp_path).find(Sample("p.jpg", b""), mask.shape, DEFAULT_FILTER)), mask)
 
     @given(st.text(max_size=30) | st.lists(st.integers(-5, 60) | st.floats() | st.none(), max_size=10))
     def test_anything_else_is_left_out(self, tmp_path_factory: pytest.TempPathFactory, counts: Any) -> None:
         folder = tmp_path_factory.mktemp("masks")
         write(folder / "p.json", [{"size": list(SHAPE), "counts": counts}])
-        [found] = MaskFolder(folder).find("p.jpg", SHAPE, DEFAULT_FILTER)
+        [found] = MaskFolder(folder).find(Sample("p.jpg", b""), SHAPE, DEFAULT_FILTER)
         if isinstance(found, LeftOut):
             assert found.detail.startswith(f"{folder}/p.json: annotation 0: ")
         else:
@@ -159,7 +160,7 @@ class TestRunLengths:
         counts = compress(np.random.default_rng(0).random(SHAPE) < 0.5)["counts"]
         for length in range(len(counts)):
             write(tmp_path / "p.json", [{"size": list(SHAPE), "counts": counts[:length]}])
-            [cut] = MaskFolder(tmp_path).find("p.jpg", SHAPE, DEFAULT_FILTER)
+            [cut] = MaskFolder(tmp_path).find(Sample("p.jpg", b""), SHAPE, DEFAULT_FILTER)
             assert re.search("p.json: annotation 0: (not COCO's string|expected runs of 6 x 8 = 48)", cut.detail)
 
 
@@ -232,7 +233,7 @@ class TestSidecars:
         self, tmp_path: Path, content: str, reason: str, message: str
     ) -> None:
         (tmp_path / "p.json").write_text(content)
-        [each] = MaskFolder(tmp_path).find("p.jpg", SHAPE, DEFAULT_FILTER)
+        [each] = MaskFolder(tmp_path).find(Sample("p.jpg", b""), SHAPE, DEFAULT_FILTER)
         assert each.reason == reason
         assert re.search(rf"p\.json: {message}", each.detail)
 

@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from partition.masks import DEFAULT_FILTER, LeftOut, MaskFilter, MaskSource
+from partition.sources.sample import Sample
 
 SHAPE = (6, 8)
 LEFT = np.zeros(SHAPE, bool)
@@ -36,11 +37,11 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 def find(source: MaskSource, source_id: str, keep: MaskFilter = DEFAULT_FILTER) -> list[np.ndarray]:
-    return [each for each in source.find(source_id, SHAPE, keep) if not isinstance(each, LeftOut)]
+    return [each for each in source.find(Sample(source_id, b""), SHAPE, keep) if not isinstance(each, LeftOut)]
 
 
 def left_out(source: MaskSource, source_id: str, keep: MaskFilter = DEFAULT_FILTER) -> list[LeftOut]:
-    return [each for each in source.find(source_id, SHAPE, keep) if isinstance(each, LeftOut)]
+    return [each for each in source.find(Sample(source_id, b""), SHAPE, keep) if isinstance(each, LeftOut)]
 
 
 def assert_same(found: Sequence[np.ndarray], *expected: np.ndarray) -> None:

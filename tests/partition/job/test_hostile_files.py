@@ -13,6 +13,7 @@ from PIL import Image
 from elements_jax.data.atomic import read_file
 from partition.__main__ import main
 from partition.masks import MaskFilter, MaskFolder
+from partition.sources.sample import Sample
 from tests.helpers.jobs import SMALL, manifest
 
 COMMAND = [*SMALL, "--segmenter", "grid"]
@@ -100,7 +101,8 @@ def test_masks_of_other_names_and_kinds_are_read_or_counted(tmp_path: Path) -> N
     assert found["masks_left_out"] == {"an image that is not a PNG": 1, "not readable": 1}
     summary = json.loads((out / "partition-train.json").read_bytes())
     assert summary["masks_left_out"] == found["masks_left_out"]
-    [mask] = [each for each in MaskFolder(masks).find("a.png", (64, 64), MaskFilter()) if isinstance(each, np.ndarray)]
+    in_folder = MaskFolder(masks).find(Sample("a.png", b""), (64, 64), MaskFilter())
+    [mask] = [each for each in in_folder if isinstance(each, np.ndarray)]
     np.testing.assert_array_equal(mask, disc > 0)
 
 

@@ -125,7 +125,7 @@ def test_masks_that_match_no_photograph_are_noticed(
     Image.new("L", (64, 64), 1).save(tmp_path / "masks" / "other.png")
     arguments = ["--segmenter", "grid", "--masks", str(tmp_path / "masks")]
     assert main([str(photos), str(tmp_path / "out"), *SMALL, *arguments]) == 0
-    assert "no photograph has an object mask: mask files must have" in capsys.readouterr().out
+    assert "no photograph has an object mask: files of --masks must have" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--workers", "2"], ["--devices", "cpu", "cpu"], ["--engine", "beam"]])

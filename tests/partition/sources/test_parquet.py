@@ -113,3 +113,40 @@ def test_a_folder_of_parquet_files_becomes_records(tmp_path: Path, capsys: pytes
     assert main([str(folder), str(tmp_path / "photos"), *SMALL, "--segmenter", "grid"]) == 0
     assert [record.source_id for record in read(tmp_path / "photos")] == ["photo.png"]
     assert "ignored files, by suffix: 2 .parquet" in capsys.readouterr().out
+
+
+def label_map(*rows: int) -> bytes:
+    """Return a PNG of 64 px whose top has these values, a row of pixels each eight times."""
+    values = np.zeros((64, 64), np.uint8)
+    values[: 8 * len(rows)] = np.repeat(rows, 8)[:, None]
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_masks_are_columns(tmp_path: Path, wrapped: bool) -> None:
+    """One label map or a list of them, as bytes or as Hugging Face's structs; a damaged one is counted."""
+
+    def cell(content: bytes | None) -> Any:
+        return {"bytes": content, "path": None} if wrapped else content
+
+    rows = [
+        {"image": cell(png(0)), "mask": cell(label_map(1, 1, 2)), "masks": [cell(label_map(0, 0, 0, 0, 255))]},
+        {"image": cell(png(1)), "mask": cell(None), "masks": []},
+        {"image": cell(png(2)), "mask": cell(b"no PNG"), "masks": None},
+    ]
+    source = write(tmp_path / "photos.parquet", rows)
+    records, without = tmp_path / "records", tmp_path / "without"
+    assert main([str(source), str(records), *SMALL, "--segmenter", "grid", "--masks", "columns"]) == 0
+    counts = [(line["object_masks"], line.get("masks_left_out")) for line in manifest(records).values()]
+    assert counts == [(3, None), (0, None), (0, {"not readable": 1})]
+    rows = [{"image": png(0), "mask": "https://example.com/mask.png"}]
+    [sample] = samples(write(tmp_path / "names.parquet", rows))
+    assert (sample.masks, sample.metadata["mask"]) == ((), "https://example.com/mask.png")
+    [first, second, _] = read(records)
+    heights = [np.flatnonzero(mask.any(1)).tolist() for mask in first.object_masks]
+    assert heights == [list(range(16)), list(range(16, 24)), list(range(32, 40))]
+    assert second.object_masks.shape[0] == 0
+    assert main([str(source), str(without), *SMALL, "--segmenter", "grid"]) == 0
+    assert [line["object_masks"] for line in manifest(without).values()] == [0, 0, 0]
