@@ -62,7 +62,8 @@ def _print(job: Job, summary: dict[str, Any]) -> None:
     for reason, count in summary["masks_left_out"].items():
         print(f"  skipped {count} annotations: {reason}")
     if summary["written"] and job.mask_sources() and not summary["object_masks"]["max"]:
-        print("  no photograph has an object mask: files of --masks must have the photographs' names, columns be mask or masks")
+        needed = "files of --masks must have the photographs' names, and columns be mask or masks"
+        print(f"  no photograph has an object mask: {needed}")
     if summary["failed"]:
         print(f"{summary['failed']} images failed; {job.out / 'manifest'} names all")
     for source_id, reason in list(summary["failed_because"].items())[:SHOWN]:
