@@ -9,7 +9,7 @@ cores do:
 
     stage         GFLOP an image                                    images     PFLOP    hours
     vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px     50,000       1.4        4
-    autoencoder   23: encoder 0.8, light decoder 4.2, VGG-16        80,000       1.8        5
+    autoencoder   17: encoder 0.8, light decoder 2.4, VGG-16        15,000       0.3        1
     diffusion     19: UNet 5.5, encoders 2.7                       300,000       5.7       16
 """
 
@@ -41,11 +41,12 @@ MODEL = ModelConfig(
         norm_groups=8,
     ),
     decoder=DecoderConfig(
-        blocks=2,
+        blocks=1,  # half the time of two; `nearest` does what the other would have to learn
         channels=128,
         self_heads=4,
         cross_heads=4,  # not the paper's 1: in different directions, they tell where in its element a query is
         query_grid=64,  # a query paints 4 x 4 px, mostly of one element; 8 x 8 px show several
+        nearest=4,
     ),
     vae=VAEConfig(
         block_out_channels=(32, 64, 64),  # 256 px -> a latent of 64 x 64: reconstruction costs little there
@@ -90,7 +91,8 @@ VAE = VAETrainConfig(
 
 AUTOENCODER = AutoencoderTrainConfig(
     steps=20_000,
-    batch_size=4,  # more steps of fewer images learn faster here
+    batch_size=2,  # more steps of fewer images learn faster here
+    optimizer="muon",  # after 800 photographs 22.1 dB, AdamW 20.9
     learning_rate=1e-3,
     betas=(0.9, 0.95),  # Appendix C.2
     schedule="wsd",
