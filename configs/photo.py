@@ -9,7 +9,7 @@ cores do:
 
     stage         GFLOP an image                                    images     PFLOP    hours
     vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px     50,000       1.4        4
-    autoencoder   17: encoder 0.8, light decoder 2.4, VGG-16        15,000       0.3        1
+    autoencoder   17: encoder 0.8, light decoder 2.4, VGG-16        16,000       0.3        1
     diffusion     19: UNet 5.5, encoders 2.7                       300,000       5.7       16
 """
 

@@ -84,20 +84,23 @@ class NearestElements(nnx.Module):
     def __call__(self, points: Float[Array, "Q 2"], elements: ImageElements) -> Float[Array, "B Q C"]:
         """Return what each query, at a point (x, y) in [0, 1], sees of the `count` elements nearest to it.
 
-        Distances are in units of each element's size, so that a large element is near to all that it covers.
+        Distances are in units of each element's size, so that a large element is near to all that it covers. Beyond
+        half a unit, which is outside of the element, its weight falls, to zero at a whole unit: in a hole, the place in
+        elements far away says nothing.
         """
         centre, size = jnp.split(elements.position[:, None], 2, axis=-1)
         offset = (points[:, None] - centre) / (size + self.pitch)
         distance = jnp.where(elements.valid[:, None], (offset**2).sum(-1), jnp.inf)
-        nearest = jax.lax.top_k(-distance, self.count)[1]  # (B, Q, K)
+        distance, nearest = jax.lax.top_k(-distance, self.count)  # (B, Q, K), negated
+        fade = jnp.clip((1 + distance) / 0.75, 0, 1)[..., None]
 
         x, y = jnp.moveaxis(jnp.take_along_axis(offset, nearest[..., None], axis=2), -1, 0)[..., None]
         content = jnp.where(elements.valid[..., None], self.embed_content(elements.content), 0)
         content = jax.vmap(lambda of_image, chosen: of_image[chosen])(content, nearest)
         hidden = content * self.embed_x(embed_position(x, self.OCTAVES)) * self.embed_y(embed_position(y, self.OCTAVES))
-        weights = jax.nn.softmax(self.to_score(hidden).astype(jnp.float32), axis=2).astype(hidden.dtype)
+        weights = jax.nn.softmax(self.to_score(hidden).astype(jnp.float32), axis=2) * fade
         values = self.to_value(hidden)
-        seen = jnp.einsum("bqkh,bqkhd->bqhd", weights, values.reshape(*weights.shape, -1))
+        seen = jnp.einsum("bqkh,bqkhd->bqhd", weights.astype(hidden.dtype), values.reshape(*weights.shape, -1))
         return seen.reshape(*seen.shape[:2], -1)
 
 

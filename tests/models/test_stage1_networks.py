@@ -106,7 +106,8 @@ def seen_by(params, point, content, position, valid, count, heads):
             hidden = hidden * (np.concatenate([np.sin(angles), np.cos(angles)]) @ kernel[name] + bias[name])
         scores.append(hidden @ kernel["to_score"] + bias["to_score"])
         values.append((hidden @ kernel["to_value"] + bias["to_value"]).reshape(heads, -1))
-    weights = np.exp(scores) / np.exp(scores).sum(0)
+    fade = np.clip((1 - np.sort(distances)[:count, None]) / 0.75, 0, 1)
+    weights = np.exp(scores) / np.exp(scores).sum(0) * fade
     return (weights[..., None] * np.array(values)).sum(0).reshape(-1)
 
 
