@@ -73,10 +73,15 @@ class Refusing(BaseHTTPRequestHandler):
         pass
 
 
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Print nothing about a client that hangs up: it would be taken for the command's error."""
+
+
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[str]:
     """A server that refuses every request."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    server = QuietServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
