@@ -85,7 +85,7 @@ def test_the_clock_changes_only_the_rate(params):
 
 @pytest.mark.parametrize("moments", [True, False])
 def test_its_state_travels(params, tmp_path, moments):
-    """Without moments it starts anew; its coefficients, which are no moments, must not become zero."""
+    """Without moments, the optimiser starts anew. Its coefficients are constants, and must not become zero."""
     _, opt_state = run(TRAIN, params, 3)
     state = init_state(make_optimizer(TRAIN), params) | {"opt_state": opt_state}
     Travel(tmp_path, state, 1.0 if moments else 0.001).write(state, {"seed": 0, "examples": 3})
