@@ -45,7 +45,7 @@ MODEL = ModelConfig(
         channels=128,
         self_heads=4,
         cross_heads=4,  # not the paper's 1: in different directions, they tell where in its element a query is
-        query_grid=64,  # a query paints 4 x 4 px, mostly of one element; 8 x 8 px show several
+        query_grid=32,  # a query paints a quarter of a grid cell, mostly of one element; larger squares show several
         nearest=4,
     ),
     vae=VAEConfig(
@@ -71,11 +71,7 @@ MODEL = ModelConfig(
         position_frequencies=3,
     ),
 )
-MODEL_128 = replace(
-    MODEL,
-    elements=replace(MODEL.elements, image_size=128),
-    decoder=replace(MODEL.decoder, query_grid=32),
-)
+MODEL_128 = replace(MODEL, elements=replace(MODEL.elements, image_size=128))
 
 VAE = VAETrainConfig(
     steps=20_000,

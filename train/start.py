@@ -30,6 +30,7 @@ from elements_jax.checkpoints.model_folder import (
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.config import ModelConfig, TextConfig
 from elements_jax.data.atomic import new_file
+from elements_jax.models.light_decoder import resize_cells
 from elements_jax.models.networks import Networks
 from train.input.stored import Folders, captions
 
@@ -59,8 +60,9 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
         source: a model as `ElementsPipeline.from_pretrained` takes it, such as Stable Diffusion, or an incomplete model
             folder, such as one of stage 1, whose networks are copied.
 
-    Raises ValueError naming the parts in which the other model differs from `wanted`. Parts about elements are compared
-    only if the other model has networks for them.
+    A light decoder of another image size starts with its images resized. Raises ValueError naming the parts in which
+    the other model differs from `wanted` otherwise. Parts about elements are compared only if the other model has
+    networks for them.
     """
     names = ("encoder", "decoder", "vae", "text_encoder", "unet")
     if all(has_network(folder, name) for name in names):
@@ -74,6 +76,9 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
     else:
         config, params, tokenizer = read_model(source)
     wanted = with_scaling_factor(wanted, config.vae.scaling_factor)
+    if "decoder" in params and config.decoder == wanted.decoder:
+        config = with_image_size(config, wanted.elements.image_size)
+        params["decoder"] = resize_cells(params["decoder"], config.elements.image_size // config.decoder.query_grid)
     differ = differing_parts(wanted, config)
     if "encoder" in params:
         differ += [
@@ -92,6 +97,11 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
 def with_scaling_factor(config: ModelConfig, scaling_factor: float) -> ModelConfig:
     """Return the configuration with another factor between the VAE's latents and the diffused ones."""
     return dataclasses.replace(config, vae=dataclasses.replace(config.vae, scaling_factor=scaling_factor))
+
+
+def with_image_size(config: ModelConfig, image_size: int) -> ModelConfig:
+    """Return the configuration for images of another size."""
+    return dataclasses.replace(config, elements=dataclasses.replace(config.elements, image_size=image_size))
 
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"

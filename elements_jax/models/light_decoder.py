@@ -172,3 +172,19 @@ def look_nearby(params: Params, config: DecoderConfig, elements: ElementsConfig,
                 to_k[sine, column + used] = -strength * np.sin(rates * away)
         changed |= {f"{name}.to_q.kernel": to_q, f"{name}.to_k.kernel": to_k}
     return params | {name: value.astype(np.float32) for name, value in changed.items()}
+
+
+def resize_cells(params: Params, cell: int) -> Params:
+    """Return parameters of a `TransformerDecoder` whose queries paint `cell` x `cell` px instead of their number.
+
+    A model of one image size so starts at another: its images look like the old ones, resized.
+    """
+    kernel = params["to_pixels.kernel"]
+    before = int(np.sqrt(kernel.shape[1] // 3))
+
+    def resized(values: Float[Array, "... P"]) -> Float[Array, "... Q"]:
+        pixels = jnp.asarray(values).reshape(-1, before, before, 3)
+        pixels = jax.image.resize(pixels, (len(pixels), cell, cell, 3), "linear")
+        return pixels.reshape(*values.shape[:-1], cell**2 * 3)
+
+    return params | {f"to_pixels.{name}": resized(params[f"to_pixels.{name}"]) for name in ("kernel", "bias")}

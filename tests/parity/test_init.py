@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from elements_jax.checkpoints.model_folder import (
     write_config,
 )
 from elements_jax.cli import train as cli
+from elements_jax.elements import ImageElements
 from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline
 from tests.helpers.records import SMALL, write_records
@@ -112,6 +114,33 @@ def test_stage_1_of_another_model_is_refused(config, tmp_path):
     other = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, blocks=2))
     with pytest.raises(ValueError, match=r"belongs to another model.*\['decoder'\]"):
         start_from(str(tmp_path / "stage 1"), tmp_path / "new", other)
+
+
+def test_stage_1_of_another_size_starts_with_resized_images(config, tmp_path):
+    write_config(tmp_path / "stage 1", config)
+    with_encoder(tmp_path / "stage 1", config)
+    larger = dataclasses.replace(
+        config, elements=dataclasses.replace(config.elements, image_size=2 * config.elements.image_size)
+    )
+    start_from(str(tmp_path / "stage 1"), tmp_path / "new", larger)
+
+    given, found = (read_networks(tmp_path / folder, c) for folder, c in (("stage 1", config), ("new", larger)))
+    jax.tree.map(np.testing.assert_array_equal, found["encoder"], given["encoder"])
+    rng, shape = np.random.default_rng(0), (1, config.elements.num_elements)
+    content, position = rng.standard_normal((*shape, config.elements.content_channels)), rng.random((*shape, 4))
+    elements = ImageElements(jnp.float32(content), jnp.float32(position), jnp.ones(shape, bool))
+    before, after = (
+        np.asarray(Networks(c).decoder(networks["decoder"], elements))[0]
+        for c, networks in ((config, given), (larger, found))
+    )
+    cell = config.elements.image_size // config.decoder.query_grid
+    at = (np.arange(2 * cell) + 0.5) / 2 - 0.5
+    for row, column in np.ndindex(config.decoder.query_grid, config.decoder.query_grid):
+        small = before[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
+        for axis in (0, 1):
+            small = np.apply_along_axis(lambda values: np.interp(at, np.arange(cell), values), axis, small)
+        large = after[2 * row * cell : 2 * (row + 1) * cell, 2 * column * cell : 2 * (column + 1) * cell]
+        np.testing.assert_allclose(large, small, atol=1e-5)
 
 
 def test_another_model_is_refused_by_the_parts_that_differ(diffusion, config, tmp_path):
