@@ -25,7 +25,8 @@ MARGIN = 128  # pixels searched around the hole, or the length of the hole
 RIM = 2  # pixels around the hole whose error in the vote corrects the inside
 SEAM = 16.0  # larger differences at the rim, from 0 to 255, are edges of objects
 BLEED = 6.0  # pixels in which these fade
-FADE = 1.3  # each pixel of distance from the known part divides a vote's weight by this
+FADE = 1.3  # each pixel of distance from the known part divides a pixel's confidence, and a patch's, by this
+DEEPEST = 30.0  # pixels: the distance at which it stays the same
 SMALLEST = 32  # pixels per side: the smallest size to which images are padded
 BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
 CALM = 0.5  # a deviation of brightness changes that is only noise
@@ -193,10 +194,11 @@ def fill_level(
     targets = patches_within(level.inside) & ~sources
     pixels = level.inside & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
     y, x = ndimage.distance_transform_edt(~sources, return_distances=False, return_indices=True)
-    confidence = np.where(targets, FADE ** -np.minimum(distance(~level.known), 60), 0)
+    confidence = FADE ** -np.minimum(distance(~level.known), DEEPEST)
     hole = Hole(
         jnp.asarray(indices(targets)),
         int(targets.sum()),
+        jnp.asarray(targets.ravel()),
         jnp.asarray(indices(pixels)),
         int(pixels.sum()),
         jnp.asarray(unknown.ravel()),

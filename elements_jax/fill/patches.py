@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-PATCH = 7  # pixels per side, on every level
+PATCH = 9  # pixels per side, on every level
 CHUNK = 256  # patches compared at once, which bounds the memory
 PARENTS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # neighbours on the coarser level that propose a source
 WINDOW = PARENTS  # shifts tried around the best proposal
@@ -33,12 +33,13 @@ class Hole(NamedTuple):
 
     targets: Int[Array, " N"]  # centres of the patches that touch the hole
     target_count: Scalar
+    is_target: Bool[Array, " N"]
     pixels: Int[Array, " N"]  # pixels of the hole and its rim
     pixel_count: Scalar
     unknown: Bool[Array, " N"]  # the hole
     sources: Bool[Array, " N"]  # centres of known patches
     nearest: Int[Array, " N"]  # the source closest to each pixel
-    confidence: Float[Array, " N"]  # weight of a target's votes; 0 for other centres
+    confidence: Float[Array, " N"]  # in a pixel's value: 1 where it is known, less deeper in the hole
 
 
 class Guidance(NamedTuple):
@@ -50,30 +51,53 @@ class Guidance(NamedTuple):
     shares: Float[Array, " K"]  # weights of the residual smoothed by each Gaussian
 
 
-def offsets(width: int) -> Int[Array, " 49"]:
+def offsets(width: int) -> Int[Array, " P"]:
     """Return the offsets from a patch's centre to its pixels."""
     steps = jnp.arange(-(PATCH // 2), PATCH // 2 + 1)
     return (steps[:, None] * width + steps).ravel()
 
 
+def weights_of(target: Int[Array, " T"], hole: Hole, steps: Int[Array, " P"]) -> Float[Array, "T P"]:
+    """Return the weights of the pixels of patches in distances; they sum to 1."""
+    weight = hole.confidence[target[:, None] + steps]
+    return weight / weight.sum(1, keepdims=True)
+
+
 def search(
     stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], width: int
 ) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
-    """Find the nearest source of each target, and the squared distance; other entries of `found` stay."""
+    """Find the nearest source of each target, and the squared distance; other entries of `found` stay.
+
+    Distances are means over the target's pixels, weighted by confidence, so that the surroundings decide more than what
+    has been filled so far.
+    """
     stack = stack - stack.mean(0)  # for the precision of the expanded square below
     steps = offsets(width)
-    patches = jnp.stack([jnp.roll(stack, -step, 0) for step in steps], 1).reshape(len(stack), -1)
-    squares = jnp.where(hole.sources, (patches**2).sum(1), jnp.inf)
-    columns = patches.T
+    patches = jnp.stack([jnp.roll(stack, -step, 0) for step in steps], 1)
+    squares, columns = (patches**2).sum(2).T, patches.reshape(len(stack), -1).T
 
     def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
-        features = patches[target]
-        distances = squares - 2 * jnp.dot(features, columns, precision=lax.Precision.HIGHEST)
-        best = jnp.argmin(distances, 1).astype(jnp.int32)
-        least = jnp.take_along_axis(distances, best[:, None], 1)[:, 0] + (features**2).sum(1)
+        weight, own = weights_of(target, hole, steps), patches[target]
+        weighted = weight[..., None] * own
+        product = jnp.dot(weighted.reshape(len(target), -1), columns, precision=lax.Precision.HIGHEST)
+        distances = jnp.dot(weight, squares, precision=lax.Precision.HIGHEST) - 2 * product
+        best = jnp.where(hole.sources, distances, jnp.inf).argmin(1).astype(jnp.int32)
+        least = jnp.take_along_axis(distances, best[:, None], 1)[:, 0] + (weighted * own).sum((1, 2))
         return best, jnp.maximum(least, 0)
 
     return _for_targets(compare, hole, found)
+
+
+def distances_to(
+    stack: Float[Array, "N C"],
+    hole: Hole,
+    target: Int[Array, " T"],
+    sources: Int[Array, "T S"],
+    steps: Int[Array, " P"],
+) -> Float[Array, "T S"]:
+    """Return the squared distances of patches to some sources."""
+    difference = stack[sources[..., None] + steps] - stack[target[:, None] + steps][:, None]
+    return jnp.einsum("tspc,tp->ts", difference**2, weights_of(target, hole, steps))
 
 
 def refine(
@@ -82,18 +106,17 @@ def refine(
     """Search like `search`, but only earlier results, proposals of the coarser level, and a window around the best."""
     rows, steps = len(stack) // width, offsets(width)
 
-    def nearest_of(features: Float[Array, "T 49 C"], sources: Int[Array, "T S"]) -> tuple[Array, Array]:
-        distances = ((stack[sources[..., None] + steps] - features[:, None]) ** 2).sum((2, 3))
+    def nearest_of(target: Int[Array, " T"], sources: Int[Array, "T S"]) -> tuple[Array, Array]:
+        distances = distances_to(stack, hole, target, sources, steps)
         best = jnp.argmin(distances, 1)[:, None]
         return jnp.take_along_axis(sources, best, 1)[:, 0], jnp.take_along_axis(distances, best, 1)[:, 0]
 
     def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
-        features = stack[target[:, None] + steps]
         proposals = [found[target], *(propose(target, coarse, hole.nearest, width, parent) for parent in PARENTS)]
-        best, _ = nearest_of(features, jnp.stack(proposals, 1))
+        best, _ = nearest_of(target, jnp.stack(proposals, 1))
         y, x = best // width, best % width
         shifted = [jnp.clip(y + dy, 0, rows - 1) * width + jnp.clip(x + dx, 0, width - 1) for dy, dx in WINDOW]
-        return nearest_of(features, hole.nearest[jnp.stack(shifted, 1)])
+        return nearest_of(target, hole.nearest[jnp.stack(shifted, 1)])
 
     return _for_targets(compare, hole, found)
 
@@ -111,10 +134,8 @@ def cohere(
     def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
         neighbours = jnp.clip(target[:, None] + shifts, 0, len(stack) - 1)
         sources = jnp.clip(found[neighbours] - shifts, 0, len(stack) - 1)
-        continues = (hole.confidence[neighbours] > 0) & hole.sources[sources]
-        features = stack[target[:, None] + steps]
-        theirs = ((stack[sources[..., None] + steps] - features[:, None]) ** 2).sum((2, 3))
-        theirs = jnp.where(continues, theirs, jnp.inf)
+        continues = hole.is_target[neighbours] & hole.sources[sources]
+        theirs = jnp.where(continues, distances_to(stack, hole, target, sources, steps), jnp.inf)
         best = theirs.argmin(1)[:, None]
         source, least = (jnp.take_along_axis(a, best, 1)[:, 0] for a in (sources, theirs))
         follows = least <= (1 + COHERENCE) * distances[target]
@@ -207,7 +228,8 @@ def complete(
 
     `coarse` contains the sources of the coarser level; the first level starts from the content of `image`.
     """
-    is_target, spread = hole.confidence > 0, SPREAD_COARSE if exact else SPREAD_FINE
+    spread = SPREAD_COARSE if exact else SPREAD_FINE
+    confidence = jnp.where(hole.is_target, hole.confidence, 0)
 
     def fill(found, weights, sharp=False):
         voted = vote(image, hole, found, weights, width, sharp)
@@ -222,11 +244,11 @@ def complete(
         else:
             found, distances = refine(stack, hole, found, coarse, width)
         found, distances = cohere(stack, hole, found, distances, width)
-        mean = jnp.sum(jnp.where(is_target, distances, 0)) / hole.target_count
-        weights = hole.confidence * jnp.exp(-distances / (2 * spread * mean + 1e-3))
+        mean = jnp.sum(jnp.where(hole.is_target, distances, 0)) / hole.target_count
+        weights = confidence * jnp.exp(-distances / (2 * spread * mean + 1e-5))
         return fill(found, weights, finest & (i == iterations - 1)), found
 
     found = propose(jnp.arange(len(image)), coarse, hole.nearest, width, (0, 0))
-    voted = jnp.where(first, image, fill(found, hole.confidence))
+    voted = jnp.where(first, image, fill(found, confidence))
     voted, found = lax.fori_loop(0, iterations, turn, (voted, found))
-    return voted, jnp.where(is_target, found, -1)
+    return voted, jnp.where(hole.is_target, found, -1)

@@ -12,15 +12,16 @@ from hypothesis import given
 from scipy import ndimage
 
 from elements_jax.fill.hole import blended, fill_hole, fill_level, padded, pyramid, texture
-from elements_jax.fill.patches import COHERENCE, NEIGHBOURS, Hole, cohere, propose, refine, search, vote
+from elements_jax.fill.patches import COHERENCE, NEIGHBOURS, PATCH, Hole, cohere, propose, refine, search, vote
 from elements_jax.fill.smooth import membrane, resize
 from tests.helpers.holes import disc, few, noisy, seeds
 
 H, W = 20, 24
+R = PATCH // 2
 
 
 def patch(image: np.ndarray, y: int, x: int) -> np.ndarray:
-    return image[y - 3 : y + 4, x - 3 : x + 4]
+    return image[y - R : y + R + 1, x - R : x + R + 1]
 
 
 def small_level(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Hole, list[tuple[int, int]]]:
@@ -29,14 +30,15 @@ def small_level(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Hole,
     unknown = np.zeros((H, W), bool)
     y, x = rng.integers(0, H - 3), rng.integers(0, W - 3)
     unknown[y : y + 3, x : x + 3] = True
-    centres = [(y, x) for y in range(3, H - 3) for x in range(3, W - 3)]
+    centres = [(y, x) for y in range(R, H - R) for x in range(R, W - R)]
     sources = [at for at in centres if not patch(unknown, *at).any()]
     targets = [at for at in centres if patch(unknown, *at).any()]
     is_source = np.zeros((H, W), bool)
     is_source[tuple(np.transpose(sources))] = True
     near = ndimage.distance_transform_edt(~is_source, return_distances=False, return_indices=True)
-    confidence = np.zeros((H, W), np.float32)
-    confidence[tuple(np.transpose(targets))] = rng.uniform(0.5, 1, len(targets))
+    is_target = np.zeros((H, W), bool)
+    is_target[tuple(np.transpose(targets))] = True
+    confidence = np.where(unknown, rng.uniform(0.3, 1, (H, W)), 1)
 
     def indices(flat: np.ndarray) -> jax.Array:
         return jnp.asarray(np.pad(flat, (0, H * W - len(flat)), constant_values=H * W), jnp.int32)
@@ -45,18 +47,21 @@ def small_level(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Hole,
     hole = Hole(
         indices(np.array([y * W + x for y, x in targets])),
         len(targets),
+        jnp.asarray(is_target.ravel()),
         indices(pixels),
         len(pixels),
         jnp.asarray(unknown.ravel()),
         jnp.asarray(is_source.ravel()),
         jnp.asarray(near[0] * W + near[1], jnp.int32).ravel(),
-        jnp.asarray(confidence.ravel()),
+        jnp.asarray(confidence.ravel(), jnp.float32),
     )
     return image, unknown, hole, sources
 
 
-def squared(image: np.ndarray, a: tuple[int, int], b: tuple[int, int]) -> float:
-    return float(((patch(image, *a).astype(float) - patch(image, *b)) ** 2).sum())
+def squared(image: np.ndarray, hole: Hole, target: tuple[int, int], source: tuple[int, int]) -> float:
+    difference = patch(image, *target).astype(float) - patch(image, *source)
+    weight = patch(np.asarray(hole.confidence, float).reshape(H, W), *target)
+    return float(((difference**2).sum(2) * weight).sum() / weight.sum())
 
 
 @few
@@ -68,11 +73,11 @@ def test_the_search_finds_the_nearest_of_all_known_patches(seed):
     targets = np.asarray(hole.targets)[: hole.target_count]
     for target in targets:
         at = divmod(int(target), W)
-        least = min(squared(image, at, source) for source in sources)
+        least = min(squared(image, hole, at, source) for source in sources)
         chosen = divmod(int(found[target]), W)
         assert chosen in sources
-        assert squared(image, at, chosen) <= least + 1
-        assert distances[target] == pytest.approx(least, rel=1e-4, abs=1)
+        assert squared(image, hole, at, chosen) <= least + 0.02
+        assert distances[target] == pytest.approx(least, rel=1e-4, abs=0.02)
     others = np.delete(found, targets)
     assert (others == -7).all()
 
@@ -95,15 +100,15 @@ def test_refine_takes_the_best_of_old_proposed_and_adjacent(seed):
                 sy, sx = divmod(int(source), W // 2)
                 to = np.clip(2 * (sy - py) + y, 0, H - 1) * W + np.clip(2 * (sx - px) + x, 0, W - 1)
                 candidates.append(int(hole.nearest[target if source < 0 else to]))
-        by, bx = divmod(min(candidates, key=lambda to: squared(image, (y, x), divmod(to, W))), W)
+        by, bx = divmod(min(candidates, key=lambda to: squared(image, hole, (y, x), divmod(to, W))), W)
         window = [
             int(hole.nearest[np.clip(by + dy, 0, H - 1) * W + np.clip(bx + dx, 0, W - 1)])
             for dy in (-1, 0, 1)
             for dx in (-1, 0, 1)
         ]
-        least = min(squared(image, (y, x), divmod(to, W)) for to in window)
+        least = min(squared(image, hole, (y, x), divmod(to, W)) for to in window)
         assert distances[target] == pytest.approx(least, rel=1e-4)
-        assert squared(image, (y, x), divmod(int(found[target]), W)) == pytest.approx(least, rel=1e-4)
+        assert squared(image, hole, (y, x), divmod(int(found[target]), W)) == pytest.approx(least, rel=1e-4)
 
 
 def test_propose_takes_the_parents_offset_or_the_nearest_source():
@@ -123,7 +128,7 @@ def test_a_target_continues_a_neighbour_if_nearly_as_close(seed):
     image = ndimage.uniform_filter(image, (5, 5, 0))  # so that other patches are nearly as close
     targets = [divmod(int(t), W) for t in np.asarray(hole.targets)[: hole.target_count]]
     found = {at: sources[rng.integers(len(sources))] for at in targets}
-    own = {at: squared(image, at, found[at]) for at in targets}
+    own = {at: squared(image, hole, at, found[at]) for at in targets}
     flat, distances = np.full(H * W, -1, np.int32), np.zeros(H * W, np.float32)
     for (y, x), (sy, sx) in found.items():
         flat[y * W + x], distances[y * W + x] = sy * W + sx, own[y, x]
@@ -135,10 +140,10 @@ def test_a_target_continues_a_neighbour_if_nearly_as_close(seed):
             for dy, dx in NEIGHBOURS
             if (y + dy, x + dx) in found
         ]
-        least = min((squared(image, (y, x), to) for to in continued if to in sources), default=np.inf)
+        least = min((squared(image, hole, (y, x), to) for to in continued if to in sources), default=np.inf)
         expected = least if least <= (1 + COHERENCE) * own[y, x] else own[y, x]
         assert after[y * W + x] == pytest.approx(expected, rel=1e-4)
-        assert squared(image, (y, x), divmod(int(joined[y * W + x]), W)) == pytest.approx(expected, rel=1e-4)
+        assert squared(image, hole, (y, x), divmod(int(joined[y * W + x]), W)) == pytest.approx(expected, rel=1e-4)
 
 
 @few
@@ -151,7 +156,7 @@ def test_a_vote_is_the_weighted_mean_of_the_found_patches(seed):
     for at in targets:
         y, x = sources[rng.integers(len(sources))]
         found[at] = y * W + x
-    weights = np.asarray(hole.confidence).reshape(H, W)
+    weights = np.where(hole.is_target, rng.uniform(0.5, 1, H * W), 0).astype(np.float32).reshape(H, W)
     args = image.reshape(-1, 3), hole, found.ravel(), weights.ravel(), W
     voted = np.asarray(jax.jit(vote, static_argnums=4)(*args)).reshape(H, W, 3)
     sharp = np.asarray(jax.jit(vote, static_argnums=(4, 5))(*args, True)).reshape(H, W, 3)
