@@ -14,6 +14,7 @@ from elements_jax.fill.hole import fill_hole
 from elements_jax.photograph.colour import like, rgb8
 from elements_jax.photograph.file import Photograph, Pixels
 from elements_jax.photograph.layers import Layer, Rendered
+from elements_jax.photograph.matte import alpha_matte
 from elements_jax.photograph.selecting import Selection
 from elements_jax.photograph.shadow import cast_shadow
 from elements_jax.photograph.steps import Step, placement_of
@@ -27,6 +28,9 @@ ROOM = 384
 
 HAIR = 0.015
 """Hair and blur reach this far beyond an object's mask, in units of its longer side; they leave with the object."""
+
+FRINGE = 0.3
+"""A pixel that close leaves if more than this share of it is the object's: the others show the background."""
 
 TOUCH = 0.05
 """Masks of objects that overlap by a smaller share only touch: an edit of one does not affect the other."""
@@ -55,7 +59,8 @@ class Composition:
         self.layers: list[Layer] = []
         # The pixels removed from the background, including the sources of layers; and those of them that were deleted.
         self.lifted, self.deleted = np.zeros((2, *photograph.size), bool)
-        self.reach = 0.0  # pixels beyond the masks that leave with the objects
+        # Pixels beyond the masks that leave with the objects: in any case, and as far as the objects show there.
+        self.slack = self.reach = 0.0
         for step in steps:
             self._run(step)
 
@@ -97,6 +102,7 @@ class Composition:
             if not keep:
                 x0, y0, x1, y1 = taken[-1].box
                 self.lifted |= background
+                self.slack = max(self.slack, selection.slack)
                 self.reach = max(self.reach, selection.slack + int(HAIR * max(x1 - x0, y1 - y0)))
         self.layers = left
         return taken
@@ -129,9 +135,8 @@ class Composition:
             return result
         reach = int(np.ceil(self.reach)) + 1
         left, top, right, bottom = grown(around, reach, self.photograph.size)
-        hole = np.zeros_like(self.lifted)
-        near = ndimage.distance_transform_edt(~self.lifted[top:bottom, left:right]) <= reach
-        hole[top:bottom, left:right] = near
+        hole, here = np.zeros_like(self.lifted), np.s_[top:bottom, left:right]
+        hole[here] = with_fringe(rgb8(self.photograph.pixels[here]), self.lifted[here], self.slack, self.reach)
         hole |= cast_shadow(rgb8(self.photograph.pixels), hole)
         seen = hole.copy()
         for _, alpha, (left, top, right, bottom) in rendered:
@@ -150,7 +155,7 @@ class Composition:
                 probes[here] = probes_for(hole[here])
                 drawn = guide(window, hole | probes)
                 filled = _fill(colours, hole[here], window.crop(drawn), probes[here])
-                if script.prompt and (varied := _nearby(self.deleted[here], reach) & seen[here]).any():
+                if script.prompt and (varied := _nearby(self.deleted[here], float(reach)) & seen[here]).any():
                     filled = np.where(varied[..., None], _toned(window.enlarge(drawn), colours, hole[here]), filled)
             new = like(filled, result)
             part = result[here]
@@ -164,6 +169,14 @@ class Composition:
         return result
 
 
+def with_fringe(
+    colours: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], slack: float, reach: float
+) -> Bool[np.ndarray, "H W"]:
+    """Add to a mask what is within `slack` pixels of it, and hair and blur of the object within `reach` pixels."""
+    alpha = alpha_matte(colours.astype(np.float32) / 255, mask, slack, reach)
+    return ndimage.binary_dilation(alpha > FRINGE) | _nearby(mask, slack + 1)
+
+
 def _lay(
     pixels: Shaped[np.ndarray, "h w C"], colours: Float32[np.ndarray, "h w C"], alpha: Float32[np.ndarray, "h w"]
 ) -> None:
@@ -175,7 +188,7 @@ def _lay(
     pixels[over] = np.rint(mixed).astype(pixels.dtype)
 
 
-def _nearby(mask: Bool[np.ndarray, "H W"], reach: int) -> Bool[np.ndarray, "H W"]:
+def _nearby(mask: Bool[np.ndarray, "H W"], reach: float) -> Bool[np.ndarray, "H W"]:
     return ndimage.distance_transform_edt(~mask) <= reach if mask.any() else mask
 
 

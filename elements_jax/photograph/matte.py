@@ -20,21 +20,23 @@ SOLVER_STEPS = 300
 
 
 def alpha_matte(
-    image: Float32[np.ndarray, "H W C"], mask: Bool[np.ndarray, "H W"], slack: float
+    image: Float32[np.ndarray, "H W C"], mask: Bool[np.ndarray, "H W"], slack: float, reach: float | None = None
 ) -> Float32[np.ndarray, "H W"]:
-    """Return the object's share of each pixel, in [0, 1]: exactly 0 or 1 further than `slack` pixels from the edge.
+    """Return the object's share of each pixel, in [0, 1]: exactly 1 deeper than `slack` in the mask, 0 beyond `reach`.
 
     Args:
         image: colours in [0, 1].
         slack: maximum distance of the mask's edge from the true one, in pixels.
+        reach: maximum distance from the mask of what belongs to the object, such as hair, in pixels; by default `slack`.
     """
+    reach = slack if reach is None else reach
     inside, outside = _depth(mask), _depth(~mask)
-    known = np.where(mask, inside > slack, outside > slack)
+    known = np.where(mask, inside > slack, outside > reach)
     unknowns = int(known.size - known.sum())
     if unknowns == 0:
         return mask.astype(np.float32)
-    if unknowns > MOST_UNKNOWNS and slack > 2:
-        return _matte_from_smaller(image, mask, known, slack, (unknowns / MOST_UNKNOWNS) ** 0.5)
+    if unknowns > MOST_UNKNOWNS and reach > 2:
+        return _matte_from_smaller(image, mask, known, slack, reach, (unknowns / MOST_UNKNOWNS) ** 0.5)
     prior = ndimage.gaussian_filter(mask.astype(np.float32), slack / 2)
     return _closed_form(image.astype(np.float32), np.where(known, mask, prior).astype(np.float32), known)
 
@@ -66,14 +68,14 @@ def _depth(mask: Bool[np.ndarray, "H W"]) -> Float64[np.ndarray, "H W"]:
 
 
 def _matte_from_smaller(
-    image: np.ndarray, mask: np.ndarray, known: np.ndarray, slack: float, factor: float
+    image: np.ndarray, mask: np.ndarray, known: np.ndarray, slack: float, reach: float, factor: float
 ) -> Float32[np.ndarray, "H W"]:
     """Solve at a lower resolution; enlarge as a linear function of colour (fast guided filter, He and Sun 2015)."""
-    factor = min(factor, slack / 2)
+    factor = min(factor, reach / 2)
     small_size = [max(2, round(side / factor)) for side in mask.shape]
     small = resized(image, small_size)
     small_mask = resized(mask.astype(np.float32)[..., None], small_size)[..., 0] > 0.5
-    alpha = alpha_matte(small, small_mask, slack / factor)
+    alpha = alpha_matte(small, small_mask, slack / factor, reach / factor)
     slope, offset = _colour_lines(small, alpha, radius=2)
     full = np.einsum("hwc,hwc->hw", resized(slope, mask.shape), image) + resized(offset[..., None], mask.shape)[..., 0]
     return np.where(known, mask, np.clip(full, 0, 1)).astype(np.float32)

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy import ndimage
 
 from elements_jax.editing.script import Delete, Duplicate, EditError, EditScript, Move, Resize
 from elements_jax.photograph import composition
@@ -170,6 +171,22 @@ def test_transparency_goes_along():
     photo = photograph(60, 90, channels=4)
     after = compose(photo, (Move((), (0.5, 0.0)), square()))
     np.testing.assert_array_equal(after[23:37, 58:72], photo.pixels[23:37, 13:27])
+
+
+@pytest.mark.parametrize(("blur", "leaves"), [(0.0, False), (4.0, True)], ids=["sharp", "blurred"])
+def test_only_what_shows_the_object_leaves_beyond_its_mask(blur, leaves):
+    """A sharp edge keeps the background next to it; a blurred object leaves with its blur."""
+    mask = np.zeros((120, 120), bool)
+    mask[30:90, 30:90] = True
+    share = ndimage.gaussian_filter(mask.astype(np.float32), blur)[..., None]
+    noise = np.random.default_rng(0).normal(0, 3, (120, 120, 1))
+    picture = np.rint(share * (200, 60, 40) + (1 - share) * (60, 120, 170) + noise).clip(0, 255).astype(np.uint8)
+    hole = composition.with_fringe(picture, mask, slack=1.0, reach=8.0)
+    depth = ndimage.distance_transform_edt(~mask)
+    assert hole[depth <= 2].all()
+    assert not hole[depth > 9].any()
+    assert hole[(depth > 2) & (share[..., 0] > 0.35)].all()
+    assert hole[depth > 2].any() == leaves
 
 
 def test_a_prompt_shows_the_models_image_in_the_deleted_region():
