@@ -27,7 +27,7 @@ def alpha_matte(
     Args:
         image: colours in [0, 1].
         slack: maximum distance of the mask's edge from the true one, in pixels.
-        reach: maximum distance from the mask of what belongs to the object, such as hair, in pixels; by default `slack`.
+        reach: maximum distance from the mask of what belongs to the object, such as hair; by default `slack`.
     """
     reach = slack if reach is None else reach
     inside, outside = _depth(mask), _depth(~mask)
