@@ -1,7 +1,7 @@
 """A model of photographs that two CPU cores can train from scratch: 256 px, 256 elements.
 
-The networks are convolutions and tokens, so 128 px (`photo_128`) and 256 px share every parameter: a model trained at
-128 px can initialise one at 256 px (`--init`). The numbers are this project's own.
+At 128 px (`photo_128`) and 256 px the networks differ only in the pixels that a query paints, so a model of 128 px
+starts one of 256 px (`--init`), and stage 1 costs the same. The numbers are this project's own.
 
 The budget at 128 px. An image costs three times the arithmetic of the trained networks
 (`train.cost.flops.training_cost`), and once that of the others. The hours are at 100 GFLOP/s, about what two busy CPU

@@ -36,7 +36,7 @@ except PackageNotFoundError:  # a clone that is on the path but not installed
     __version__ = "0.1.0"
 
 PHOTO = Path(__file__).with_name("weights") / "photo"
-"""The bundled model of photographs, the default of the commands for them: stage 1 of the preset `photo_128`."""
+"""The bundled model of photographs, the default of the commands for them: stage 1 of the preset `photo`."""
 TINY = PHOTO.with_name("tiny")
 """The bundled model of drawn scenes, with both stages: the preset `tiny`."""
 

@@ -23,26 +23,31 @@ from elements_jax.pipeline.pipeline import ElementsPipeline
 from partition import divide
 from tests.helpers.photographs import saved
 
-SIZE = photo.MODEL_128.elements.image_size
-HOLE = np.s_[48:80, 56:88]
+SIZE = photo.MODEL.elements.image_size
+PRESETS = {"photo": photo.MODEL, "photo_128": photo.MODEL_128}
+BOUNDS = {256: 23.7, 128: 25.4}  # dB
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def pipeline(request: pytest.FixtureRequest) -> ElementsPipeline:
+    return ElementsPipeline.from_pretrained(request.param)
 
 
 @pytest.fixture(scope="module")
-def photos() -> list[Photo]:
+def photos(pipeline: ElementsPipeline) -> list[Photo]:
     """Photographs that it was not trained on."""
     images = (data.astronaut(), data.chelsea(), data.coffee(), data.rocket())
-    return [divide(saved(Image.fromarray(image), "PNG"), size=SIZE, segmenter="slic") for image in images]
+    return [
+        divide(saved(Image.fromarray(image), "PNG"), size=pipeline.image_size, segmenter="slic") for image in images
+    ]
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> ElementsPipeline:
-    return ElementsPipeline.from_pretrained("photo")
-
-
-def test_is_stage_1_of_the_preset_and_small() -> None:
-    assert read_config(PHOTO) == photo.MODEL_128
-    assert sum(path.stat().st_size for path in PHOTO.rglob("*") if path.is_file()) < 10e6
-    assert (PHOTO / "README.md").is_file()
+@pytest.mark.parametrize("name", PRESETS)
+def test_is_stage_1_of_the_preset_and_small(name: str) -> None:
+    folder = PHOTO.with_name(name)
+    assert read_config(folder) == PRESETS[name]
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10e6
+    assert (folder / "README.md").is_file()
 
 
 def reconstruct(pipeline: ElementsPipeline, images: np.ndarray, label_maps: np.ndarray) -> np.ndarray:
@@ -50,17 +55,18 @@ def reconstruct(pipeline: ElementsPipeline, images: np.ndarray, label_maps: np.n
 
 
 def test_reconstructs_photographs(pipeline: ElementsPipeline, photos: list[Photo]) -> None:
-    """The bound is a decibel below its score when it was made."""
+    """The bounds are a decibel below the scores when the models were made."""
     images, label_maps = (np.stack([getattr(photo, name) for photo in photos]) for name in ("image", "label_map"))
     made = reconstruct(pipeline, images, label_maps)
-    assert psnr(jnp.asarray(made / 255), jnp.asarray(images / 255)).mean() > 25.4
+    assert psnr(jnp.asarray(made / 255), jnp.asarray(images / 255)).mean() > BOUNDS[pipeline.image_size]
 
 
 def test_fills_holes_better_than_a_flat_colour(pipeline: ElementsPipeline, photos: list[Photo]) -> None:
     images, label_maps = (np.stack([getattr(photo, name) for photo in photos]) for name in ("image", "label_map"))
-    label_maps[:, *HOLE] = DROPPED
-    hole = np.zeros(images.shape[1:3], bool)
-    hole[HOLE] = True
+    hole = np.zeros((16, 16), bool)
+    hole[6:10, 7:11] = True
+    hole = np.kron(hole, np.ones((pipeline.image_size // 16,) * 2, bool))
+    label_maps[:, hole] = DROPPED
 
     def error(fill: np.ndarray) -> float:
         return float(np.mean((fill - images[:, hole].astype(float)) ** 2))
@@ -74,7 +80,7 @@ def test_is_the_default_of_the_command_line(tmp_path: Path, capsys: pytest.Captu
     Image.fromarray(data.chelsea()).save(picture)
     script.write_text(json.dumps({"version": 1, "edits": [{"edit": "delete", "elements": [130, 131]}]}))
     assert main(["encode", str(picture), str(encoded)]) == 0
-    assert "paints at 128 px" in (notice := capsys.readouterr().err)
+    assert "paints at 256 px" in (notice := capsys.readouterr().err)
     assert "SLIC" in notice
     for command in (["reconstruct"], ["edit", "--script", str(script), "--out"]):
         assert main([command[0], str(encoded), *command[1:], str(out)]) == 0

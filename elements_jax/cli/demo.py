@@ -82,7 +82,7 @@ class Demo:
             save_photograph(photos, name)
         segmenter = ["sam", "--checkpoint", self.sam] if self.sam.is_file() else ["slic"]
         if not (records / "dataset_info.json").is_file():
-            elements("partition", photos, records, "--segmenter", *segmenter, "--size", 128, "--image-format", "png")
+            elements("partition", photos, records, "--segmenter", *segmenter, "--size", 256, "--image-format", "png")
             elements("partition", "inspect", records)
 
     def make_records(self) -> None:

@@ -64,7 +64,7 @@ class SegmenterOptions:
 DEFAULT_SOURCE = SegmenterOptions()
 PIECES = 22
 """The square root of the number of pieces offered for selection in the editor."""
-PHOTO_NOTICE = "The bundled model paints at 128 px: what it paints itself is blurred."
+PHOTO_NOTICE = "The bundled model paints at 256 px: what it paints itself is blurred."
 
 
 def notices(uses_photo: bool, source: SegmenterOptions) -> list[str]:

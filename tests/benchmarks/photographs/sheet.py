@@ -30,7 +30,12 @@ EDITS: dict[str, dict[str, Any]] = {
     "aitzgorri_by_Aitzol_Berasategi": {"edit": "delete", "object": {"box": [0.68, 0.40, 0.80, 0.69]}},
     "friends_by_Aitzol_Berasategi": {"edit": "delete", "object": {"box": [0.45, 0.44, 0.67, 0.66]}},
     "life_by_Aitzol_Berasategi": {"edit": "delete", "object": {"box": [0.79, 0.0, 0.90, 0.60]}},
-    "picosdeeuropa_by_Aitzol_Berasategi": {"edit": "delete", "object": {"box": [0.75, 0.88, 0.81, 0.96]}},
+    "picosdeeuropa_by_Aitzol_Berasategi": {
+        "edit": "compose",
+        "image": "aitzgorri_by_Aitzol_Berasategi.jpg",
+        "object": {"box": [0.68, 0.40, 0.80, 0.64]},
+        "by": [0.08, 0.22],
+    },
     "seeding_by_Clements_Engelhardt": {
         "edit": "duplicate",
         "object": {"box": [0.74, 0.67, 0.89, 0.89]},
@@ -65,7 +70,8 @@ def main(
                 photo = Path(folder, f"{name}.png")
                 Image.fromarray(getattr(skimage.data, name)()).save(photo)
             script, edited = Path(folder, "edit.json"), Path(folder, f"{name}-edited{photo.suffix}")
-            script.write_text(json.dumps({"version": 1, "edits": [edit]}))
+            named = {"image": str(wallpapers.absolute() / edit["image"])} if "image" in edit else {}
+            script.write_text(json.dumps({"version": 1, "edits": [edit | named]}))
             start = time.perf_counter()
             Edit(photo=photo, script=script, out=edited, source=source).run()
             print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
