@@ -135,9 +135,9 @@ class Composition:
             return result
         reach = int(np.ceil(self.reach)) + 1
         left, top, right, bottom = grown(around, reach, self.photograph.size)
-        hole, here = np.zeros_like(self.lifted), np.s_[top:bottom, left:right]
-        hole[here] = with_fringe(rgb8(self.photograph.pixels[here]), self.lifted[here], self.slack, self.reach)
-        hole |= cast_shadow(rgb8(self.photograph.pixels), hole)
+        rgb, hole, near = rgb8(self.photograph.pixels), np.zeros_like(self.lifted), np.s_[top:bottom, left:right]
+        hole[near] = with_fringe(rgb[near], self.lifted[near], self.slack, self.reach)
+        hole |= cast_shadow(rgb, hole)
         seen = hole.copy()
         for _, alpha, (left, top, right, bottom) in rendered:
             seen[top:bottom, left:right] &= alpha < 1

@@ -53,7 +53,7 @@ def main(
         records: Records of photographs with object masks.
         split: Split of the records.
         scenes: Number of scenes.
-        model: Model that guides ours, as in `elements edit`; by default none, and "tiny" decodes.
+        model: Model that guides ours, as in `elements edit`; by default none, and "photo" decodes.
         pictures: Folder for one PNG per edit: input, truth, and the methods in the table's order.
     """
     photographs = list(read_split(records, split).values())
