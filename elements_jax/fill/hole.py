@@ -3,7 +3,8 @@
 The fill minimises the distance of every patch that touches the hole to its nearest patch of the known part, level by
 level of a pyramid, alternating search and vote (Wexler, Shechtman and Irani, "Space-Time Completion of Video",
 PAMI 2007). Coarse levels are searched exhaustively, with matrix products; finer ones around the results of the coarser
-level. A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as
+level. On all but the finest, low frequencies lean to a smooth fill of the hole, so that patches of the right light are
+found. A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as
 it reproduces the surroundings of the hole.
 """
 
@@ -16,9 +17,10 @@ from scipy import ndimage
 
 from elements_jax.fill.guide import Guide, fit_guide
 from elements_jax.fill.patches import PATCH, Guidance, Hole, complete
-from elements_jax.fill.smooth import distance, membrane, shrink
+from elements_jax.fill.smooth import around, distance, membrane, shrink
 
-EXACT = 128 * 128  # pixels of the largest level with exhaustive search
+EXACT = 64 * 64  # pixels of the largest level where every patch is compared with every known one
+EVERY_OTHER = 128 * 128  # the same with the known ones of every other row and column, and those around the nearest
 THIN = 3.0  # pixels: on the first level, no point of the hole is further than this from the known part
 SOURCES = 64  # minimum number of known patches on a level
 MARGIN = 128  # pixels searched around the hole, or the length of the hole
@@ -28,9 +30,11 @@ BLEED = 6.0  # pixels in which these fade
 FADE = 1.3  # each pixel of distance from the known part divides a pixel's confidence, and a patch's, by this
 DEEPEST = 30.0  # pixels: the distance at which it stays the same
 SMALLEST = 32  # pixels per side: the smallest size to which images are padded
+SMOOTH = 12.0  # deviation in pixels of the Gaussian that separates the low frequencies that lean to a smooth fill
+LEAN = 0.5  # the smooth fill's share of them, on all levels but the finest, which would become hazy
 BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
 CALM = 0.5  # a deviation of brightness changes that is only noise
-TURNS = (12, 6, 2)  # search and vote iterations: on levels up to 64 x 64 px, other exact ones, finer ones
+TURNS = (12, 6, 2)  # search and vote iterations: on levels up to EXACT, up to EVERY_OTHER, on finer ones
 
 
 def fill_hole(
@@ -72,19 +76,13 @@ def fill_hole(
     return filled
 
 
-def around(hole: Bool[np.ndarray, "H W"], margin: int) -> tuple[slice, slice]:
-    """Return the box of a hole, with a margin."""
-    spans = [np.flatnonzero(hole.any(axis)) for axis in (1, 0)]
-    rows, columns = (slice(max(span[0] - margin, 0), span[-1] + 1 + margin) for span in spans)
-    return rows, columns
-
-
 class Level(NamedTuple):
     """One level of a pyramid; pixels that are not inside are padding."""
 
     image: Float[np.ndarray, "H W C"]  # colours, then `texture`; 0 where unknown
     inside: Bool[np.ndarray, "H W"]
     known: Bool[np.ndarray, "H W"]
+    smooth: Float[np.ndarray, "H W C"]  # the image with its hole filled smoothly
     fitted: Float[np.ndarray, "H W 3"]  # the guide's images, 0 without one
     joined: Float[np.ndarray, "H W 3"]
 
@@ -100,11 +98,11 @@ def fill_window(
     fitted, joined = (np.zeros_like(image[..., :3]),) * 2 if guide is None else (guide.fitted[box], guide.joined[box])
     height, width = known.shape
     if not patches_within(known).any():  # without known patches the fill is smooth
-        smooth = membrane(image, known) if guide is None else joined
-        return np.clip(np.rint(smooth), 0, 255).astype(np.uint8)
+        alone = membrane(image, known) if guide is None else joined
+        return np.clip(np.rint(alone), 0, 255).astype(np.uint8)
 
     image = np.concatenate([image, texture(image, known)], 2)
-    levels = pyramid(image, known, fitted, joined)
+    levels = pyramid(image, known, membrane(image, known), fitted, joined)
     found = None
     for scale, level in reversed(list(enumerate(levels))):
         voted, found = fill_level(level, found, guide, scale)
@@ -149,6 +147,7 @@ def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -
 def pyramid(
     image: Float[np.ndarray, "H W C"],
     known: Bool[np.ndarray, "H W"],
+    smooth: Float[np.ndarray, "H W C"],
     fitted: Float[np.ndarray, "H W 3"],
     joined: Float[np.ndarray, "H W 3"],
 ) -> list[Level]:
@@ -156,19 +155,18 @@ def pyramid(
     height, width = known.shape
     padding = ((0, padded(height) - height), (0, padded(width) - width))
     inside = np.pad(np.ones_like(known), padding)
-    pictures = (np.pad(picture, (*padding, (0, 0))) for picture in (image * known[..., None], fitted, joined))
+    pictures = (np.pad(picture, (*padding, (0, 0))) for picture in (image * known[..., None], smooth, fitted, joined))
     levels = [Level(next(pictures), inside, np.pad(known, padding), *pictures)]
     while True:
         last = levels[-1]
-        thin = last.known.size <= EXACT and distance(last.inside & ~last.known).max() <= THIN
+        thin = last.known.size <= EVERY_OTHER and distance(last.inside & ~last.known).max() <= THIN
         if thin or min(last.known.shape) <= 2 * PATCH + 2:
             return levels
         inside, known = (shrink(mask[..., None].astype(np.float32))[..., 0] == 1 for mask in (last.inside, last.known))
         if patches_within(known).sum() < SOURCES:
             return levels
-        levels.append(
-            Level(shrink(last.image) * known[..., None], inside, known, shrink(last.fitted), shrink(last.joined))
-        )
+        pictures = map(shrink, (last.smooth, last.fitted, last.joined))
+        levels.append(Level(shrink(last.image) * known[..., None], inside, known, *pictures))
 
 
 def padded(length: int) -> int:
@@ -206,24 +204,14 @@ def fill_level(
         jnp.asarray(y * width + x, jnp.int32).ravel(),
         jnp.asarray(confidence, jnp.float32).ravel(),
     )
-    guidance, start = None, level.image
+    start = level.image
     if coarse is None:
-        start = membrane(level.image, ~unknown)
-    if guide is not None:
-        if coarse is None:
-            colours = start[..., :3] + guide.trusts[-1] * (level.joined - start[..., :3])
-            start = np.where(level.known[..., None], start, np.concatenate([colours, start[..., 3:]], 2))
-        shares = np.diff(guide.trusts, prepend=0)
-        sigmas = np.maximum(BLUR * guide.step * 2.0 ** (np.arange(len(shares)) - scale), 1e-2)
-        features = np.sqrt(guide.trust) * level.fitted
-        guidance = Guidance(
-            jnp.asarray(features.reshape(-1, 3), jnp.float32),
-            jnp.asarray(level.joined.reshape(-1, 3)),
-            jnp.asarray(sigmas, jnp.float32),
-            jnp.asarray(shares, jnp.float32),
-        )
+        smooth = level.smooth.copy()
+        if guide is not None:
+            smooth[..., :3] += guide.trusts[-1] * (level.joined - smooth[..., :3])
+        start = np.where(level.known[..., None], level.image, smooth)
     size = level.known.size
-    turns = TURNS[0] if size <= 64 * 64 else TURNS[1] if size <= EXACT else TURNS[2]
+    turns, stride = (TURNS[0], 1) if size <= EXACT else (TURNS[1], 2) if size <= EVERY_OTHER else (TURNS[2], None)
     voted, found = complete(
         start.reshape(-1, start.shape[2]),
         hole,
@@ -231,11 +219,30 @@ def fill_level(
         coarse is None,
         turns,
         scale == 0,
-        guidance,
+        guidance_of(level, guide, scale),
         width=width,
-        exact=size <= EXACT,
+        stride=stride,
     )
     return np.array(voted).reshape(level.image.shape), np.asarray(found)
+
+
+def guidance_of(level: Level, guide: Guide | None, scale: int) -> Guidance:
+    """Let low frequencies lean to the smooth fill, less the more a guide is trusted."""
+    size = level.known.size
+    features, pictures = np.zeros((size, 0)), [level.smooth[..., :3]]
+    sigmas, shares = [SMOOTH / 2**scale], [LEAN if scale else 0.0]
+    if guide is not None:
+        bands = range(len(guide.trusts))
+        features = (np.sqrt(guide.trust) * level.fitted).reshape(size, 3)
+        pictures += [level.joined for _ in bands]
+        sigmas += [BLUR * guide.step * 2.0 ** (k - scale) for k in bands]
+        shares = [shares[0] * (1 - guide.trusts[-1]), *np.diff(guide.trusts, prepend=0)]
+    return Guidance(
+        jnp.asarray(features, jnp.float32),
+        jnp.asarray(np.reshape(pictures, (-1, size, 3)), jnp.float32),
+        jnp.maximum(jnp.asarray(sigmas, jnp.float32), 1e-2),
+        jnp.asarray(shares, jnp.float32),
+    )
 
 
 def indices(mask: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:

@@ -7,6 +7,7 @@ be inside the image. Loops run over the existing centres, in arrays as long as t
 every hole in images of the same size.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ COHERENCE = 1.0  # a patch may be this share further than the nearest one if it 
 NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0)]
 
 Scalar = Int[Array, ""] | int
+Propose = Callable[[Int[Array, " T"]], Int[Array, "T S"]]
+"""Proposes sources of some targets."""
 
 
 class Hole(NamedTuple):
@@ -43,11 +46,11 @@ class Hole(NamedTuple):
 
 
 class Guidance(NamedTuple):
-    """A guide on one level."""
+    """What guides the fill of one level, beside the patches."""
 
-    features: Float[Array, "N 3"]  # compared along with the colours, scaled by the guide's weight
-    picture: Float[Array, "N 3"]  # the fill takes its low frequencies
-    sigmas: Float[Array, " K"]  # Gaussians in pixels, from the guide's finest band to its coarsest
+    features: Float[Array, "N F"]  # a guide's colours, compared along with the image's; F = 0 without a guide
+    pictures: Float[Array, "K N 3"]  # the fill takes some of their low frequencies
+    sigmas: Float[Array, " K"]  # Gaussians in pixels that select the frequencies
     shares: Float[Array, " K"]  # weights of the residual smoothed by each Gaussian
 
 
@@ -63,29 +66,26 @@ def weights_of(target: Int[Array, " T"], hole: Hole, steps: Int[Array, " P"]) ->
     return weight / weight.sum(1, keepdims=True)
 
 
-def search(
-    stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], width: int
-) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
-    """Find the nearest source of each target, and the squared distance; other entries of `found` stay.
+def searcher(stack: Float[Array, "N C"], hole: Hole, width: int, stride: int) -> Propose:
+    """Return a function that finds the nearest of all sources in every `stride`-th row and column.
 
     Distances are means over the target's pixels, weighted by confidence, so that the surroundings decide more than what
     has been filled so far.
     """
     stack = stack - stack.mean(0)  # for the precision of the expanded square below
     steps = offsets(width)
-    patches = jnp.stack([jnp.roll(stack, -step, 0) for step in steps], 1)
-    squares, columns = (patches**2).sum(2).T, patches.reshape(len(stack), -1).T
+    lattice = (jnp.arange(0, len(stack), width * stride)[:, None] + jnp.arange(0, width, stride)).ravel()
+    patches = stack[jnp.clip(lattice[:, None] + steps, 0, len(stack) - 1)]
+    squares, columns = (patches**2).sum(2).T, patches.reshape(len(lattice), -1).T
 
-    def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
-        weight, own = weights_of(target, hole, steps), patches[target]
-        weighted = weight[..., None] * own
-        product = jnp.dot(weighted.reshape(len(target), -1), columns, precision=lax.Precision.HIGHEST)
+    def nearest(target: Int[Array, " T"]) -> Int[Array, "T 1"]:
+        weight = weights_of(target, hole, steps)
+        own = (weight[..., None] * stack[target[:, None] + steps]).reshape(len(target), -1)
+        product = jnp.dot(own, columns, precision=lax.Precision.HIGHEST)
         distances = jnp.dot(weight, squares, precision=lax.Precision.HIGHEST) - 2 * product
-        best = jnp.where(hole.sources, distances, jnp.inf).argmin(1).astype(jnp.int32)
-        least = jnp.take_along_axis(distances, best[:, None], 1)[:, 0] + (weighted * own).sum((1, 2))
-        return best, jnp.maximum(least, 0)
+        return lattice[jnp.where(hole.sources[lattice], distances, jnp.inf).argmin(1)][:, None]
 
-    return _for_targets(compare, hole, found)
+    return nearest
 
 
 def distances_to(
@@ -101,9 +101,12 @@ def distances_to(
 
 
 def refine(
-    stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], coarse: Int[Array, " M"], width: int
+    stack: Float[Array, "N C"], hole: Hole, found: Int[Array, " N"], proposed: Propose, width: int
 ) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
-    """Search like `search`, but only earlier results, proposals of the coarser level, and a window around the best."""
+    """Find a near source of each target, and its squared distance; other entries of `found` stay.
+
+    It is the nearest of the window around the best of the earlier and the proposed sources.
+    """
     rows, steps = len(stack) // width, offsets(width)
 
     def nearest_of(target: Int[Array, " T"], sources: Int[Array, "T S"]) -> tuple[Array, Array]:
@@ -112,8 +115,7 @@ def refine(
         return jnp.take_along_axis(sources, best, 1)[:, 0], jnp.take_along_axis(distances, best, 1)[:, 0]
 
     def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
-        proposals = [found[target], *(propose(target, coarse, hole.nearest, width, parent) for parent in PARENTS)]
-        best, _ = nearest_of(target, jnp.stack(proposals, 1))
+        best, _ = nearest_of(target, jnp.concatenate([found[target][:, None], proposed(target)], 1))
         y, x = best // width, best % width
         shifted = [jnp.clip(y + dy, 0, rows - 1) * width + jnp.clip(x + dx, 0, width - 1) for dy, dx in WINDOW]
         return nearest_of(target, hole.nearest[jnp.stack(shifted, 1)])
@@ -192,17 +194,18 @@ def vote(
 
 
 def follow(voted: Float[Array, "N C"], hole: Hole, guidance: Guidance, width: int) -> Float[Array, "N C"]:
-    """Replace the low frequencies of the colours by those of the guide, per band as far as it is trusted."""
+    """Replace shares of the low frequencies of the colours by those of the guidance's pictures."""
     rows = len(voted) // width
     filled = jnp.zeros(len(voted), bool).at[hole.pixels].set(True, mode="drop")[:, None]
-    residual = jnp.where(filled, guidance.picture - voted[:, :3], 0).reshape(rows, width, 3)
 
-    def smooth(sigma):
+    def change(picture: Float[Array, "N 3"], sigma: Float[Array, ""], share: Float[Array, ""]) -> Float[Array, "N 3"]:
+        residual = jnp.where(filled, picture - voted[:, :3], 0).reshape(rows, width, 3)
         vertical, horizontal = _gaussian(rows, sigma), _gaussian(width, sigma)
-        return jnp.einsum("yh,hwc,xw->yxc", vertical, residual, horizontal, precision=lax.Precision.HIGHEST)
+        smooth = jnp.einsum("yh,hwc,xw->yxc", vertical, residual, horizontal, precision=lax.Precision.HIGHEST)
+        return share * smooth.reshape(-1, 3)
 
-    change = sum(share * smooth(sigma) for share, sigma in zip(guidance.shares, guidance.sigmas, strict=True))
-    return jnp.where(filled, voted.at[:, :3].add(change.reshape(-1, 3)), voted)
+    changes = (change(*each) for each in zip(guidance.pictures, guidance.sigmas, guidance.shares, strict=True))
+    return jnp.where(filled, voted.at[:, :3].add(sum(changes)), voted)
 
 
 def _gaussian(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
@@ -211,7 +214,7 @@ def _gaussian(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
     return kernel / kernel.sum(1, keepdims=True)
 
 
-@partial(jax.jit, static_argnames=("width", "exact"))
+@partial(jax.jit, static_argnames=("width", "stride"))
 def complete(
     image: Float[Array, "N C"],
     hole: Hole,
@@ -219,30 +222,32 @@ def complete(
     first: Bool[Array, ""],
     iterations: Scalar,
     finest: Bool[Array, ""] | bool,
-    guidance: Guidance | None,
+    guidance: Guidance,
     *,
     width: int,
-    exact: bool,
+    stride: int | None,
 ) -> tuple[Float[Array, "N C"], Int[Array, " N"]]:
     """Fill one level. Return the image, and the source of each target; other entries are -1.
 
-    `coarse` contains the sources of the coarser level; the first level starts from the content of `image`.
+    `coarse` contains the sources of the coarser level; the first level starts from the content of `image`. Without a
+    stride, sources are searched only around those of the coarser level.
     """
-    spread = SPREAD_COARSE if exact else SPREAD_FINE
+    spread = SPREAD_COARSE if stride else SPREAD_FINE
     confidence = jnp.where(hole.is_target, hole.confidence, 0)
 
+    def parents(target: Int[Array, " T"]) -> Int[Array, "T S"]:
+        return jnp.stack([propose(target, coarse, hole.nearest, width, parent) for parent in PARENTS], 1)
+
     def fill(found, weights, sharp=False):
-        voted = vote(image, hole, found, weights, width, sharp)
-        return voted if guidance is None else follow(voted, hole, guidance, width)
+        return follow(vote(image, hole, found, weights, width, sharp), hole, guidance, width)
 
     def turn(i, state):
         voted, found = state
         current = jnp.where(hole.unknown[:, None], voted, image)
-        stack = current if guidance is None else jnp.concatenate([current, guidance.features], 1)
-        if exact:
-            found, distances = search(stack, hole, found, width)
-        else:
-            found, distances = refine(stack, hole, found, coarse, width)
+        stack = jnp.concatenate([current, guidance.features], 1)
+        found, distances = refine(
+            stack, hole, found, searcher(stack, hole, width, stride) if stride else parents, width
+        )
         found, distances = cohere(stack, hole, found, distances, width)
         mean = jnp.sum(jnp.where(hole.is_target, distances, 0)) / hole.target_count
         weights = confidence * jnp.exp(-distances / (2 * spread * mean + 1e-5))

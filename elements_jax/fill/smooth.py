@@ -23,6 +23,12 @@ def membrane(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) 
     image = np.where(known[..., None], image, 0).astype(np.float32)
     if known.all() or not known.any():
         return image
+    near = around(~known, 1)
+    image[near] = _solved(image[near], known[near])
+    return image
+
+
+def _solved(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
     height, width = known.shape
     if max(height, width) > 2:
         even = ((0, height % 2), (0, width % 2))
@@ -37,6 +43,13 @@ def membrane(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) 
         mean = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
         filled = np.where(known[..., None], image, mean)
     return filled
+
+
+def around(hole: Bool[np.ndarray, "H W"], margin: int) -> tuple[slice, slice]:
+    """Return the box of a hole, with a margin as far as the image goes."""
+    spans = [np.flatnonzero(hole.any(axis)) for axis in (1, 0)]
+    rows, columns = (slice(max(span[0] - margin, 0), span[-1] + 1 + margin) for span in spans)
+    return rows, columns
 
 
 def shrink(image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "h w C"]:
