@@ -165,8 +165,8 @@ def pyramid(
         inside, known = (shrink(mask[..., None].astype(np.float32))[..., 0] == 1 for mask in (last.inside, last.known))
         if patches_within(known).sum() < SOURCES:
             return levels
-        pictures = map(shrink, (last.smooth, last.fitted, last.joined))
-        levels.append(Level(shrink(last.image) * known[..., None], inside, known, *pictures))
+        image = shrink(last.image) * known[..., None]
+        levels.append(Level(image, inside, known, *map(shrink, (last.smooth, last.fitted, last.joined))))
 
 
 def padded(length: int) -> int:
