@@ -16,7 +16,7 @@ from elements_jax.fill.smooth import membrane, resize
 from tests.helpers.holes import disc, few, noisy, seeds
 
 
-def test_coarse_levels_lean_to_a_smooth_fill_and_to_a_trusted_guide():
+def test_coarse_levels_lean_to_a_smooth_fill_or_a_guide():
     image, smooth = (noisy(np.random.default_rng(seed), 32, 32).astype(np.float32) for seed in (0, 1))
     level = pyramid(image, ~disc(32, 32, 15, 15, 6), smooth, image, 2 * image)[0]
     finest, coarser = (guidance_of(level, None, scale) for scale in (0, 1))
