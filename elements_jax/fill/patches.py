@@ -245,9 +245,8 @@ def complete(
         voted, found = state
         current = jnp.where(hole.unknown[:, None], voted, image)
         stack = jnp.concatenate([current, guidance.features], 1)
-        found, distances = refine(
-            stack, hole, found, searcher(stack, hole, width, stride) if stride else parents, width
-        )
+        proposed = searcher(stack, hole, width, stride) if stride else parents
+        found, distances = refine(stack, hole, found, proposed, width)
         found, distances = cohere(stack, hole, found, distances, width)
         mean = jnp.sum(jnp.where(hole.is_target, distances, 0)) / hole.target_count
         weights = confidence * jnp.exp(-distances / (2 * spread * mean + 1e-5))
