@@ -1,11 +1,11 @@
-"""`elements compile PRESET --topology v5e:4x4`: the cost of a training step on accelerators that are not present."""
+"""`elements compile PRESET --topology v5e:4x4`: the cost of a program on accelerators that are not present."""
 
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -13,7 +13,7 @@ import tyro
 from configs import PRESETS
 from elements_jax.cli.command import parsed
 from elements_jax.config import ModelConfig
-from train.config import DiffusionTrainConfig
+from train.config import Preset, TrainConfig
 from train.cost.ahead_of_time import DoesNotFit, changes, compile_sampler, compile_step, topology_devices
 from train.cost.roofline import Report
 
@@ -27,17 +27,23 @@ OFFLINE_TPU_ENV = {
 """Answers that libtpu would otherwise request from a cloud machine's metadata server."""
 
 
+PROGRAMS = {
+    "vae": "the training step of the VAE",
+    "autoencoder": "the training step of stage 1",
+    "diffusion": "the training step of stage 2",
+    "sample": "the sampler that decodes `train.batch_size` images in `elements batch`",
+}
+
+
 @dataclass(frozen=True)
 class Job:
-    """What to compile, and for which devices."""
+    """For which devices to compile, and the sizes."""
 
     topology: str
-    """Chip and layout of the slice: v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4; or h100:8."""
-    train: DiffusionTrainConfig
+    """Chip and layout of the slice: v4:2x2x2, v5e:4x4, v5p:2x2x2, v6e:4x4; or GPUs: h100:1, h100:8."""
+    train: TrainConfig
     """The mesh, and the settings that determine the size of a step: batch_size, accumulate, remat."""
     config: ModelConfig
-    program: Literal["train", "sample"] = "train"
-    """The training step of stage 2, or the sampler that decodes `train.batch_size` images in `elements batch`."""
     quick: bool = True
     """Ask the TPU's compiler for less effort: minutes instead of tens of minutes."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -51,21 +57,35 @@ def main(argv: Sequence[str]) -> int:
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no chip and must not look for one
     description = "Compile a program for accelerators that are not present, and report its cost."
-    parser = argparse.ArgumentParser(prog="elements compile", description=description)
-    presets = {name: (preset.model, preset.diffusion) for name, preset in PRESETS.items() if preset.diffusion}
-    parser.add_argument("preset", choices=presets, metavar="PRESET", help=", ".join(presets))
-    parser.add_argument("settings", nargs=argparse.REMAINDER, help="`elements compile PRESET --help` lists them")
+    parser = argparse.ArgumentParser(
+        prog="elements compile",
+        description=description,
+        epilog="\n".join(f"{name:12} {what}" for name, what in PROGRAMS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("preset", choices=PRESETS, metavar="PRESET", help=", ".join(PRESETS))
+    parser.add_argument(
+        "settings",
+        nargs=argparse.REMAINDER,
+        help=f"--program {'|'.join(PROGRAMS)} (by default diffusion), and what `elements compile PRESET --help` lists",
+    )
     chosen = parser.parse_args(argv)
-    model, train = presets[chosen.preset]
+    # Read first, because the other settings depend on it.
+    chooser = argparse.ArgumentParser(prog=f"elements compile {chosen.preset}", add_help=False, allow_abbrev=False)
+    chooser.add_argument("--program", choices=PROGRAMS, default="diffusion")
+    known, settings = chooser.parse_known_args(chosen.settings)
+    program, preset = known.program, PRESETS[chosen.preset]
+    if (train := _train(preset, program)) is None:
+        chooser.error(f"{chosen.preset} has no program {program}")
     job = parsed(
         Job,
-        chosen.settings,
-        f"elements compile {chosen.preset}",
-        description=description,
-        default=Job(topology=tyro.MISSING, train=train, config=model),
+        settings,
+        f"elements compile {chosen.preset} --program {program}",
+        description=f"{description} It is {PROGRAMS[program]}, or another: --program {'|'.join(PROGRAMS)}.",
+        default=Job(topology=tyro.MISSING, train=train, config=preset.model),
     )
     devices = topology_devices(job.topology)
-    if job.program == "sample":
+    if program == "sample":
         report = compile_sampler(job.config, job.train.batch_size, devices, quick=job.quick)
     else:
         report = _compile_what_fits(job, devices)
@@ -73,6 +93,14 @@ def main(argv: Sequence[str]) -> int:
     if job.report is not None:
         report.save(job.report)
     return 0
+
+
+def _train(preset: Preset, program: str) -> TrainConfig | None:
+    """Return the preset's settings of a program; None if the preset lacks that stage."""
+    if program != "sample":
+        return getattr(preset, program)
+    # A sampler has no partitions to exchange, so it may decode a single image.
+    return preset.diffusion and replace(preset.diffusion, random_partition=False)
 
 
 def _compile_what_fits(job: Job, devices: list[Any]) -> Report:
@@ -89,8 +117,6 @@ def _compile_what_fits(job: Job, devices: list[Any]) -> Report:
     raise DoesNotFit(f"a batch of {job.train.batch_size} does not fit in any way: use a smaller batch or more devices")
 
 
-def _knobs(train: DiffusionTrainConfig) -> str:
-    return (
-        f"--train.data-parallel {train.data_parallel} --train.fsdp {train.fsdp} --train.accumulate {train.accumulate} "
-        f"--train.remat {train.remat}"
-    )
+def _knobs(train: TrainConfig) -> str:
+    names = [name for name in ("data_parallel", "fsdp", "accumulate", "remat") if hasattr(train, name)]
+    return " ".join(f"--train.{name.replace('_', '-')} {getattr(train, name)}" for name in names)

@@ -159,7 +159,6 @@ def test_a_step_in_bfloat16_is_finite_and_near_float32(model, params, batch, sta
         else:
             train = DiffusionTrainConfig(**SHARED, remat="elementwise" if "remat" in stage_name else "none")
             stage, known = stage_of_shapes(of_dtype, train), params["unet"]
-            stage.tokenize = None  # captions are tokens here
             frozen = {name: getattr(stage.networks, name).cast(params[name]) for name in stage.frozen_networks}
         optimizer, mesh = make_optimizer(train), sharding.make_mesh(1, 1, jax.devices()[:1])
         # Copied, since parameters and their average start as the same arrays, and the step donates both.

@@ -7,6 +7,7 @@ reports the memory that a device needs; a roofline bounds the time from below.
 import ctypes
 import dataclasses
 import importlib.util
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,23 +20,26 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
-from elements_jax.config import ModelConfig, Remat
+from elements_jax.config import ModelConfig
 from elements_jax.diffusion.samplers import ddim_sample
 from elements_jax.elements import ImageElements
 from elements_jax.models.method import decode_elements, jit_decode
 from elements_jax.models.networks import Networks
 from elements_jax.parallel import sharding
 from elements_jax.typing import Tree
-from train.config import DiffusionTrainConfig
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
 from train.cost.chips import CHIPS, H100
 from train.cost.flops import cost, training_cost
 from train.cost.hlo import Program
 from train.cost.roofline import Report, gigabytes
 from train.input.stored import label_dtype
 from train.stage import example_keys
+from train.stages.autoencoder import AutoencoderStage
 from train.stages.conditioning import with_partner_example
 from train.stages.diffusion import DiffusionStage
 from train.stages.diffusion_unfrozen import UnfrozenStage
+from train.stages.vae import VAEStage
+from train.stages.vae_adversarial import AdversarialVAEStage
 from train.state import abstract_state, make_optimizer
 from train.step import jit_step
 
@@ -45,11 +49,16 @@ of `sd15` took more than 24 GB. With them, all arrays are in HBM; at full effort
 moved."""
 
 
+AnyStage = VAEStage | AutoencoderStage | DiffusionStage
+
+
 class AbstractStage(DiffusionStage):
     """Stage 2 without a model folder: its frozen networks are only shapes, which is all that compiling needs.
 
     To run its step, pass arrays of these shapes.
     """
+
+    tokenize: Any = None  # a batch has tokens
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig):
         self.model, self.train, self.networks = model, train, Networks(model)
@@ -65,9 +74,18 @@ class UnfrozenStageOfShapes(AbstractStage, UnfrozenStage):
     """The same for a stage 2 that trains the content encoder."""
 
 
-def stage_of_shapes(model: ModelConfig, train: DiffusionTrainConfig) -> AbstractStage:
-    """Return the stage that `train` describes, without a model folder."""
-    return (AbstractStage if train.encoder == "frozen" else UnfrozenStageOfShapes)(model, train)
+def stage_of_shapes(model: ModelConfig, train: TrainConfig) -> AnyStage:
+    """Return the stage that `train` describes, without a model folder.
+
+    Raises ValueError if its loss needs LPIPS, whose weights are not installed.
+    """
+    if isinstance(train, DiffusionTrainConfig):
+        return (AbstractStage if train.encoder == "frozen" else UnfrozenStageOfShapes)(model, train)
+    with tempfile.TemporaryDirectory() as folder:  # the other stages read no networks from theirs
+        if isinstance(train, VAETrainConfig):
+            return (AdversarialVAEStage if train.adversarial_weight else VAEStage)(model, train, Path(folder))
+        assert isinstance(train, AutoencoderTrainConfig)
+        return AutoencoderStage(model, train, Path(folder))
 
 
 class DoesNotFit(ValueError):
@@ -105,7 +123,7 @@ def _load_cudnn() -> None:
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
-def step_arguments(stage: DiffusionStage, train: DiffusionTrainConfig, mesh: Mesh) -> tuple[Tree, ...]:
+def step_arguments(stage: AnyStage, train: TrainConfig, mesh: Mesh) -> tuple[Tree, ...]:
     """Return shapes of (state, frozen, batch, key), sharded as in the loop."""
     state = abstract_state(stage, make_optimizer(train))
     size = (train.batch_size, stage.model.elements.image_size, stage.model.elements.image_size)
@@ -166,15 +184,13 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
     return shared, batch
 
 
-def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[Any], *, quick: bool) -> Report:
+def compile_step(model: ModelConfig, train: TrainConfig, devices: list[Any], *, quick: bool) -> Report:
     """Compile the loop's training step for these devices. Raises DoesNotFit."""
     mesh, stage = sharding.make_mesh(train.data_parallel, train.fsdp, devices), stage_of_shapes(model, train)
     model_flops, flops = step_flops(stage, train)
     traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
-    parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
     return _compile(
-        f"training step of stage 2, batch {train.batch_size}{parts}, remat {train.remat}{', cached' * train.cached}"
-        f"{', encoder trained' * (train.encoder != 'frozen')}",
+        f"training step of {_described(train)}",
         traced,
         mesh,
         train.batch_size,
@@ -182,6 +198,15 @@ def compile_step(model: ModelConfig, train: DiffusionTrainConfig, devices: list[
         model_flops=model_flops,
         quick=quick,
     )
+
+
+def _described(train: TrainConfig) -> str:
+    """Name the stage, and the settings that change the size of its step."""
+    batch = f"batch {train.batch_size}" + (f" in {train.accumulate} parts" if train.accumulate > 1 else "")
+    if isinstance(train, DiffusionTrainConfig):
+        trained = ", encoder trained" * (train.encoder != "frozen")
+        return f"stage 2, {batch}, remat {train.remat}{', cached' * train.cached}{trained}"
+    return f"{'the VAE' if isinstance(train, VAETrainConfig) else 'stage 1'}, {batch}"
 
 
 def compile_sampler(model: ModelConfig, batch_size: int, devices: list[Any], *, quick: bool) -> Report:
@@ -241,35 +266,37 @@ def _compile(
     return report
 
 
-def step_flops(stage: DiffusionStage, train: DiffusionTrainConfig) -> tuple[float, float]:
+def step_flops(stage: AnyStage, train: TrainConfig) -> tuple[float, float]:
     """Return operations of a step on all devices, with frozen networks: the model's, and including recomputation."""
     state, frozen, batch, key = step_arguments(stage, train, sharding.make_mesh(1, 1, jax.devices()[:1]))
+    keeping = stage
+    if isinstance(train, DiffusionTrainConfig):
+        keeping = stage_of_shapes(stage.model, dataclasses.replace(train, remat="none"))
 
-    def with_remat(remat: Remat) -> Callable:
-        other = stage_of_shapes(stage.model, dataclasses.replace(train, remat=remat))
-
+    def loss_of(stage: AnyStage) -> Callable:
         def loss(params, frozen, batch, key):
             keys = example_keys(key, 0, batch["index"])
-            return other.loss(other.cast(params), frozen, with_partner_example(batch), keys, jnp.int32(0))[0]
+            return stage.loss(stage.cast(params), frozen, with_partner_example(batch), keys, jnp.int32(0))[0]
 
         return loss
 
-    kept, again = (
-        cost(jax.grad(with_remat(remat)), state["params"], frozen, batch, key) for remat in ("none", train.remat)
+    model = training_cost(loss_of(keeping), state["params"], frozen, batch, key).flops
+    again, kept = (
+        cost(jax.grad(loss_of(each)), state["params"], frozen, batch, key).flops for each in (stage, keeping)
     )
-    model = training_cost(with_remat("none"), state["params"], frozen, batch, key).flops
-    return model, model + again.flops - kept.flops
+    return model, model + again - kept
 
 
-def changes(train: DiffusionTrainConfig, devices: int) -> Iterator[DiffusionTrainConfig]:
-    """Yield settings that may make a step fit, the cheapest first: recompute more, then split more."""
-    for remat in ("elementwise", "blocks"):
-        if remat != train.remat:
-            yield dataclasses.replace(train, remat=remat)
+def changes(train: TrainConfig, devices: int) -> Iterator[TrainConfig]:
+    """Yield settings that may make a step fit, the cheapest first: recompute more (in stage 2), then split more."""
+    least: dict[str, Any] = {"data_parallel": 1, "fsdp": devices}
+    if isinstance(train, DiffusionTrainConfig):
+        least["remat"] = "blocks"
+        for remat in ("elementwise", "blocks"):
+            if remat != train.remat:
+                yield dataclasses.replace(train, remat=remat)
     if train.fsdp != devices:
-        yield dataclasses.replace(train, remat="blocks", data_parallel=1, fsdp=devices)
+        yield dataclasses.replace(train, **least)
     for parts in (2, 4, 8):
         if train.batch_size % (devices * train.accumulate * parts) == 0:
-            yield dataclasses.replace(
-                train, remat="blocks", data_parallel=1, fsdp=devices, accumulate=train.accumulate * parts
-            )
+            yield dataclasses.replace(train, accumulate=train.accumulate * parts, **least)

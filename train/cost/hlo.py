@@ -69,7 +69,7 @@ class Program:
     def messages(self) -> dict[str, Messages]:
         """Return messages by kind; a message in a loop counts as often as it is sent."""
         found: dict[str, Messages] = {}
-        for times, _, instruction in self._executed():
+        for times, _, instruction in self._executed(self._entry):
             kind = instruction.kind.removesuffix("-start")
             if kind in KINDS:
                 before = found.get(kind, Messages(0, 0.0))
@@ -79,11 +79,15 @@ class Program:
     def traffic(self) -> float:
         """Return bytes between chip and memory: operands and results of all executed instructions, each time they run.
 
-        Data that stays on the chip, in a fusion or in VMEM, is not counted; a copy into or out of VMEM counts once.
+        Data that stays on the chip, in a fusion or in VMEM, is not counted; a copy into or out of VMEM counts once. Of
+        a conditional's branches, the one that moves least counts, as in a lower bound.
         """
+        return self._traffic(self._entry)
+
+    def _traffic(self, computation: str) -> float:
         return sum(
             times * self._moved(instruction, stored)
-            for times, stored, instruction in self._executed()
+            for times, stored, instruction in self._executed(computation)
             if instruction.kind not in _NO_MEMORY and not instruction.kind.endswith("-done")
         )
 
@@ -121,23 +125,30 @@ class Program:
                     read += user.size if user.kind in _SLICES else parameter.size
         return min(read, parameter.size)
 
-    def _executed(self) -> Iterator[tuple[int, dict[str, float], _Instruction]]:
+    def _executed(self, computation: str) -> Iterator[tuple[int, dict[str, float], _Instruction]]:
         """Yield (count, bytes in memory of its computation's results, instruction), except for the insides of
         fusions."""
-        waiting = [(1, self._entry)]
+        waiting = [(1, computation)]
         while waiting:
             times, name = waiting.pop()
             stored = {instruction.name: instruction.stored for instruction in self._computations[name]}
             for instruction in self._computations[name]:
                 yield times, stored, instruction
                 if instruction.kind == "while":
-                    waiting.append((times * self._turns(instruction.called("condition")), instruction.called("body")))
+                    waiting.append((times * self._turns(instruction), instruction.called("body")))
+                elif instruction.kind == "conditional":
+                    named = re.findall(r"%([\w.\-]+)", instruction.rest.partition("_computation")[2])
+                    branches = [name for name in named if name in self._computations]
+                    waiting.append((times, min(branches, key=self._traffic)))
                 elif instruction.kind in _CALLS:
                     waiting.append((times, instruction.called("to_apply")))
 
-    def _turns(self, condition: str) -> int:
-        """Return the iterations of a counted loop, whose condition compares with a constant; of any other loop, 1."""
-        inside = self._computations[condition]
+    def _turns(self, loop: _Instruction) -> int:
+        """Return the iterations of a counted loop, which the compiler notes, or whose condition compares with a
+        constant; of any other loop, 1."""
+        if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
+            return int(noted[1])
+        inside = self._computations[loop.called("condition")]
         constants = {one.name: int(one.rest.split(")")[0]) for one in inside if one.kind == "constant"}
         compared = [name for one in inside if one.kind in ("compare", "fusion") for name in one.operands]
         return max((constants[name] for name in compared if name in constants), default=1)

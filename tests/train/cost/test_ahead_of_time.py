@@ -3,17 +3,24 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-from train.config import DiffusionTrainConfig
-from train.cost.ahead_of_time import changes
+from elements_jax.cli.compile import PROGRAMS, main
+from elements_jax.parallel.sharding import make_mesh
+from tests.helpers.records import SMALL
+from train.config import AutoencoderTrainConfig, DiffusionTrainConfig, TrainConfig, VAETrainConfig
+from train.cost.ahead_of_time import changes, stage_of_shapes, step_arguments, step_flops
 from train.cost.chips import CHIPS
 from train.cost.hlo import Messages
 from train.cost.roofline import Report
+from train.state import make_optimizer
+from train.step import jit_step
 
 ROOT = Path(__file__).parents[3]
 # `make test` puts it there: next to the other packages it would look for TPUs at each start.
@@ -95,6 +102,64 @@ def test_a_step_is_compiled_for_a_slice_and_reported(lowered_and_compiled):
     assert report["flops"] == report["model_flops"] > 0
     assert report["messages"].keys() >= {"all-gather", "all-reduce"}
     assert report["least_time"] == max(report["times"].values())
+
+
+def run_with_gpu_compiler(*arguments: str) -> str:
+    """Run `elements compile` for an absent GPU and return what it prints; skip if the compiler is not installed."""
+    if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
+        pytest.skip("jax-cuda13-pjrt and jax-cuda13-plugin, the GPU's compiler, are not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "elements_jax.cli", "compile", *arguments, "--topology", "h100:1"],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_is_compiled_for_one_gpu(program):
+    printed = run_with_gpu_compiler("tiny", "--program", program, "--train.batch-size", "2")
+    assert "1 x NVIDIA H100 80GB HBM3, mesh data 1 x fsdp 1, 2 images each" in printed
+    assert re.search(r"traffic     [\d.]*[1-9]", printed)
+
+
+def test_a_sampler_decodes_a_single_image():
+    """Unlike a step of stage 2, in which images exchange partitions."""
+    with pytest.raises(ValueError, match=r"--topology v9:2x2"):
+        main(["tiny", "--program", "sample", "--train.batch-size", "1", "--topology", "v9:2x2"])
+    with pytest.raises(ValueError, match=r"--train\.batch-size must be 2 or more"):
+        main(["tiny", "--train.batch-size", "1", "--topology", "v9:2x2"])
+
+
+def test_a_preset_without_a_program_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["tiny_ae", "--topology", "h100:1"])
+    assert "tiny_ae has no program diffusion" in capsys.readouterr().err
+
+
+SIZES = {"steps": 1, "batch_size": 2, "learning_rate": 1}
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        VAETrainConfig(**SIZES, adversarial_weight=0.5),
+        AutoencoderTrainConfig(**SIZES, element_dropout=1.0),
+        DiffusionTrainConfig(**SIZES, encoder="joint", remat="blocks"),
+    ],
+    ids=["vae", "stage 1", "stage 2"],
+)
+def test_the_step_of_every_stage_is_traced_from_shapes(train: TrainConfig):
+    stage, mesh = stage_of_shapes(SMALL, train), make_mesh(1, 1, jax.devices()[:1])
+    traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
+    assert traced.out_info[1]["loss"].shape == ()
+    model, executed = step_flops(stage, train)
+    assert executed >= model > 0
+    assert (executed > model) == (getattr(train, "remat", "none") != "none")
 
 
 def test_an_unknown_topology_is_one_clear_error():

@@ -86,6 +86,65 @@ def test_programs_for_gpus_are_read():
     assert program.traffic() == 4 * (40 + 20 + 2 * 8 + 2 * 2)  # without cuBLAS's workspace
 
 
+LOOP_ON_GPU = """\
+%less (i: s32[]) -> pred[] {
+  %i = s32[] parameter(0)
+  %fifty = s32[] constant(50)
+  ROOT %compared = pred[] compare(%i, %fifty), direction=LT
+}
+
+%condition (state: (s32[], f32[4,8])) -> pred[] {
+  %state = (s32[], f32[4,8]{1,0}) parameter(0)
+  %n = s32[] get-tuple-element(%state), index=0
+  ROOT %compare_fusion = pred[] fusion(%n), kind=kLoop, calls=%less
+}
+
+%body (state: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %state = (s32[], f32[4,8]{1,0}) parameter(0)
+  %x = f32[4,8]{1,0} get-tuple-element(%state), index=1
+  ROOT %sine = f32[4,8]{1,0} sine(%x)
+}
+
+ENTRY %main (state: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %state = (s32[], f32[4,8]{1,0}) parameter(0)
+  ROOT %loop = (s32[], f32[4,8]{1,0}) while(%state), condition=%condition, body=%body, \
+backend_config={"known_trip_count":{"n":"50"}}
+}
+"""
+
+
+def test_a_loop_for_gpus_counts_all_its_iterations():
+    """There the condition is a fusion, with its constant inside."""
+    assert Program(LOOP_ON_GPU).traffic() == 50 * 2 * 4 * 8 * 4
+
+
+BRANCHES = """\
+%small (x: f32[4,8]) -> f32[4,8] {
+  %x = f32[4,8]{1,0} parameter(0)
+  ROOT %sine = f32[4,8]{1,0} sine(%x)
+}
+
+%large (x: f32[4,8]) -> f32[4,8] {
+  %x = f32[4,8]{1,0} parameter(0)
+  %sine = f32[4,8]{1,0} sine(%x)
+  ROOT %cosine = f32[4,8]{1,0} cosine(%sine)
+}
+
+ENTRY %main (which: s32[], x: f32[4,8]) -> f32[4,8] {
+  %which = s32[] parameter(0)
+  %x = f32[4,8]{1,0} parameter(1)
+"""
+
+
+@pytest.mark.parametrize(
+    "branches",
+    ["branch_computations={%large, %small, %large}", "true_computation=%large, false_computation=%small"],
+)
+def test_of_several_branches_the_least_counts(branches):
+    chosen = f"  ROOT %chosen = f32[4,8]{{1,0}} conditional(%which, %x, %x, %x), {branches}\n}}\n"
+    assert Program(BRANCHES + chosen).traffic() == 2 * 4 * 8 * 4
+
+
 ON_CHIP = """\
 %deeper (whole: f32[8,64]) -> f32[2,64] {
   %whole = f32[8,64]{1,0} parameter(0)
