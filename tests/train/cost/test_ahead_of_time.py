@@ -106,7 +106,7 @@ def test_a_step_is_compiled_for_a_slice_and_reported(lowered_and_compiled):
 
 def run_with_gpu_compiler(*arguments: str) -> str:
     """Run `elements compile` for an absent GPU and return what it prints; skip if the compiler is not installed."""
-    if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
         pytest.skip("jax-cuda13-pjrt and jax-cuda13-plugin, the GPU's compiler, are not installed")
     done = subprocess.run(
         [sys.executable, "-m", "elements_jax.cli", "compile", *arguments, "--topology", "h100:1"],
