@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, Shaped
 
@@ -104,7 +105,7 @@ def mean_gradient(
     ) -> tuple[Metrics, Tree]:
         (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(params, frozen, batch, keys, step)
         metrics = lax.pmean(metrics | {"loss": loss}, mesh.axis_names)
-        return metrics, sharding.reduce_scatter_grads(gradient, specs)
+        return metrics, sharding.reduce_scatter_grads(_laid_out_like_state(gradient), specs)
 
     def divided(array: Shaped[Array, "b *rest"]) -> Shaped[Array, "A b/A *rest"]:
         return array.reshape(train.accumulate, -1, *array.shape[1:])
@@ -123,6 +124,15 @@ def mean_gradient(
 
     compute = of_part if train.accumulate == 1 else accumulated
     return _on_each_device(compute, stage, mesh, params, (PartitionSpec(), specs))(params, frozen, batch, keys, step)
+
+
+def _laid_out_like_state(gradient: Tree) -> Tree:
+    """Keep the gradient's arrays in memory as the state's are.
+
+    On GPUs a convolution gives its kernel's gradient with the output channels first. XLA would compute the update in
+    that order, and transpose every array of the state there and back.
+    """
+    return jax.tree.map(lambda leaf: with_layout_constraint(leaf, Layout(tuple(range(leaf.ndim)))), gradient)
 
 
 def _on_each_device(function: Callable, stage: Stage, mesh: Mesh, params: Tree, out_specs: Tree) -> Callable:
