@@ -194,7 +194,8 @@ class StepByStep:
             return decode_latent(networks, shared, **batch)
 
         split = batch_sharding(mesh)
-        self._cast = jax.jit(networks.unet.cast)
+        cast = networks.unet.cast  # does nothing in float32, where a program would copy the weights
+        self._cast = cast if networks.config.dtype == "float32" else jax.jit(cast)
         self._start = jax.jit(start, static_argnames=("steps", "sampler"), out_shardings=(split, None))
         self._condition = jax.jit(shard_over_batch(conditions, mesh), out_shardings=split)
         self._step = jax.jit(shard_over_batch(step, mesh), static_argnames="sampler", out_shardings=split)

@@ -157,6 +157,8 @@ def test_the_step_of_every_stage_is_traced_from_shapes(train: TrainConfig):
     stage, mesh = stage_of_shapes(SMALL, train), make_mesh(1, 1, jax.devices()[:1])
     traced = jit_step(stage, make_optimizer(train), train, mesh).trace(*step_arguments(stage, train, mesh))
     assert traced.out_info[1]["loss"].shape == ()
+    # Each array of the gradient is laid out like the state; otherwise a GPU transposes the state in every step.
+    assert str(traced.jaxpr).count("layout_constraint[") == len(jax.tree.leaves(stage.shapes()))
     model, executed = step_flops(stage, train)
     assert executed >= model > 0
     assert (executed > model) == (getattr(train, "remat", "none") != "none")
