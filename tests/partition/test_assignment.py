@@ -105,7 +105,7 @@ def test_equals_the_oracle_pixel_for_pixel(config: PartitionConfig, seed: int) -
     np.testing.assert_array_equal(partition_with(partial(ridges, seed=seed), size, config), expected)
 
 
-@pytest.mark.parametrize("name", ["101085.jpg", "3096.jpg"])
+@pytest.mark.parametrize("name", ["101085.jpg", pytest.param("3096.jpg", marks=pytest.mark.slow)])
 def test_equals_the_oracle_on_photographs_with_mobile_sam(shared_data: Path, mobile_sam: Sam, name: str) -> None:
     """At 256 px (the side of SAM's masks) times a power of two, interpolation is exact: all pixels must be equal."""
     config = PartitionConfig(size=256, grid=7)

@@ -64,7 +64,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COMMAND)) for name in STAGES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "autoencoder")) for name in STAGES]
+)
 def test_a_kill_at_any_boundary_changes_nothing(name, small, records, tmp_path, monkeypatch, compiled_once):
     folder, copies = tmp_path / "model", []
     start(name, folder, small, records)

@@ -202,6 +202,7 @@ def test_cached_losses_are_equal_up_to_storage_rounding(cached, model, small):
         assert without != pytest.approx(losses[-1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stage_trains_from_cached_records(cached, model, small, capsys):
     cli.run("diffusion", cli.Job(data=(cached,), model=model, train=TRAIN, config=small))
     assert "step 2/2  loss" in capsys.readouterr().out

@@ -48,9 +48,8 @@ def encoder_of(folder, small):
     return load_networks(folder, Networks(small), ["encoder"])["encoder"]
 
 
-@pytest.mark.parametrize(
-    "train", [UNFROZEN, pytest.param(JOINT, marks=pytest.mark.slow)], ids=lambda train: train.encoder
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [UNFROZEN, JOINT], ids=lambda train: train.encoder)
 def test_trains_the_encoder_and_drops_the_light_decoder(train, small, records, copied, folder):
     assert cli.run("diffusion", cli.Job(data=(records,), model=copied, train=train, config=small)) == 2
     before, after = encoder_of(folder, small), encoder_of(copied, small)

@@ -229,6 +229,7 @@ def test_a_plain_autoencoder_draws_nothing(small, batch, tmp_path):
     assert results[0][1].keys() == {"distance", "psnr"}
 
 
+@pytest.mark.slow
 def test_a_trained_baseline_is_a_model_folder_with_only_a_vae(small, records, tmp_path, monkeypatch):
     monkeypatch.setattr(perceptual, "LPIPS", FakeLPIPS)
     train = dataclasses.replace(ADVERSARIAL, perceptual_weight=1.0, adversarial_start=1)
