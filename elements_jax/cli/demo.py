@@ -9,8 +9,10 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from PIL import Image
@@ -44,7 +46,7 @@ class Demo:
     """Checkpoint of SAM or MobileSAM for the photographs; without one, colour finds objects, and SLIC segments."""
     held_out: int = 8
     """Number of scenes to edit."""
-    steps: int = 40
+    steps: int = 20
     """Training steps per stage, unless training is full length."""
 
     def __post_init__(self) -> None:
@@ -53,10 +55,12 @@ class Demo:
     def run(self) -> None:
         """Run every step that is not done yet."""
         started = time.monotonic()
-        self.edit_photographs()
-        self.partition_photographs()
-        self.make_records()
-        trained = self.train()
+        with ThreadPoolExecutor(1) as other_core:  # training mostly compiles, which keeps one core busy
+            beside = [other_core.submit(step) for step in (self.edit_photographs, self.partition_photographs)]
+            self.make_records()
+            trained = self.train()
+        for step in beside:
+            step.result()
         prefer_own_convolutions()
         from elements_jax.cli.demo_report import write_report  # after training: JAX takes memory
 
@@ -73,7 +77,7 @@ class Demo:
         for name, edit in EDITS.items():
             photo, script = save_photograph(edits, name), edits / f"{name}.json"
             script.write_text(json.dumps({"version": 1, "edits": [edit]}))
-            elements("edit", photo, "--script", script, "--out", edits / f"{name}-edited.png", *found)
+            elements("edit", photo, "--script", script, "--out", edits / f"{name}-edited.png", *found, live=False)
 
     def partition_photographs(self) -> None:
         """Partition photographs that scikit-image includes, at the size of `photo`."""
@@ -82,8 +86,9 @@ class Demo:
             save_photograph(photos, name)
         segmenter = ["sam", "--checkpoint", self.sam] if self.sam.is_file() else ["slic"]
         if not (records / "dataset_info.json").is_file():
-            elements("partition", photos, records, "--segmenter", *segmenter, "--size", 256, "--image-format", "png")
-            elements("partition", "inspect", records)
+            job = ["--segmenter", *segmenter, "--size", 256, "--image-format", "png"]
+            elements("partition", photos, records, *job, live=False)
+            elements("partition", "inspect", records, live=False)
 
     def make_records(self) -> None:
         """Write records of scenes for training, and of others to edit."""
@@ -116,11 +121,20 @@ def save_photograph(folder: Path, name: str) -> Path:
     return path
 
 
-def elements(*command: object) -> None:
-    """Run an `elements` command, and exit if it fails."""
+def elements(*command: object, live: bool = True) -> None:
+    """Run an `elements` command, and show what it prints: as it comes if `live`, else when it has ended.
+
+    Raises CalledProcessError if it fails.
+    """
     words = [str(word) for word in command]
-    print(f"\n$ elements {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, "-m", "elements_jax.cli", *words], check=True)
+    shown = f"\n$ elements {shlex.join(words)}"
+    if live:
+        print(shown, flush=True)
+    pipes: dict[str, Any] = {} if live else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([sys.executable, "-m", "elements_jax.cli", *words], **pipes)
+    if not live:
+        print(f"{shown}\n{done.stdout}", end="", flush=True)
+    done.check_returncode()
 
 
 if __name__ == "__main__":
