@@ -75,10 +75,13 @@ MODEL_128 = replace(MODEL, elements=replace(MODEL.elements, image_size=128))
 
 VAE = VAETrainConfig(
     steps=20_000,
-    batch_size=8,
+    batch_size=2,
+    optimizer="muon",  # after 500 photographs 22.5 dB, AdamW 18.0
     learning_rate=1e-3,
-    warmup=200,
-    ema_decay=0.999,
+    schedule="wsd",
+    decay_fraction=0.6,
+    warmup=50,
+    ema_decay=0.998,
     perceptual_weight=0.2,
     perceptual_crop=64,  # VGG-16 on complete images would take three quarters of the time
     sample_every=1000,
