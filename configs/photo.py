@@ -8,7 +8,7 @@ The budget at 128 px. An image costs three times the arithmetic of the trained n
 cores do:
 
     stage         GFLOP an image                                    images     PFLOP    hours
-    vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px     50,000       1.4        4
+    vae           27: encoder 1.7, decoder 4.9, VGG-16 on 64 px      9,000       0.2        1
     autoencoder   17: encoder 0.8, light decoder 2.4, VGG-16        16,000       0.3        1
     diffusion     19: UNet 5.5, encoders 2.7                       300,000       5.7       16
 """

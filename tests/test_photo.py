@@ -14,18 +14,21 @@ from skimage import data
 
 from configs import photo
 from elements_jax import PHOTO
-from elements_jax.checkpoints.model_folder import read_config
+from elements_jax.checkpoints.model_folder import load_networks, read_config
 from elements_jax.cli.main import main
 from elements_jax.data.photo import Photo
 from elements_jax.data.record import DROPPED
 from elements_jax.metrics.image_quality import psnr
+from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline
 from partition import divide
 from tests.helpers.photographs import saved
+from train.start import with_scaling_factor
 
 SIZE = photo.MODEL.elements.image_size
 PRESETS = {"photo": photo.MODEL, "photo_128": photo.MODEL_128}
 BOUNDS = {256: 23.7, 128: 25.4}  # dB
+VAE_BOUND = 32.2
 
 
 @pytest.fixture(scope="module", params=PRESETS)
@@ -45,7 +48,8 @@ def photos(pipeline: ElementsPipeline) -> list[Photo]:
 @pytest.mark.parametrize("name", PRESETS)
 def test_is_stage_1_of_the_preset_and_small(name: str) -> None:
     folder = PHOTO.with_name(name)
-    assert read_config(folder) == PRESETS[name]
+    config = read_config(folder)
+    assert config == with_scaling_factor(PRESETS[name], config.vae.scaling_factor)
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10e6
     assert (folder / "README.md").is_file()
 
@@ -59,6 +63,17 @@ def test_reconstructs_photographs(pipeline: ElementsPipeline, photos: list[Photo
     images, label_maps = (np.stack([getattr(photo, name) for photo in photos]) for name in ("image", "label_map"))
     made = reconstruct(pipeline, images, label_maps)
     assert psnr(jnp.asarray(made / 255), jnp.asarray(images / 255)).mean() > BOUNDS[pipeline.image_size]
+
+
+def test_its_vae_reconstructs_photographs() -> None:
+    """The bound is a decibel below the score when it was made."""
+    networks = Networks(read_config(PHOTO))
+    vae = networks.vae.module(load_networks(PHOTO, networks, ["vae"])["vae"])
+    pictures = [Image.fromarray(each()).resize((SIZE, SIZE)) for each in (data.astronaut, data.chelsea, data.coffee)]
+    truth = jnp.stack([np.asarray(each) / 255 for each in pictures])
+    mean, _ = vae.encode(2 * truth - 1)
+    assert psnr((vae.decode(mean) + 1) / 2, truth).mean() > VAE_BOUND
+    assert jnp.std(mean * networks.config.vae.scaling_factor) == pytest.approx(1, abs=0.1)
 
 
 def test_fills_holes_better_than_a_flat_colour(pipeline: ElementsPipeline, photos: list[Photo]) -> None:
