@@ -269,9 +269,6 @@ def _compile(
 def step_flops(stage: AnyStage, train: TrainConfig) -> tuple[float, float]:
     """Return operations of a step on all devices, with frozen networks: the model's, and including recomputation."""
     state, frozen, batch, key = step_arguments(stage, train, sharding.make_mesh(1, 1, jax.devices()[:1]))
-    keeping = stage
-    if isinstance(train, DiffusionTrainConfig):
-        keeping = stage_of_shapes(stage.model, dataclasses.replace(train, remat="none"))
 
     def loss_of(stage: AnyStage) -> Callable:
         def loss(params, frozen, batch, key):
@@ -280,6 +277,10 @@ def step_flops(stage: AnyStage, train: TrainConfig) -> tuple[float, float]:
 
         return loss
 
+    if not isinstance(train, DiffusionTrainConfig) or train.remat == "none":
+        model = training_cost(loss_of(stage), state["params"], frozen, batch, key).flops
+        return model, model
+    keeping = stage_of_shapes(stage.model, dataclasses.replace(train, remat="none"))
     model = training_cost(loss_of(keeping), state["params"], frozen, batch, key).flops
     again, kept = (
         cost(jax.grad(loss_of(each)), state["params"], frozen, batch, key).flops for each in (stage, keeping)

@@ -155,7 +155,7 @@ def test_a_job_killed_at_random_equals_an_undisturbed_one(tmp_path: Path, engine
     assert start("undisturbed").wait() == 0
     seconds = time.monotonic() - begin
     random = np.random.default_rng(0)
-    for _ in range(3):
+    for _ in range(6):
         job = start("killed")
         time.sleep(random.uniform(0.3, 0.95) * seconds)
         job.kill()

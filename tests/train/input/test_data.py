@@ -155,7 +155,9 @@ def test_hosts_share_each_batch_row_by_row(folder, parts):
                 _assert_equal(next(iterator), {name: array[rows] for name, array in batch.items()})
 
 
-@pytest.mark.parametrize(("workers", "batch_size"), [(0, 4), (0, 6), (2, 6)])
+@pytest.mark.parametrize(
+    ("workers", "batch_size"), [(0, 4), (0, 6), pytest.param(2, 4, marks=pytest.mark.slow), (2, 6)]
+)
 def test_the_stream_resumes_at_any_place(folder, workers, batch_size):
     """It resumes also in batches of another size, and with another number of workers."""
     start = 28  # in the second epoch
