@@ -61,14 +61,16 @@ MODEL = ModelConfig(
         prediction="v",
         guidance=1.0,
         sample_steps=8,
+        draft_error=0.4,
     ),
     unet=UNetConfig(
-        block_out_channels=(64, 160, 256),
+        block_out_channels=(64, 96, 160),
         attention_levels=(False, True, True),
         layers_per_block=1,
         heads=4,
         norm_groups=16,
         position_frequencies=3,
+        beside_latent=8,  # the draft
     ),
 )
 MODEL_128 = replace(MODEL, elements=replace(MODEL.elements, image_size=128))
@@ -108,10 +110,14 @@ AUTOENCODER = AutoencoderTrainConfig(
 
 DIFFUSION = DiffusionTrainConfig(
     steps=50_000,
-    batch_size=16,
-    learning_rate=6e-4,
-    warmup=200,
-    ema_decay=0.999,
+    batch_size=8,
+    optimizer="muon",
+    learning_rate=1e-3,
+    schedule="wsd",
+    decay_fraction=0.4,
+    final_fraction=0.03,
+    warmup=50,
+    ema_decay=0.998,
     sample_every=1000,
     checkpoint_every=1000,
     element_dropout=0.5,  # half of the batches learn to fill holes of the size of objects, half to be faithful

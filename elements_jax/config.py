@@ -143,7 +143,7 @@ class UNetConfig:
     norm_groups: int = 32
     position_frequencies: int = 0  # octaves of the pixel coordinates concatenated with the latent; SD has none
     zero_init_elements: bool = False  # start element attention's output projection at zero: then step 0 is stock SD
-    beside_latent: int = 0  # extra input channels: SD Inpainting has 5, a mask and a masked latent
+    beside_latent: int = 0  # extra input channels: SD Inpainting has 5, a mask and a masked latent; a draft's latent
 
     def __post_init__(self) -> None:
         require_within(self, block_out_channels=WIDTH, layers_per_block=DEPTH, heads=WIDTH, norm_groups=WIDTH)
@@ -166,9 +166,10 @@ class DiffusionConfig:
     prediction: Literal["epsilon", "v"] = "epsilon"  # what the UNet predicts (Equation 4); v: Salimans & Ho 2022
     guidance: float = 3.0  # w (Section 4.1)
     sample_steps: int = 50  # DDIM (Section 4.1)
+    draft_error: float = 0.0  # above 0: only what the light decoder's image lacks is diffused, divided by this number
 
     def __post_init__(self) -> None:
-        require_within(self, train_timesteps=(1, 1_000_000), guidance=(-100, 100))
+        require_within(self, train_timesteps=(1, 1_000_000), guidance=(-100, 100), draft_error=(0, 1000))
         require_within(self, sample_steps=(1, min(self.train_timesteps, 1000)), beta_start=(0, 1))
         require_within(self, beta_end=(self.beta_start, 1))
 
@@ -197,6 +198,9 @@ class ModelConfig:
         if self.decoder.nearest > self.elements.num_elements:
             expected = f"must be at most the {self.elements.num_elements} elements, got {self.decoder.nearest}"
             raise FieldError(self.decoder, ("nearest",), expected)
+        if self.diffusion.draft_error and self.unet.beside_latent != self.vae.latent_channels:
+            expected = f"must be the {self.vae.latent_channels} channels of a draft, got {self.unet.beside_latent}"
+            raise FieldError(self.unet, ("beside_latent",), expected)
         if self.elements.patch_size % 2 ** len(self.encoder.multipliers):
             expected = (
                 f"must be a multiple of {2 ** len(self.encoder.multipliers)}, by which the encoder shrinks patches"
@@ -228,6 +232,7 @@ class ModelConfig:
 
 FIELD_DEFAULTS: dict[str, dict[str, Any]] = {
     "decoder": {"nearest": 0},
+    "diffusion": {"draft_error": 0.0},
     "unet": {"beside_latent": 0},
     "vae": {"middle_attention": True},
 }

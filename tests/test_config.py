@@ -114,7 +114,8 @@ def test_a_file_with_wrong_values_names_the_field(tmp_path, path, value):
 
 
 @pytest.mark.parametrize(
-    ("part", "name"), [("decoder", "nearest"), ("unet", "beside_latent"), ("vae", "middle_attention")]
+    ("part", "name"),
+    [("decoder", "nearest"), ("diffusion", "draft_error"), ("unet", "beside_latent"), ("vae", "middle_attention")],
 )
 def test_fields_missing_from_older_files_have_defaults(tmp_path, part, name):
     SMALL.save(tmp_path / "config.json")

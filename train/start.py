@@ -61,8 +61,7 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
             folder, such as one of stage 1, whose networks are copied.
 
     A light decoder of another image size starts with its images resized. Raises ValueError naming the parts in which
-    the other model differs from `wanted` otherwise. Parts about elements are compared only if the other model has
-    networks for them.
+    the other model differs from `wanted` otherwise. Parts are compared only if the other model has networks for them.
     """
     names = ("encoder", "decoder", "vae", "text_encoder", "unet")
     if all(has_network(folder, name) for name in names):
@@ -79,7 +78,8 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
     if "decoder" in params and config.decoder == wanted.decoder:
         config = with_image_size(config, wanted.elements.image_size)
         params["decoder"] = resize_cells(params["decoder"], config.elements.image_size // config.decoder.query_grid)
-    differ = differing_parts(wanted, config)
+    needed_by = {"scheduler": "unet"}
+    differ = [part for part in differing_parts(wanted, config) if needed_by.get(part, part) in params]
     if "encoder" in params:
         differ += [
             part for part in ("elements", "encoder", "decoder") if getattr(wanted, part) != getattr(config, part)

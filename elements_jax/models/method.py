@@ -35,6 +35,8 @@ class Conditions(NamedTuple):
 
     context: Context
     """Context of the conditioned and unconditioned predictions, which form one batch."""
+    draft: Float[Array, "B h w Z"] | None
+    """Latents of the light decoder's images, for a model that diffuses what they lack."""
     clean: Float[Array, "B h w Z"] | None
     """Latents of the images to preserve."""
     inside: Bool[Array, "B h w"] | None
@@ -73,14 +75,14 @@ def decode_elements(
 ) -> Float[Array, "B H W 3"]:
     """Decode elements and prompt tokens to images in [-1, 1], D(z_T, C, S), by guided sampling (Section 3.3 and 4.1).
 
-    `params` contains "text_encoder", "unet" and "vae". Guidance steers away from `negative_prompt`, the tokens of "" in
-    the paper. `guidance` has one weight for text and elements together, or one for each. `preserve` keeps its images
-    outside its regions, except for a feather. `renewal` is passed to the sampler.
+    `params` contains "text_encoder", "unet" and "vae", and "decoder" for a model with drafts. Guidance steers away from
+    `negative_prompt`, the tokens of "" in the paper. `guidance` has one weight for text and elements together, or one
+    for each. `preserve` keeps its images outside its regions, except for a feather. `renewal` is passed to the sampler.
     """
     conditions = condition(networks, params, elements, prompt, negative_prompt, guidance, preserve)
     predict = predictor(networks, params["unet"], conditions, guidance)
     latent = sampler(predict, make_schedule(networks.config.diffusion), noise, steps, **renewal)
-    return decode_latent(networks, params["vae"], latent, preserve)
+    return decode_latent(networks, params["vae"], latent, conditions.draft, preserve)
 
 
 def condition(
@@ -101,12 +103,26 @@ def condition(
         jnp.concatenate([text] + [negative] * len(guidance)),
         jnp.concatenate([tokens] * len(guidance) + [jnp.zeros_like(tokens)]),
     )
+    draft = draft_latent(networks, params, elements) if config.diffusion.draft_error else None
     if preserve is None:
-        return Conditions(context, None, None)
+        return Conditions(context, draft, None, None)
     # Under the feather the latent is the input's, so that what fades into the input already resembles it.
     clean = networks.vae.module(params["vae"]).encode(_original(preserve))[0] * config.vae.scaling_factor
+    if draft is not None:
+        clean = (clean - draft) / config.diffusion.draft_error
     cell = config.elements.image_size // config.latent_size
-    return Conditions(context, clean, latent_cells(_weight(networks, preserve) == 1, cell))
+    return Conditions(context, draft, clean, latent_cells(_weight(networks, preserve) == 1, cell))
+
+
+def draft_latent(networks: Networks, params: Mapping[str, Params], elements: ImageElements) -> Float[Array, "B h w Z"]:
+    """Return the latents of the light decoder's images, from which a small diffusion decoder starts.
+
+    The paper has nothing of the kind. The UNet reads the draft, and what is diffused is the latent's difference from
+    it (Whang et al. 2022), so that it need not learn again what stage 1 has learned.
+    """
+    drawn = networks.decoder(params["decoder"], elements)
+    mean, _ = networks.vae.module(params["vae"]).encode(drawn)
+    return mean * networks.config.vae.scaling_factor
 
 
 def predictor(networks: Networks, params: Params, conditions: Conditions, guidance: Float[Array, " G"]) -> PredictNoise:
@@ -117,7 +133,11 @@ def predictor(networks: Networks, params: Params, conditions: Conditions, guidan
     schedule = make_schedule(config.diffusion)
 
     def predict_noise(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
-        predicted = unet(latent, timestep, conditions.context)
+        read = latent
+        if (draft := conditions.draft) is not None:  # hidden, like the elements, from the unconditioned prediction
+            drafts = jnp.concatenate([draft] * len(guidance) + [jnp.zeros_like(draft)])
+            read = jnp.concatenate([latent, drafts], axis=-1)
+        predicted = unet(read, timestep, conditions.context)
         if config.diffusion.prediction == "v":
             return noise_from_velocity(schedule, predicted, latent, timestep)
         return predicted
@@ -129,9 +149,15 @@ def predictor(networks: Networks, params: Params, conditions: Conditions, guidan
 
 
 def decode_latent(
-    networks: Networks, params: Params, latent: Float[Array, "B h w Z"], preserve: Preserve | None = None
+    networks: Networks,
+    params: Params,
+    latent: Float[Array, "B h w Z"],
+    draft: Float[Array, "B h w Z"] | None,
+    preserve: Preserve | None,
 ) -> Float[Array, "B H W 3"]:
     """Decode sampled latents to images, with preserved pixels blended in; `params` are the VAE's."""
+    if draft is not None:
+        latent = draft + networks.config.diffusion.draft_error * latent
     image = networks.vae.module(params).decode(latent / networks.config.vae.scaling_factor)
     return _preserving(networks, image, preserve)
 
@@ -193,6 +219,7 @@ class StepByStep:
         def finish(shared, batch):
             return decode_latent(networks, shared, **batch)
 
+        self._drafts = networks.config.diffusion.draft_error > 0
         split = batch_sharding(mesh)
         cast = networks.unet.cast  # does nothing in float32, where a program would copy the weights
         self._cast = cast if networks.config.dtype == "float32" else jax.jit(cast)
@@ -219,9 +246,8 @@ class StepByStep:
         each = [jax.tree.map(lambda array, i=i: array[i], points) for i in range(steps)]
         # The last program is compiled in parallel with the others.
         with ThreadPoolExecutor(1) as thread:
-            finish = thread.submit(
-                lambda: self._finish.lower(params["vae"], {"latent": state[0], **preserve}).compile()
-            )
+            shaped = {"latent": state[0], "draft": state[0] if self._drafts else None, **preserve}
+            finish = thread.submit(lambda: self._finish.lower(params["vae"], shaped).compile())
             of_images = {"params": dict(params), "guidance": guidance}
             conditions = self._condition(of_images, given)
             self._step.lower(
@@ -235,4 +261,4 @@ class StepByStep:
             after = self._step(shared_by_steps(point), {"conditions": conditions, "state": state}, sampler=sampler)
             jax.block_until_ready(state)  # stay one step ahead: devices never wait, and reports are current
             state = after
-        return self._finish(params["vae"], {"latent": state[0], **preserve})
+        return self._finish(params["vae"], {"latent": state[0], "draft": conditions.draft, **preserve})

@@ -165,7 +165,8 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
         return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)
 
     count, content = model.elements.num_elements, model.elements.content_channels
-    params = {name: getattr(networks, name).shapes() for name in ("text_encoder", "unet", "vae")}
+    names = ("text_encoder", "unet", "vae", *["decoder"] * (model.diffusion.draft_error > 0))
+    params = {name: getattr(networks, name).shapes() for name in names}
     shared = {
         "params": jax.tree.map(lambda leaf: array(replicated, leaf.dtype, *leaf.shape), params),
         "guidance": array(replicated, jnp.float32, 1),

@@ -13,7 +13,7 @@ from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion.schedule import add_noise, make_schedule, velocity
 from elements_jax.elements import element_tokens
-from elements_jax.models.method import decode_elements, encode_image
+from elements_jax.models.method import decode_elements, draft_latent, encode_image
 from elements_jax.models.networks import Networks
 from elements_jax.typing import Tree
 from train.config import DiffusionTrainConfig
@@ -32,8 +32,6 @@ class DiffusionStage:
 
     rows = ("input", "elements", "reconstruction", "elements left", "filled in")
     masks = True
-    frozen_networks: tuple[str, ...] = ("vae", "encoder", "text_encoder")
-    """Networks that this stage reads from a model folder and does not train."""
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         self.model, self.train, self.folder = open_folder(folder, model), train, folder
@@ -45,6 +43,11 @@ class DiffusionStage:
         if self.cached:  # computed once, and an argument of the step like the weights
             empty_prompt = jnp.asarray(self.empty_prompt)[None]
             self.frozen["no_text"] = jax.jit(self.networks.text_encoder)(self.frozen["text_encoder"], empty_prompt)[0]
+
+    @property
+    def frozen_networks(self) -> tuple[str, ...]:
+        """Networks that this stage reads from a model folder and does not train."""
+        return ("vae", "encoder", "text_encoder") + ("decoder",) * (self.model.diffusion.draft_error > 0)
 
     @property
     def cached(self) -> bool:
@@ -88,12 +91,17 @@ class DiffusionStage:
 
         schedule = make_schedule(self.model.diffusion)
         latent = sample_posterior(*self.posterior(frozen, batch), posterior_key) * self.model.vae.scaling_factor
+        beside = []
+        if self.model.diffusion.draft_error:
+            draft = draft_latent(self.networks, frozen, elements)
+            latent = (latent - draft) / self.model.diffusion.draft_error
+            beside = [draft * keep_elements[:, None, None, None]]
         steps = self.model.diffusion.train_timesteps
         timestep = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps, jnp.int32))(time_key)
         noise = normal(noise_key, latent.shape[1:])
         unet = self.networks.unet.module(params)
-        noisy, context = add_noise(schedule, latent, noise, timestep), unet.context(text, tokens)
-        predicted = unet(noisy, timestep, context, remat=self.train.remat)
+        read = jnp.concatenate([add_noise(schedule, latent, noise, timestep), *beside], axis=-1)
+        predicted = unet(read, timestep, unet.context(text, tokens), remat=self.train.remat)
         target = velocity(schedule, latent, noise, timestep) if self.model.diffusion.prediction == "v" else noise
         error = jnp.mean((predicted - target) ** 2, axis=(1, 2, 3))
         return error.mean(), {"dropped_elements": dropped.mean()} | by_timestep(error, timestep, steps)

@@ -20,7 +20,9 @@ class UnfrozenStage(DiffusionStage):
     codes of the encoder with which it was trained.
     """
 
-    frozen_networks = ("vae", "text_encoder")
+    @property
+    def frozen_networks(self) -> tuple[str, ...]:
+        return ("vae", "text_encoder")
 
     def __init__(self, model: ModelConfig, train: DiffusionTrainConfig, folder: Path):
         """Raise ValueError in the folder where stage 1 was trained, since its encoder would be overwritten."""
@@ -29,6 +31,8 @@ class UnfrozenStage(DiffusionStage):
                 f"{folder} is where stage 1 was trained, and encoder={train.encoder!r} would overwrite its encoder: "
                 f"choose another --model, and --init {folder}"
             )
+        if model.diffusion.draft_error:
+            raise ValueError("a draft needs the encoder with which the light decoder was trained: train.encoder=frozen")
         super().__init__(model, train, folder)
 
     def pretrained(self) -> Tree:
