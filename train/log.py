@@ -177,12 +177,18 @@ class Log:
         self._window = []
         self._start_clock()
 
-    def held_out(self, step: int, metrics: Metrics, image: UInt8[np.ndarray, "height width 3"], path: Path) -> None:
-        """Report the metrics and the sample grid of the held-out batch; the grid is also written to `path`."""
+    def evaluated(
+        self, step: int, metrics: Metrics, image: UInt8[np.ndarray, "height width 3"], path: Path, *, held_out: bool
+    ) -> None:
+        """Report the metrics and the sample grid of the batch that is evaluated; the grid is also written to `path`.
+
+        `held_out` tells whether it is of the split `val`, or, where there is none, of the examples trained on.
+        """
+        name = "held out" if held_out else "seen in training"
         figures = averaged([metrics])
         shown = [f"{name} {figures[name]:.4g}" for name in sorted(metrics) if not isinstance(metrics[name], Ratio)]
-        print("  held out: " + "  ".join(shown), flush=True)
-        self._scalars("held_out", step, figures)
+        print(f"  {name}: " + "  ".join(shown), flush=True)
+        self._scalars(name.replace(" ", "_"), step, figures)
         self._events.add(step, tfevents.image("samples", image))
         if hosts.is_main_process():
             save_png(path, image)

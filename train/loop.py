@@ -90,7 +90,8 @@ def fit(
             workers=train.workers if shuffle else 0,
         )
 
-    with closing(batches("val" if "val" in splits(records) else "train", shuffle=False)) as iterator:
+    has_val = "val" in splits(records)
+    with closing(batches("val" if has_val else "train", shuffle=False)) as iterator:
         held_out = put(next(iterator))
     held_out_keys = example_keys(held_out_key, 0, held_out["index"])
 
@@ -158,7 +159,8 @@ def fit(
                         figures, pictures = jax.device_get(evaluated)
                         # jit sorts the names, and every device drew the same number of images.
                         drawn = grid({name: pictures[name][: train.sample_count] for name in stage.rows})
-                        log.held_out(now, figures, drawn, run / "samples" / f"{now:07d}.png")
+                        path = run / "samples" / f"{now:07d}.png"
+                        log.evaluated(now, figures, drawn, path, held_out=has_val)
                 ends = last or preempted(now)
                 if saves := now % train.checkpoint_every == 0 or ends or measures:
                     with log.timed("checkpoint"):

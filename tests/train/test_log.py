@@ -168,10 +168,17 @@ def test_the_terminal_stays_terse(tmp_path, machine, capsys):
 def test_held_out_losses_by_timestep_are_only_in_tensorboard(tmp_path, capsys):
     figures = jax.device_get({"loss": jnp.float32(2)} | by_timestep(jnp.float32([1, 3]), jnp.int32([0, 999]), 1000))
     with Log(tmp_path, 0, TRAIN) as log:
-        log.held_out(7, figures, np.zeros((4, 4, 3), np.uint8), tmp_path / "picture.png")
+        log.evaluated(7, figures, np.zeros((4, 4, 3), np.uint8), tmp_path / "picture.png", held_out=True)
     assert capsys.readouterr().out == "  held out: loss 2\n"
     found = scalars(tmp_path)
     assert found == {f"held_out/loss{name}": {7: value} for name, value in (("", 2), ("_t0-249", 1), ("_t750-999", 3))}
+
+
+def test_examples_of_the_training_set_are_not_called_held_out(tmp_path, capsys):
+    with Log(tmp_path, 0, TRAIN) as log:
+        log.evaluated(7, {"loss": 2.0}, np.zeros((4, 4, 3), np.uint8), tmp_path / "picture.png", held_out=False)
+    assert capsys.readouterr().out == "  seen in training: loss 2\n"
+    assert scalars(tmp_path) == {"seen_in_training/loss": {7: 2.0}}
 
 
 def traced(folder) -> list:
