@@ -32,6 +32,9 @@ DEEPEST = 30.0  # pixels: the distance at which it stays the same
 SMALLEST = 32  # pixels per side: the smallest size to which images are padded
 SMOOTH = 12.0  # deviation in pixels of the Gaussian that separates the low frequencies that lean to a smooth fill
 LEAN = 0.5  # the smooth fill's share of them, on all levels but the finest, which would become hazy
+TONE_DOWN = 0.2  # share of the hole's contrast that is taken away
+LOCAL = 16.0  # deviation in pixels of the Gaussian whose mean contrast is measured against
+SURE = 2.0  # pixels from the known part within which the contrast is mostly kept
 BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
 CALM = 0.5  # a deviation of brightness changes that is only noise
 TURNS = (12, 6, 2)  # search and vote iterations: on levels up to EXACT, up to EVERY_OTHER, on finer ones
@@ -119,10 +122,28 @@ def blended(level: Level, voted: Float[np.ndarray, "H W C"]) -> Float[np.ndarray
     near = around(unknown, RIM + 1)
     colours = voted[..., :3].copy()
     difference = (level.image[..., :3] - colours)[near]
+    error = float(np.mean(difference[rim[near]] ** 2)) if rim.any() else 0.0
     small = difference / (1 + (np.mean(difference**2, 2, keepdims=True) / SEAM**2) ** 2)
     known, depth = (rim | ~unknown)[near], distance(unknown[near])[..., None]
     colours[near] += membrane(small, known) + membrane(difference - small, known) * np.exp(-depth / BLEED)
-    return colours
+    return toned_down(colours, level, error)
+
+
+def toned_down(colours: Float[np.ndarray, "H W 3"], level: Level, error: float) -> Float[np.ndarray, "H W 3"]:
+    """Return the colours with a little less contrast in the hole.
+
+    Patches invent details that are plausible but not the true ones, and the error of those grows with their contrast.
+    `error`, the vote's mean squared error at the rim, tells how true they are: an exact texture keeps its contrast.
+    """
+    unknown = level.inside & ~level.known
+    box = around(unknown, round(3 * LOCAL))
+    inside, hole, near = level.inside[box].astype(np.float32), unknown[box], colours[box]
+    weight = np.maximum(ndimage.gaussian_filter(inside, LOCAL, mode="constant"), 1e-3)[..., None]
+    detail = near - ndimage.gaussian_filter(near * inside[..., None], (LOCAL, LOCAL, 0), mode="constant") / weight
+    share = min(TONE_DOWN, 2 * error / (np.mean(detail[hole] ** 2) + 1e-6))
+    toned = colours.copy()
+    toned[box] -= share * (1 - np.exp(-distance(hole) / SURE))[..., None] * detail
+    return toned
 
 
 def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:

@@ -10,7 +10,21 @@ from hypothesis import given
 from scipy import ndimage
 
 from elements_jax.fill.guide import Guide
-from elements_jax.fill.hole import LEAN, SMOOTH, blended, fill_hole, fill_level, guidance_of, padded, pyramid, texture
+from elements_jax.fill.hole import (
+    LEAN,
+    LOCAL,
+    SMOOTH,
+    SURE,
+    TONE_DOWN,
+    blended,
+    fill_hole,
+    fill_level,
+    guidance_of,
+    padded,
+    pyramid,
+    texture,
+    toned_down,
+)
 from elements_jax.fill.patches import PATCH
 from elements_jax.fill.smooth import membrane, resize
 from tests.helpers.holes import disc, few, noisy, seeds
@@ -116,6 +130,24 @@ def test_light_at_the_rim_spreads_into_the_hole():
     filled = blended(level, voted)
     assert (filled[50, 32] > 120).all()  # it fades in
     assert np.abs(filled[16:40, 32] - 46).max() < 6
+
+
+@pytest.mark.parametrize("error", [1e4, 50.0, 0.0])
+def test_invented_details_are_toned_down_as_far_as_they_err(error):
+    """Against plain NumPy: each pixel's own mean, by Gaussian weights of the pixels inside the image."""
+    colours, known = noisy(np.random.default_rng(0), 32, 32).astype(np.float32), ~disc(32, 32, 14, 17, 6)
+    level = pyramid(colours, known, colours, *(np.zeros_like(colours),) * 2)[0]
+    ys, xs = np.mgrid[:32, :32]
+    expected, detail = colours.copy(), np.zeros_like(colours)
+    for y, x in np.argwhere(~known):
+        weights = np.exp(-((ys - y) ** 2 + (xs - x) ** 2) / (2 * LOCAL**2))[..., None]
+        detail[y, x] = colours[y, x] - (weights * colours).sum((0, 1)) / weights.sum()
+    share = min(TONE_DOWN, 2 * error / np.mean(detail[~known] ** 2))
+    for y, x in np.argwhere(~known):
+        depth = np.sqrt(((np.argwhere(known) - (y, x)) ** 2).sum(1).min())
+        expected[y, x] -= share * (1 - np.exp(-depth / SURE)) * detail[y, x]
+    np.testing.assert_allclose(toned_down(colours, level, error), expected, atol=0.1)
+    assert (share == TONE_DOWN) == (error == 1e4)
 
 
 def test_with_nothing_known_shows_the_guide_or_fails_without_one():
