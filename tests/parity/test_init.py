@@ -116,6 +116,15 @@ def test_stage_1_of_another_model_is_refused(config, tmp_path):
         start_from(str(tmp_path / "stage 1"), tmp_path / "new", other)
 
 
+def test_stage_1_starts_any_diffusion_decoder(config, tmp_path):
+    write_config(tmp_path / "stage 1", config)
+    with_encoder(tmp_path / "stage 1", config)
+    other = dataclasses.replace(config, unet=dataclasses.replace(config.unet, heads=2))
+    start_from(str(tmp_path / "stage 1"), tmp_path / "new", other)
+    assert read_config(tmp_path / "new") == other
+    assert read_networks(tmp_path / "new", other).keys() == {"encoder", "decoder"}
+
+
 def test_stage_1_of_another_size_starts_with_resized_images(config, tmp_path):
     write_config(tmp_path / "stage 1", config)
     with_encoder(tmp_path / "stage 1", config)
