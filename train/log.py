@@ -184,11 +184,11 @@ class Log:
 
         `held_out` tells whether it is of the split `val`, or, where there is none, of the examples trained on.
         """
-        name = "held out" if held_out else "seen in training"
+        examples = "held out" if held_out else "seen in training"
         figures = averaged([metrics])
         shown = [f"{name} {figures[name]:.4g}" for name in sorted(metrics) if not isinstance(metrics[name], Ratio)]
-        print(f"  {name}: " + "  ".join(shown), flush=True)
-        self._scalars(name.replace(" ", "_"), step, figures)
+        print(f"  {examples}: " + "  ".join(shown), flush=True)
+        self._scalars(examples.replace(" ", "_"), step, figures)
         self._events.add(step, tfevents.image("samples", image))
         if hosts.is_main_process():
             save_png(path, image)
