@@ -173,6 +173,11 @@ class DiffusionConfig:
         require_within(self, sample_steps=(1, min(self.train_timesteps, 1000)), beta_start=(0, 1))
         require_within(self, beta_end=(self.beta_start, 1))
 
+    @property
+    def has_draft(self) -> bool:
+        """Whether the diffusion decoder starts from the light decoder's image."""
+        return self.draft_error > 0
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -198,7 +203,7 @@ class ModelConfig:
         if self.decoder.nearest > self.elements.num_elements:
             expected = f"must be at most the {self.elements.num_elements} elements, got {self.decoder.nearest}"
             raise FieldError(self.decoder, ("nearest",), expected)
-        if self.diffusion.draft_error and self.unet.beside_latent != self.vae.latent_channels:
+        if self.diffusion.has_draft and self.unet.beside_latent != self.vae.latent_channels:
             expected = f"must be the {self.vae.latent_channels} channels of a draft, got {self.unet.beside_latent}"
             raise FieldError(self.unet, ("beside_latent",), expected)
         if self.elements.patch_size % 2 ** len(self.encoder.multipliers):

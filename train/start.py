@@ -80,6 +80,8 @@ def start_from(source: str, folder: Path, wanted: ModelConfig) -> None:
         params["decoder"] = resize_cells(params["decoder"], config.elements.image_size // config.decoder.query_grid)
     needed_by = {"scheduler": "unet"}
     differ = [part for part in differing_parts(wanted, config) if needed_by.get(part, part) in params]
+    if "unet" in params and config.diffusion.draft_error != wanted.diffusion.draft_error:
+        differ.append("diffusion.draft_error")
     if "encoder" in params:
         differ += [
             part for part in ("elements", "encoder", "decoder") if getattr(wanted, part) != getattr(config, part)

@@ -5,7 +5,8 @@ level of a pyramid, alternating search and vote (Wexler, Shechtman and Irani, "S
 PAMI 2007). Coarse levels are searched exhaustively, with matrix products; finer ones around the results of the coarser
 level. On all but the finest, low frequencies lean to a smooth fill of the hole, so that patches of the right light are
 found. A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as
-it reproduces the surroundings of the hole. In the end, details lose a quarter of their contrast.
+it reproduces the surroundings of the hole. In the end, pieces of the photograph that meet in the hole are joined like
+those of a panorama, by their gradients (Darabi et al., "Image Melding", SIGGRAPH 2012).
 """
 
 from typing import NamedTuple
@@ -25,16 +26,13 @@ THIN = 3.0  # pixels: on the first level, no point of the hole is further than t
 SOURCES = 64  # minimum number of known patches on a level
 MARGIN = 128  # pixels searched around the hole, or the length of the hole
 RIM = 2  # pixels around the hole whose error in the vote corrects the inside
-SEAM = 16.0  # larger differences at the rim, from 0 to 255, are edges of objects
+SEAM = 32.0  # larger differences at the rim or between pieces, from 0 to 255, are edges of objects
 BLEED = 6.0  # pixels in which these fade
 FADE = 1.3  # each pixel of distance from the known part divides a pixel's confidence, and a patch's, by this
 DEEPEST = 30.0  # pixels: the distance at which it stays the same
 SMALLEST = 32  # pixels per side: the smallest size to which images are padded
 SMOOTH = 12.0  # deviation in pixels of the Gaussian that separates the low frequencies that lean to a smooth fill
 LEAN = 0.5  # the smooth fill's share of them, on all levels but the finest, which would become hazy
-TONE_DOWN = 0.25  # share of the contrast that details in the hole lose
-LOCAL = 16.0  # deviation in pixels of the Gaussian whose mean contrast is measured against
-SURE = 2.0  # pixels from the known part within which the contrast is mostly kept
 BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
 CALM = 0.5  # a deviation of brightness changes that is only noise
 TURNS = (12, 6, 2)  # search and vote iterations: on levels up to EXACT, up to EVERY_OTHER, on finer ones
@@ -108,13 +106,16 @@ def fill_window(
     levels = pyramid(image, known, membrane(image, known), fitted, joined)
     found = None
     for scale, level in reversed(list(enumerate(levels))):
-        voted, found = fill_level(level, found, guide, scale)
-    return np.clip(np.rint(blended(level, voted)[:height, :width]), 0, 255).astype(np.uint8)
+        voted, found, origin = fill_level(level, found, guide, scale)
+    return np.clip(np.rint(blended(level, voted, origin)[:height, :width]), 0, 255).astype(np.uint8)
 
 
-def blended(level: Level, voted: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W 3"]:
-    """Return the voted colours with the differences at the hole's rim spread over the hole, so that light continues.
+def blended(
+    level: Level, voted: Float[np.ndarray, "H W C"], origin: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, "H W 3"]:
+    """Return the voted colours, joined with the surroundings of the hole and with each other, so that light continues.
 
+    The differences at the hole's rim, and between pieces of the photograph that meet in the hole, spread over the hole.
     Large differences belong to objects that the hole cuts. They fade within a few pixels.
     """
     unknown = level.inside & ~level.known
@@ -122,28 +123,39 @@ def blended(level: Level, voted: Float[np.ndarray, "H W C"]) -> Float[np.ndarray
     near = around(unknown, RIM + 1)
     colours = voted[..., :3].copy()
     difference = (level.image[..., :3] - colours)[near]
-    error = float(np.mean(difference[rim[near]] ** 2)) if rim.any() else 0.0
-    small = difference / (1 + (np.mean(difference**2, 2, keepdims=True) / SEAM**2) ** 2)
+    small = limited(difference)
     known, depth = (rim | ~unknown)[near], distance(unknown[near])[..., None]
-    colours[near] += membrane(small, known) + membrane(difference - small, known) * np.exp(-depth / BLEED)
-    return toned_down(colours, level, error)
+    joined = membrane(small, known, steps_between(level, origin, near))
+    colours[near] += joined + membrane(difference - small, known) * np.exp(-depth / BLEED)
+    return colours
 
 
-def toned_down(colours: Float[np.ndarray, "H W 3"], level: Level, error: float) -> Float[np.ndarray, "H W 3"]:
-    """Return the colours with a little less contrast in the hole.
+def limited(difference: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
+    """Return differences with large ones, which are edges of objects, reduced."""
+    return difference / (1 + (np.mean(difference**2, 2, keepdims=True) / SEAM**2) ** 2)
 
-    Patches invent details that are plausible but not the true ones, and the error of those grows with their contrast.
-    `error`, the vote's mean squared error at the rim, tells how true they are: an exact texture keeps its contrast.
+
+def steps_between(
+    level: Level, origin: Int[np.ndarray, " N"], box: tuple[slice, slice]
+) -> Float[np.ndarray, "2 h w 3"]:
+    """Return, in a box, the changes down and to the right of a correction that joins the pieces of the photograph.
+
+    Within a piece the correction is constant. Between two neighbouring pixels of different pieces it changes by the
+    difference of the pieces, the mean of those at both pixels. `origin` is that of `patches.vote`.
     """
-    unknown = level.inside & ~level.known
-    box = around(unknown, round(3 * LOCAL))
-    inside, hole, near = level.inside[box].astype(np.float32), unknown[box], colours[box]
-    weight = np.maximum(ndimage.gaussian_filter(inside, LOCAL, mode="constant"), 1e-3)[..., None]
-    detail = near - ndimage.gaussian_filter(near * inside[..., None], (LOCAL, LOCAL, 0), mode="constant") / weight
-    share = min(TONE_DOWN, 2 * error / (np.mean(detail[hole] ** 2) + 1e-6))
-    toned = colours.copy()
-    toned[box] -= share * (1 - np.exp(-distance(hole) / SURE))[..., None] * detail
-    return toned
+    width = level.known.shape[1] + 2
+    known = np.pad(level.known, 1).ravel()
+    colours = np.pad(level.image[..., :3], ((1, 1), (1, 1), (0, 0))).reshape(-1, 3)
+    y, x = np.divmod(origin.reshape(level.known.shape)[box], width - 2)
+    shown = (y + 1) * width + x + 1
+    steps = np.zeros((2, *shown.shape, 3), np.float32)
+    for axis, next_one in enumerate((width, 1)):
+        along = np.moveaxis(shown, axis, 0)
+        before, after = along[:-1], along[1:]
+        both_known = (known[before + next_one] & known[after - next_one])[..., None]
+        step = (colours[before] + colours[before + next_one] - colours[after - next_one] - colours[after]) / 2
+        np.moveaxis(steps[axis], axis, 0)[:-1] = limited(np.where(both_known, step, 0))
+    return steps
 
 
 def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
@@ -205,7 +217,7 @@ def patches_within(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 def fill_level(
     level: Level, coarse: Int[np.ndarray, " M"] | None, guide: Guide | None, scale: int
-) -> tuple[Float[np.ndarray, "H W C"], Int[np.ndarray, " N"]]:
+) -> tuple[Float[np.ndarray, "H W C"], Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
     """Run `patches.complete` on a level, given the sources of the coarser one; the finest has scale 0."""
     width = level.known.shape[1]
     unknown = level.inside & ~level.known
@@ -233,7 +245,7 @@ def fill_level(
         start = np.where(level.known[..., None], level.image, smooth)
     size = level.known.size
     turns, stride = (TURNS[0], 1) if size <= EXACT else (TURNS[1], 2) if size <= EVERY_OTHER else (TURNS[2], None)
-    voted, found = complete(
+    voted, found, origin = complete(
         start.reshape(-1, start.shape[2]),
         hole,
         np.full(size // 4, -1, np.int32) if coarse is None else coarse,
@@ -244,7 +256,7 @@ def fill_level(
         width=width,
         stride=stride,
     )
-    return np.array(voted).reshape(level.image.shape), np.asarray(found)
+    return np.array(voted).reshape(level.image.shape), np.asarray(found), np.asarray(origin)
 
 
 def guidance_of(level: Level, guide: Guide | None, scale: int) -> Guidance:

@@ -22,7 +22,8 @@ PARENTS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # neighbours on the 
 WINDOW = PARENTS  # shifts tried around the best proposal
 # Votes have the weight exp(-d / 2 spread mean(d)), where d is the squared distance of the patches. On coarse levels a
 # wide spread lets them agree on a structure; on fine ones a narrow spread keeps the grain, which averages lose.
-SPREAD_COARSE, SPREAD_FINE = 2.0, 0.5
+SPREAD_COARSE, SPREAD_FINE, SPREAD_LAST = 2.0, 0.5, 8.0
+GRAIN = 0.5  # share of the nearest patch in the last vote, for the grain; the rest is the mean, which errs less
 COHERENCE = 1.0  # a patch may be this share further than the nearest one if it continues a neighbour's source
 NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0)]
 
@@ -174,23 +175,25 @@ def vote(
     found: Int[Array, " N"],
     weights: Float[Array, " N"],
     width: int,
-    sharp: Bool[Array, ""] | bool = False,
-) -> Float[Array, "N C"]:
+    grain: Float[Array, ""] | float = 0.0,
+) -> tuple[Float[Array, "N C"], Int[Array, " N"]]:
     """Replace the pixels of the hole and its rim by the weighted means of the patches found over them.
 
-    If `sharp`, each pixel is that of the patch with the largest weight.
+    `grain` is the share of the patch with the largest weight alone. Also return the index of the pixel that this patch
+    has there, the origin; that of other pixels is their own index.
     """
     steps = offsets(width)
 
-    def chunk(i, voted):
+    def chunk(i, state):
         pixel = lax.dynamic_slice(hole.pixels, (i * CHUNK,), (CHUNK,))
         centres = jnp.minimum(pixel, len(image) - 1)[:, None] - steps
-        weight = weights[centres][..., None]
-        weight = jnp.where(sharp & (weight < weight.max(1, keepdims=True)), 0, weight)
-        colour = (image[found[centres] + steps] * weight).sum(1) / jnp.maximum(weight.sum(1), 1e-30)
-        return voted.at[pixel].set(colour, mode="drop")
+        sources, weight = found[centres] + steps, weights[centres]
+        best = jnp.take_along_axis(sources, weight.argmax(1)[:, None], 1)[:, 0]
+        mean = (image[sources] * weight[..., None]).sum(1) / jnp.maximum(weight.sum(1), 1e-30)[:, None]
+        news = grain * image[best] + (1 - grain) * mean, best
+        return tuple(old.at[pixel].set(new, mode="drop") for old, new in zip(state, news, strict=True))
 
-    return lax.fori_loop(0, -(-hole.pixel_count // CHUNK), chunk, image)
+    return lax.fori_loop(0, -(-hole.pixel_count // CHUNK), chunk, (image, jnp.arange(len(image), dtype=jnp.int32)))
 
 
 def follow(voted: Float[Array, "N C"], hole: Hole, guidance: Guidance, width: int) -> Float[Array, "N C"]:
@@ -226,8 +229,10 @@ def complete(
     *,
     width: int,
     stride: int | None,
-) -> tuple[Float[Array, "N C"], Int[Array, " N"]]:
-    """Fill one level. Return the image, and the source of each target; other entries are -1.
+) -> tuple[Float[Array, "N C"], Int[Array, " N"], Int[Array, " N"]]:
+    """Fill one level. Return the image, the source of each target, and the origin of each pixel in `vote`.
+
+    The sources of other pixels are -1.
 
     `coarse` contains the sources of the coarser level; the first level starts from the content of `image`. Without a
     stride, sources are searched only around those of the coarser level.
@@ -238,21 +243,24 @@ def complete(
     def parents(target: Int[Array, " T"]) -> Int[Array, "T S"]:
         return jnp.stack([propose(target, coarse, hole.nearest, width, parent) for parent in PARENTS], 1)
 
-    def fill(found, weights, sharp=False):
-        return follow(vote(image, hole, found, weights, width, sharp), hole, guidance, width)
+    def fill(found, weights, grain=0.0):
+        voted, origin = vote(image, hole, found, weights, width, grain)
+        return follow(voted, hole, guidance, width), origin
 
     def turn(i, state):
-        voted, found = state
+        voted, found, _ = state
         current = jnp.where(hole.unknown[:, None], voted, image)
         stack = jnp.concatenate([current, guidance.features], 1)
         proposed = searcher(stack, hole, width, stride) if stride else parents
         found, distances = refine(stack, hole, found, proposed, width)
         found, distances = cohere(stack, hole, found, distances, width)
         mean = jnp.sum(jnp.where(hole.is_target, distances, 0)) / hole.target_count
-        weights = confidence * jnp.exp(-distances / (2 * spread * mean + 1e-5))
-        return fill(found, weights, finest & (i == iterations - 1)), found
+        last = finest & (i == iterations - 1)
+        weights = confidence * jnp.exp(-distances / (2 * jnp.where(last, SPREAD_LAST, spread) * mean + 1e-5))
+        voted, origin = fill(found, weights, GRAIN * last)
+        return voted, found, origin
 
     found = propose(jnp.arange(len(image)), coarse, hole.nearest, width, (0, 0))
-    voted = jnp.where(first, image, fill(found, confidence))
-    voted, found = lax.fori_loop(0, iterations, turn, (voted, found))
-    return voted, jnp.where(hole.is_target, found, -1)
+    voted, origin = fill(found, confidence)
+    voted, found, origin = lax.fori_loop(0, iterations, turn, (jnp.where(first, image, voted), found, origin))
+    return voted, jnp.where(hole.is_target, found, -1), origin

@@ -15,34 +15,60 @@ def resize(image: Shaped[np.ndarray, "h w C"], height: int, width: int) -> Float
     return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), kind)) for plane in planes], 2)
 
 
-def membrane(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
-    """Complete an image by solving Laplace's equation in the unknown part, as far as the sweeps converge.
+def membrane(
+    image: Float[np.ndarray, "H W C"],
+    known: Bool[np.ndarray, "H W"],
+    steps: Float[np.ndarray, "2 H W C"] | None = None,
+) -> Float[np.ndarray, "H W C"]:
+    """Complete an image by solving Poisson's equation in the unknown part, as far as the sweeps converge.
 
-    Without a known pixel the result is 0.
+    `steps` are the wanted changes from each pixel to the one below and to the one on the right; by default 0. The
+    result approaches them in the mean square. Without a known pixel the result is 0.
     """
     image = np.where(known[..., None], image, 0).astype(np.float32)
     if known.all() or not known.any():
         return image
     near = around(~known, 1)
-    image[near] = _solved(image[near], known[near])
+    steps = np.zeros((2, *image.shape), np.float32) if steps is None else steps
+    image[near] = _solved(image[near], known[near], steps[:, *near])
     return image
 
 
-def _solved(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
+def _solved(
+    image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"], steps: Float[np.ndarray, "2 H W C"]
+) -> Float[np.ndarray, "H W C"]:
     height, width = known.shape
+    down, right = steps[0, :-1], steps[1, :, :-1]
     if max(height, width) > 2:
         even = ((0, height % 2), (0, width % 2))
         share = shrink(np.pad(known, even)[..., None].astype(np.float32))
         coarse = shrink(np.pad(image, (*even, (0, 0)))) / np.maximum(share, 0.25)
-        start = resize(membrane(coarse, share[..., 0] > 0), 2 * share.shape[0], 2 * share.shape[1])[:height, :width]
+        start = membrane(coarse, share[..., 0] > 0, _coarse(np.pad(steps, ((0, 0), *even, (0, 0)))))
+        start = resize(start, 2 * share.shape[0], 2 * share.shape[1])[:height, :width]
     else:
         start = np.broadcast_to(image[known].mean(0), image.shape)
     filled = np.where(known[..., None], image, start)
+    laplacian = np.zeros_like(image)
+    laplacian[:-1] += down
+    laplacian[1:] -= down
+    laplacian[:, :-1] += right
+    laplacian[:, 1:] -= right
     for _ in range(SWEEPS):
         padded = np.pad(filled, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        mean = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
+        mean = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - laplacian) / 4
         filled = np.where(known[..., None], image, mean)
     return filled
+
+
+def _coarse(steps: Float[np.ndarray, "2 H W C"]) -> Float[np.ndarray, "2 h w C"]:
+    """Return the steps between the means of squares of 2 x 2 pixels."""
+
+    def halved(down: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "h w C"]:
+        inner, outer = down[0::2], down[1::2]
+        steps = (inner + np.pad(inner[1:], ((0, 1), (0, 0), (0, 0)))) / 2 + outer
+        return (steps[:, 0::2] + steps[:, 1::2]) / 2
+
+    return np.stack([halved(steps[0]), halved(steps[1].swapaxes(0, 1)).swapaxes(0, 1)])
 
 
 def around(hole: Bool[np.ndarray, "H W"], margin: int) -> tuple[slice, slice]:

@@ -103,7 +103,7 @@ def condition(
         jnp.concatenate([text] + [negative] * len(guidance)),
         jnp.concatenate([tokens] * len(guidance) + [jnp.zeros_like(tokens)]),
     )
-    draft = draft_latent(networks, params, elements) if config.diffusion.draft_error else None
+    draft = draft_latent(networks, params, elements) if config.diffusion.has_draft else None
     if preserve is None:
         return Conditions(context, draft, None, None)
     # Under the feather the latent is the input's, so that what fades into the input already resembles it.
@@ -219,7 +219,7 @@ class StepByStep:
         def finish(shared, batch):
             return decode_latent(networks, shared, **batch)
 
-        self._drafts = networks.config.diffusion.draft_error > 0
+        self._has_draft = networks.config.diffusion.has_draft
         split = batch_sharding(mesh)
         cast = networks.unet.cast  # does nothing in float32, where a program would copy the weights
         self._cast = cast if networks.config.dtype == "float32" else jax.jit(cast)
@@ -246,7 +246,7 @@ class StepByStep:
         each = [jax.tree.map(lambda array, i=i: array[i], points) for i in range(steps)]
         # The last program is compiled in parallel with the others.
         with ThreadPoolExecutor(1) as thread:
-            shaped = {"latent": state[0], "draft": state[0] if self._drafts else None, **preserve}
+            shaped = {"latent": state[0], "draft": state[0] if self._has_draft else None, **preserve}
             finish = thread.submit(lambda: self._finish.lower(params["vae"], shaped).compile())
             of_images = {"params": dict(params), "guidance": guidance}
             conditions = self._condition(of_images, given)

@@ -95,7 +95,7 @@ class ElementsPipeline:
         or for Stable Diffusion Inpainting, whose UNet also reads a masked image.
         """
         config, params, tokenize = read_model(source, tokenizer)
-        if config.unet.beside_latent and not config.diffusion.draft_error:
+        if config.unet.beside_latent and not config.diffusion.has_draft:
             raise ValueError(f"{source} is Stable Diffusion Inpainting, whose UNet does not support elements")
         networks = Networks(config)
         if "encoder" not in params:

@@ -12,18 +12,17 @@ from scipy import ndimage
 from elements_jax.fill.guide import Guide
 from elements_jax.fill.hole import (
     LEAN,
-    LOCAL,
+    SEAM,
     SMOOTH,
-    SURE,
-    TONE_DOWN,
+    Level,
     blended,
     fill_hole,
     fill_level,
     guidance_of,
     padded,
     pyramid,
+    steps_between,
     texture,
-    toned_down,
 )
 from elements_jax.fill.patches import PATCH
 from elements_jax.fill.smooth import membrane, resize
@@ -120,34 +119,56 @@ def test_a_gradient_is_continued_without_a_step():
 
 def test_light_at_the_rim_spreads_into_the_hole():
     voted, known = np.full((64, 64, 3), 40, np.float32), ~disc(64, 64, 32, 32, 20)
-    lit = np.where(known[..., None], 46, 0).astype(np.float32)
-    level = pyramid(lit, known, lit, *(np.zeros_like(voted),) * 2)[0]
-    np.testing.assert_allclose(blended(level, voted)[~known], 46, atol=0.6)
+    lit = np.repeat(np.where(known[..., None], 46, 0), 3, axis=2).astype(np.float32)
+    level, alone = pyramid(lit, known, lit, *(np.zeros_like(voted),) * 2)[0], np.arange(64 * 64, dtype=np.int32)
+    np.testing.assert_allclose(blended(level, voted, alone)[~known], 46, atol=0.6)
     roof = lit.copy()
     roof[52:] = 220
     roof[~known] = 0
     level = pyramid(roof, known, roof, *(np.zeros_like(voted),) * 2)[0]
-    filled = blended(level, voted)
+    filled = blended(level, voted, alone)
     assert (filled[50, 32] > 120).all()  # it fades in
     assert np.abs(filled[16:40, 32] - 46).max() < 6
 
 
-@pytest.mark.parametrize("error", [1e4, 50.0, 0.0])
-def test_invented_details_are_toned_down_as_far_as_they_err(error):
-    """Against plain NumPy: each pixel's own mean, by Gaussian weights of the pixels inside the image."""
-    colours, known = noisy(np.random.default_rng(0), 32, 32).astype(np.float32), ~disc(32, 32, 14, 17, 6)
-    level = pyramid(colours, known, colours, *(np.zeros_like(colours),) * 2)[0]
-    ys, xs = np.mgrid[:32, :32]
-    expected, detail = colours.copy(), np.zeros_like(colours)
-    for y, x in np.argwhere(~known):
-        weights = np.exp(-((ys - y) ** 2 + (xs - x) ** 2) / (2 * LOCAL**2))[..., None]
-        detail[y, x] = colours[y, x] - (weights * colours).sum((0, 1)) / weights.sum()
-    share = min(TONE_DOWN, 2 * error / np.mean(detail[~known] ** 2))
-    for y, x in np.argwhere(~known):
-        depth = np.sqrt(((np.argwhere(known) - (y, x)) ** 2).sum(1).min())
-        expected[y, x] -= share * (1 - np.exp(-depth / SURE)) * detail[y, x]
-    np.testing.assert_allclose(toned_down(colours, level, error), expected, atol=0.1)
-    assert (share == TONE_DOWN) == (error == 1e4)
+def test_pieces_of_different_light_are_joined():
+    """A hole over the full height shows 100 in one half and 112 in the other: the result is a ramp between both."""
+    known = np.ones((32, 64), bool)
+    known[:, 24:40] = False
+    dark, light = np.full((2, 32, 64, 3), [[[[100.0]]], [[[112.0]]]], np.float32)
+    image = np.where(np.arange(64)[:, None] < 32, dark, light)
+    level = pyramid(image * known[..., None], known, image, *(np.zeros_like(image),) * 2)[0]
+    x = np.arange(64)
+    origin = np.arange(32)[:, None] * 64 + np.select([known[0], x < 32], [x, x - 18], x + 18)
+    ramp = np.interp(x, [23, 40], [100, 112])
+    joined = blended(level, image, origin.ravel().astype(np.int32))
+    np.testing.assert_allclose(joined[:, 24:40], np.broadcast_to(ramp[:, None], (32, 64, 3))[:, 24:40], atol=0.5)
+
+
+@few
+@given(seeds)
+def test_steps_between_pieces_are_those_at_both_pixels(seed):
+    """Against loops over pairs of pixels; each piece is compared with the other where both show known pixels."""
+    rng = np.random.default_rng(seed)
+    image = rng.uniform(0, 255, (8, 9, 3)).astype(np.float32)
+    known = rng.random((8, 9)) < 0.8
+    sources = np.flatnonzero(known)
+    starts = rng.choice(sources, (8, 9)).astype(np.int32)
+    level = Level(image, np.ones_like(known), known, image, image, image)
+    expected = np.zeros((2, 8, 9, 3))
+    for y, x in np.ndindex(8, 9):
+        for dy, dx in ((1, 0), (0, 1)):
+            if y + dy == 8 or x + dx == 9:
+                continue
+            (py, px), (qy, qx) = divmod(int(starts[y, x]), 9), divmod(int(starts[y + dy, x + dx]), 9)
+            ahead, behind = (py + dy, px + dx), (qy - dy, qx - dx)
+            if ahead[0] == 8 or ahead[1] == 9 or min(behind) < 0 or not (known[ahead] and known[behind]):
+                continue
+            step = (image[py, px] - image[behind] + image[ahead] - image[qy, qx]) / 2
+            step /= 1 + (np.mean(step**2) / SEAM**2) ** 2
+            expected[dx, y, x] = step
+    steps = steps_between(level, starts.ravel(), np.s_[2:, 1:])
+    np.testing.assert_allclose(steps, expected[:, 2:, 1:], atol=1e-3)
 
 
 def test_with_nothing_known_shows_the_guide_or_fails_without_one():
@@ -174,12 +195,17 @@ def test_errors_name_the_expected_input():
         fill_hole(photograph, np.ones((8, 9), bool), np.full((2, 2, 3), np.nan, np.float32))
 
 
-def test_a_membrane_solves_the_equation_of_laplace():
-    """A harmonic function is its own membrane, up to half a percent of its range of 38."""
+@pytest.mark.parametrize("curvature", [0, 8])
+def test_a_membrane_solves_the_equation_of_poisson(curvature):
+    """A function is the membrane of its own steps, up to half a percent of its range."""
     y, x = np.mgrid[:40, :40] / 10.0
-    harmonic = (x**2 - y**2 + 2 * x)[..., None].astype(np.float32)
+    function = (x**2 - y**2 + 2 * x + curvature / 2 * y**2)[..., None].astype(np.float32)
     known = ~disc(40, 40, 18, 20, 12)
-    np.testing.assert_allclose(membrane(harmonic, known), harmonic, atol=0.19)
+    steps = np.zeros((2, 40, 40, 1), np.float32)
+    steps[0] = (curvature / 2 * ((y + 0.1) ** 2 - y**2))[..., None]
+    np.testing.assert_allclose(membrane(function, known, steps), function, atol=0.005 * np.ptp(function))
+    if not curvature:
+        np.testing.assert_array_equal(membrane(function, known), membrane(function, known, steps))
 
 
 def test_lengths_of_programs():
@@ -206,7 +232,7 @@ def test_no_source_has_a_pixel_of_the_hole():
     image = noisy(np.random.default_rng(0), 64, 64).astype(np.float32)
     known = ~disc(64, 64, 31, 31, 9)
     level = pyramid(image, known, image, 0 * image, 0 * image)[0]
-    _, found = fill_level(level, None, None, 0)
+    _, found, _ = fill_level(level, None, None, 0)
     chosen = np.asarray(found)[np.asarray(found) >= 0]
     assert len(chosen)
     for source in np.unique(chosen):

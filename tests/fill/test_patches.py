@@ -174,19 +174,25 @@ def test_a_vote_is_the_weighted_mean_of_the_found_patches(seed):
         found[at] = y * W + x
     weights = np.where(hole.is_target, rng.uniform(0.5, 1, H * W), 0).astype(np.float32).reshape(H, W)
     args = image.reshape(-1, 3), hole, found.ravel(), weights.ravel(), W
-    voted = np.asarray(jax.jit(vote, static_argnums=4)(*args)).reshape(H, W, 3)
-    sharp = np.asarray(jax.jit(vote, static_argnums=(4, 5))(*args, True)).reshape(H, W, 3)
+    flat, origin = map(np.asarray, jax.jit(vote, static_argnums=4)(*args))
+    grainy, again = map(np.asarray, jax.jit(vote, static_argnums=4)(*args, 0.3))
+    voted = flat.reshape(H, W, 3)
+    numbers = np.arange(H * W).reshape(H, W, 1)
     sums, total = np.zeros((H, W, 3)), np.zeros((H, W, 1))
-    best, largest = np.zeros((H, W, 3)), np.zeros((H, W, 1))
+    best, largest = numbers.copy(), np.zeros((H, W, 1))
     for at in targets:
         better = weights[at] > patch(largest, *at)
-        patch(best, *at)[:] = np.where(better, patch(image, *divmod(int(found[at]), W)), patch(best, *at))
+        patch(best, *at)[:] = np.where(better, patch(numbers, *divmod(int(found[at]), W)), patch(best, *at))
         patch(largest, *at)[:] = np.maximum(patch(largest, *at), weights[at])
         patch(sums, *at)[:] += weights[at] * patch(image, *divmod(int(found[at]), W))
         patch(total, *at)[:] += weights[at]
     np.testing.assert_allclose(voted[unknown], (sums / np.maximum(total, 1e-9))[unknown], atol=1e-2)
     np.testing.assert_array_equal(voted[~unknown], image[~unknown])
-    np.testing.assert_allclose(sharp[unknown], best[unknown], atol=1e-2)
+    copied = image.reshape(-1, 3)[best[..., 0]]
+    np.testing.assert_allclose(grainy.reshape(H, W, 3)[unknown], (0.3 * copied + 0.7 * voted)[unknown], atol=1e-2)
+    np.testing.assert_array_equal(origin.reshape(H, W)[unknown], best[unknown][:, 0])
+    np.testing.assert_array_equal(origin.reshape(H, W)[~unknown], numbers[~unknown][:, 0])
+    np.testing.assert_array_equal(again, origin)
 
 
 @few

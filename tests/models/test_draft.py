@@ -24,6 +24,7 @@ from train.stages import diffusion
 from train.stages.conditioning import with_partner_example
 from train.stages.diffusion import DiffusionStage
 from train.stages.diffusion_unfrozen import UnfrozenStage
+from train.start import start_from
 
 ERROR = 0.5
 DRAFTING = dataclasses.replace(
@@ -162,3 +163,11 @@ def test_an_unsuitable_configuration_is_refused(folder):
     unfrozen = DiffusionTrainConfig(steps=1, batch_size=2, learning_rate=1e-3, encoder="unfrozen")
     with pytest.raises(ValueError, match="a draft needs the encoder with which the light decoder was trained"):
         UnfrozenStage(DRAFTING, unfrozen, folder)
+    with pytest.raises(ValueError, match="a draft needs the encoder with which the light decoder was trained"):
+        stage_of_shapes(DRAFTING, unfrozen)
+
+
+def test_a_unet_of_another_draft_error_is_not_taken(folder, tmp_path):
+    other = dataclasses.replace(DRAFTING, diffusion=dataclasses.replace(DRAFTING.diffusion, draft_error=2 * ERROR))
+    with pytest.raises(ValueError, match=r"the preset and its overrides in \['diffusion.draft_error'\]"):
+        start_from(str(folder), tmp_path / "new", other)

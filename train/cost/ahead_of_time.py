@@ -37,7 +37,7 @@ from train.stage import example_keys
 from train.stages.autoencoder import AutoencoderStage
 from train.stages.conditioning import with_partner_example
 from train.stages.diffusion import DiffusionStage
-from train.stages.diffusion_unfrozen import UnfrozenStage
+from train.stages.diffusion_unfrozen import UnfrozenStage, require_no_draft
 from train.stages.vae import VAEStage
 from train.stages.vae_adversarial import AdversarialVAEStage
 from train.state import abstract_state, make_optimizer
@@ -72,6 +72,10 @@ class AbstractStage(DiffusionStage):
 
 class UnfrozenStageOfShapes(AbstractStage, UnfrozenStage):
     """The same for a stage 2 that trains the content encoder."""
+
+    def __init__(self, model: ModelConfig, train: DiffusionTrainConfig):
+        require_no_draft(model)
+        super().__init__(model, train)
 
 
 def stage_of_shapes(model: ModelConfig, train: TrainConfig) -> AnyStage:
@@ -165,7 +169,7 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
         return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)
 
     count, content = model.elements.num_elements, model.elements.content_channels
-    names = ("text_encoder", "unet", "vae", *["decoder"] * (model.diffusion.draft_error > 0))
+    names = ("text_encoder", "unet", "vae", *["decoder"] * model.diffusion.has_draft)
     params = {name: getattr(networks, name).shapes() for name in names}
     shared = {
         "params": jax.tree.map(lambda leaf: array(replicated, leaf.dtype, *leaf.shape), params),

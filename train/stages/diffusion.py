@@ -47,7 +47,7 @@ class DiffusionStage:
     @property
     def frozen_networks(self) -> tuple[str, ...]:
         """Networks that this stage reads from a model folder and does not train."""
-        return ("vae", "encoder", "text_encoder") + ("decoder",) * (self.model.diffusion.draft_error > 0)
+        return ("vae", "encoder", "text_encoder") + ("decoder",) * self.model.diffusion.has_draft
 
     @property
     def cached(self) -> bool:
@@ -92,7 +92,7 @@ class DiffusionStage:
         schedule = make_schedule(self.model.diffusion)
         latent = sample_posterior(*self.posterior(frozen, batch), posterior_key) * self.model.vae.scaling_factor
         beside = []
-        if self.model.diffusion.draft_error:
+        if self.model.diffusion.has_draft:
             draft = draft_latent(self.networks, frozen, elements)
             latent = (latent - draft) / self.model.diffusion.draft_error
             beside = [draft * keep_elements[:, None, None, None]]

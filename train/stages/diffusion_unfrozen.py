@@ -13,6 +13,12 @@ from train.stage import Batch, Metrics
 from train.stages.diffusion import DiffusionStage
 
 
+def require_no_draft(model: ModelConfig) -> None:
+    """Raise ValueError for a model whose diffusion decoder starts from the light decoder's image."""
+    if model.diffusion.has_draft:
+        raise ValueError("a draft needs the encoder with which the light decoder was trained: train.encoder=frozen")
+
+
 class UnfrozenStage(DiffusionStage):
     """The diffusion loss also trains the content encoder: stage 1's, or a new one without a stage 1.
 
@@ -31,8 +37,7 @@ class UnfrozenStage(DiffusionStage):
                 f"{folder} is where stage 1 was trained, and encoder={train.encoder!r} would overwrite its encoder: "
                 f"choose another --model, and --init {folder}"
             )
-        if model.diffusion.draft_error:
-            raise ValueError("a draft needs the encoder with which the light decoder was trained: train.encoder=frozen")
+        require_no_draft(model)
         super().__init__(model, train, folder)
 
     def pretrained(self) -> Tree:
