@@ -256,7 +256,31 @@ def fill_level(
         width=width,
         stride=stride,
     )
-    return np.array(voted).reshape(level.image.shape), np.asarray(found), np.asarray(origin)
+    beyond = ndimage.maximum_filter(unknown, PATCH) & ~targets & ~sources
+    found = extended(np.array(found).reshape(targets.shape), targets, beyond, y * width + x)
+    return np.array(voted).reshape(level.image.shape), found.ravel(), np.asarray(origin)
+
+
+def extended(
+    found: Int[np.ndarray, "H W"],
+    targets: Bool[np.ndarray, "H W"],
+    beyond: Bool[np.ndarray, "H W"],
+    nearest: Int[np.ndarray, "H W"],
+) -> Int[np.ndarray, "H W"]:
+    """Return the sources with more of them, for patches of the hole that reach beyond the image.
+
+    They continue the source of the nearest target. On the next level there are targets closer to the border, which
+    without a proposal would be compared only with the known patches next to the hole.
+    """
+    height, width = targets.shape
+    y, x = np.nonzero(beyond)
+    if not len(y) or not targets.any():
+        return found
+    to_y, to_x = ndimage.distance_transform_edt(~targets, return_distances=False, return_indices=True)[:, y, x]
+    source_y, source_x = np.divmod(found[to_y, to_x], width)
+    source_y, source_x = np.clip(source_y + y - to_y, 0, height - 1), np.clip(source_x + x - to_x, 0, width - 1)
+    found[y, x] = nearest[source_y, source_x]
+    return found
 
 
 def guidance_of(level: Level, guide: Guide | None, scale: int) -> Guidance:

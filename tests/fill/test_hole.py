@@ -228,6 +228,31 @@ def test_a_coarse_pixel_is_known_if_all_pixels_it_covers_are():
                     np.testing.assert_allclose(coarse.image[y, x], fine.image[cell].mean((0, 1)), atol=1e-3)
 
 
+def test_patches_beyond_the_image_continue_the_nearest_target():
+    """Against loops over pixels; equally near targets may differ, so each is accepted."""
+    image = noisy(np.random.default_rng(0), 32, 48).astype(np.float32)
+    known = ~disc(32, 48, 2, 45, 12)
+    level = pyramid(image, known, image, 0 * image, 0 * image)[0]
+    _, found, _ = fill_level(level, None, None, 0)
+    found, half = found.reshape(known.shape), PATCH // 2
+    inner = np.zeros_like(known)
+    inner[half : 32 - half, half : 48 - half] = True
+    touching = ndimage.maximum_filter(~known, PATCH)
+    sources, targets = inner & ~touching, np.argwhere(inner & touching)
+    np.testing.assert_array_equal(found >= 0, touching)
+    assert (touching & ~inner).sum() > 50
+    for y, x in np.argwhere(touching & ~inner):
+        squares = ((targets - (y, x)) ** 2).sum(1)
+        continued = [
+            np.clip(np.divmod(found[ty, tx], 48) + np.subtract((y, x), (ty, tx)), 0, (31, 47))
+            for ty, tx in targets[squares == squares.min()]
+        ]
+        source = np.array(divmod(int(found[y, x]), 48))
+        assert sources[tuple(source)]
+        from_sources = [((np.argwhere(sources) - at) ** 2).sum(1).min() for at in continued]
+        assert any(((source - at) ** 2).sum() == least for at, least in zip(continued, from_sources, strict=True))
+
+
 def test_no_source_has_a_pixel_of_the_hole():
     image = noisy(np.random.default_rng(0), 64, 64).astype(np.float32)
     known = ~disc(64, 64, 31, 31, 9)
