@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from elements_jax import TINY
 from elements_jax.bounds import COUNT, require_within
@@ -25,11 +25,13 @@ from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
 STAGES = ("vae", "autoencoder", "diffusion")
 EDITS = {
-    "astronaut": {"edit": "delete", "object": {"box": [0.255, 0.665, 0.405, 0.84]}},  # the badge
+    "astronaut": {"edit": "delete", "object": {"mask": "badge.png"}},
     "coffee": {"edit": "resize", "object": {"box": [0.52, 0.55, 0.70, 0.82]}, "scale": 0.6},  # the spoon
     "rocket": {"edit": "duplicate", "object": {"box": [0.47, 0.30, 0.54, 0.97]}, "by": [-0.12, 0.0]},
 }
 """Edits of photographs that scikit-image includes."""
+BADGE = (122, 340, 218, 440)
+"""Box of the ellipse that covers the astronaut's badge and the tape around it, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Demo:
     def edit_photographs(self) -> None:
         """Edit complete photographs, at their own size."""
         edits = self.out / "edits"
+        save_badge_mask(edits / "badge.png")
         found = ["--segmenter", "slic", *(["--checkpoint", self.sam] if self.sam.is_file() else [])]
         for name, edit in EDITS.items():
             photo, script = save_photograph(edits, name), edits / f"{name}.json"
@@ -119,6 +122,15 @@ def save_photograph(folder: Path, name: str) -> Path:
     with new_file(path) as file:
         Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
     return path
+
+
+def save_badge_mask(path: Path) -> None:
+    """Write the mask of the astronaut's badge."""
+    mask = Image.new("L", (512, 512))
+    ImageDraw.Draw(mask).ellipse(BADGE, fill=255)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as file:
+        mask.save(file, "PNG")
 
 
 def elements(*command: object, live: bool = True) -> None:

@@ -29,8 +29,8 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {  # its name in the table, a
     "sample-1": ("50 guided steps, text encoder, VAE, batch 1", ("ours", "eager", "compiled")),
     "sample-4": ("50 guided steps, text encoder, VAE, batch 4", ("ours", "eager")),
     "vae-decode-4": ("VAE decodes 4 pictures", ("ours", "eager")),
-    "vae-step-32": ("VAE step with LPIPS, small model, 256 px", ("ours",)),
-    "stage1-64": ("stage 1 step, small model, 256 px", ("ours",)),
+    "vae-step-32": ("VAE step of the preset photo, with LPIPS", ("ours",)),
+    "stage1-64": ("stage 1 step of the preset photo", ("ours",)),
     "partition-vit_h": ("partition, SAM vit_h, 256 points", ("eager",)),
     "partition-mobile-sam": ("partition, MobileSAM, 256 points", ("eager",)),
 }

@@ -1,12 +1,14 @@
 """This project's side: its own step, stages and pipeline, compiled from shapes; arrays are made before measuring."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import photo
 from elements_jax.config import (
     DecoderConfig,
     ElementsConfig,
@@ -37,13 +39,7 @@ from train.state import abstract_state, make_optimizer
 from train.step import jit_step
 
 SD15 = ModelConfig(dtype="bfloat16")
-PHOTO = ModelConfig(  # a small model of photographs at 256 px that a GPU trains from scratch in minutes
-    elements=ElementsConfig(image_size=256, patch_size=16, frequencies=8),
-    encoder=EncoderConfig(base_channels=40, multipliers=(1, 2, 4), norm_groups=8),
-    decoder=DecoderConfig(blocks=2, channels=160, self_heads=5, cross_heads=2),
-    vae=VAEConfig(block_out_channels=(32, 48, 96, 160), layers_per_block=1, latent_channels=8, norm_groups=16),
-    dtype="bfloat16",
-)
+PHOTO = replace(photo.MODEL, dtype="bfloat16")
 SMALL = ModelConfig(
     elements=ElementsConfig(image_size=32, grid=4, patch_size=8, frequencies=4),
     encoder=EncoderConfig(base_channels=8, multipliers=(1, 2), norm_groups=4),
@@ -100,7 +96,7 @@ def prepare(section: str, side: str, rehearse: bool) -> Measure:
     if side == "count":
         say(count(rehearse))
         return dict
-    model, photo = (SMALL, SMALL) if rehearse else (SD15, PHOTO)
+    model, small = (SMALL, SMALL) if rehearse else (SD15, PHOTO)
     if section.startswith("partition"):
         raise ImportError("partition is PyTorch's")
     if section.startswith("train"):
@@ -113,9 +109,9 @@ def prepare(section: str, side: str, rehearse: bool) -> Measure:
     size = 2 if rehearse else size_of(section)
     if section.startswith("vae-step"):
         vae_train = VAETrainConfig(steps=1000, batch_size=size, learning_rate=1e-3, perceptual_weight=1)
-        return training(VAEStageOfShapes(photo, vae_train), vae_train, picture_batch(photo, size))
+        return training(VAEStageOfShapes(small, vae_train), vae_train, picture_batch(small, size))
     stage1_train = AutoencoderTrainConfig(steps=1000, batch_size=size, learning_rate=1e-3)
-    return training(AutoencoderStageOfShapes(photo, stage1_train), stage1_train, picture_batch(photo, size))
+    return training(AutoencoderStageOfShapes(small, stage1_train), stage1_train, picture_batch(small, size))
 
 
 def training(stage: Any, train: TrainConfig, batch: dict[str, jax.ShapeDtypeStruct]) -> Measure:
@@ -225,7 +221,7 @@ def filled(shapes: Any) -> Any:
 
 def count(rehearse: bool) -> dict[str, float]:
     """Return the operations per image of each section, by this project's own count (`train.cost.flops`)."""
-    model, photo = (SMALL, SMALL) if rehearse else (SD15, PHOTO)
+    model, small = (SMALL, SMALL) if rehearse else (SD15, PHOTO)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def of_step(stage: Any, params: Any, batch: Any) -> float:
@@ -235,11 +231,11 @@ def count(rehearse: bool) -> dict[str, float]:
 
         return training_cost(loss, params, stage.frozen, batch, key).flops
 
-    networks, small = Networks(model), Networks(photo)
+    networks, small_networks = Networks(model), Networks(small)
     vae_train = VAETrainConfig(steps=1, batch_size=1, learning_rate=1, perceptual_weight=1)
     stage1_train = AutoencoderTrainConfig(steps=1, batch_size=1, learning_rate=1)
-    vae_step = of_step(VAEStageOfShapes(photo, vae_train), small.vae.shapes(), picture_batch(photo, 1))
-    stage1 = {name: getattr(small, name).shapes() for name in ("encoder", "decoder")}
+    vae_step = of_step(VAEStageOfShapes(small, vae_train), small_networks.vae.shapes(), picture_batch(small, 1))
+    stage1 = {name: getattr(small_networks, name).shapes() for name in ("encoder", "decoder")}
     train = of_step(UNetStage(model), networks.unet.shapes(), unet_batch(model, 1))
     mesh = sharding.make_mesh(1, 1, jax.local_devices()[:1])
     shared, batch = sampler_arguments(networks, 1, mesh)
@@ -258,7 +254,7 @@ def count(rehearse: bool) -> dict[str, float]:
         "sample-4": sample,
         "vae-decode-4": decoded,
         "vae-step-32": vae_step,
-        "stage1-64": of_step(AutoencoderStageOfShapes(photo, stage1_train), stage1, picture_batch(photo, 1)),
+        "stage1-64": of_step(AutoencoderStageOfShapes(small, stage1_train), stage1, picture_batch(small, 1)),
     }
 
 
