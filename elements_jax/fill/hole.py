@@ -116,7 +116,8 @@ def blended(
     """Return the voted colours, joined with the surroundings of the hole and with each other, so that light continues.
 
     The differences at the hole's rim, and between pieces of the photograph that meet in the hole, spread over the hole.
-    Large differences belong to objects that the hole cuts. They fade within a few pixels.
+    Large differences belong to objects that the hole cuts. They fade within a few pixels. Far from the rim the
+    differences between pieces would add up to any colour, so their sum is bounded.
     """
     unknown = level.inside & ~level.known
     rim = level.known & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
@@ -125,8 +126,10 @@ def blended(
     difference = (level.image[..., :3] - colours)[near]
     small = limited(difference)
     known, depth = (rim | ~unknown)[near], distance(unknown[near])[..., None]
-    joined = membrane(small, known, steps_between(level, origin, near))
-    colours[near] += joined + membrane(difference - small, known) * np.exp(-depth / BLEED)
+    joined = membrane(0 * small, known, steps_between(level, origin, near))
+    joined /= np.sqrt(1 + np.mean(joined**2, 2, keepdims=True) / SEAM**2)
+    light = membrane(small, known) + membrane(difference - small, known) * np.exp(-depth / BLEED)
+    colours[near] += light + joined
     return colours
 
 

@@ -145,6 +145,20 @@ def test_pieces_of_different_light_are_joined():
     np.testing.assert_allclose(joined[:, 24:40], np.broadcast_to(ramp[:, None], (32, 64, 3))[:, 24:40], atol=0.5)
 
 
+def test_joining_pieces_does_not_add_up_to_other_colours():
+    """The hole repeats one ramp; each piece begins 14 below the end of the one before, so joining climbs."""
+    known = np.zeros((32, 128), bool)
+    known[:, :24] = True
+    x = np.arange(128)
+    origin = (np.arange(32)[:, None] * 128 + np.where(x < 24, x, 8 + x % 8)).astype(np.int32)
+    image = np.repeat(np.where(x < 24, 100 + 2 * x, 0)[:, None], 3, 1) * np.ones((32, 1, 1), np.float32)
+    voted = image[:, origin[0]]
+    level = pyramid(image.astype(np.float32), known, voted, *(np.zeros_like(voted),) * 2)[0]
+    changed = blended(level, voted, origin.ravel()) - voted
+    assert np.abs(changed[:, 120]).max() > 20
+    assert np.abs(changed).max() <= SEAM
+
+
 @few
 @given(seeds)
 def test_steps_between_pieces_are_those_at_both_pixels(seed):
