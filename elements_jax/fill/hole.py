@@ -5,8 +5,8 @@ level of a pyramid, alternating search and vote (Wexler, Shechtman and Irani, "S
 PAMI 2007). Coarse levels are searched exhaustively, with matrix products; finer ones around the results of the coarser
 level. On all but the finest, low frequencies lean to a smooth fill of the hole, so that patches of the right light are
 found. A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as
-it reproduces the surroundings of the hole. In the end, pieces of the photograph that meet in the hole are joined like
-those of a panorama, by their gradients (Darabi et al., "Image Melding", SIGGRAPH 2012).
+it reproduces the surroundings of the hole. In the end, pieces of the photograph that meet in the hole are joined by
+their gradients, like those of a montage (Agarwala et al., "Interactive Digital Photomontage", SIGGRAPH 2004).
 """
 
 from typing import NamedTuple
@@ -116,8 +116,8 @@ def blended(
     """Return the voted colours, joined with the surroundings of the hole and with each other, so that light continues.
 
     The differences at the hole's rim, and between pieces of the photograph that meet in the hole, spread over the hole.
-    Large differences belong to objects that the hole cuts. They fade within a few pixels. Far from the rim the
-    differences between pieces would add up to any colour, so their sum is bounded.
+    Large ones are edges of objects: those at the rim fade within a few pixels, and those between pieces stay. Far from
+    the rim the differences between pieces would add up to any colour, so their sum is bounded.
     """
     unknown = level.inside & ~level.known
     rim = level.known & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
