@@ -11,7 +11,6 @@ their gradients, like those of a montage (Agarwala et al., "Interactive Digital 
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
@@ -229,16 +228,17 @@ def fill_level(
     pixels = level.inside & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
     y, x = ndimage.distance_transform_edt(~sources, return_distances=False, return_indices=True)
     confidence = FADE ** -np.minimum(distance(~level.known), DEEPEST)
+    nearest = (y * width + x).astype(np.int32)
     hole = Hole(
-        jnp.asarray(indices(targets)),
+        indices(targets),
         int(targets.sum()),
-        jnp.asarray(targets.ravel()),
-        jnp.asarray(indices(pixels)),
+        targets.ravel(),
+        indices(pixels),
         int(pixels.sum()),
-        jnp.asarray(unknown.ravel()),
-        jnp.asarray(sources.ravel()),
-        jnp.asarray(y * width + x, jnp.int32).ravel(),
-        jnp.asarray(confidence, jnp.float32).ravel(),
+        unknown.ravel(),
+        sources.ravel(),
+        nearest.ravel(),
+        confidence.astype(np.float32).ravel(),
     )
     start = level.image
     if coarse is None:
@@ -260,7 +260,7 @@ def fill_level(
         stride=stride,
     )
     beyond = ndimage.maximum_filter(unknown, PATCH) & ~targets & ~sources
-    found = extended(np.array(found).reshape(targets.shape), targets, beyond, y * width + x)
+    found = extended(np.array(found).reshape(targets.shape), targets, beyond, nearest)
     return np.array(voted).reshape(level.image.shape), found.ravel(), np.asarray(origin)
 
 
@@ -298,10 +298,10 @@ def guidance_of(level: Level, guide: Guide | None, scale: int) -> Guidance:
         sigmas += [BLUR * guide.step * 2.0 ** (k - scale) for k in bands]
         shares = [shares[0] * (1 - guide.trusts[-1]), *np.diff(guide.trusts, prepend=0)]
     return Guidance(
-        jnp.asarray(features, jnp.float32),
-        jnp.asarray(np.reshape(pictures, (-1, size, 3)), jnp.float32),
-        jnp.maximum(jnp.asarray(sigmas, jnp.float32), 1e-2),
-        jnp.asarray(shares, jnp.float32),
+        np.asarray(features, np.float32),
+        np.reshape(pictures, (-1, size, 3)).astype(np.float32),
+        np.maximum(sigmas, 1e-2).astype(np.float32),
+        np.asarray(shares, np.float32),
     )
 
 

@@ -117,9 +117,9 @@ def refine(
 
     def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
         best, _ = nearest_of(target, jnp.concatenate([found[target][:, None], proposed(target)], 1))
-        y, x = best // width, best % width
-        shifted = [jnp.clip(y + dy, 0, rows - 1) * width + jnp.clip(x + dx, 0, width - 1) for dy, dx in WINDOW]
-        return nearest_of(target, hole.nearest[jnp.stack(shifted, 1)])
+        dy, dx = jnp.array(WINDOW).T
+        y, x = (best // width)[:, None] + dy, (best % width)[:, None] + dx
+        return nearest_of(target, hole.nearest[jnp.clip(y, 0, rows - 1) * width + jnp.clip(x, 0, width - 1)])
 
     return _for_targets(compare, hole, found)
 
@@ -157,12 +157,18 @@ def _for_targets(compare, hole: Hole, found: Int[Array, " N"]) -> tuple[Int[Arra
 
 
 def propose(
-    target: Int[Array, " T"], coarse: Int[Array, " M"], nearest: Int[Array, " N"], width: int, parent: tuple[int, int]
-) -> Int[Array, " T"]:
-    """Propose a source per target, by the offset of its parent's neighbour; -1 in `coarse` is an unknown offset."""
+    target: Int[Array, " T"],
+    coarse: Int[Array, " M"],
+    nearest: Int[Array, " N"],
+    width: int,
+    parents: list[tuple[int, int]],
+) -> Int[Array, "T S"]:
+    """Propose sources per target, by the offsets of its parent's neighbours; -1 in `coarse` is an unknown offset."""
     rows, half = len(nearest) // width, width // 2
+    dy, dx = jnp.array(parents).T
+    target = target[:, None]
     y, x = target // width, target % width
-    above, beside = jnp.clip(y // 2 + parent[0], 0, rows // 2 - 1), jnp.clip(x // 2 + parent[1], 0, half - 1)
+    above, beside = jnp.clip(y // 2 + dy, 0, rows // 2 - 1), jnp.clip(x // 2 + dx, 0, half - 1)
     source = coarse[above * half + beside]
     to_y = jnp.clip(2 * (source // half - above) + y, 0, rows - 1)
     to_x = jnp.clip(2 * (source % half - beside) + x, 0, width - 1)
@@ -241,26 +247,28 @@ def complete(
     confidence = jnp.where(hole.is_target, hole.confidence, 0)
 
     def parents(target: Int[Array, " T"]) -> Int[Array, "T S"]:
-        return jnp.stack([propose(target, coarse, hole.nearest, width, parent) for parent in PARENTS], 1)
+        return propose(target, coarse, hole.nearest, width, PARENTS)
 
-    def fill(found, weights, grain=0.0):
-        voted, origin = vote(image, hole, found, weights, width, grain)
-        return follow(voted, hole, guidance, width), origin
-
-    def turn(i, state):
-        voted, found, _ = state
+    def search(voted, found, last):
         current = jnp.where(hole.unknown[:, None], voted, image)
         stack = jnp.concatenate([current, guidance.features], 1)
         proposed = searcher(stack, hole, width, stride) if stride else parents
         found, distances = refine(stack, hole, found, proposed, width)
         found, distances = cohere(stack, hole, found, distances, width)
         mean = jnp.sum(jnp.where(hole.is_target, distances, 0)) / hole.target_count
-        last = finest & (i == iterations - 1)
-        weights = confidence * jnp.exp(-distances / (2 * jnp.where(last, SPREAD_LAST, spread) * mean + 1e-5))
-        voted, origin = fill(found, weights, GRAIN * last)
-        return voted, found, origin
+        return found, confidence * jnp.exp(-distances / (2 * jnp.where(last, SPREAD_LAST, spread) * mean + 1e-5))
 
-    found = propose(jnp.arange(len(image)), coarse, hole.nearest, width, (0, 0))
-    voted, origin = fill(found, confidence)
-    voted, found, origin = lax.fori_loop(0, iterations, turn, (jnp.where(first, image, voted), found, origin))
+    def start(voted, found, last):
+        return found, confidence
+
+    def turn(i, state):  # the start is a turn as well, so that a vote is compiled only once
+        voted, found, _ = state
+        last = finest & (i == iterations)
+        found, weights = lax.cond(i == 0, start, search, voted, found, last)
+        voted, origin = vote(image, hole, found, weights, width, GRAIN * last)
+        voted = follow(voted, hole, guidance, width)
+        return jnp.where(first & (i == 0), image, voted), found, origin
+
+    found = propose(jnp.arange(len(image)), coarse, hole.nearest, width, [(0, 0)])[:, 0]
+    voted, found, origin = lax.fori_loop(0, iterations + 1, turn, (image, found, found))
     return voted, jnp.where(hole.is_target, found, -1), origin
