@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -28,6 +29,7 @@ COHERENCE = 1.0  # a patch may be this share further than the nearest one if it 
 NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0)]
 
 Scalar = Int[Array, ""] | int
+AnyArray = Array | np.ndarray
 Propose = Callable[[Int[Array, " T"]], Int[Array, "T S"]]
 """Proposes sources of some targets."""
 
@@ -35,24 +37,24 @@ Propose = Callable[[Int[Array, " T"]], Int[Array, "T S"]]
 class Hole(NamedTuple):
     """The unknown part of one level. Index arrays are padded with N after their `count`."""
 
-    targets: Int[Array, " N"]  # centres of the patches that touch the hole
+    targets: Int[AnyArray, " N"]  # centres of the patches that touch the hole
     target_count: Scalar
-    is_target: Bool[Array, " N"]
-    pixels: Int[Array, " N"]  # pixels of the hole and its rim
+    is_target: Bool[AnyArray, " N"]
+    pixels: Int[AnyArray, " N"]  # pixels of the hole and its rim
     pixel_count: Scalar
-    unknown: Bool[Array, " N"]  # the hole
-    sources: Bool[Array, " N"]  # centres of known patches
-    nearest: Int[Array, " N"]  # the source closest to each pixel
-    confidence: Float[Array, " N"]  # in a pixel's value: 1 where it is known, less deeper in the hole
+    unknown: Bool[AnyArray, " N"]  # the hole
+    sources: Bool[AnyArray, " N"]  # centres of known patches
+    nearest: Int[AnyArray, " N"]  # the source closest to each pixel
+    confidence: Float[AnyArray, " N"]  # in a pixel's value: 1 where it is known, less deeper in the hole
 
 
 class Guidance(NamedTuple):
     """What guides the fill of one level, beside the patches."""
 
-    features: Float[Array, "N F"]  # a guide's colours, compared along with the image's; F = 0 without a guide
-    pictures: Float[Array, "K N 3"]  # the fill takes some of their low frequencies
-    sigmas: Float[Array, " K"]  # Gaussians in pixels that select the frequencies
-    shares: Float[Array, " K"]  # weights of the residual smoothed by each Gaussian
+    features: Float[AnyArray, "N F"]  # a guide's colours, compared along with the image's; F = 0 without a guide
+    pictures: Float[AnyArray, "K N 3"]  # the fill takes some of their low frequencies
+    sigmas: Float[AnyArray, " K"]  # Gaussians in pixels that select the frequencies
+    shares: Float[AnyArray, " K"]  # weights of the residual smoothed by each Gaussian
 
 
 def offsets(width: int) -> Int[Array, " P"]:
@@ -159,7 +161,7 @@ def _for_targets(compare, hole: Hole, found: Int[Array, " N"]) -> tuple[Int[Arra
 def propose(
     target: Int[Array, " T"],
     coarse: Int[Array, " M"],
-    nearest: Int[Array, " N"],
+    nearest: Int[AnyArray, " N"],
     width: int,
     parents: list[tuple[int, int]],
 ) -> Int[Array, "T S"]:
