@@ -29,30 +29,31 @@ def membrane(
     if known.all() or not known.any():
         return image
     near = around(~known, 1)
-    steps = np.zeros((2, *image.shape), np.float32) if steps is None else steps
-    image[near] = _solved(image[near], known[near], steps[:, *near])
+    image[near] = _solved(image[near], known[near], None if steps is None else steps[:, *near])
     return image
 
 
 def _solved(
-    image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"], steps: Float[np.ndarray, "2 H W C"]
+    image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"], steps: Float[np.ndarray, "2 H W C"] | None
 ) -> Float[np.ndarray, "H W C"]:
     height, width = known.shape
-    down, right = steps[0, :-1], steps[1, :, :-1]
     if max(height, width) > 2:
         even = ((0, height % 2), (0, width % 2))
         share = shrink(np.pad(known, even)[..., None].astype(np.float32))
         coarse = shrink(np.pad(image, (*even, (0, 0)))) / np.maximum(share, 0.25)
-        start = membrane(coarse, share[..., 0] > 0, _coarse(np.pad(steps, ((0, 0), *even, (0, 0)))))
+        of_squares = None if steps is None else _coarse(np.pad(steps, ((0, 0), *even, (0, 0))))
+        start = membrane(coarse, share[..., 0] > 0, of_squares)
         start = resize(start, 2 * share.shape[0], 2 * share.shape[1])[:height, :width]
     else:
         start = np.broadcast_to(image[known].mean(0), image.shape)
     filled = np.where(known[..., None], image, start)
     laplacian = np.zeros_like(image)
-    laplacian[:-1] += down
-    laplacian[1:] -= down
-    laplacian[:, :-1] += right
-    laplacian[:, 1:] -= right
+    if steps is not None:
+        down, right = steps[0, :-1], steps[1, :, :-1]
+        laplacian[:-1] += down
+        laplacian[1:] -= down
+        laplacian[:, :-1] += right
+        laplacian[:, 1:] -= right
     for _ in range(SWEEPS):
         padded = np.pad(filled, ((1, 1), (1, 1), (0, 0)), mode="edge")
         mean = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - laplacian) / 4
