@@ -6,30 +6,25 @@ PAMI 2007). Coarse levels are searched exhaustively, with matrix products; finer
 level. On all but the finest, low frequencies lean to a smooth fill of the hole, so that patches of the right light are
 found. A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as
 it reproduces the surroundings of the hole. In the end, pieces of the photograph that meet in the hole are joined by
-their gradients, like those of a montage (Agarwala et al., "Interactive Digital Photomontage", SIGGRAPH 2004).
+their gradients, like those of a montage (`joining`). Holes in large photographs are filled at a lower resolution; their
+detail comes from where the patches do (`detail`).
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
+from elements_jax.fill.detail import reduced, with_detail
 from elements_jax.fill.guide import Guide, fit_guide
+from elements_jax.fill.joining import RIM, blended
 from elements_jax.fill.patches import PATCH, Guidance, Hole, complete
-from elements_jax.fill.smooth import around, distance, membrane, shrink
+from elements_jax.fill.pyramid import EVERY_OTHER, EXACT, Level, patches_within, pyramid
+from elements_jax.fill.smooth import around, distance, membrane, shrink_mask
 
-EXACT = 64 * 64  # pixels of the largest level where every patch is compared with every known one
-EVERY_OTHER = 128 * 128  # the same with the known ones of every other row and column, and those around the nearest
-THIN = 3.0  # pixels: on the first level, no point of the hole is further than this from the known part
-SOURCES = 64  # minimum number of known patches on a level
+LARGEST = 1024  # pixels per side: larger photographs are searched at this size
 MARGIN = 128  # pixels searched around the hole, or the length of the hole
-RIM = 2  # pixels around the hole whose error in the vote corrects the inside
-SEAM = 32.0  # larger differences at the rim or between pieces, from 0 to 255, are edges of objects
-BLEED = 6.0  # pixels in which these fade
 FADE = 1.3  # each pixel of distance from the known part divides a pixel's confidence, and a patch's, by this
 DEEPEST = 30.0  # pixels: the distance at which it stays the same
-SMALLEST = 32  # pixels per side: the smallest size to which images are padded
 SMOOTH = 12.0  # deviation in pixels of the Gaussian that separates the low frequencies that lean to a smooth fill
 LEAN = 0.5  # the smooth fill's share of them, on all levels but the finest, which would become hazy
 BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
@@ -68,23 +63,31 @@ def fill_hole(
         return photograph.copy()
     if hole.all() and guide is None:
         raise ValueError("the hole covers the complete photograph, which needs a guide")
+    if max(height, width) > LARGEST:
+        small = reduced(photograph, LARGEST)
+        size = small.shape[1], small.shape[0]
+        small_hole = shrink_mask(hole, size)
+        if guide is not None or not small_hole.all():  # unless all that is known is thinner than a small pixel
+            small_probes = None if probes is None else shrink_mask(probes, size)
+            return with_detail(photograph, hole, *_fill(small, small_hole, guide, small_probes))
+    return _fill(photograph, hole, guide, probes)[0]
+
+
+def _fill(
+    photograph: UInt8[np.ndarray, "H W 3"],
+    hole: Bool[np.ndarray, "H W"],
+    guide: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"] | None,
+    probes: Bool[np.ndarray, "H W"] | None,
+) -> tuple[UInt8[np.ndarray, "H W 3"], Int[np.ndarray, "H W"]]:
+    """Return the photograph with its hole filled, and the index of the pixel that each pixel comes from."""
     fitted = None if guide is None else fit_guide(photograph, hole, np.asarray(guide, np.float32), probes)
     length = max(int(np.ptp(np.flatnonzero(hole.any(axis)))) + 1 for axis in (0, 1))
     box = around(hole, max(MARGIN, length))
-    filled = photograph.copy()
-    filled[box] = np.where(hole[box][..., None], fill_window(photograph, hole, fitted, box), photograph[box])
-    return filled
-
-
-class Level(NamedTuple):
-    """One level of a pyramid; pixels that are not inside are padding."""
-
-    image: Float[np.ndarray, "H W C"]  # colours, then `texture`; 0 where unknown
-    inside: Bool[np.ndarray, "H W"]
-    known: Bool[np.ndarray, "H W"]
-    smooth: Float[np.ndarray, "H W C"]  # the image with its hole filled smoothly
-    fitted: Float[np.ndarray, "H W 3"]  # the guide's images, 0 without one
-    joined: Float[np.ndarray, "H W 3"]
+    filled, origin = photograph.copy(), np.arange(hole.size).reshape(hole.shape)
+    colours, there = fill_window(photograph, hole, fitted, box)
+    filled[box] = np.where(hole[box][..., None], colours, photograph[box])
+    origin[box] = origin[box].ravel()[there]
+    return filled, origin
 
 
 def fill_window(
@@ -92,72 +95,23 @@ def fill_window(
     hole: Bool[np.ndarray, "H W"],
     guide: Guide | None,
     box: tuple[slice, slice],
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the box of the photograph with its hole filled."""
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int[np.ndarray, "h w"]]:
+    """Return the box of the photograph with its hole filled, and the index in the box that each pixel comes from."""
     image, known = photograph[box].astype(np.float32), ~hole[box]
     fitted, joined = (np.zeros_like(image[..., :3]),) * 2 if guide is None else (guide.fitted[box], guide.joined[box])
     height, width = known.shape
     if not patches_within(known).any():  # without known patches the fill is smooth
         alone = membrane(image, known) if guide is None else joined
-        return np.clip(np.rint(alone), 0, 255).astype(np.uint8)
+        return np.clip(np.rint(alone), 0, 255).astype(np.uint8), np.arange(known.size).reshape(known.shape)
 
     image = np.concatenate([image, texture(image, known)], 2)
     levels = pyramid(image, known, membrane(image, known), fitted, joined)
     found = None
     for scale, level in reversed(list(enumerate(levels))):
         voted, found, origin = fill_level(level, found, guide, scale)
-    return np.clip(np.rint(blended(level, voted, origin)[:height, :width]), 0, 255).astype(np.uint8)
-
-
-def blended(
-    level: Level, voted: Float[np.ndarray, "H W C"], origin: Int[np.ndarray, " N"]
-) -> Float[np.ndarray, "H W 3"]:
-    """Return the voted colours, joined with the surroundings of the hole and with each other, so that light continues.
-
-    The differences at the hole's rim, and between pieces of the photograph that meet in the hole, spread over the hole.
-    Large ones are edges of objects: those at the rim fade within a few pixels, and those between pieces stay. Far from
-    the rim the differences between pieces would add up to any colour, so their sum is bounded.
-    """
-    unknown = level.inside & ~level.known
-    rim = level.known & ndimage.binary_dilation(unknown, np.ones((3, 3)), RIM)
-    near = around(unknown, RIM + 1)
-    colours = voted[..., :3].copy()
-    difference = (level.image[..., :3] - colours)[near]
-    small = limited(difference)
-    known, depth = (rim | ~unknown)[near], distance(unknown[near])[..., None]
-    joined = membrane(0 * small, known, steps_between(level, origin, near))
-    joined /= np.sqrt(1 + np.mean(joined**2, 2, keepdims=True) / SEAM**2)
-    light = membrane(small, known) + membrane(difference - small, known) * np.exp(-depth / BLEED)
-    colours[near] += light + joined
-    return colours
-
-
-def limited(difference: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
-    """Return differences with large ones, which are edges of objects, reduced."""
-    return difference / (1 + (np.mean(difference**2, 2, keepdims=True) / SEAM**2) ** 2)
-
-
-def steps_between(
-    level: Level, origin: Int[np.ndarray, " N"], box: tuple[slice, slice]
-) -> Float[np.ndarray, "2 h w 3"]:
-    """Return, in a box, the changes down and to the right of a correction that joins the pieces of the photograph.
-
-    Within a piece the correction is constant. Between two neighbouring pixels of different pieces it changes by the
-    difference of the pieces, the mean of those at both pixels. `origin` is that of `patches.vote`.
-    """
-    width = level.known.shape[1] + 2
-    known = np.pad(level.known, 1).ravel()
-    colours = np.pad(level.image[..., :3], ((1, 1), (1, 1), (0, 0))).reshape(-1, 3)
-    y, x = np.divmod(origin.reshape(level.known.shape)[box], width - 2)
-    shown = (y + 1) * width + x + 1
-    steps = np.zeros((2, *shown.shape, 3), np.float32)
-    for axis, next_one in enumerate((width, 1)):
-        along = np.moveaxis(shown, axis, 0)
-        before, after = along[:-1], along[1:]
-        both_known = (known[before + next_one] & known[after - next_one])[..., None]
-        step = (colours[before] + colours[before + next_one] - colours[after - next_one] - colours[after]) / 2
-        np.moveaxis(steps[axis], axis, 0)[:-1] = limited(np.where(both_known, step, 0))
-    return steps
+    colours = blended(level, voted, origin)[:height, :width]
+    y, x = np.divmod(origin.reshape(level.known.shape)[:height, :width], level.known.shape[1])
+    return np.clip(np.rint(colours), 0, 255).astype(np.uint8), y * width + x
 
 
 def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
@@ -177,44 +131,6 @@ def texture(image: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -
         found.append(np.where(known, mean / np.maximum(share, 1e-3), 0))
     changes = np.stack(found, 2)
     return changes * (image[known].std(0).mean() / (changes[known].std(0).mean() + CALM))
-
-
-def pyramid(
-    image: Float[np.ndarray, "H W C"],
-    known: Bool[np.ndarray, "H W"],
-    smooth: Float[np.ndarray, "H W C"],
-    fitted: Float[np.ndarray, "H W 3"],
-    joined: Float[np.ndarray, "H W 3"],
-) -> list[Level]:
-    """Return levels from fine to coarse, each half as large. A pixel is known if all pixels that it covers are."""
-    height, width = known.shape
-    padding = ((0, padded(height) - height), (0, padded(width) - width))
-    inside = np.pad(np.ones_like(known), padding)
-    pictures = (np.pad(picture, (*padding, (0, 0))) for picture in (image * known[..., None], smooth, fitted, joined))
-    levels = [Level(next(pictures), inside, np.pad(known, padding), *pictures)]
-    while True:
-        last = levels[-1]
-        thin = last.known.size <= EVERY_OTHER and distance(last.inside & ~last.known).max() <= THIN
-        if thin or min(last.known.shape) <= 2 * PATCH + 2:
-            return levels
-        inside, known = (shrink(mask[..., None].astype(np.float32))[..., 0] == 1 for mask in (last.inside, last.known))
-        if patches_within(known).sum() < SOURCES:
-            return levels
-        image = shrink(last.image) * known[..., None]
-        levels.append(Level(image, inside, known, *map(shrink, (last.smooth, last.fitted, last.joined))))
-
-
-def padded(length: int) -> int:
-    """Return the length to compile for: a power of two, or one and a half times one."""
-    power = SMALLEST
-    while power < length:
-        power *= 2
-    return power * 3 // 4 if power > SMALLEST and length <= power * 3 // 4 else power
-
-
-def patches_within(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Return the centres of patches that are completely inside the mask."""
-    return ndimage.minimum_filter(mask, PATCH, mode="constant", cval=False)
 
 
 def fill_level(

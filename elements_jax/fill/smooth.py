@@ -85,6 +85,12 @@ def shrink(image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "h w C"]:
     return image.reshape(height // 2, 2, width // 2, 2, channels).mean((1, 3))
 
 
+def shrink_mask(mask: Bool[np.ndarray, "H W"], size: tuple[int, int], least: float = 0.0) -> Bool[np.ndarray, "h w"]:
+    """Shrink a mask to (width, height): a pixel is set if more than a share of `least` is under the mask."""
+    share = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    return np.asarray(share) > 255 * least
+
+
 def distance(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
     """Return the distance of each mask pixel to the nearest pixel outside; 0 if the mask covers everything."""
     return np.zeros(mask.shape) if mask.all() else ndimage.distance_transform_edt(mask)

@@ -5,7 +5,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
-from PIL import Image
 from scipy import ndimage
 
 from elements_jax.editing.script import Delete, Duplicate, EditError, EditScript
@@ -18,10 +17,7 @@ from elements_jax.photograph.matte import alpha_matte
 from elements_jax.photograph.selecting import Selection
 from elements_jax.photograph.shadow import cast_shadow
 from elements_jax.photograph.steps import Step, placement_of
-from elements_jax.photograph.window import Window, box_of, grown, shrink_mask, windows
-
-FILL_SIDE = 1024
-"""Maximum size in pixels of the crops in which holes are filled; larger ones use a lower resolution."""
+from elements_jax.photograph.window import Window, box_of, grown, windows
 
 ROOM = 384
 """Minimum size of such a crop without a guide: patches are taken from around the hole."""
@@ -149,12 +145,12 @@ class Composition:
             if guide is None:
                 if hole[here].all():
                     raise EditError("the edits leave no part of the photograph from which to fill the hole")
-                filled = _fill(colours, hole[here])
+                filled = fill_hole(colours, hole[here])
             else:
                 probes = np.zeros_like(hole)
                 probes[here] = probes_for(hole[here])
                 drawn = guide(window, hole | probes)
-                filled = _fill(colours, hole[here], window.crop(drawn), probes[here])
+                filled = fill_hole(colours, hole[here], window.crop(drawn), probes[here])
                 if script.prompt and (varied := _nearby(self.deleted[here], float(reach)) & seen[here]).any():
                     filled = np.where(varied[..., None], _toned(window.enlarge(drawn), colours, hole[here]), filled)
             new = like(filled, result)
@@ -162,7 +158,7 @@ class Composition:
             part[..., : new.shape[2]][seen[here]] = new[seen[here]]
             if new.shape[2] < part.shape[2]:
                 alpha = np.repeat(rgb8(part[..., -1:])[..., :1], 3, axis=2)
-                alpha = _fill(alpha, hole[here])[..., :1]
+                alpha = fill_hole(alpha, hole[here])[..., :1]
                 part[..., -1:][seen[here]] = (alpha if part.dtype == np.uint8 else alpha.astype(np.uint16) * 257)[
                     seen[here]
                 ]
@@ -190,25 +186,6 @@ def _lay(
 
 def _nearby(mask: Bool[np.ndarray, "H W"], reach: float) -> Bool[np.ndarray, "H W"]:
     return ndimage.distance_transform_edt(~mask) <= reach if mask.any() else mask
-
-
-def _fill(
-    colours: UInt8[np.ndarray, "H W 3"],
-    hole: Bool[np.ndarray, "H W"],
-    guide: UInt8[np.ndarray, "h w 3"] | None = None,
-    probes: Bool[np.ndarray, "H W"] | None = None,
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Fill a hole, at a lower resolution if the crop is too large."""
-    height, width = hole.shape
-    if max(height, width) <= FILL_SIDE:
-        return fill_hole(colours, hole, guide, probes)
-    factor = FILL_SIDE / max(height, width)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    small_colours = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BOX))
-    small_probes = None if probes is None else shrink_mask(probes, size)
-    small = fill_hole(small_colours, shrink_mask(hole, size), guide, small_probes)
-    filled = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.LANCZOS))
-    return np.where(hole[..., None], filled, colours)
 
 
 def _toned(

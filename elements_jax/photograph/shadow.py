@@ -5,8 +5,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from elements_jax.fill.smooth import distance, membrane
-from elements_jax.photograph.window import grown, shrink_mask
+from elements_jax.fill.smooth import distance, membrane, shrink_mask
+from elements_jax.photograph.window import grown
 
 REACH = 0.2  # reach of a shadow, in units of the object's longer side
 CELLS = 12  # cells per reach: finer detail is not a shadow

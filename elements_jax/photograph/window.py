@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from PIL import Image
 
+from elements_jax.fill.smooth import shrink_mask
+
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels; right and bottom are exclusive."""
 CONTEXT = 2.0
@@ -68,12 +70,6 @@ class Window:
         x0, x1 = (round((x - self.left) * factor) for x in (left, right))
         y0, y1 = (round((y - self.top) * factor) for y in (top, bottom))
         return picture[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-
-
-def shrink_mask(mask: Bool[np.ndarray, "H W"], size: tuple[int, int], least: float = 0.0) -> Bool[np.ndarray, "h w"]:
-    """Shrink a mask to (width, height): a pixel is set if more than a share of `least` is under the mask."""
-    share = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
-    return np.asarray(share) > 255 * least
 
 
 def windows(edited: Sequence[Box], size: tuple[int, int], smallest: int) -> list[tuple[Window, list[int]]]:

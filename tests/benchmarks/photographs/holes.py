@@ -33,8 +33,8 @@ from elements_jax.data.record import DROPPED
 from elements_jax.editing.edits import stack
 from elements_jax.fill.guide import probes_for
 from elements_jax.fill.hole import fill_hole
+from elements_jax.fill.smooth import shrink_mask
 from elements_jax.metrics.lpips import LPIPS
-from elements_jax.photograph.window import shrink_mask
 from elements_jax.pipeline.pipeline import ElementsPipeline
 
 WINDOW = 512
