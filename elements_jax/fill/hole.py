@@ -29,7 +29,7 @@ SMOOTH = 12.0  # deviation in pixels of the Gaussian that separates the low freq
 LEAN = 0.5  # the smooth fill's share of them, on all levels but the finest, which would become hazy
 BLUR = 0.5  # deviation of the Gaussian that separates low frequencies, in pixels of the guide
 CALM = 0.5  # a deviation of brightness changes that is only noise
-TURNS = (12, 6, 2)  # search and vote iterations: on levels up to EXACT, up to EVERY_OTHER, on finer ones
+TURNS = {EXACT: 8, EVERY_OTHER: 4, 256 * 256: 2}  # iterations of search and vote on levels up to a size; 1 on larger
 
 
 def fill_hole(
@@ -163,7 +163,8 @@ def fill_level(
             smooth[..., :3] += guide.trusts[-1] * (level.joined - smooth[..., :3])
         start = np.where(level.known[..., None], level.image, smooth)
     size = level.known.size
-    turns, stride = (TURNS[0], 1) if size <= EXACT else (TURNS[1], 2) if size <= EVERY_OTHER else (TURNS[2], None)
+    turns = next((turns for largest, turns in TURNS.items() if size <= largest), 1)
+    stride = 1 if size <= EXACT else 2 if size <= EVERY_OTHER else None
     voted, found, origin = complete(
         start.reshape(-1, start.shape[2]),
         hole,

@@ -19,14 +19,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 PATCH = 9  # pixels per side, on every level
 CHUNK = 256  # patches compared at once, which bounds the memory
-PARENTS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # neighbours on the coarser level that propose a source
-WINDOW = PARENTS  # shifts tried around the best proposal
+NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0)]
+AND_NEIGHBOURS = [(0, 0), *NEIGHBOURS]  # patches on the coarser level that propose a source; shifts around the best
 # Votes have the weight exp(-d / 2 spread mean(d)), where d is the squared distance of the patches. On coarse levels a
 # wide spread lets them agree on a structure; on fine ones a narrow spread keeps the grain, which averages lose.
 SPREAD_COARSE, SPREAD_FINE, SPREAD_LAST = 2.0, 0.5, 8.0
 GRAIN = 0.5  # share of the nearest patch in the last vote, for the grain; the rest is the mean, which errs less
 COHERENCE = 1.0  # a patch may be this share further than the nearest one if it continues a neighbour's source
-NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0)]
 
 Scalar = Int[Array, ""] | int
 AnyArray = Array | np.ndarray
@@ -108,7 +107,7 @@ def refine(
 ) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
     """Find a near source of each target, and its squared distance; other entries of `found` stay.
 
-    It is the nearest of the window around the best of the earlier and the proposed sources.
+    It is the nearest of the best of the earlier and the proposed sources, and that one's neighbours.
     """
     rows, steps = len(stack) // width, offsets(width)
 
@@ -119,7 +118,7 @@ def refine(
 
     def compare(target: Int[Array, " T"]) -> tuple[Int[Array, " T"], Float[Array, " T"]]:
         best, _ = nearest_of(target, jnp.concatenate([found[target][:, None], proposed(target)], 1))
-        dy, dx = jnp.array(WINDOW).T
+        dy, dx = jnp.array(AND_NEIGHBOURS).T
         y, x = (best // width)[:, None] + dy, (best % width)[:, None] + dx
         return nearest_of(target, hole.nearest[jnp.clip(y, 0, rows - 1) * width + jnp.clip(x, 0, width - 1)])
 
@@ -249,7 +248,7 @@ def complete(
     confidence = jnp.where(hole.is_target, hole.confidence, 0)
 
     def parents(target: Int[Array, " T"]) -> Int[Array, "T S"]:
-        return propose(target, coarse, hole.nearest, width, PARENTS)
+        return propose(target, coarse, hole.nearest, width, AND_NEIGHBOURS)
 
     def search(voted, found, last):
         current = jnp.where(hole.unknown[:, None], voted, image)

@@ -111,8 +111,7 @@ def test_refine_takes_the_best_of_old_proposed_and_adjacent(seed):
         by, bx = divmod(min(candidates, key=lambda to: squared(image, hole, at, divmod(to, W))), W)
         window = [
             int(hole.nearest[np.clip(by + dy, 0, H - 1) * W + np.clip(bx + dx, 0, W - 1)])
-            for dy in (-1, 0, 1)
-            for dx in (-1, 0, 1)
+            for dy, dx in [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]
         ]
         least = min(squared(image, hole, at, divmod(to, W)) for to in window)
         assert distances[target] == pytest.approx(least, rel=1e-4)
