@@ -24,7 +24,7 @@ AND_NEIGHBOURS = [(0, 0), *NEIGHBOURS]  # patches on the coarser level that prop
 # Votes have the weight exp(-d / 2 spread mean(d)), where d is the squared distance of the patches. On coarse levels a
 # wide spread lets them agree on a structure; on fine ones a narrow spread keeps the grain, which averages lose.
 SPREAD_COARSE, SPREAD_FINE, SPREAD_LAST = 2.0, 0.5, 8.0
-GRAIN = 0.5  # share of the nearest patch in the last vote, for the grain; the rest is the mean, which errs less
+GRAIN = 0.35  # share of the nearest patch in the last vote, for the grain; the rest is the mean, which errs less
 COHERENCE = 1.0  # a patch may be this share further than the nearest one if it continues a neighbour's source
 
 Scalar = Int[Array, ""] | int
