@@ -63,14 +63,11 @@ def fill_hole(
         return photograph.copy()
     if hole.all() and guide is None:
         raise ValueError("the hole covers the complete photograph, which needs a guide")
-    if max(height, width) > LARGEST:
-        small = reduced(photograph, LARGEST)
-        size = small.shape[1], small.shape[0]
-        small_hole = shrink_mask(hole, size)
-        if guide is not None or not small_hole.all():  # unless all that is known is thinner than a small pixel
-            small_probes = None if probes is None else shrink_mask(probes, size)
-            return with_detail(photograph, hole, *_fill(small, small_hole, guide, small_probes))
-    return _fill(photograph, hole, guide, probes)[0]
+    # A guide shows all of the photograph; without one, the surroundings are enough.
+    box = np.s_[:, :] if guide is not None else surroundings(hole)
+    filled = photograph.copy()
+    filled[box] = _fill(photograph[box], hole[box], guide, probes)
+    return filled
 
 
 def _fill(
@@ -78,11 +75,31 @@ def _fill(
     hole: Bool[np.ndarray, "H W"],
     guide: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"] | None,
     probes: Bool[np.ndarray, "H W"] | None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    if max(hole.shape) > LARGEST:
+        small = reduced(photograph, LARGEST)
+        size = small.shape[1], small.shape[0]
+        small_hole = shrink_mask(hole, size)
+        if guide is not None or not small_hole.all():  # unless all that is known is thinner than a small pixel
+            small_probes = None if probes is None else shrink_mask(probes, size)
+            return with_detail(photograph, hole, *fill_with_origin(small, small_hole, guide, small_probes))
+    return fill_with_origin(photograph, hole, guide, probes)[0]
+
+
+def surroundings(hole: Bool[np.ndarray, "H W"]) -> tuple[slice, slice]:
+    """Return the box from which a hole is filled."""
+    return around(hole, max(MARGIN, *(int(np.ptp(np.flatnonzero(hole.any(axis)))) + 1 for axis in (0, 1))))
+
+
+def fill_with_origin(
+    photograph: UInt8[np.ndarray, "H W 3"],
+    hole: Bool[np.ndarray, "H W"],
+    guide: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"] | None,
+    probes: Bool[np.ndarray, "H W"] | None,
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Int[np.ndarray, "H W"]]:
     """Return the photograph with its hole filled, and the index of the pixel that each pixel comes from."""
     fitted = None if guide is None else fit_guide(photograph, hole, np.asarray(guide, np.float32), probes)
-    length = max(int(np.ptp(np.flatnonzero(hole.any(axis)))) + 1 for axis in (0, 1))
-    box = around(hole, max(MARGIN, length))
+    box = surroundings(hole)
     filled, origin = photograph.copy(), np.arange(hole.size).reshape(hole.shape)
     colours, there = fill_window(photograph, hole, fitted, box)
     filled[box] = np.where(hole[box][..., None], colours, photograph[box])
@@ -176,9 +193,11 @@ def fill_level(
         width=width,
         stride=stride,
     )
-    beyond = ndimage.maximum_filter(unknown, PATCH) & ~targets & ~sources
-    found = extended(np.array(found).reshape(targets.shape), targets, beyond, nearest)
-    return np.array(voted).reshape(level.image.shape), found.ravel(), np.asarray(origin)
+    found = np.array(found)
+    if scale:  # for the next level
+        beyond = ndimage.maximum_filter(unknown, PATCH) & ~targets & ~sources
+        found = extended(found.reshape(targets.shape), targets, beyond, nearest).ravel()
+    return np.array(voted).reshape(level.image.shape), found, np.asarray(origin)
 
 
 def extended(

@@ -147,7 +147,7 @@ def test_patches_beyond_the_image_continue_the_nearest_target():
     image = noisy(np.random.default_rng(0), 32, 48).astype(np.float32)
     known = ~disc(32, 48, 2, 45, 12)
     level = pyramid(image, known, image, 0 * image, 0 * image)[0]
-    _, found, _ = fill_level(level, None, None, 0)
+    _, found, _ = fill_level(level, None, None, 1)
     found, half = found.reshape(known.shape), PATCH // 2
     inner = np.zeros_like(known)
     inner[half : 32 - half, half : 48 - half] = True
@@ -191,6 +191,14 @@ def test_a_hole_in_a_large_photograph_has_its_grain(monkeypatch):
         for image in (filled, photograph)
     )
     assert 0.85 < inside / outside < 1.1
+
+
+def test_a_small_hole_in_a_large_photograph_is_filled_at_full_size():
+    photograph = np.tile(noisy(np.random.default_rng(0), 300, 300), (4, 4, 1))
+    hole = disc(1200, 1200, 700, 500, 8)
+    box = np.s_[564:837, 364:637]  # 128 px around it
+    alone = fill_hole(photograph[box], hole[box])
+    np.testing.assert_array_equal(fill_hole(photograph, hole)[box], alone)
 
 
 def test_known_lines_thinner_than_a_small_pixel_are_continued(monkeypatch):
