@@ -193,7 +193,7 @@ def test_a_hole_in_a_large_photograph_has_its_grain(monkeypatch):
     assert 0.85 < inside / outside < 1.1
 
 
-def test_a_small_hole_in_a_large_photograph_is_filled_at_full_size():
+def test_a_small_hole_in_a_large_photograph_keeps_full_size():
     photograph = np.tile(noisy(np.random.default_rng(0), 300, 300), (4, 4, 1))
     hole = disc(1200, 1200, 700, 500, 8)
     box = np.s_[564:837, 364:637]  # 128 px around it
