@@ -6,8 +6,8 @@ PAMI 2007). Coarse levels are searched exhaustively, with matrix products; finer
 level. On all but the finest, low frequencies lean to a smooth fill of the hole, so that patches of the right light are
 found. A guide takes part in the search, and after each vote its low frequencies replace those of the patches, as far as
 it reproduces the surroundings of the hole. In the end, pieces of the photograph that meet in the hole are joined by
-their gradients, like those of a montage (`joining`). Holes in large photographs are filled at a lower resolution; their
-detail comes from where the patches do (`detail`).
+their gradients, like those of a montage (`joining`). Large surroundings are searched at a lower resolution; the
+fill's detail comes from where its patches do (`detail`).
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from elements_jax.fill.patches import PATCH, Guidance, Hole, complete
 from elements_jax.fill.pyramid import EVERY_OTHER, EXACT, Level, patches_within, pyramid
 from elements_jax.fill.smooth import around, distance, membrane, shrink_mask
 
-LARGEST = 1024  # pixels per side: larger photographs are searched at this size
+LARGEST = 1024  # pixels per side: larger surroundings of a hole are searched at this size
 MARGIN = 128  # pixels searched around the hole, or the length of the hole
 FADE = 1.3  # each pixel of distance from the known part divides a pixel's confidence, and a patch's, by this
 DEEPEST = 30.0  # pixels: the distance at which it stays the same

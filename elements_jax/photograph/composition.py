@@ -20,7 +20,7 @@ from elements_jax.photograph.steps import Step, placement_of
 from elements_jax.photograph.window import Window, box_of, grown, windows
 
 ROOM = 384
-"""Minimum size of such a crop without a guide: patches are taken from around the hole."""
+"""Minimum size in pixels of the crops in which holes are filled without a guide: patches come from around the hole."""
 
 HAIR = 0.015
 """Hair and blur reach this far beyond an object's mask, in units of its longer side; they leave with the object."""
