@@ -7,6 +7,7 @@ caller. Notation: alpha_bar_t is `schedule.alpha_bar[t]`, z_t the noisy latent, 
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from elements_jax.config import DiffusionConfig
@@ -52,8 +53,14 @@ def noise_from_velocity(
     return jnp.sqrt(alpha_bar) * v + jnp.sqrt(1 - alpha_bar) * latent
 
 
+def guidance_weights(guidance: float | tuple[float, float]) -> Float[Array, " G"]:
+    """Return the weights for `with_guidance`: none if all are 1, since they leave only the condition's prediction."""
+    weights = np.atleast_1d(np.asarray(guidance, np.float32))
+    return jnp.asarray(weights[:0] if (weights == 1).all() else weights)
+
+
 def with_guidance(predict_noise: PredictNoise, weights: Float[Array, " G"]) -> PredictNoise:
-    """Apply classifier-free guidance over G + 1 nested conditions, the last of which is empty.
+    """Apply classifier-free guidance over G + 1 nested conditions, the last of which is empty if G is not 0.
 
     eps_G + sum over g < G of weights[g] (eps_g - eps_{g+1}). With one weight this is the paper's joint guidance
     (Section 4.1), eps(z, 0, 0) + w (eps(z, C, S) - eps(z, 0, 0)); with two, text and elements have separate weights,

@@ -76,8 +76,8 @@ def decode_elements(
     """Decode elements and prompt tokens to images in [-1, 1], D(z_T, C, S), by guided sampling (Section 3.3 and 4.1).
 
     `params` contains "text_encoder", "unet" and "vae", and "decoder" for a model with drafts. Guidance steers away from
-    `negative_prompt`, the tokens of "" in the paper. `guidance` has one weight for text and elements together, or one
-    for each. `preserve` keeps its images outside its regions, except for a feather. `renewal` is passed to the sampler.
+    `negative_prompt`, the tokens of "" in the paper. `guidance` has one weight for text and elements together, one
+    for each, or none for the conditioned prediction alone. `preserve` keeps its images outside its regions, except for a feather. `renewal` is passed to the sampler.
     """
     conditions = condition(networks, params, elements, prompt, negative_prompt, guidance, preserve)
     predict = predictor(networks, params["unet"], conditions, guidance)
@@ -101,7 +101,7 @@ def condition(
     text, negative = jnp.split(texts, 2)
     context = networks.unet.module(params["unet"]).context(
         jnp.concatenate([text] + [negative] * len(guidance)),
-        jnp.concatenate([tokens] * len(guidance) + [jnp.zeros_like(tokens)]),
+        _with_nothing(tokens, guidance),
     )
     draft = draft_latent(networks, params, elements) if config.diffusion.has_draft else None
     if preserve is None:
@@ -112,6 +112,11 @@ def condition(
         clean = (clean - draft) / config.diffusion.draft_error
     cell = config.elements.image_size // config.latent_size
     return Conditions(context, draft, clean, latent_cells(_weight(networks, preserve) == 1, cell))
+
+
+def _with_nothing(given: Float[Array, "B ..."], guidance: Float[Array, " G"]) -> Float[Array, "GB ..."]:
+    """Return what the predictions of `with_guidance` read: zeros in the unconditioned one, if there is one."""
+    return jnp.concatenate([given] * len(guidance) + [jnp.zeros_like(given)]) if len(guidance) else given
 
 
 def draft_latent(networks: Networks, params: Mapping[str, Params], elements: ImageElements) -> Float[Array, "B h w Z"]:
@@ -135,8 +140,7 @@ def predictor(networks: Networks, params: Params, conditions: Conditions, guidan
     def predict_noise(latent: Float[Array, "B h w Z"], timestep: Int[Array, " B"]) -> Float[Array, "B h w Z"]:
         read = latent
         if (draft := conditions.draft) is not None:  # hidden, like the elements, from the unconditioned prediction
-            drafts = jnp.concatenate([draft] * len(guidance) + [jnp.zeros_like(draft)])
-            read = jnp.concatenate([latent, drafts], axis=-1)
+            read = jnp.concatenate([latent, _with_nothing(draft, guidance)], axis=-1)
         predicted = unet(read, timestep, conditions.context)
         if config.diffusion.prediction == "v":
             return noise_from_velocity(schedule, predicted, latent, timestep)

@@ -24,6 +24,7 @@ from elements_jax.config import ElementsConfig, ModelConfig
 from elements_jax.data.record import DROPPED, Record
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import Sampler, ddim_sample
+from elements_jax.diffusion.schedule import guidance_weights
 from elements_jax.editing.edits import Canvas, stack, unstack
 from elements_jax.elements import ImageElements
 from elements_jax.models.functional import Params
@@ -176,7 +177,8 @@ class ElementsPipeline:
         """Decode a batch of elements to images, each with a prompt ("" for none) and a seed.
 
         Args:
-            guidance: one weight for text and elements, or (text, elements); by default the configuration's.
+            guidance: one weight for text and elements, or (text, elements); by default the configuration's. A weight of
+                1 halves the work of a step: it needs no prediction without the condition.
             steps: number of sampling steps; by default the configuration's.
             sampler: one of `elements_jax.diffusion.samplers`.
             eta: fresh noise in each step of DDIM: 0 for none, 1 for DDPM.
@@ -207,9 +209,7 @@ class ElementsPipeline:
         keys = [jax.random.key(seed) for seed in seeds]
         shared = {
             "params": self.params,
-            "guidance": np.atleast_1d(
-                np.asarray(self.config.diffusion.guidance if guidance is None else guidance, np.float32)
-            ),
+            "guidance": guidance_weights(self.config.diffusion.guidance if guidance is None else guidance),
         }
         batch = {
             "elements": elements,

@@ -9,7 +9,7 @@ import pytest
 
 from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import ddim_sample
-from elements_jax.diffusion.schedule import make_schedule, noise_from_velocity
+from elements_jax.diffusion.schedule import guidance_weights, make_schedule, noise_from_velocity
 from elements_jax.elements import element_tokens
 from elements_jax.models.method import decode_elements
 from elements_jax.models.networks import Networks
@@ -80,6 +80,29 @@ def test_the_sample_is_added_to_the_draft(pipeline, elements):
     expected = networks.vae.module(pipeline.params["vae"]).decode(latent / DRAFTING.vae.scaling_factor)
     got = decode_elements(networks, pipeline.params, elements, prompt, prompt, noise, jnp.float32([weight]), steps=2)
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_weights_of_one_leave_out_the_other_predictions(pipeline, elements):
+    """eps(0) + 1 (eps(c) - eps(0)) = eps(c), and no step computes eps(0)."""
+    networks, read = Networks(DRAFTING), []
+    prompt, noise = jnp.ones((2, 6), jnp.int32), jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+
+    def decode(weights):
+        return decode_elements(networks, pipeline.params, elements, prompt, prompt, noise, weights, steps=2)
+
+    def count(self, latent, *rest):
+        read.append(len(latent))
+        return unet(self, latent, *rest)
+
+    unet = FlaxUNet.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FlaxUNet, "__call__", count)
+        guided, separately = decode(jnp.ones(1)), decode(jnp.ones(2))
+        alone = [decode(guidance_weights(weight)) for weight in (1.0, (1.0, 1.0))]
+    assert read == [4, 6, 2, 2]
+    for each in (separately, *alone):
+        np.testing.assert_allclose(each, guided, atol=1e-4)
+    assert guidance_weights((1.0, 3.0)).tolist() == [1, 3]
 
 
 def test_step_by_step_gives_the_same_image(pipeline, elements):

@@ -57,7 +57,7 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(pipeline):
 
 def test_prompt_seed_guidance_and_edit_do_not_recompile(pipeline):
     canvas = pipeline.encode(record(0).image, record(0).label_map)
-    pipeline.decode_batch(stack([canvas]).elements, ["a"], seeds=[0], guidance=1.0)
+    pipeline.decode_batch(stack([canvas]).elements, ["a"], seeds=[0], guidance=2.0)
     compiled = pipeline._decode._cache_size()
     moved = edits.move(canvas, edits.element_mask(4, [1]), jnp.float32([0.1, 0.2]))
     pipeline.decode_batch(stack([moved]).elements, ["a blue square"], seeds=[9], guidance=5.0)

@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 
 from elements_jax.config import ModelConfig
 from elements_jax.diffusion.samplers import ddim_sample
+from elements_jax.diffusion.schedule import guidance_weights
 from elements_jax.elements import ImageElements
 from elements_jax.models.method import decode_elements, jit_decode
 from elements_jax.models.networks import Networks
@@ -173,7 +174,7 @@ def sampler_arguments(networks: Networks, batch_size: int, mesh: Mesh) -> tuple[
     params = {name: getattr(networks, name).shapes() for name in names}
     shared = {
         "params": jax.tree.map(lambda leaf: array(replicated, leaf.dtype, *leaf.shape), params),
-        "guidance": array(replicated, jnp.float32, 1),
+        "guidance": array(replicated, jnp.float32, *guidance_weights(model.diffusion.guidance).shape),
     }
     batch = {
         "elements": ImageElements(

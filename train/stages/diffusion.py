@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from elements_jax.checkpoints.model_folder import load_networks, load_present, save_networks
 from elements_jax.checkpoints.tokenizer import PromptTokenizer
 from elements_jax.config import ModelConfig
-from elements_jax.diffusion.schedule import add_noise, make_schedule, velocity
+from elements_jax.diffusion.schedule import add_noise, guidance_weights, make_schedule, velocity
 from elements_jax.elements import element_tokens
 from elements_jax.models.method import decode_elements, draft_latent, encode_image
 from elements_jax.models.networks import Networks
@@ -140,7 +140,7 @@ class DiffusionStage:
             jnp.tile(batch["tokens"], (2, 1)),
             jnp.tile(self.empty_prompt, (len(noise) * 2, 1)),
             jnp.tile(noise, (2, 1, 1, 1)),
-            jnp.float32([config.diffusion.guidance]),
+            guidance_weights(config.diffusion.guidance),
             config.diffusion.sample_steps,
         )
         reconstruction, filled_in = jnp.split(sampled, 2)
