@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,18 @@ from elements_jax.parallel.xla_flags import prefer_own_convolutions
 
 STAGES = ("vae", "autoencoder", "diffusion")
 EDITS = {
-    "astronaut": {"edit": "delete", "object": {"mask": "badge.png"}},
+    "astronaut": {"edit": "delete", "object": {"mask": "badge-mask.png"}},
     "coffee": {"edit": "resize", "object": {"box": [0.52, 0.55, 0.70, 0.82]}, "scale": 0.6},  # the spoon
-    "rocket": {"edit": "duplicate", "object": {"box": [0.47, 0.30, 0.54, 0.97]}, "by": [-0.12, 0.0]},
+    "rocket": {"edit": "duplicate", "object": {"mask": "rocket-mask.png"}, "by": [-0.05, 0.0]},
 }
 """Edits of photographs that scikit-image includes."""
 BADGE = (122, 340, 218, 440)
 """Box of the ellipse that covers the astronaut's badge and the tape around it, in pixels."""
+ROCKET = (
+    *((323, 126), (326, 130), (330, 135), (333, 142), (334, 177), (336, 180), (335, 200), (335, 320), (336, 340)),
+    *((336, 407), (308, 407), (308, 355), (310, 340), (309, 189), (308, 160), (311, 142), (314, 135), (318, 130)),
+)
+"""Corners of the polygon that covers the rocket and the tower behind it, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class Demo:
     def edit_photographs(self) -> None:
         """Edit complete photographs, at their own size."""
         edits = self.out / "edits"
-        save_badge_mask(edits / "badge.png")
+        save_mask(edits / "badge-mask.png", (512, 512), lambda draw: draw.ellipse(BADGE, fill=255))
+        save_mask(edits / "rocket-mask.png", (640, 427), lambda draw: draw.polygon(ROCKET, fill=255))
         found = ["--segmenter", "slic", *(["--checkpoint", self.sam] if self.sam.is_file() else [])]
         for name, edit in EDITS.items():
             photo, script = save_photograph(edits, name), edits / f"{name}.json"
@@ -124,10 +131,10 @@ def save_photograph(folder: Path, name: str) -> Path:
     return path
 
 
-def save_badge_mask(path: Path) -> None:
-    """Write the mask of the astronaut's badge."""
-    mask = Image.new("L", (512, 512))
-    ImageDraw.Draw(mask).ellipse(BADGE, fill=255)
+def save_mask(path: Path, size: tuple[int, int], paint: Callable[[ImageDraw.ImageDraw], None]) -> None:
+    """Write a mask of this width and height, with what `paint` draws in white."""
+    mask = Image.new("L", size)
+    paint(ImageDraw.Draw(mask))
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         mask.save(file, "PNG")
