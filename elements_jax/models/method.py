@@ -76,8 +76,9 @@ def decode_elements(
     """Decode elements and prompt tokens to images in [-1, 1], D(z_T, C, S), by guided sampling (Section 3.3 and 4.1).
 
     `params` contains "text_encoder", "unet" and "vae", and "decoder" for a model with drafts. Guidance steers away from
-    `negative_prompt`, the tokens of "" in the paper. `guidance` has one weight for text and elements together, one
-    for each, or none for the conditioned prediction alone. `preserve` keeps its images outside its regions, except for a feather. `renewal` is passed to the sampler.
+    `negative_prompt`, the tokens of "" in the paper. `guidance` has one weight for text and elements together, one for
+    each, or none for the conditioned prediction alone. `preserve` keeps its images outside its regions, except for a
+    feather. `renewal` is passed to the sampler.
     """
     conditions = condition(networks, params, elements, prompt, negative_prompt, guidance, preserve)
     predict = predictor(networks, params["unet"], conditions, guidance)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -28,10 +28,11 @@ from elements_jax.data.webdataset import tar_path
 from partition.config import PartitionConfig, Precision
 from partition.job.filters import Filters
 from partition.job.manifest import lengths, manifest_path, read_manifest, summarise
-from partition.masks import UNLISTED, MaskFilter, MaskSource, SourceMasks, mask_source
+from partition.masks import UNLISTED, MaskFilter, MaskFolder, MaskSource, SourceMasks, mask_source
 from partition.segmenters.checkpoints import find_checkpoint, find_sam2
-from partition.sources.plan import ignored_files, plan_shards
-from partition.sources.sample import Shard
+from partition.sources.plan import PhotoShard, ignored_files, plan_shards
+from partition.sources.sample import Shard, as_source_id
+from partition.sources.tar import TarShard, without_suffix
 
 SegmenterName = Literal["sam", "vit_b", "vit_l", "vit_h", "mobile-sam", "sam2", "slic", "grid"]
 
@@ -189,8 +190,28 @@ def check(job: Job) -> None:
         require_checkpoint(job.segmenter, job.checkpoint)
     if "auto" in job.mask_names and not job.uses_sam:
         raise ValueError(f"--masks auto needs SAM, but --segmenter is {job.segmenter}")
-    job.mask_sources()
-    _ = job.shards  # raises ValueError if the source does not exist
+    shards = job.shards  # raises ValueError if the source does not exist
+    for source in job.mask_sources():
+        if isinstance(source, MaskFolder):
+            _require_masks(source, shards)
+
+
+def _require_masks(masks: MaskFolder, shards: Sequence[Shard]) -> None:
+    """Raise ValueError if a folder has no mask of any photograph, which would otherwise show only at the end."""
+    example = ""
+    for shard in shards:
+        if isinstance(shard, PhotoShard):
+            names = [as_source_id(photo) for photo in shard.photos]
+            example = example or str(PurePosixPath(names[0]).with_suffix(""))
+        elif isinstance(shard, TarShard):
+            names = [as_source_id(without_suffix(shard.name))]
+            example = example or f"{names[0]}/KEY"
+        else:  # its photographs have no names that files could have
+            return
+        if any(map(masks.has, names)):
+            return
+    files = ", ".join(f"{example}{end}" for end in (".png", ".json", "/*.png"))
+    raise ValueError(f"{masks.folder}: no masks of the photographs there; those of the first would be one of {files}")
 
 
 def _listed(folder: AnyPath) -> list[AnyPath]:

@@ -11,10 +11,11 @@ from elements_jax.diffusion.preserve import Preserve
 from elements_jax.diffusion.samplers import ddim_sample
 from elements_jax.diffusion.schedule import guidance_weights, make_schedule, noise_from_velocity
 from elements_jax.elements import element_tokens
+from elements_jax.evaluation.methods.stable_diffusion import StableDiffusion
 from elements_jax.models.method import decode_elements
 from elements_jax.models.networks import Networks
 from elements_jax.models.unet import FlaxUNet
-from elements_jax.pipeline.pipeline import ElementsPipeline
+from elements_jax.pipeline.pipeline import ElementsPipeline, to_uint8
 from tests.helpers.models import write_random_model
 from tests.helpers.records import SMALL, record
 from train.config import DiffusionTrainConfig
@@ -139,6 +140,17 @@ def test_outside_of_an_edit_the_latent_is_the_images_own(pipeline, elements):
     own, _ = networks.vae.module(pipeline.params["vae"]).encode(to_float(jnp.asarray(image)))
     np.testing.assert_allclose(latents[0], own, atol=0.1)  # DDIM ends at the first timestep, not without noise
     assert np.abs(np.asarray(drafts(pipeline, elements)) - own).max() > 0.2
+
+
+def test_sdedit_with_hardly_any_noise_returns_the_image(pipeline):
+    """What is noised and denoised is the difference from the draft of the input itself."""
+    painter = StableDiffusion.of_pipeline(pipeline, steps=900)
+    assert not painter.inpaints
+    image = np.stack([record(0).image, record(1).image])
+    got = painter.sdedit(image, ["", "a red square"], ["", ""], [0, 1], 1 / 900)
+    vae = Networks(DRAFTING).vae.module(pipeline.params["vae"])
+    expected = to_uint8(vae.decode(vae.encode(to_float(jnp.asarray(image)))[0]))
+    assert np.abs(got.astype(int) - expected).mean() < 3  # alpha_bar is 0.998 at timestep 1: a hint of noise stays
 
 
 class Read(Exception):

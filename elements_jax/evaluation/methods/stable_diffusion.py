@@ -21,6 +21,7 @@ from elements_jax.diffusion.schedule import (
     with_guidance,
 )
 from elements_jax.models.functional import Params
+from elements_jax.models.method import draft_latent, encode_image
 from elements_jax.models.networks import Networks
 from elements_jax.pipeline.pipeline import ElementsPipeline, checksum, to_uint8
 
@@ -32,7 +33,8 @@ class StableDiffusion:
     """A text-to-image or inpainting model; its functions are compiled once per shape and strength.
 
     A model with element attention, such as `tiny`, is conditioned on zero tokens, like dropped elements in training.
-    Stable Diffusion itself has no element attention.
+    Stable Diffusion itself has no element attention. A model with drafts, such as `photo`, diffuses what the light
+    decoder's image of the input, in square elements, lacks, and does not see that draft.
     """
 
     def __init__(
@@ -60,7 +62,8 @@ class StableDiffusion:
         new = {name: spec for name, spec in networks.unet.shapes().items() if name not in params["unet"]}
         self._reads_elements = not new
         unet = {**params["unet"], **{name: jnp.zeros(spec.shape) for name, spec in new.items()}}  # not used
-        self._params = {name: params[name] for name in ("vae", "text_encoder")} | {"unet": unet}
+        drafting = ("encoder", "decoder") if config.diffusion.has_draft else ()
+        self._params = {name: params[name] for name in ("vae", "text_encoder", *drafting)} | {"unet": unet}
         self._networks = networks
         self._sdedit = jax.jit(self._paint_over, static_argnames="skipped")
         self._inpaint = jax.jit(self._fill)
@@ -79,7 +82,7 @@ class StableDiffusion:
     @property
     def inpaints(self) -> bool:
         """Whether this is Stable Diffusion Inpainting."""
-        return self.config.unet.beside_latent > 0
+        return self.config.unet.beside_latent > 0 and not self.config.diffusion.has_draft
 
     def sdedit(
         self,
@@ -123,11 +126,16 @@ class StableDiffusion:
         return jnp.asarray(image), noise, text, negative, jnp.float32(self._guidance)
 
     def _paint_over(self, params, image, noise, text, negative, guidance, *, skipped: int):
-        predict, schedule = self._denoiser(params, text, negative, guidance)
-        clean = self._latent(params, image / 127.5 - 1)
+        image = image / 127.5 - 1
+        has_draft = self.config.diffusion.has_draft
+        draft, error = (self._draft(params, image), self.config.diffusion.draft_error) if has_draft else (0.0, 1.0)
+        hidden = jnp.zeros_like(draft) if has_draft else None
+        predict, schedule = self._denoiser(params, text, negative, guidance, hidden)
+        clean = (self._latent(params, image) - draft) / error
         first = sample_timesteps(schedule.alpha_bar.shape[0], self.steps)[skipped]
         start = add_noise(schedule, clean, noise, jnp.full(len(image), first))
-        return self._picture(params, ddim_sample(predict, schedule, start, self.steps, skipped=skipped))
+        latent = ddim_sample(predict, schedule, start, self.steps, skipped=skipped)
+        return self._picture(params, draft + error * latent)
 
     def _fill(self, params, image, noise, text, negative, guidance, mask):
         masked = jnp.where(mask[..., None], 0.0, image / 127.5 - 1)
@@ -162,6 +170,13 @@ class StableDiffusion:
             return predicted
 
         return with_guidance(predict, guidance[None]), schedule
+
+    def _draft(self, params: dict[str, Params], image: Float[Array, "B H W 3"]) -> Float[Array, "B h w Z"]:
+        """Return the latents of the light decoder's images, if every element is a cell of the grid."""
+        grid, size = self.config.elements.grid, self.config.elements.image_size
+        at = jnp.arange(size) * grid // size
+        cells = jnp.broadcast_to(at[:, None] * grid + at, image.shape[:3])
+        return draft_latent(self._networks, params, encode_image(self._networks, params, image, cells))
 
     def _latent(self, params: dict[str, Params], image: Float[Array, "B H W 3"]) -> Float[Array, "B h w Z"]:
         """Return the posterior's mean. Diffusers samples it, but its deviation is far below the added noise."""

@@ -118,13 +118,22 @@ def test_files_that_are_ignored_are_counted_by_suffix(tmp_path: Path, capsys: py
     }
 
 
-def test_masks_that_match_no_photograph_are_noticed(
+def test_masks_that_match_no_photograph_are_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "masks").mkdir()
-    Image.new("L", (64, 64), 1).save(tmp_path / "masks" / "other.png")
-    arguments = ["--segmenter", "grid", "--masks", str(tmp_path / "masks")]
-    assert main([str(photos), str(tmp_path / "out"), *SMALL, *arguments]) == 0
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.new("L", (64, 64), 1).save(masks / "other.png")
+    arguments = [*SMALL, "--segmenter", "grid", "--masks", str(masks)]
+    assert main([str(photos), str(tmp_path / "out"), *arguments]) == 1
+    assert f"{masks}: no masks of the photographs there; those of the first would be" in capsys.readouterr().err
+
+    tar = write_tar(tmp_path / "tars" / "0.tar", ("k.png", (photos / "scene-0000001.png").read_bytes()))
+    assert main([str(tar.parent), str(tmp_path / "of-tars"), *arguments]) == 1
+    assert "those of the first would be one of 0/KEY.png, 0/KEY.json, 0/KEY/*.png" in capsys.readouterr().err
+    (masks / "0").mkdir()
+    Image.new("L", (64, 64), 1).save(masks / "0" / "other.png")
+    assert main([str(tar.parent), str(tmp_path / "of-tars"), *arguments]) == 0
     assert "no photograph has an object mask: files of --masks must have" in capsys.readouterr().out
 
 
