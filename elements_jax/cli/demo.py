@@ -54,7 +54,7 @@ class Demo:
     """Checkpoint of SAM or MobileSAM for the photographs; without one, colour finds objects, and SLIC segments."""
     held_out: int = 8
     """Number of scenes to edit."""
-    steps: int = 20
+    steps: int = 10
     """Training steps per stage, unless training is full length."""
 
     def __post_init__(self) -> None:
