@@ -122,11 +122,6 @@ class MaskFolder:
 
     folder: Path
 
-    def has(self, source_id: str) -> bool:
-        """Return whether there are files for a photograph, or a subfolder for a tar file, named without its suffix."""
-        base = self.folder / _stem(source_id)
-        return base.is_dir() or any(base.with_name(base.name + end).is_file() for end in (".png", ".PNG", ".json"))
-
     def find(
         self, sample: Sample, shape: tuple[int, int], keep: MaskFilter
     ) -> Iterator[Bool[np.ndarray, "h w"] | LeftOut]:

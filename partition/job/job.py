@@ -198,17 +198,22 @@ def check(job: Job) -> None:
 
 def _require_masks(masks: MaskFolder, shards: Sequence[Shard]) -> None:
     """Raise ValueError if a folder has no mask of any photograph, which would otherwise show only at the end."""
+
+    def has(stem: PurePosixPath) -> bool:
+        base = masks.folder / stem
+        return base.is_dir() or any(base.with_name(base.name + end).is_file() for end in (".png", ".PNG", ".json"))
+
     example = ""
     for shard in shards:
         if isinstance(shard, PhotoShard):
-            names = [as_source_id(photo) for photo in shard.photos]
-            example = example or str(PurePosixPath(names[0]).with_suffix(""))
-        elif isinstance(shard, TarShard):
-            names = [as_source_id(without_suffix(shard.name))]
-            example = example or f"{names[0]}/KEY"
+            stems = [PurePosixPath(as_source_id(photo)).with_suffix("") for photo in shard.photos]
+            example = example or str(stems[0])
+        elif isinstance(shard, TarShard):  # its photographs' masks are in a subfolder
+            stems = [PurePosixPath(as_source_id(without_suffix(shard.name)))]
+            example = example or f"{stems[0]}/KEY"
         else:  # its photographs have no names that files could have
             return
-        if any(map(masks.has, names)):
+        if any(map(has, stems)):
             return
     files = ", ".join(f"{example}{end}" for end in (".png", ".json", "/*.png"))
     raise ValueError(f"{masks.folder}: no masks of the photographs there; those of the first would be one of {files}")
